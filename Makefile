@@ -1,0 +1,52 @@
+# make demo   runs the exporter against an embedded simulated Tedee cloud
+# make test   sets up what the tests need and runs all of them
+# make help   lists the rest
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Most tests wait for a child process or a clock of 20 seconds, not for a processor.
+WORKERS ?= 6
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit lock clean
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: $(VENV)/runtime ## run the exporter against a simulated Tedee cloud; ARGS="…" adds flags
+	@exec $(BIN)/python -m exporter --demo $(ARGS)
+
+test: lint types unit ## run all checks and tests
+
+lint: $(VENV)/dev ## ruff, and the arrows between the modules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+types: $(VENV)/dev ## mypy --strict
+	$(BIN)/mypy
+
+unit: $(VENV)/dev ## pytest; ARGS="…" adds options
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lock: $(VENV)/dev ## bring the lock files up to date with pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header -q --upgrade -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header -q --upgrade \
+		-c requirements.lock -o requirements-dev.lock
+
+clean: ## remove what was set up
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/runtime: $(VENV)/python requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/dev: $(VENV)/python requirements-dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@ $(VENV)/runtime
