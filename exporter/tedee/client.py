@@ -1,0 +1,322 @@
+"""One HTTP call each: `sync()` and a page of `locks()`."""
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from ipaddress import ip_address
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from .credentials import Credentials, CredentialsUnavailable
+from .errors import (
+    CallError,
+    ConnectionFailed,
+    InvalidResponse,
+    TimedOut,
+    TlsFailed,
+    Unauthorized,
+    error_for,
+)
+from .models import LockDetails, Reading, Rejection, SyncedLock, read_details, read_sync
+
+SYNC = "my/lock/sync"
+LOCKS = "my/lock"
+
+MAX_ANSWER_BYTES = 32 * 2**20
+"""Of a decompressed answer. A lock takes 250 bytes in a sync and 1,200 in a page of details."""
+PAGE_ITEMS = 500
+"""Locks asked for in one page: half a megabyte."""
+
+
+class Gate(Protocol):
+    """Whoever decides that a call may be sent. No request leaves without having passed it."""
+
+    def passage(self, endpoint: str) -> AbstractContextManager[None]:
+        """Enclose one call, from before its sending until its answer or failure.
+
+        Raises:
+            Exception: the call may not be sent now.
+        """
+        ...
+
+
+RequestObserver = Callable[[str, str], None]
+"""Told `(endpoint, code)` of each request sent: code is the HTTP status, or the reason where none came."""
+
+
+def session(pool_size: int) -> requests.Session:
+    """The one session that all accounts share: connections are pooled, nothing else is kept between calls.
+
+    It never retries (a retry would be a second call within 20 seconds) and stores no cookies (one account's
+    would travel with another's calls).
+    """
+    shared = requests.Session()
+    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
+    shared.mount("https://", adapter)
+    shared.mount("http://", adapter)
+    shared.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return shared
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine, so that plain HTTP to it crosses no network."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class TedeeClient:
+    """The API as one account sees it."""
+
+    def __init__(
+        self,
+        account: str,
+        *,
+        url: str,
+        version: str,
+        credentials: Credentials,
+        timeout: float,
+        session: requests.Session,
+        gate: Gate,
+        user_agent: str,
+        observe: RequestObserver,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare calls; none is made here.
+
+        Args:
+            account: the name that errors carry.
+            url: scheme, host and port, `https://api.tedee.com`.
+            version: the API version as it stands in the path, `v37`.
+            credentials: read anew at each call.
+            timeout: seconds for a whole call, its body included.
+            session: see `session()`.
+            gate: passed by every request.
+            user_agent: says to Tedee who calls.
+            observe: told of each request sent.
+            monotonic: seconds, for the end of `timeout`.
+        """
+        self.account = account
+        self.version = version
+        self.supported_versions: tuple[str, ...] = ()
+        """What the last answer's `API-Supported-Versions` listed, as Tedee writes it: `1.36`, `37`."""
+        self._base = f"{url.rstrip('/')}/api/{version}/"
+        self._credentials = credentials
+        self._timeout = timeout
+        self._session = session
+        self._gate = gate
+        self._headers = {"Accept": "application/json", "User-Agent": user_agent}
+        self._observe = observe
+        self._monotonic = monotonic
+        # A proxy has no business between this process and a server on the same machine.
+        self._proxies = {"no_proxy": "*"} if is_loopback(urlsplit(url).hostname or "") else None
+
+    def sync(self, ids: Sequence[int] = ()) -> Reading[SyncedLock]:
+        """The state of all locks, or of those with the given ids. Not more often than every 20 seconds.
+
+        Raises:
+            CallError: one of its subclasses, when there is no usable answer.
+        """
+        return read_sync(self._get(SYNC, [("id", str(lock_id)) for lock_id in ids]))
+
+    def locks(self) -> Reading[LockDetails]:
+        """Name, serial number, model and firmware of all locks, from all pages.
+
+        The API documents no largest page, so a short page is not taken for the last one: the pages end where one
+        brings no lock that is new.
+
+        Raises:
+            CallError: one of its subclasses, when there is no usable answer.
+        """
+        rows: dict[int, LockDetails] = {}
+        rejections: list[Rejection] = []
+        for page in self._pages():
+            before = len(rows)
+            rows |= page.rows
+            rejections += page.rejections
+            if len(rows) == before:
+                break
+        return Reading(rows, tuple(rejections))
+
+    def supports_version(self) -> bool | None:
+        """Whether Tedee still lists the version in use; None before an answer has said so."""
+        if not self.supported_versions:
+            return None
+        return _bare(self.version) in {_bare(version) for version in self.supported_versions}
+
+    def _pages(self) -> Iterator[Reading[LockDetails]]:
+        number = 0
+        while True:
+            number += 1
+            yield read_details(self._get(LOCKS, [("Page", str(number)), ("ItemsPerPage", str(PAGE_ITEMS))]))
+
+    def _get(self, endpoint: str, query: list[tuple[str, str]]) -> list[object]:
+        """Make one call and return its `result`."""
+        with self._gate.passage(endpoint):
+            try:
+                status, headers, body = self._exchange(endpoint, query)
+            except CredentialsUnavailable as error:
+                raise Unauthorized(str(error), account=self.account, endpoint=endpoint) from error
+            except CallError as error:
+                self._observe(endpoint, error.reason)
+                raise
+            self._observe(endpoint, str(status))
+            return self._result(endpoint, status, headers, body)
+
+    def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request and read its whole answer, limited in size and time."""
+        ends = self._monotonic() + self._timeout
+        status: int | None = None
+        try:
+            with self._session.get(
+                self._base + endpoint,
+                params=query,
+                headers=self._headers,
+                auth=self._credentials,
+                timeout=self._timeout,
+                proxies=self._proxies,
+                # A redirect would carry the key to where it points.
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                status = response.status_code
+                body = bytearray()
+                while chunk := response.raw.read1(65536, decode_content=True):
+                    body += chunk
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise self._error(
+                            InvalidResponse, endpoint, f"an answer of over {MAX_ANSWER_BYTES:,} bytes", status
+                        )
+                    if self._monotonic() > ends:
+                        raise self._error(
+                            TimedOut,
+                            endpoint,
+                            f"the answer was not complete after {self._timeout:g} s",
+                            status,
+                        )
+                return status, response.headers, bytes(body)
+        except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
+            raise self._error(TlsFailed, endpoint, f"TLS failed: {_cause(error)}", status) from error
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
+            raise self._error(TimedOut, endpoint, f"no answer within {self._timeout:g} s", status) from error
+        except (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError) as error:
+            raise self._error(InvalidResponse, endpoint, "the answer's compression is broken", status) from error
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._error(ConnectionFailed, endpoint, f"the connection failed: {_cause(error)}", status) from error
+
+    def _result(self, endpoint: str, status: int, headers: Mapping[str, str], body: bytes) -> list[object]:
+        """Open the envelope `{"result": …, "success": …, "errorMessages": […], "statusCode": …}`."""
+        versions = headers.get("API-Supported-Versions", "")
+        self.supported_versions = (
+            tuple(filter(None, (each.strip() for each in versions.split(",")))) or self.supported_versions
+        )
+        envelope = _json_object(body)
+        messages = _messages(envelope)
+        correlation_id = headers.get("X-Correlation-ID")
+
+        def error(kind: type[CallError], problem: str) -> CallError:
+            return kind(
+                problem,
+                account=self.account,
+                endpoint=endpoint,
+                status=status,
+                messages=messages,
+                correlation_id=correlation_id[:100] if correlation_id else None,
+                retry_after=_retry_after(headers),
+            )
+
+        if status != HTTPStatus.OK:
+            raise error(error_for(status), self._refusal(status))
+        if envelope is None:
+            raise error(InvalidResponse, f"the answer is not a JSON object but {_kind_of(headers, body)}")
+        if envelope.get("success") is not True:
+            # HTTP 200 with `success: false`: the envelope's own status says what it is.
+            inner = envelope.get("statusCode")
+            kind = error_for(inner) if isinstance(inner, int) and inner != HTTPStatus.OK else InvalidResponse
+            raise error(kind, f"HTTP 200 whose content says that it failed, with statusCode {inner!r:.20}")
+        result = envelope.get("result")
+        if not isinstance(result, list):
+            raise error(InvalidResponse, f"the answer's result is not a list but {type(result).__name__}")
+        return result
+
+    def _refusal(self, status: int) -> str:
+        phrase = f" {http.client.responses.get(status, '')}".rstrip()
+        if status == HTTPStatus.NOT_FOUND and self.supports_version() is False:
+            spoken = ", ".join(self.supported_versions)[:100]
+            return f"HTTP {status}{phrase}; Tedee speaks {spoken} here, not {self.version}"
+        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+            return f"HTTP {status}{phrase}; redirects are not followed, so that the key goes nowhere else"
+        return f"HTTP {status}{phrase}"
+
+    def _error(self, kind: type[CallError], endpoint: str, problem: str, status: int | None) -> CallError:
+        return kind(problem, account=self.account, endpoint=endpoint, status=status)
+
+
+def _bare(version: str) -> str:
+    return version.strip().lower().removeprefix("v")
+
+
+def _json_object(body: bytes) -> dict[str, object] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _messages(envelope: dict[str, object] | None) -> tuple[str, ...]:
+    """Tedee's `errorMessages`, made safe to stand in a log line."""
+    said = (envelope or {}).get("errorMessages")
+    if not isinstance(said, list):
+        return ()
+    return tuple(" ".join(each.split())[:300] for each in said[:5] if isinstance(each, str))
+
+
+def _kind_of(headers: Mapping[str, str], body: bytes) -> str:
+    kind = headers.get("Content-Type", "no content type").split(";")[0][:60]
+    return f"{kind} of {len(body):,} bytes"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a `Retry-After`, given as a number or as an HTTP date; None where there is none or it is junk.
+
+    A date is read against the answer's own `Date`, so that this machine's clock does not matter.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:12])
+    try:
+        until = parsedate_to_datetime(value)
+        sent = parsedate_to_datetime(headers["Date"]) if "Date" in headers else None
+        now = sent.timestamp() if sent else time.time()
+        return max(0.0, until.timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost cause in plain words, without the objects and addresses in memory that libraries print."""
+    chain: list[BaseException] = []
+    todo: BaseException | None = error
+    while todo is not None and todo not in chain:
+        chain.append(todo)
+        inner = next((arg for arg in todo.args if isinstance(arg, BaseException)), None)
+        todo = getattr(todo, "reason", None) if isinstance(getattr(todo, "reason", None), BaseException) else None
+        todo = todo or inner or chain[-1].__cause__ or chain[-1].__context__
+    for each in reversed(chain):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return each.verify_message
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+    return type(chain[-1]).__name__

@@ -1,0 +1,275 @@
+"""Wire to values: what Tedee's answers say, each field checked by itself.
+
+A field that cannot be used costs that one value and is reported as a Rejection; the lock it belongs to, and the
+other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to v1.34, `deviceState` since) are read.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.dataclasses import dataclass
+
+
+class Code(IntEnum):
+    """A number of the API that has a meaning in words. A number without one is passed on as it is."""
+
+    @property
+    def words(self) -> str:
+        """The member's name as a person writes it."""
+        return self.name.lower().replace("_", " ")
+
+    @classmethod
+    def describe(cls, code: int) -> str:
+        """The code in words; a number nobody knows is said to be one."""
+        try:
+            return cls(code).words
+        except ValueError:
+            return f"code {code}"
+
+    @classmethod
+    def legend(cls) -> str:
+        """All codes in one line, for help texts: `0 uncalibrated, 1 calibrating, …`."""
+        return ", ".join(f"{code.value} {code.words}" for code in cls)
+
+
+class LockState(Code):
+    """What the bolt does (docs: enums/lock-state). 255 was seen in the wild and is not documented."""
+
+    UNCALIBRATED = 0
+    CALIBRATING = 1
+    UNLOCKED = 2
+    SEMI_LOCKED = 3
+    UNLOCKING = 4
+    LOCKING = 5
+    LOCKED = 6
+    PULLED = 7
+    PULLING = 8
+    UNKNOWN = 9
+    UPDATING = 18
+    UNPULLING = 255
+
+
+class DoorState(Code):
+    """What the door sensor says (docs: enums/door-state)."""
+
+    NOT_PAIRED = 0
+    DISCONNECTED = 1
+    OPENED = 2
+    CLOSED = 3
+    UNCALIBRATED = 4
+
+
+class LockModel(IntEnum):
+    """The lock's `type` (docs: enums/device-type)."""
+
+    LOCK_PRO = 2
+    LOCK_GO = 4
+
+    @classmethod
+    def describe(cls, number: int) -> str:
+        """The model as Tedee writes it; a type nobody knows is said to be one."""
+        try:
+            return cls(number).name.replace("LOCK", "Lock").replace("_", " ")
+        except ValueError:
+            return f"type {number}"
+
+
+class Rejection(NamedTuple):
+    """A value of an answer that could not be used."""
+
+    lock_id: int | None
+    field: str
+    value: str
+    """The value as Python writes it, shortened."""
+
+
+T = TypeVar("T")
+
+
+def _or_absent(value: object, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        rejections: list[Rejection] = info.context  # type: ignore[assignment]  # _read gives it
+        rejections.append(Rejection(None, info.field_name or "", _shorten(value)))
+        return None
+
+
+def _shorten(value: object) -> str:
+    text = ascii(value) if not isinstance(value, dict | list) else type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
+
+
+_YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+
+
+def _unix_seconds(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError("not a date in text")  # noqa: TRY004  (pydantic reports ValueErrors)
+    moment = datetime.fromisoformat(value)
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not 0 <= seconds < _YEAR_9999:
+        # The first and the last date there is are how Tedee's platform writes "never" and "for ever".
+        raise ValueError("not a moment of this age")
+    return seconds
+
+
+def _without_broken_characters(value: object) -> object:
+    # Half a surrogate pair (a name cut in the middle of an emoji) and NUL exist in JSON but not in an exposition:
+    # Prometheus would refuse the whole scrape for them.
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+    return value
+
+
+Usable = Annotated[T | None, WrapValidator(_or_absent)]
+"""A value that is None, and reported, where it cannot be used."""
+
+Flag = Annotated[bool, Strict()]
+Number = Annotated[int, Strict(), Field(ge=-(2**31), lt=2**31)]
+LockId = Annotated[int, Strict(), Field(ge=0, lt=2**53)]
+"""Up to what a float holds exactly, as JSON's numbers are."""
+Percent = Annotated[int, Strict(), Field(ge=0, le=100)]
+Text = Annotated[str, Strict(), BeforeValidator(_without_broken_characters)]
+Moment = Annotated[float, BeforeValidator(_unix_seconds)]
+"""Unix seconds, fractions kept, from the API's three ways to write a date."""
+
+_WIRE = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class DeviceState:
+    """The state of a connected lock. A field is None where Tedee did not say it."""
+
+    state: Usable[Number] = None
+    door_state: Usable[Number] = None
+    is_charging: Usable[Flag] = None
+    battery_level: Usable[Percent] = None
+    state_change_result: Usable[Number] = None
+    last_state_changed_date: Usable[Moment] = None
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class SyncedLock:
+    """What `GET /my/lock/sync` says about one lock."""
+
+    id: LockId
+    is_connected: Usable[Flag] = None
+    """Connected to its bridge; None where the lock is not paired with a bridge."""
+    device_state: Annotated[
+        Usable[DeviceState],
+        Field(validation_alias=AliasChoices("deviceState", "lockProperties", "device_state")),
+    ] = None
+    revision: Usable[Number] = None
+    """Of the lock's configuration: it moves when a setting, the name included, changes."""
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class SoftwareVersion:
+    """One of the programs on a lock."""
+
+    software_type: Usable[Number] = None
+    """0 the device, 1 Wi-Fi."""
+    version: Usable[Text] = None
+    update_available: Usable[Flag] = None
+
+
+@dataclass(frozen=True, slots=True, config=_WIRE)
+class LockDetails:
+    """What `GET /my/lock` says about one lock beside its state."""
+
+    id: LockId
+    name: Usable[Text] = None
+    serial_number: Usable[Text] = None
+    type: Usable[Number] = None
+    connected_to_id: Usable[Number] = None
+    """The bridge's id."""
+    time_zone: Usable[Text] = None
+    organization_id: Usable[Number] = None
+    software_versions: Usable[tuple[Usable[SoftwareVersion], ...]] = None
+
+    @property
+    def firmware_version(self) -> str | None:
+        """The version of the device's own software."""
+        return next((each.version for each in self._software() if each.software_type == 0), None)
+
+    @property
+    def firmware_update_available(self) -> bool | None:
+        """Whether Tedee offers an update for any of the lock's software; None where it does not say."""
+        said = [each.update_available for each in self._software() if each.update_available is not None]
+        return any(said) if said else None
+
+    def _software(self) -> Iterable[SoftwareVersion]:
+        return (each for each in self.software_versions or () if each is not None)
+
+
+Row = TypeVar("Row", SyncedLock, LockDetails)
+
+
+class Reading(NamedTuple, Generic[Row]):
+    """The rows of an answer, one a lock id, and what of the answer could not be used."""
+
+    rows: dict[int, Row]
+    rejections: tuple[Rejection, ...]
+
+
+_SYNCED = TypeAdapter(SyncedLock)
+_DETAILS = TypeAdapter(LockDetails)
+
+
+def read_sync(result: list[object]) -> Reading[SyncedLock]:
+    """Read the `result` of a sync.
+
+    A disconnected lock has no state, even where the answer has one: nobody knows what the door did since. A lock
+    that stands in the answer twice with different values is left out: which of them is true is not known.
+    """
+    rows, rejections = _read(_SYNCED, result)
+    by_id: dict[int, SyncedLock] = {}
+    contradicted = set()
+    for row in rows:
+        lock = replace(row, device_state=None) if row.is_connected is False else row
+        if by_id.setdefault(lock.id, lock) != lock:
+            contradicted.add(lock.id)
+    for lock_id in contradicted:
+        del by_id[lock_id]
+        rejections.append(Rejection(lock_id, "id", "twice, with different values"))
+    return Reading(by_id, tuple(rejections))
+
+
+def read_details(result: list[object]) -> Reading[LockDetails]:
+    """Read the `result` of a page of locks. Of a lock that stands in it twice, the later is taken."""
+    rows, rejections = _read(_DETAILS, result)
+    return Reading({row.id: row for row in rows}, tuple(rejections))
+
+
+def _read(adapter: TypeAdapter[Row], result: list[object]) -> tuple[list[Row], list[Rejection]]:
+    rows: list[Row] = []
+    rejections: list[Rejection] = []
+    for item in result:
+        unusable: list[Rejection] = []
+        try:
+            row = adapter.validate_python(item, context=unusable)
+        except ValidationError:
+            # Only what is no object, or has no usable id, costs the whole lock.
+            value = item.get("id") if isinstance(item, dict) else item
+            rejections.append(Rejection(None, "id", _shorten(value)))
+        else:
+            rows.append(row)
+            rejections += [each._replace(lock_id=row.id) for each in unusable]
+    return rows, rejections
