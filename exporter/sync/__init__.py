@@ -1,0 +1,1 @@
+"""When to call Tedee, and what came back last."""

@@ -1,0 +1,129 @@
+"""What one account's last sync said, and how its calls went: immutable, and swapped whole."""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
+
+from exporter.tedee.models import LockDetails, SyncedLock
+
+DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds in seconds of the buckets for a sync's duration: from a near server to a generous time-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """One lock: what the last sync said of it, and what is known beside that."""
+
+    synced: SyncedLock
+    details: LockDetails | None = None
+
+    @property
+    def id(self) -> int:
+        """Tedee's id of the lock."""
+        return self.synced.id
+
+    @property
+    def name(self) -> str:
+        """The name its owner gave it; its id until that is known."""
+        return (self.details.name if self.details else None) or str(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one account's last successful sync said."""
+
+    locks: tuple[Lock, ...]
+    at: float
+    """Unix seconds of the answer."""
+    fresh_until: float
+    """Monotonic seconds from which on it is too old to be served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the last call failed, in plain words."""
+
+    reason: str
+    message: str
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """A histogram of seconds, over DURATION_BOUNDS and infinity."""
+
+    counts: tuple[int, ...] = (0,) * (len(DURATION_BOUNDS) + 1)
+    total: float = 0.0
+
+    def observe(self, seconds: float) -> "Durations":
+        """The histogram with one more duration in it."""
+        bucket = bisect_left(DURATION_BOUNDS, seconds)
+        counts = tuple(count + (index == bucket) for index, count in enumerate(self.counts))
+        return Durations(counts, self.total + seconds)
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """(upper bound, observations up to it), the last bound infinite."""
+        return list(zip((*DURATION_BOUNDS, inf), accumulate(self.counts), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """All that is served about one account."""
+
+    account: str
+    api_version: str
+    up: bool | None = None
+    """Whether the last sync succeeded; None before the first was tried."""
+    snapshot: Snapshot | None = None
+    failure: Failure | None = None
+    """Of the last sync; None when it succeeded."""
+    details_failure: Failure | None = None
+    """Of the last call for names; None when it succeeded."""
+    missing: tuple[str, ...] = ()
+    """Chosen locks, by the id or serial number of the configuration, that the account does not have."""
+    next_sync: float | None = None
+    """Unix seconds from which on the next call may go out."""
+    requests_remaining: int | None = None
+    version_supported: bool | None = None
+    durations: Durations = field(default_factory=Durations)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Failed syncs by reason."""
+    requests: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Requests sent, by endpoint and code."""
+    rejections: Mapping[str, int] = field(default_factory=dict)
+    """Values that could not be used, by field."""
+
+    def current(self, now: float) -> Snapshot | None:
+        """The snapshot, unless it is too old to be served at `now` (monotonic seconds)."""
+        return self.snapshot if self.snapshot and now < self.snapshot.fresh_until else None
+
+
+class Board:
+    """The newest status of each account, in the order in which they were first published.
+
+    The one place where the workers that sync and the loop that serves meet: a reader gets a tuple that no later
+    sync changes.
+    """
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, AccountStatus] = {}
+        self._lock = threading.Lock()
+        self._on_change: Callable[[], None] = lambda: None
+
+    def statuses(self) -> tuple[AccountStatus, ...]:
+        """All accounts, newest status each."""
+        return tuple(self._statuses.values())
+
+    def publish(self, status: AccountStatus) -> None:
+        """Replace an account's status, and let the listener know on this thread."""
+        with self._lock:
+            self._statuses = {**self._statuses, status.account: status}
+        self._on_change()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Have one listener called after each `publish`."""
+        self._on_change = listener
