@@ -1,0 +1,1 @@
+"""Snapshots to samples to bytes."""

@@ -1,0 +1,165 @@
+"""Every metric of the exporter once: name, type, help, labels. The README's table is made from it.
+
+python -m exporter.metrics.catalogue    # the table, in Markdown
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from exporter.tedee.models import DoorState, LockState
+
+LOCK_LABELS = ("account", "lock_id", "lock_name")
+ACCOUNT_LABELS = ("account",)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric family, by the name its samples have in the Prometheus text format.
+
+    A histogram's samples have `_bucket`, `_sum` and `_count` behind it.
+    """
+
+    name: str
+    type: Literal["gauge", "counter", "histogram", "info"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+LOCK_STATE = Metric(
+    "lock_state",
+    "gauge",
+    f"State of the lock: {LockState.legend()}. Other numbers are codes that Tedee added since. "
+    "Absent while the lock is not connected.",
+    LOCK_LABELS,
+)
+LOCK_DOOR_STATE = Metric(
+    "lock_door_state", "gauge", f"State of the door, by its sensor: {DoorState.legend()}.", LOCK_LABELS
+)
+LOCK_BATTERY_LEVEL = Metric("lock_battery_level", "gauge", "Charge of the battery in percent, 0 to 100.", LOCK_LABELS)
+LOCK_CONNECTED = Metric(
+    "lock_connected",
+    "gauge",
+    "1 while the lock is connected to its bridge, 0 while it is not. Absent where it is not paired with a bridge.",
+    LOCK_LABELS,
+)
+LOCK_LAST_STATE_CHANGE = Metric(
+    "lock_last_state_change_timestamp", "gauge", "When the state last changed, in Unix seconds.", LOCK_LABELS
+)
+LOCK_CHARGING = Metric("lock_charging", "gauge", "1 while the battery is being charged, otherwise 0.", LOCK_LABELS)
+LOCK_STATE_CHANGE_RESULT = Metric(
+    "lock_state_change_result",
+    "gauge",
+    "How the last change of state ended: 0 well, above 0 with an error, of which 1 is jammed.",
+    LOCK_LABELS,
+)
+LOCK_REVISION = Metric(
+    "lock_revision",
+    "gauge",
+    "Revision of the lock's configuration; it moves when a setting or the name changes.",
+    LOCK_LABELS,
+)
+LOCK_INFO = Metric(
+    "lock_info",
+    "info",
+    "What the lock is. The value is 1; a label is empty where Tedee does not say.",
+    (*LOCK_LABELS, "serial_number", "model", "firmware_version", "bridge_id", "time_zone", "organization_id"),
+)
+LOCK_FIRMWARE_UPDATE_AVAILABLE = Metric(
+    "lock_firmware_update_available",
+    "gauge",
+    "1 where Tedee offers an update of the lock's software, otherwise 0.",
+    LOCK_LABELS,
+)
+
+UP = Metric("tedee_up", "gauge", "1 if the account's last sync succeeded, otherwise 0.", ACCOUNT_LABELS)
+LOCKS = Metric("tedee_locks", "gauge", "Locks in the account's last successful sync.", ACCOUNT_LABELS)
+LAST_SYNC = Metric(
+    "tedee_last_sync_timestamp_seconds", "gauge", "When the account's last successful sync was.", ACCOUNT_LABELS
+)
+NEXT_SYNC = Metric(
+    "tedee_next_sync_timestamp_seconds", "gauge", "From when on the account's next sync may go out.", ACCOUNT_LABELS
+)
+SYNC_DURATION = Metric(
+    "tedee_sync_duration_seconds",
+    "histogram",
+    "Time from sending a sync to its answer or failure.",
+    ACCOUNT_LABELS,
+)
+SYNC_FAILURES = Metric(
+    "tedee_sync_failures_total", "counter", "Syncs that brought nothing usable, by reason.", ("account", "reason")
+)
+API_REQUESTS = Metric(
+    "tedee_api_requests_total",
+    "counter",
+    "Requests sent to Tedee, by endpoint and HTTP status; in place of a status that never came stands the reason.",
+    ("account", "endpoint", "code"),
+)
+API_REQUESTS_REMAINING = Metric(
+    "tedee_api_requests_remaining", "gauge", "Requests left of this exporter's share of the hour.", ACCOUNT_LABELS
+)
+REJECTED_VALUES = Metric(
+    "tedee_rejected_values_total",
+    "counter",
+    "Values in Tedee's answers that could not be used, by field.",
+    ("account", "field"),
+)
+API_VERSION_SUPPORTED = Metric(
+    "tedee_api_version_supported",
+    "gauge",
+    "1 while Tedee lists the API version in use as supported, 0 once it no longer does.",
+    ("account", "version"),
+)
+
+BUILD_INFO = Metric(
+    "tedee_exporter_build_info", "info", "The exporter's version. The value is 1.", ("version", "python_version")
+)
+CONFIG_RELOAD_SUCCESSFUL = Metric(
+    "tedee_exporter_config_last_reload_successful",
+    "gauge",
+    "1 if the configuration was last loaded successfully, otherwise 0.",
+)
+CONFIG_RELOAD_SUCCESS_TIMESTAMP = Metric(
+    "tedee_exporter_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the configuration was last loaded successfully.",
+)
+
+LOCK_METRICS = (
+    LOCK_STATE,
+    LOCK_DOOR_STATE,
+    LOCK_BATTERY_LEVEL,
+    LOCK_CONNECTED,
+    LOCK_LAST_STATE_CHANGE,
+    LOCK_CHARGING,
+    LOCK_STATE_CHANGE_RESULT,
+    LOCK_REVISION,
+    LOCK_INFO,
+    LOCK_FIRMWARE_UPDATE_AVAILABLE,
+)
+ACCOUNT_METRICS = (
+    UP,
+    LOCKS,
+    LAST_SYNC,
+    NEXT_SYNC,
+    SYNC_DURATION,
+    SYNC_FAILURES,
+    API_REQUESTS,
+    API_REQUESTS_REMAINING,
+    REJECTED_VALUES,
+    API_VERSION_SUPPORTED,
+)
+EXPORTER_METRICS = (BUILD_INFO, CONFIG_RELOAD_SUCCESSFUL, CONFIG_RELOAD_SUCCESS_TIMESTAMP)
+CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS
+
+
+def markdown() -> str:
+    """The catalogue as the README's table."""
+    rows = [
+        f"| `{metric.name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
+        for metric in CATALOGUE
+    ]
+    return "\n".join(["| metric | type | labels | what it says |", "|---|---|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

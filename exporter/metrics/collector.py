@@ -1,0 +1,132 @@
+"""Snapshots to prometheus_client's metric families."""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from exporter.sync.snapshot import AccountStatus, Lock
+from exporter.tedee.models import LockModel
+
+from . import catalogue
+from .catalogue import ACCOUNT_METRICS, EXPORTER_METRICS, LOCK_METRICS, Metric
+
+_FAMILIES: dict[str, type[GaugeMetricFamily | CounterMetricFamily | HistogramMetricFamily | InfoMetricFamily]] = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+    "info": InfoMetricFamily,
+}
+
+
+def family(metric: Metric) -> Family:
+    """An empty family of the metric. prometheus_client takes an info's name without its `_info`."""
+    name = metric.name.removesuffix("_info") if metric.type == "info" else metric.name
+    return _FAMILIES[metric.type](name, metric.help)
+
+
+class Sheet:
+    """Samples under way to their families. What is None is not said: it makes no sample."""
+
+    def __init__(self, metrics: Iterable[Metric], labels: dict[str, str]) -> None:
+        self._labels = labels
+        self._families = {metric: family(metric) for metric in metrics}
+
+    def add(self, metric: Metric, value: float | None, suffix: str = "", **labels: str) -> None:
+        """Add a sample, with these labels beside the sheet's."""
+        if value is not None:
+            self._families[metric].add_sample(metric.name + suffix, {**self._labels, **labels}, float(value))
+
+    def families(self) -> Iterator[Family]:
+        """The families that have samples."""
+        return (family for family in self._families.values() if family.samples)
+
+
+def lock_families(account: str, lock: Lock) -> Iterator[Family]:
+    """The families of one lock."""
+    sheet = Sheet(LOCK_METRICS, {"account": account, "lock_id": str(lock.id), "lock_name": lock.name})
+    sheet.add(catalogue.LOCK_CONNECTED, lock.synced.is_connected)
+    sheet.add(catalogue.LOCK_REVISION, lock.synced.revision)
+    if state := lock.synced.device_state:
+        sheet.add(catalogue.LOCK_STATE, state.state)
+        sheet.add(catalogue.LOCK_DOOR_STATE, state.door_state)
+        sheet.add(catalogue.LOCK_BATTERY_LEVEL, state.battery_level)
+        sheet.add(catalogue.LOCK_LAST_STATE_CHANGE, state.last_state_changed_date)
+        sheet.add(catalogue.LOCK_CHARGING, state.is_charging)
+        sheet.add(catalogue.LOCK_STATE_CHANGE_RESULT, state.state_change_result)
+    if details := lock.details:
+        sheet.add(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, details.firmware_update_available)
+        sheet.add(
+            catalogue.LOCK_INFO,
+            1,
+            serial_number=_text(details.serial_number),
+            model="" if details.type is None else LockModel.describe(details.type),
+            firmware_version=_text(details.firmware_version),
+            bridge_id=_text(details.connected_to_id),
+            time_zone=_text(details.time_zone),
+            organization_id=_text(details.organization_id),
+        )
+    return sheet.families()
+
+
+def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
+    """The families of one account, those of its locks aside.
+
+    Args:
+        status: the account's newest.
+        fresh: whether its snapshot is young enough to be served.
+    """
+    sheet = Sheet(ACCOUNT_METRICS, {"account": status.account})
+    sheet.add(catalogue.UP, status.up)
+    if status.snapshot:
+        sheet.add(catalogue.LOCKS, len(status.snapshot.locks) if fresh else None)
+        sheet.add(catalogue.LAST_SYNC, status.snapshot.at)
+    sheet.add(catalogue.NEXT_SYNC, status.next_sync)
+    for bound, count in status.durations.cumulative():
+        sheet.add(catalogue.SYNC_DURATION, count, "_bucket", le=floatToGoString(bound))  # type: ignore[no-untyped-call]
+    sheet.add(catalogue.SYNC_DURATION, sum(status.durations.counts), "_count")
+    sheet.add(catalogue.SYNC_DURATION, status.durations.total, "_sum")
+    for reason, count in status.failures.items():
+        sheet.add(catalogue.SYNC_FAILURES, count, reason=reason)
+    for (endpoint, code), count in status.requests.items():
+        sheet.add(catalogue.API_REQUESTS, count, endpoint=endpoint, code=code)
+    sheet.add(catalogue.API_REQUESTS_REMAINING, status.requests_remaining)
+    for field, count in status.rejections.items():
+        sheet.add(catalogue.REJECTED_VALUES, count, field=field)
+    sheet.add(catalogue.API_VERSION_SUPPORTED, status.version_supported, version=status.api_version)
+    return sheet.families()
+
+
+class ExporterCollector(Collector):
+    """What the exporter says of itself."""
+
+    def __init__(self, version: str, reloaded: Callable[[], tuple[bool, float]]) -> None:
+        """Collect for a version.
+
+        Args:
+            version: of the exporter.
+            reloaded: whether the configuration was last loaded successfully, and when it last was (Unix seconds).
+        """
+        self._version = version
+        self._reloaded = reloaded
+
+    def collect(self) -> Iterator[Family]:
+        """The families, made anew."""
+        successful, at = self._reloaded()
+        sheet = Sheet(EXPORTER_METRICS, {})
+        sheet.add(catalogue.BUILD_INFO, 1, version=self._version, python_version=platform.python_version())
+        sheet.add(catalogue.CONFIG_RELOAD_SUCCESSFUL, successful)
+        sheet.add(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, at)
+        return sheet.families()
+
+
+def _text(value: str | int | None) -> str:
+    return "" if value is None else str(value)
