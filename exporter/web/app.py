@@ -1,0 +1,59 @@
+"""The endpoints."""
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from exporter.clock import Clock
+from exporter.metrics.exposition import Exposition
+from exporter.sync.snapshot import Board
+
+from .pages import HEADERS, Pages
+
+
+def create_app(
+    board: Board, exposition: Exposition, clock: Clock, *, version: str, telemetry_path: str = "/metrics"
+) -> Starlette:
+    """The web application. No request to it ever causes a call to Tedee or waits for one.
+
+    Args:
+        board: for the status page and readiness.
+        exposition: for the metrics.
+        clock: for ages on the status page.
+        version: of the exporter, shown on the status page.
+        telemetry_path: where the metrics are.
+    """
+    pages = Pages(board, clock, version=version, telemetry_path=telemetry_path)
+
+    async def metrics(request: Request) -> Response:
+        scrape = exposition.scrape(request.headers.get("accept", ""), request.headers.get("accept-encoding", ""))
+        headers = {"Content-Type": scrape.content_type, "Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
+        if scrape.gzipped:
+            headers["Content-Encoding"] = "gzip"
+        return Response(scrape.body, headers=headers)
+
+    def status(_request: Request) -> Response:
+        # Not async: a page of thousands of locks is rendered on a thread beside the loop that answers scrapes.
+        return HTMLResponse(pages.status(), headers=HEADERS)
+
+    def docs(request: Request) -> Response:
+        return HTMLResponse(pages.docs(request.url.netloc), headers=HEADERS)
+
+    async def healthy(_request: Request) -> Response:
+        return PlainTextResponse("tedee-exporter is healthy.\n")
+
+    async def ready(_request: Request) -> Response:
+        waiting = [status.account for status in board.statuses() if status.up is None]
+        if waiting:
+            return PlainTextResponse(f"tedee-exporter is not ready: {len(waiting)} not synced yet.\n", 503)
+        return PlainTextResponse("tedee-exporter is ready.\n")
+
+    routes: list[BaseRoute] = [
+        Route(telemetry_path, metrics),
+        Route("/-/healthy", healthy),
+        Route("/-/ready", ready),
+        Route("/", status),
+        Route("/docs", docs),
+    ]
+    return Starlette(routes=routes)

@@ -1,0 +1,79 @@
+"""The pages for people. They need nothing but this package: no script, no font, no picture from anywhere."""
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import humanize
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from exporter.clock import Clock
+from exporter.metrics.catalogue import CATALOGUE
+from exporter.sync.snapshot import Board
+
+from .status import sections
+
+REFRESH = 10
+"""Seconds after which the status page loads itself again: half of the shortest time in which its data can change."""
+
+_FOLDER = Path(__file__).parent / "templates"
+_STYLE = (_FOLDER / "style.css").read_text("utf-8")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Pages:
+    """Renders each page anew from what the board has at that moment."""
+
+    def __init__(self, board: Board, clock: Clock, *, version: str, telemetry_path: str) -> None:
+        self._board = board
+        self._clock = clock
+        self._environment = Environment(
+            loader=FileSystemLoader(_FOLDER),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters |= {"ago": self._ago, "until": self._until, "moment": moment}
+        self._environment.globals |= {
+            "style": Markup(_STYLE),  # noqa: S704  (a file of this package)
+            "version": version,
+            "telemetry_path": telemetry_path,
+            "refresh": REFRESH,
+            "catalogue": CATALOGUE,
+        }
+
+    def status(self) -> str:
+        """The accounts and their locks."""
+        return self._environment.get_template("status.html").render(
+            sections=sections(self._board, self._clock.monotonic())
+        )
+
+    def docs(self, host: str) -> str:
+        """What the metrics say and how to scrape them at `host`."""
+        return self._environment.get_template("docs.html").render(host=host)
+
+    def _ago(self, at: float) -> str:
+        age = self._clock.wall() - at
+        return "just now" if age < 1 else f"{humanize.naturaldelta(age)} ago"
+
+    def _until(self, at: float) -> str:
+        rest = at - self._clock.wall()
+        return "now" if rest < 1 else f"in {humanize.naturaldelta(rest)}"
+
+
+def moment(at: float) -> str:
+    """Unix seconds as a person and a `datetime` attribute read them."""
+    return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,81 @@
+"""uvicorn on a thread of its own, so that signals stay with the main thread."""
+
+import re
+import socket
+import threading
+
+import uvicorn
+from starlette.types import ASGIApp
+
+KEEP_ALIVE = 75
+"""Seconds an idle connection is kept: longer than the common scrape intervals, so that scrapes reuse it."""
+
+
+class BadAddress(ValueError):
+    """A listen address that is none."""
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host (empty for all) and port of `:10333`, `127.0.0.1:10333` or `[::1]:10333`.
+
+    Raises:
+        BadAddress: it has another form.
+    """
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>\d{1,5})", address)
+    if not match or int(match["port"]) > 65_535:  # noqa: PLR2004
+        raise BadAddress(f"{address!r} is not of the form :10333, 127.0.0.1:10333 or [::1]:10333")
+    return match["v6"] or match["host"], int(match["port"])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; for an empty host on all addresses, of both families where the machine has them.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    if not host and socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+        except OSError as error:
+            if error.errno not in {97, 99}:  # EAFNOSUPPORT, EADDRNOTAVAIL: a machine with IPv6 switched off
+                raise
+    family = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0][0]  # noqa: S104
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
+class WebServer:
+    """Serves an application until it is told to stop."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what is under way, for a second at the most, and end."""
+        self._server.should_exit = True
+        self._thread.join(timeout=2.0)
+
+    def alive(self) -> bool:
+        """Whether it still serves."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._listener])
