@@ -1,0 +1,24 @@
+"""A clock that moves when a test says so."""
+
+
+class FakeClock:
+    """Wall and monotonic time that stand still until `advance`."""
+
+    def __init__(self, wall: float = 1_800_000_000.0, monotonic: float = 1_000.0) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+
+    def wall(self) -> float:
+        return self._wall
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        assert seconds >= 0, "monotonic time does not go back"
+        self._wall += seconds
+        self._monotonic += seconds
+
+    def set_wall(self, wall: float) -> None:
+        """Let wall time jump, as NTP or a person may."""
+        self._wall = wall

@@ -1,0 +1,82 @@
+"""Clocks that stand still, and a cloud over loopback HTTP."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import requests
+
+from exporter.simulator import Account, Bridge, Cloud, Lock, PersonalKey, Token, World, serve
+
+# Monday 2026-11-23, 12:00 in Warsaw.
+NOON = 1795431600.0
+
+
+@dataclass
+class StillClock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Served:
+    """A cloud with one account of three locks, served; and a client of it."""
+
+    cloud: Cloud
+    wall: StillClock
+    clock: StillClock
+    url: str = ""
+    session: requests.Session = field(default_factory=requests.Session)
+
+    @property
+    def account(self) -> Account:
+        return self.cloud.world.account("home")
+
+    def get(
+        self, path: str = "my/lock/sync", *, version: str = "v37", authorization: str | None = "PersonalKey right"
+    ) -> requests.Response:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        return self.session.get(f"{self.url}/api/{version}/{path}", headers=headers, timeout=5, allow_redirects=False)
+
+
+def small_world(wall: StillClock) -> World:
+    bridge = Bridge(7, "Hallway", "100011-00011")
+    locks = [Lock(1, "Front door", bridge=bridge), Lock(2, "Garage", bridge=bridge), Lock(3, "Cellar")]
+    account = Account(
+        "home",
+        locks,
+        keys=[PersonalKey("right"), PersonalKey("cannot-read", scopes=["Account.Read"])],
+        tokens=[Token("jwt", scopes=["https://tedee.onmicrosoft.com/api/Device.ReadWrite"])],
+    )
+    return World([account, Account("neighbours", keys=[PersonalKey("theirs")])], wall)
+
+
+@pytest.fixture
+def wall() -> StillClock:
+    return StillClock(NOON)
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock(1000.0)
+
+
+@pytest.fixture
+def served(wall: StillClock, clock: StillClock) -> Iterator[Served]:
+    here = Served(Cloud(small_world(wall), clock=clock), wall, clock)
+    with serve(here.cloud) as address, here.session:
+        here.url = address.url
+        yield here
+
+
+@pytest.fixture
+def strict(wall: StillClock, clock: StillClock) -> Iterator[Served]:
+    here = Served(Cloud(small_world(wall), strict=True, clock=clock, hourly_limit=5), wall, clock)
+    with serve(here.cloud) as address, here.session:
+        here.url = address.url
+        yield here

@@ -1,0 +1,69 @@
+import logging
+import threading
+from time import sleep
+
+import pytest
+import requests
+
+from exporter.simulator import Cloud, Fault, World, serve
+
+from .conftest import Served
+
+
+def test_a_taken_port_is_an_error_of_the_caller(served: Served) -> None:
+    port = int(served.url.rsplit(":", 1)[1])
+    with pytest.raises(OSError, match="in use"), serve(served.cloud, port=port):
+        pass
+
+
+def test_the_port_is_free_again_afterwards() -> None:
+    cloud = Cloud(World.demo())
+    with serve(cloud) as first:
+        requests.get(first.url, timeout=5)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(first.url, timeout=5)
+    with serve(cloud, port=first.port) as second:
+        assert requests.get(second.url, timeout=5).status_code == 404
+
+
+@pytest.mark.timeout(10)
+def test_the_end_does_not_wait_for_calls_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    cloud = Cloud(World.demo())
+    cloud.faults.script(Fault.silence(), Fault.delayed(60), Fault.drip(1, 60))
+    given_up: list[Exception] = []
+
+    def call(url: str) -> None:
+        try:
+            requests.get(f"{url}/api/v37/my/lock", timeout=60)
+        except requests.RequestException as error:
+            given_up.append(error)
+
+    with serve(cloud) as address:
+        clients = [threading.Thread(target=call, args=[address.url]) for _ in range(3)]
+        for client in clients:
+            client.start()
+        while len(cloud.calls) < 3:
+            sleep(0.005)
+    for client in clients:
+        client.join()
+    assert len(given_up) == 3
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_serving_leaves_the_loggers_alone() -> None:
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access")
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
+    with serve(Cloud(World.demo())) as address:
+        requests.get(address.url, timeout=5)
+    after = [(logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
+    assert after == before
+
+
+def test_it_serves_ipv6_too() -> None:
+    try:
+        with serve(Cloud(World.demo()), host="::1") as address:
+            assert requests.get(address.url, timeout=5).status_code == 404
+    except OSError as error:
+        if isinstance(error, requests.RequestException):
+            raise
+        pytest.skip("no IPv6 here")

@@ -1,0 +1,255 @@
+from itertools import pairwise
+
+import pytest
+
+from exporter.simulator import MISSING, Battery, Bridge, Lock, Outages, World
+from exporter.simulator.rhythm import BUSY, FREQUENT, OPEN_BY_DAY, Rhythm
+from exporter.simulator.wire import Version, datetime_text, lock_entry, sync_entry
+
+from .conftest import NOON
+
+V37 = Version("v37")
+HOUR = 3600.0
+DAY = 24 * HOUR
+BRIDGE = Bridge(7, "Hallway", "100011-00011")
+
+
+def state_of(lock: Lock, t: float = NOON) -> dict[str, object]:
+    state = sync_entry(lock, t, V37)["deviceState"]
+    assert isinstance(state, dict)
+    return state
+
+
+def test_two_worlds_of_one_seed_live_the_same_life() -> None:
+    times = [NOON + 997 * step for step in range(200)]
+    one, other = World.demo(seed=5), World.demo(seed=5)
+    for name in ("home", "hotel"):
+        for lock, twin in zip(one.account(name).locks, other.account(name).locks, strict=True):
+            forwards = [lock_entry(lock, t, V37) for t in times]
+            backwards = [lock_entry(twin, t, V37) for t in reversed(times)]
+            assert forwards == backwards[::-1]
+
+
+def test_another_seed_is_another_life() -> None:
+    one, other = (World.demo(seed).account("home").lock("Garden door") for seed in (1, 2))
+    times = [NOON + 10 * step for step in range(100)]
+    assert [one.at(t).state for t in times] != [other.at(t).state for t in times]
+
+
+def test_a_door_open_by_day_is_unlocked_at_noon_and_locked_at_night() -> None:
+    lock = World.demo().account("home").lock("Garage")
+    for day in range(14):
+        assert lock.at(NOON + day * DAY).state == 2
+        assert lock.at(NOON + day * DAY + 15 * HOUR).state == 6
+
+
+def test_nobody_unlocks_a_family_home_in_the_dead_of_night() -> None:
+    lock = World.demo().account("home").lock("Front door")
+    for day in range(14):
+        three_in_the_morning = NOON + day * DAY + 15 * HOUR
+        assert lock.at(three_in_the_morning).state == 6
+
+
+@pytest.mark.parametrize(("account", "name"), [("home", "Garden door"), ("hotel", "Main entrance")])
+def test_a_busy_lock_changes_at_least_every_three_minutes_at_any_hour(account: str, name: str) -> None:
+    lock = World.demo().account(account).lock(name)
+    for minute in range(0, 24 * 60, 7):
+        t = NOON + minute * 60
+        assert t - lock.at(t).changed < 180
+
+
+def test_the_time_of_the_last_change_is_when_the_state_changed() -> None:
+    lock = Lock(1, "Door", rhythm=BUSY, bridge=BRIDGE)
+    t = NOON
+    for _ in range(200):
+        moment = lock.at(t)
+        assert lock.at(moment.changed).state == moment.state
+        before = lock.at(moment.changed - 0.001)
+        assert before.state != moment.state
+        assert before.changed < moment.changed
+        t = before.at
+
+
+def test_a_change_passes_through_a_transitional_state() -> None:
+    lock = Lock(1, "Door", rhythm=BUSY, bridge=BRIDGE)
+    seen = [lock.at(NOON + step * 0.2).state for step in range(2000)]
+    steps = {(a, b) for a, b in pairwise(seen) if a != b}
+    assert steps == {(6, 4), (4, 2), (2, 5), (5, 6)}
+
+
+def test_a_lock_that_pulls_its_spring_shows_it() -> None:
+    lock = Lock(1, "Door", rhythm=Rhythm(BUSY.rates, BUSY.stay, pulls=True), bridge=BRIDGE)
+    seen = [lock.at(NOON + step * 0.2).state for step in range(2000)]
+    steps = {(a, b) for a, b in pairwise(seen) if a != b}
+    assert steps == {(6, 4), (4, 2), (2, 8), (8, 7), (7, 2), (2, 5), (5, 6)}
+
+
+def test_a_door_is_only_open_while_its_lock_is_unlocked() -> None:
+    for rhythm in (BUSY, OPEN_BY_DAY):
+        lock = Lock(1, "Door", rhythm=rhythm, bridge=BRIDGE)
+        moments = [lock.at(NOON + step) for step in range(4 * 3600)]
+        assert {moment.door for moment in moments} == {2, 3}
+        assert {moment.state for moment in moments if moment.door == 2} == {2}
+
+
+def test_a_lock_without_a_door_sensor_says_so() -> None:
+    assert state_of(World.demo().account("home").lock("Cellar"))["doorState"] == 0
+
+
+def test_a_jammed_lock_is_semi_locked_until_it_is_next_unlocked() -> None:
+    lock = Lock(1, "Gate", rhythm=Rhythm(FREQUENT.rates, FREQUENT.stay, jams=0.3), bridge=BRIDGE)
+    moments = [lock.at(NOON + step) for step in range(20 * 3600)]
+    assert {moment.state for moment in moments if moment.result == 1} == {3, 4}
+    after_a_jam = {b.state for a, b in pairwise(moments) if a.state == 3 and b.state != 3}
+    assert after_a_jam == {4}
+
+
+def test_the_demonstrations_pool_gate_jams_every_day() -> None:
+    lock = World.demo().account("hotel").lock("Pool gate")
+    for day in range(5):
+        assert 3 in {lock.at(NOON + day * DAY + minute * 60).state for minute in range(24 * 60)}
+
+
+def test_a_battery_drains_then_charges() -> None:
+    battery = Battery(drain=90 * HOUR, charge=10 * HOUR, low=10)
+    assert battery.at(0) == (100, False)
+    assert battery.at(45 * HOUR) == (55, False)
+    assert battery.at(90 * HOUR) == (10, True)
+    assert battery.at(95 * HOUR) == (55, True)
+    assert battery.at(100 * HOUR) == (100, False)
+
+
+def test_a_usual_battery_lasts_weeks() -> None:
+    lock = Lock(1, "Door")
+    charging = sum(lock.battery.at(NOON + hour * HOUR).charging for hour in range(24 * 7 * 24))
+    assert 3 <= charging <= 6 * 7
+
+
+def test_outages_last_minutes_to_hours_and_end() -> None:
+    outages = Outages(key=1, chance=0.6)
+    away = "".join("x" if outages.at(NOON + minute * 60) else " " for minute in range(7 * 24 * 60)).split()
+    assert len(away) > 20
+    assert max(map(len, away)) <= 121
+    assert min(map(len, away)) >= 2
+
+
+def test_a_lock_whose_bridge_is_away_has_no_state() -> None:
+    lock = World.demo().account("hotel").lock("Annex")
+    entries = [sync_entry(lock, NOON + minute * 60, V37) for minute in range(24 * 60)]
+    assert {(entry["isConnected"], entry["deviceState"] is None) for entry in entries} == {
+        (True, False),
+        (False, True),
+    }
+
+
+def test_a_lock_never_paired_is_neither_connected_nor_disconnected() -> None:
+    entry = lock_entry(World.demo().account("hotel").lock("Linen room"), NOON, V37)
+    assert entry["isConnected"] is None
+    assert entry["deviceState"] is None
+    assert entry["connectedToId"] is None
+
+
+def test_up_to_version_1_34_the_state_is_called_lock_properties() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    for version in ("v1.33", "v1.34"):
+        assert set(sync_entry(lock, NOON, Version(version))) == {"id", "isConnected", "lockProperties", "revision"}
+    for version in ("v1.35", "v1.36", "v37"):
+        assert set(sync_entry(lock, NOON, Version(version))) == {"id", "isConnected", "deviceState", "revision"}
+
+
+def test_datetimes_are_written_in_two_of_tedees_ways() -> None:
+    assert datetime_text(1619416924.197) == "2021-04-26T06:02:04.197Z"
+    assert datetime_text(1619416924.197, seven_digits=True) == "2021-04-26T06:02:04.1970000"
+    assert str(state_of(Lock(4, "Door", bridge=BRIDGE))["lastStateChangedDate"]).endswith("Z")
+    assert str(state_of(Lock(3, "Door", bridge=BRIDGE))["lastStateChangedDate"]).endswith("0000")
+
+
+def test_an_override_lies_over_the_state() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    usual = state_of(lock)
+    lock.override(batteryLevel=255, state="junk")
+    assert state_of(lock) == usual | {"batteryLevel": 255, "state": "junk"}
+    lock.clear_overrides()
+    assert state_of(lock) == usual
+
+
+def test_an_overridden_lock_that_is_not_connected_loses_its_state() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    lock.override(isConnected=False)
+    assert sync_entry(lock, NOON, V37) == {"id": 1, "isConnected": False, "deviceState": None, "revision": 1}
+
+
+def test_a_lock_may_be_made_to_report_255_while_it_is_not_connected() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    lock.override(isConnected=False, batteryLevel=255)
+    assert state_of(lock)["batteryLevel"] == 255
+
+
+def test_an_override_of_the_whole_state_goes_by_the_versions_name() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    lock.override(deviceState={"state": 1000})
+    assert sync_entry(lock, NOON, Version("v1.34"))["lockProperties"] == {"state": 1000}
+    assert "deviceState" not in sync_entry(lock, NOON, Version("v1.34"))
+    lock.override(deviceState=None)
+    assert sync_entry(lock, NOON, V37)["deviceState"] is None
+
+
+def test_an_override_may_leave_a_field_out() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    lock.override(revision=MISSING, doorState=MISSING)
+    assert set(sync_entry(lock, NOON, V37)) == {"id", "isConnected", "deviceState"}
+    assert "doorState" not in state_of(lock)
+    lock.override(deviceState=MISSING)
+    assert set(sync_entry(lock, NOON, V37)) == {"id", "isConnected"}
+
+
+def test_an_override_of_a_detail_does_not_show_in_the_sync_answer() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    lock.override(serialNumber=None, somethingNew=[1])
+    assert lock_entry(lock, NOON, V37)["serialNumber"] is None
+    assert "serialNumber" not in sync_entry(lock, NOON, V37)
+    assert sync_entry(lock, NOON, V37)["somethingNew"] == [1]
+
+
+def test_a_rename_moves_the_revision() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE)
+    lock.rename("Gate")
+    assert (lock_entry(lock, NOON, V37)["name"], sync_entry(lock, NOON, V37)["revision"]) == ("Gate", 2)
+
+
+def test_a_lock_keeps_its_serial_number_when_it_is_removed_and_added_again() -> None:
+    account = World.demo().account("home")
+    lock = account.remove(1002)
+    lock.id = 1999
+    account.add(lock)
+    assert account.lock(1999).serial_number == lock.serial_number
+    with pytest.raises(KeyError):
+        account.lock(1002)
+
+
+def test_ids_and_serial_numbers_are_unique() -> None:
+    for world in (World.demo(), World.of_size(3, 500)):
+        locks = [lock for account in world.accounts for lock in account.locks]
+        assert len({lock.id for lock in locks}) == len({lock.serial_number for lock in locks}) == len(locks)
+
+
+def test_a_crowd_has_the_accounts_locks_and_keys_asked_for() -> None:
+    world = World.of_size(2, 25)
+    assert [account.name for account in world.accounts] == ["account-0001", "account-0002"]
+    assert [len(account.locks) for account in world.accounts] == [25, 25]
+    assert world.account("account-0002").keys[0].value == "key-account-0002"
+
+
+def test_credentials_do_not_show_in_a_repr() -> None:
+    account = World.demo().account("home")
+    assert "simulated-key" not in repr([account, account.keys, account.tokens])
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Warsaw", "America/St_Johns", "Pacific/Auckland", "Nowhere/Land"])
+def test_every_hour_of_a_year_has_a_state_in_every_zone(zone: str | None) -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE, time_zone=zone)
+    for hour in range(0, 365 * 24, 5):
+        t = NOON + hour * HOUR
+        moment = lock.at(t)
+        assert moment.changed <= moment.at <= t
+        assert t - moment.changed < 2 * DAY
