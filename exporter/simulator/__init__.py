@@ -1,0 +1,35 @@
+"""A simulated Tedee cloud: for tests, for development and for the demonstration.
+
+It stands alone and knows nothing of the exporter, which talks to it over HTTP as it does to Tedee.
+"""
+
+from .account import Account, PersonalKey, RefreshToken, Token
+from .battery import Battery
+from .bridge import Bridge, Outages
+from .cloud import Call, Cloud
+from .faults import Fault
+from .limits import Violation
+from .lock import MISSING, Lock
+from .oauth import TOKEN_PATH
+from .server import Address, serve
+from .world import World
+
+__all__ = [
+    "MISSING",
+    "TOKEN_PATH",
+    "Account",
+    "Address",
+    "Battery",
+    "Bridge",
+    "Call",
+    "Cloud",
+    "Fault",
+    "Lock",
+    "Outages",
+    "PersonalKey",
+    "RefreshToken",
+    "Token",
+    "Violation",
+    "World",
+    "serve",
+]

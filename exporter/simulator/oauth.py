@@ -1,0 +1,52 @@
+"""The token endpoint: a refresh token for an access token and the next refresh token."""
+
+import secrets
+from typing import Final
+
+from .account import RefreshToken, Token
+from .answer import Answer
+from .request import Request
+from .world import World
+
+TOKEN_PATH: Final = "/tedee.onmicrosoft.com/B2C_1A_Signup_Signin_With_Kmsi/oauth2/v2.0/token"  # noqa: S105 - a path
+
+ACCESS_LIFE: Final = 4 * 3600
+REFRESH_LIFE: Final = 14 * 24 * 3600
+
+
+def refresh(world: World, request: Request) -> Answer:
+    """Answer `grant_type=refresh_token`: OAuth's own JSON, without Tedee's envelope.
+
+    The refresh token is replaced: the one sent is good no more. Any client id and secret will do.
+    """
+    form = request.form
+    if request.method != "POST" or form.get("grant_type") != "refresh_token" or not form.get("client_id"):
+        return _refusal("invalid_request", "The request is not a POST of grant_type=refresh_token with a client_id.")
+    found = world.find(form.get("refresh_token", ""), lambda account: account.refresh_tokens)
+    now = world.now()
+    if found is None or not found[1].valid(now):
+        return _refusal("invalid_grant", "The provided grant has expired. Please re-authenticate and try again.")
+    account, spent = found
+    access = Token(
+        f"simulated-token-{secrets.token_hex(16)}", form.get("scope", "").split() or spent.scopes, now + ACCESS_LIFE
+    )
+    successor = RefreshToken(f"simulated-refresh-{secrets.token_hex(16)}", spent.scopes, now + REFRESH_LIFE)
+    spent.revoked = True
+    account.tokens = [*account.tokens, access]
+    account.refresh_tokens = [*account.refresh_tokens, successor]
+    return Answer.json(
+        {
+            "access_token": access.value,
+            "token_type": "Bearer",
+            # A string, as the real endpoint has it.
+            "expires_in": str(ACCESS_LIFE),
+            "expires_on": str(int(now) + ACCESS_LIFE),
+            "refresh_token": successor.value,
+            "refresh_token_expires_in": str(REFRESH_LIFE),
+            "scope": " ".join(access.scopes),
+        }
+    )
+
+
+def _refusal(error: str, description: str) -> Answer:
+    return Answer.json({"error": error, "error_description": description}, status=400)
