@@ -18,7 +18,7 @@ LONGEST_BACKOFF = 300.0
 """Seconds between tries while calls keep failing."""
 WINDOW = 3600.0
 """Seconds over which Tedee counts requests."""
-DETAILS_SHARE = 0.25
+DETAILS_SHARE = 1 / 3
 """The part of the hourly share that calls other than the sync may use, so that names never starve states."""
 
 
@@ -63,7 +63,7 @@ class Budget:
         *,
         interval: float = SYNC_SPACING,
         requests_per_hour: int = 350,
-        jitter: Callable[[], float] = lambda: random.uniform(1.0, 1.25),  # noqa: S311
+        jitter: Callable[[], float] = lambda: random.uniform(1.05, 1.25),  # noqa: S311
     ) -> None:
         """Open a gate that nothing has passed yet.
 
@@ -71,7 +71,8 @@ class Budget:
             clock: for its monotonic seconds.
             interval: seconds from a sync's answer to the next sync.
             requests_per_hour: over all endpoints; Tedee allows a user 700 with all of the user's apps.
-            jitter: a factor of at least 1 on each backoff, so that accounts that failed together part again.
+            jitter: a factor above 1 on each backoff, so that accounts that failed together part again, and so that
+                Tedee, who may notice the end of a call later than we gave it up, finds the spacing kept as well.
 
         Raises:
             ValueError: the interval is shorter than Tedee allows.

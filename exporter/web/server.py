@@ -1,5 +1,6 @@
 """uvicorn on a thread of its own, so that signals stay with the main thread."""
 
+import errno
 import re
 import socket
 import threading
@@ -9,6 +10,9 @@ from starlette.types import ASGIApp
 
 KEEP_ALIVE = 75
 """Seconds an idle connection is kept: longer than the common scrape intervals, so that scrapes reuse it."""
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
 
 
 class BadAddress(ValueError):
@@ -33,14 +37,21 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OSError: the address cannot be had.
     """
+    listener = _listener(host, port)
+    # Sockets accepted from it inherit this. Without, a client that keeps its connection gets head and body 40 ms apart.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _listener(host: str, port: int) -> socket.socket:
     if not host and socket.has_dualstack_ipv6():
         try:
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
         except OSError as error:
-            if error.errno not in {97, 99}:  # EAFNOSUPPORT, EADDRNOTAVAIL: a machine with IPv6 switched off
+            if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:  # a machine with IPv6 switched off
                 raise
     family = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0][0]  # noqa: S104
-    return socket.create_server((host, port), family=family, backlog=1024)
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
 class WebServer:
