@@ -5,19 +5,22 @@ Whatever is wrong is told at once, each with its file, line and key, or with its
 
 import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 from urllib.parse import urlsplit
 
 import durationpy
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     SecretStr,
     Strict,
     ValidationError,
@@ -25,7 +28,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from exporter.tedee.client import is_loopback
 from exporter.tedee.credentials import CredentialsUnavailable, read_secret
@@ -50,19 +53,41 @@ def _wrong(message: str) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{message}", {"message": message})
 
 
+# None of the messages repeats text of the file: what stands in the wrong place may be a secret.
+
+
 def _seconds(value: object) -> float:
-    if not isinstance(value, str):
-        raise _wrong(f"{value!r} is not a duration; write it with its unit, as in 20s or 5m")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise _wrong(f"{value} is not a duration; write it with its unit, as in 20s or 5m")
     try:
-        return float(durationpy.from_str(value).total_seconds())
+        if isinstance(value, str) and re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|[smhd]))+", value):
+            return float(durationpy.from_str(value).total_seconds())
     except ValueError:
-        raise _wrong(f"{value!r} is not a duration; write it as in 20s, 5m or 1h30m") from None
+        pass
+    raise _wrong("is not a duration; write it as in 20s, 5m or 1h30m")
+
+
+def _file_name(value: object) -> Path:
+    if not isinstance(value, str) or "\0" in value:
+        raise _wrong("must be the name of a file")
+    if not value:
+        raise _wrong("must not be empty")
+    return Path(value)
+
+
+def _not_empty[Items: tuple[object, ...]](items: Items) -> Items:
+    # min_length would count only the items that are good.
+    if not items:
+        raise _wrong("must not be empty")
+    return items
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 Count = Annotated[int, Strict()]
 Secret = Annotated[SecretStr, Field(min_length=1)]
+SecretFile = Annotated[Path, BeforeValidator(_file_name)]
+NotEmpty = AfterValidator(_not_empty)
 
 
 class Section(BaseModel):

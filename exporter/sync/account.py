@@ -105,7 +105,8 @@ class AccountSync:
 
     def wait(self) -> float:
         """Seconds until the next turn is due."""
-        return self._budget.wait(LOCKS if self._unresolved() else SYNC)
+        wait = self._budget.wait(SYNC)
+        return max(wait, self._budget.wait(LOCKS)) if self._unresolved() else wait
 
     def turn(self) -> None:
         """Sync once, and fetch names where a sync has shown that they are wanted."""
@@ -199,8 +200,7 @@ class AccountSync:
                 )
         except CallError as error:
             self._fail(error)
-            if not self._details_failure:
-                self._budget.postpone(LOCKS)
+            self._budget.postpone(SYNC)
         except CalledTooEarly as early:
             log.debug("names have to wait", account=self.name, why=str(early))
         return bool(self._chosen_ids)

@@ -5,10 +5,10 @@ other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to 
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import (
     AliasChoices,
@@ -23,7 +23,6 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic.dataclasses import dataclass
 
 
 class Code(IntEnum):
@@ -150,11 +149,16 @@ Text = Annotated[str, Strict(), BeforeValidator(_without_broken_characters)]
 Moment = Annotated[float, BeforeValidator(_unix_seconds)]
 """Unix seconds, fractions kept, from the API's three ways to write a date."""
 
-_WIRE = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+class Wire:
+    """Read from the wire by a TypeAdapter, under the API's names; made in code, it is a plain dataclass."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel)
 
 
-@dataclass(frozen=True, slots=True, config=_WIRE)
-class DeviceState:
+@dataclass(frozen=True, slots=True)
+class DeviceState(Wire):
     """The state of a connected lock. A field is None where Tedee did not say it."""
 
     state: Usable[Number] = None
@@ -165,8 +169,8 @@ class DeviceState:
     last_state_changed_date: Usable[Moment] = None
 
 
-@dataclass(frozen=True, slots=True, config=_WIRE)
-class SyncedLock:
+@dataclass(frozen=True, slots=True)
+class SyncedLock(Wire):
     """What `GET /my/lock/sync` says about one lock."""
 
     id: LockId
@@ -174,14 +178,14 @@ class SyncedLock:
     """Connected to its bridge; None where the lock is not paired with a bridge."""
     device_state: Annotated[
         Usable[DeviceState],
-        Field(validation_alias=AliasChoices("deviceState", "lockProperties", "device_state")),
+        Field(validation_alias=AliasChoices("deviceState", "lockProperties")),
     ] = None
     revision: Usable[Number] = None
     """Of the lock's configuration: it moves when a setting, the name included, changes."""
 
 
-@dataclass(frozen=True, slots=True, config=_WIRE)
-class SoftwareVersion:
+@dataclass(frozen=True, slots=True)
+class SoftwareVersion(Wire):
     """One of the programs on a lock."""
 
     software_type: Usable[Number] = None
@@ -190,8 +194,8 @@ class SoftwareVersion:
     update_available: Usable[Flag] = None
 
 
-@dataclass(frozen=True, slots=True, config=_WIRE)
-class LockDetails:
+@dataclass(frozen=True, slots=True)
+class LockDetails(Wire):
     """What `GET /my/lock` says about one lock beside its state."""
 
     id: LockId

@@ -1,0 +1,305 @@
+"""Lost if these fail: requests of the hour that the user's own app needs, or the names and the right locks."""
+
+from collections.abc import Iterator
+
+import pytest
+import responses
+
+from exporter.sync.account import Chosen
+from tests.clock import FakeClock
+from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, synced, turns
+
+
+@pytest.fixture
+def tedee() -> Iterator[Tedee]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield Tedee(mock)
+
+
+@pytest.fixture
+def published() -> Recorder:
+    return Recorder()
+
+
+def names(published: Recorder) -> list[str]:
+    snapshot = published.last.snapshot
+    assert snapshot
+    return [lock.name for lock in snapshot.locks]
+
+
+def test_the_first_sync_goes_before_the_names_and_is_published_without_them(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    tedee.has(synced(1))
+    tedee.details = [detailed(1, "Front door")]
+    account_sync(clock, published).turn()
+    assert tedee.endpoints()[:2] == ["sync", "locks"]
+    first, second = published.statuses
+    assert first.snapshot
+    assert second.snapshot
+    assert [lock.name for lock in first.snapshot.locks] == ["1"]
+    assert [lock.name for lock in second.snapshot.locks] == ["Front door"]
+
+
+def test_names_are_fetched_once_and_then_no_more(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    tedee.has(synced(1), synced(2, revision=None))
+    tedee.details = [detailed(1, "Front door"), detailed(2, "Cellar")]
+    turns(account_sync(clock, published), clock, 3600)
+    assert tedee.endpoints().count("sync") == 181
+    assert tedee.endpoints().count("locks") == 2  # the page of names, and the page that shows that it was the last
+    assert names(published) == ["Front door", "Cellar"]
+
+
+def test_a_moved_revision_fetches_names_again(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    account = account_sync(clock, published)
+    tedee.has(synced(1, revision=1))
+    tedee.details = [detailed(1, "Front door")]
+    turns(account, clock, 60)
+    tedee.has(synced(1, revision=2))
+    tedee.details = [detailed(1, "Main entrance")]
+    turns(account, clock, 60)
+    assert tedee.endpoints().count("locks") == 4
+    assert names(published) == ["Main entrance"]
+
+
+def test_an_unknown_lock_fetches_names_again(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    account = account_sync(clock, published)
+    tedee.has(synced(1))
+    tedee.details = [detailed(1, "Front door")]
+    turns(account, clock, 60)
+    tedee.has(synced(1), synced(2))
+    tedee.details = [detailed(1, "Front door"), detailed(2, "Cellar")]
+    turns(account, clock, 60)
+    assert tedee.endpoints().count("locks") == 4
+    assert names(published) == ["Front door", "Cellar"]
+
+
+def test_a_lock_that_the_list_never_names_does_not_ask_for_it_again_and_again(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    tedee.has(synced(1))
+    turns(account_sync(clock, published), clock, 3600)
+    assert tedee.endpoints().count("locks") == 1
+    assert names(published) == ["1"]
+
+
+def test_revisions_that_never_rest_stay_within_a_third_of_the_hourly_share(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published)
+    tedee.details = [detailed(1, "Front door")]
+    for revision in range(179):
+        tedee.has(synced(1, revision=revision))
+        turns(account, clock, 20)
+    assert tedee.endpoints().count("locks") == 350 // 3
+    assert tedee.endpoints().count("sync") == 180
+
+
+def test_names_that_fail_leave_the_sync_alone_and_are_tried_again_less_and_less_often(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published)
+    tedee.has(synced(1))
+    tedee.details_status = 500
+    turns(account, clock, 3600)
+    assert tedee.endpoints().count("sync") == 181
+    assert 12 <= tedee.endpoints().count("locks") <= 18
+    assert published.last.up
+    assert published.last.details_failure
+    assert published.last.failures["server"] == 0
+    tedee.details_status = 200
+    tedee.details = [detailed(1, "Front door")]
+    turns(account, clock, 320)
+    assert names(published) == ["Front door"]
+    assert published.last.details_failure is None
+
+
+def test_a_failing_sync_asks_for_no_names(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    tedee.sync_status = 401
+    turns(account_sync(clock, published), clock, 600)
+    assert set(tedee.endpoints()) == {"sync"}
+
+
+def test_failures_back_off_and_the_old_snapshot_stays_until_a_sync_succeeds(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published)
+    tedee.has(synced(1))
+    turns(account, clock, 20)
+    tedee.sync_status = 503
+    began = clock.monotonic()
+    assert [at - began for at in turns(account, clock, 400)] == [20, 40, 80, 160, 320]
+    assert published.last.up is False
+    assert published.last.failures["server"] == 5
+    assert published.last.failure
+    assert "503" in published.last.failure.message
+    assert published.last.snapshot
+    assert published.last.snapshot.at == clock.wall() - 400
+
+
+def test_retry_after_is_waited_out(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    account = account_sync(clock, published)
+    tedee.sync_status = 429
+    tedee.sync_headers = {"Retry-After": "777"}
+    account.turn()
+    assert account.wait() == 777
+    assert published.last.next_sync == clock.wall() + 777
+    assert published.last.failures["rate_limited"] == 1
+
+
+def test_chosen_ids_are_asked_for_from_the_first_sync_on(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    tedee.has(synced(7), synced(9))
+    tedee.details = [detailed(7, "Seven"), detailed(9, "Nine"), detailed(8, "Eight")]
+    turns(account_sync(clock, published, chosen=Chosen(ids=(7, 9))), clock, 60)
+    assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["7", "9"]}] * 4
+    assert names(published) == ["Seven", "Nine"]
+
+
+def test_chosen_serial_numbers_are_looked_up_first_and_never_sync_the_other_locks(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    tedee.has(synced(9))
+    tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
+    turns(account_sync(clock, published, chosen=Chosen(serial_numbers=("111111-00009",))), clock, 60)
+    assert tedee.endpoints()[0] == "locks"
+    assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["9"]}] * 4
+    assert names(published) == ["Nine"]
+
+
+def test_serial_numbers_that_the_account_lacks_are_a_failed_sync_and_nothing_is_synced(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    tedee.details = [detailed(7, "Seven")]
+    moments = turns(account_sync(clock, published, chosen=Chosen(serial_numbers=("000000-00000",))), clock, 3600)
+    assert "sync" not in tedee.endpoints()
+    assert len(moments) < 20
+    assert published.last.up is False
+    assert published.last.failures["not_found"] == len(moments)
+    assert published.last.failure
+    assert "000000-00000" in published.last.failure.message
+
+
+def test_one_missing_serial_number_costs_the_others_nothing_and_is_found_when_it_comes(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published, chosen=Chosen(serial_numbers=("111111-00007", "111111-00009")))
+    tedee.has(synced(7))
+    tedee.details = [detailed(7, "Seven")]
+    turns(account, clock, 60)
+    assert published.last.missing == ("111111-00009",)
+    assert published.last.up
+    tedee.has(synced(7), synced(9))
+    tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
+    turns(account, clock, 340)
+    assert names(published) == ["Seven", "Nine"]
+    assert not published.last.missing
+    assert tedee.calls[-1] == ("sync", {"id": ["7", "9"]})
+
+
+def test_a_lock_that_was_added_again_under_another_id_is_found_by_its_serial_number(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published, chosen=Chosen(serial_numbers=("111111-00007", "111111-00009")))
+    tedee.has(synced(7), synced(9))
+    tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
+    turns(account, clock, 60)
+    tedee.sync_status = 404
+    tedee.details = [detailed(7, "Seven"), detailed(99, "Nine", serialNumber="111111-00009")]
+    turns(account, clock, 20)
+    tedee.sync_status = 200
+    tedee.has(synced(7), synced(99))
+    turns(account, clock, 40)
+    assert tedee.calls[-1] == ("sync", {"id": ["7", "99"]})
+    assert names(published) == ["Seven", "Nine"]
+
+
+def test_a_chosen_id_that_the_account_lost_costs_the_others_one_sync(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published, chosen=Chosen(ids=(7, 9)))
+    tedee.sync_status = 404
+    tedee.details = [detailed(7, "Seven")]
+    account.turn()
+    tedee.sync_status = 200
+    tedee.has(synced(7))
+    turns(account, clock, 20)
+    assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["7", "9"]}, {"id": ["7"]}]
+    assert names(published) == ["Seven"]
+    assert published.last.missing == ("9",)
+
+
+def test_a_lock_that_leaves_the_account_leaves_the_snapshot_with_the_next_sync(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published)
+    tedee.has(synced(1), synced(2))
+    turns(account, clock, 20)
+    tedee.has(synced(2))
+    turns(account, clock, 20)
+    assert names(published) == ["2"]
+
+
+def test_requests_are_counted_by_endpoint_and_code(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    account = account_sync(clock, published)
+    tedee.has(synced(1))
+    account.turn()
+    tedee.sync_status = 500
+    turns(account, clock, 20)
+    assert published.last.requests == {
+        ("my/lock/sync", "200"): 1,
+        ("my/lock", "200"): 1,
+        ("my/lock/sync", "500"): 1,
+    }
+    assert published.last.requests_remaining == 347
+
+
+def test_every_reason_exists_at_zero_from_the_start(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    status = account_sync(clock, published).status()
+    assert status.failures == dict.fromkeys(
+        (
+            "auth",
+            "forbidden",
+            "not_found",
+            "rate_limited",
+            "server",
+            "timeout",
+            "connection",
+            "tls",
+            "invalid_response",
+        ),
+        0,
+    )
+    assert status.up is None
+    assert status.next_sync is None
+
+
+def test_a_value_that_cannot_be_used_is_counted_each_time_and_logged_once(
+    tedee: Tedee, published: Recorder, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = account_sync(clock, published)
+    tedee.has(synced(1, batteryLevel=255), synced(2))
+    turns(account, clock, 60)
+    assert published.last.rejections == {"battery_level": 4}
+    written = capsys.readouterr()
+    assert (written.out + written.err).count("battery_level") == 1
+
+
+def test_a_version_that_tedee_no_longer_lists_is_told(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    account = account_sync(clock, published)
+    account.turn()
+    assert published.last.version_supported is None
+    tedee.sync_headers = {"API-Supported-Versions": "1.35, 1.36, 37"}
+    turns(account, clock, 20)
+    assert published.last.version_supported is True
+    tedee.sync_headers = {"API-Supported-Versions": "38, 39"}
+    turns(account, clock, 20)
+    assert published.last.version_supported is False
+
+
+def test_an_answer_that_says_it_failed_is_a_failure_even_with_http_200(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    account = account_sync(clock, published)
+    tedee.sync = envelope(None, success=False, errorMessages=["Rate limit exceeded"], statusCode=429)
+    account.turn()
+    assert published.last.failures["rate_limited"] == 1

@@ -1,0 +1,129 @@
+"""Lost if these fail: punctual data, and the isolation of one account from another."""
+
+import threading
+
+from exporter.clock import SystemClock
+from exporter.sync.scheduler import AFTER_A_BUG, Scheduler
+from tests.clock import FakeClock
+
+
+class Account:
+    """A job that wants a turn every 20 seconds after its last."""
+
+    def __init__(self, name: str, clock: FakeClock, takes: float = 0.0) -> None:
+        self.name = name
+        self.turns: list[float] = []
+        self._clock = clock
+        self._takes = takes
+        self._due = 0.0
+
+    def wait(self) -> float:
+        return max(0.0, self._due - self._clock.monotonic())
+
+    def turn(self) -> None:
+        self.turns.append(self._clock.monotonic())
+        self._clock.advance(self._takes)
+        self._due = self._clock.monotonic() + 20.0
+
+
+class Buggy(Account):
+    def turn(self) -> None:
+        super().turn()
+        raise ZeroDivisionError
+
+
+def play(scheduler: Scheduler, clock: FakeClock, seconds: float) -> None:
+    end = clock.monotonic() + seconds
+    while (due := scheduler.next_due()) <= end:
+        clock.advance(max(0.0, due - clock.monotonic()))
+        scheduler.run_due()
+
+
+def test_every_account_gets_its_turns_on_time(clock: FakeClock) -> None:
+    accounts = [Account(f"account-{number}", clock) for number in range(100)]
+    start = clock.monotonic()
+    play(Scheduler(accounts, clock, interval=20.0), clock, 65.0)
+    for account in accounts:
+        first = account.turns[0]
+        assert account.turns[:3] == [first, first + 20, first + 40]
+        assert first < start + 20
+
+
+def test_accounts_do_not_all_start_at_once(clock: FakeClock) -> None:
+    accounts = [Account(f"account-{number}", clock) for number in range(1_000)]
+    start = clock.monotonic()
+    play(Scheduler(accounts, clock, interval=20.0), clock, 19.999)
+    starts = sorted(account.turns[0] - start for account in accounts)
+    assert starts[0] == 0.0
+    assert max(sum(1 for at in starts if second <= at < second + 1) for second in range(20)) <= 51
+
+
+def test_a_single_account_starts_at_once_and_two_a_quarter_of_a_second_apart(clock: FakeClock) -> None:
+    accounts = [Account("one", clock), Account("two", clock)]
+    start = clock.monotonic()
+    play(Scheduler(accounts, clock, interval=20.0), clock, 1.0)
+    assert [account.turns for account in accounts] == [[start], [start + 0.25]]
+
+
+def test_a_bug_in_one_account_costs_the_others_nothing_and_itself_a_minute(clock: FakeClock) -> None:
+    buggy, good = Buggy("buggy", clock), Account("good", clock)
+    play(Scheduler([buggy, good], clock, interval=20.0), clock, 61.0)
+    assert len(good.turns) == 4
+    assert len(buggy.turns) == 2
+    assert buggy.turns[1] - buggy.turns[0] == AFTER_A_BUG
+
+
+def test_a_stopped_scheduler_begins_no_turn(clock: FakeClock) -> None:
+    account = Account("home", clock)
+    scheduler = Scheduler([account], clock, interval=20.0)
+    scheduler.stop()
+    scheduler.run_due()
+    assert account.turns == []
+
+
+class Rendezvous:
+    """A job whose turn ends only when every other job's turn is under way too."""
+
+    name = "rendezvous"
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        self._barrier = barrier
+        self.met = threading.Event()
+
+    def wait(self) -> float:
+        return 3600.0 if self.met.is_set() else 0.0
+
+    def turn(self) -> None:
+        self._barrier.wait(timeout=60)
+        self.met.set()
+
+
+class Silent:
+    """A job whose turn does not end as long as the test lasts."""
+
+    name = "silent"
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.over = threading.Event()
+
+    def wait(self) -> float:
+        return 0.0
+
+    def turn(self) -> None:
+        self.begun.set()
+        self.over.wait(timeout=60)
+
+
+def test_turns_of_different_accounts_overlap_and_one_that_never_ends_holds_up_nobody() -> None:
+    silent = Silent()
+    barrier = threading.Barrier(3)
+    others = [Rendezvous(barrier) for _ in range(3)]
+    scheduler = Scheduler([silent, *others], SystemClock(), interval=0.0)
+    scheduler.start()
+    try:
+        assert silent.begun.wait(timeout=60)
+        assert all(other.met.wait(timeout=60) for other in others)
+    finally:
+        scheduler.stop()
+        silent.over.set()

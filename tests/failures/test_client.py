@@ -1,0 +1,429 @@
+"""Lost if these fail: knowing what went wrong and what to do, when Tedee does not answer as it should."""
+
+import contextlib
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import responses
+import trustme
+import urllib3
+from pydantic import SecretStr
+
+from exporter.simulator import Cloud, Fault, PersonalKey, World, serve
+from exporter.tedee.client import LOCKS, MAX_ANSWER_BYTES, SYNC, TedeeClient, session
+from exporter.tedee.credentials import Credentials, access_token, personal_key
+from exporter.tedee.errors import (
+    REASONS,
+    CallError,
+    ConnectionFailed,
+    Forbidden,
+    InvalidResponse,
+    NotFound,
+    RateLimited,
+    ServerFailed,
+    TimedOut,
+    TlsFailed,
+    Unauthorized,
+)
+
+KEY = "simulated-key-home"
+
+
+class OpenGate:
+    """Lets every call pass: what the gate holds back is tested where the gate is."""
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+
+    def passage(self, endpoint: str) -> AbstractContextManager[None]:
+        self.passed.append(endpoint)
+        return nullcontext()
+
+
+class Requests:
+    """Remembers the requests that the client says it sent."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def __call__(self, endpoint: str, code: str) -> None:
+        self.seen.append((endpoint, code))
+
+
+def make_client(
+    url: str,
+    credentials: Credentials | None = None,
+    *,
+    version: str = "v37",
+    timeout: float = 5.0,
+    gate: OpenGate | None = None,
+    observe: Callable[[str, str], None] = lambda endpoint, code: None,
+) -> TedeeClient:
+    return TedeeClient(
+        "home",
+        url=url,
+        version=version,
+        credentials=credentials or personal_key(SecretStr(KEY)),
+        timeout=timeout,
+        session=session(2),
+        gate=gate or OpenGate(),
+        observe=observe,
+        user_agent="tedee-exporter/test",
+    )
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud(
+        World.demo(clock=lambda: 1_790_000_000.0), sync_spacing=0.0, versions=("v1.33", "v1.34", "v1.36", "v37")
+    )
+
+
+@pytest.fixture
+def url(cloud: Cloud) -> Iterator[str]:
+    with serve(cloud) as address:
+        yield address.url
+
+
+@pytest.fixture
+def served(cloud: Cloud, url: str) -> tuple[Cloud, str]:
+    return cloud, url
+
+
+def test_a_sync_brings_every_lock_of_the_account(cloud: Cloud, url: str) -> None:
+    reading = make_client(url).sync()
+    assert sorted(reading.rows) == [lock.id for lock in cloud.world.account("home").locks]
+    assert not reading.rejections
+
+
+def test_a_sync_of_chosen_locks_brings_those(url: str, cloud: Cloud) -> None:
+    assert sorted(make_client(url).sync([1003, 1001]).rows) == [1001, 1003]
+    assert cloud.calls[-1].ids == (1003, 1001)
+
+
+@pytest.mark.parametrize("version", ["v1.33", "v1.34", "v1.36", "v37"])
+def test_every_version_gives_the_same_values(url: str, version: str) -> None:
+    assert make_client(url, version=version).sync() == make_client(url).sync()
+
+
+def test_the_exporter_says_who_it_is(url: str, cloud: Cloud) -> None:
+    make_client(url).sync()
+    assert cloud.calls[-1].user_agent == "tedee-exporter/test"
+
+
+def test_names_come_from_all_pages(url: str) -> None:
+    world = World.of_size(accounts=1, locks=230)
+    with serve(Cloud(world)) as crowded:
+        reading = make_client(crowded.url, personal_key(SecretStr("key-account-0001"))).locks()
+    assert len(reading.rows) == 230
+    assert {row.name for row in reading.rows.values()} == {f"Lock {number}" for number in range(1, 231)}
+
+
+def test_pages_that_ignore_their_number_end_too(url: str) -> None:
+    with responses.RequestsMock() as mock:
+        mock.get(
+            "https://tedee.test/api/v37/my/lock",
+            json={"result": [{"id": 1, "name": "x"}], "success": True, "errorMessages": [], "statusCode": 200},
+        )
+        assert list(make_client("https://tedee.test").locks().rows) == [1]
+        assert len(mock.calls) == 2
+
+
+def test_every_page_passes_the_gate(url: str) -> None:
+    gate = OpenGate()
+    client = make_client(url, gate=gate)
+    client.sync()
+    client.locks()
+    assert gate.passed == [SYNC, LOCKS, LOCKS]
+
+
+def test_an_access_token_is_a_bearer(url: str) -> None:
+    assert make_client(url, access_token(SecretStr("simulated-token-home"))).sync().rows
+
+
+def test_connections_are_kept_between_calls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    connect = urllib3.util.connection.create_connection
+
+    def counting(*args: Any, **kwargs: Any) -> socket.socket:
+        opened.append(args)
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", counting)
+    client = make_client(url)
+    for _ in range(5):
+        client.sync()
+    assert len(opened) == 1
+
+
+HTML = b"<html><body>Please sign in to the hotel's Wi-Fi</body></html>"
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
+    ("400", Fault.error(400, "Bad id"), InvalidResponse, r'HTTP 400 Bad Request \(Tedee says: "Bad id"\)'),
+    ("401", Fault.error(401, "Key expired"), Unauthorized, r'HTTP 401 Unauthorized \(Tedee says: "Key expired"\)'),
+    ("403", Fault.error(403, "No scope"), Forbidden, r"HTTP 403 Forbidden .*scope Device\.Read"),
+    ("404", Fault.error(404, "Gone"), NotFound, r"HTTP 404 Not Found"),
+    ("406", Fault.error(406), InvalidResponse, r"HTTP 406 Not Acceptable"),
+    ("409", Fault.error(409), InvalidResponse, r"HTTP 409 Conflict"),
+    ("429", Fault.too_many_requests(), RateLimited, r"HTTP 429 Too Many Requests"),
+    ("500", Fault.error(500), ServerFailed, r"HTTP 500 Internal Server Error"),
+    ("502 in HTML", Fault.html(502), ServerFailed, r"HTTP 502 Bad Gateway"),
+    ("503", Fault.error(503), ServerFailed, r"HTTP 503 Service Unavailable"),
+    ("599", Fault.body(b"", status=599), ServerFailed, r"HTTP 599"),
+    ("302", Fault.redirect("http://127.0.0.1:1/"), InvalidResponse, r"HTTP 302 Found; redirects are not followed"),
+    ("204", Fault.body(b"", status=204), InvalidResponse, r"HTTP 204 No Content"),
+    ("HTML with 200", Fault.body(HTML), InvalidResponse, r"not a JSON object but text/html of 61 bytes"),
+    ("nothing with 200", Fault.body(b""), InvalidResponse, r"not a JSON object but text/html of 0 bytes"),
+    ("JSON cut off", Fault.malformed(), InvalidResponse, r"not a JSON object but application/json of"),
+    ("a JSON list", Fault.json([]), InvalidResponse, r"not a JSON object"),
+    ("a JSON number", Fault.json(5), InvalidResponse, r"not a JSON object"),
+    ("an empty object", Fault.json({}), InvalidResponse, r"HTTP 200 whose content says that it failed"),
+    ("deep nesting", Fault.body(DEEP, "application/json"), InvalidResponse, r"not a JSON object"),
+    ("an endless number", Fault.body(b"9" * 10_000, "application/json"), InvalidResponse, r"not a JSON object"),
+    ("broken UTF-8", Fault.body(b'{"result": "\xff"}', "application/json"), InvalidResponse, r"not a JSON object"),
+    ("result null", Fault.result(None), InvalidResponse, r"result is not a list but NoneType"),
+    ("result an object", Fault.result({}), InvalidResponse, r"result is not a list but dict"),
+    ("success: false", Fault.unsuccessful("Oh no"), InvalidResponse, r'content says that it failed.*"Oh no"'),
+    ("reset", Fault.reset(), ConnectionFailed, r"the connection failed: Connection reset by peer"),
+    ("reset in mid-body", Fault.reset_mid_body(), ConnectionFailed, r"the connection failed: Connection reset by peer"),
+]
+
+
+@pytest.mark.parametrize(("fault", "error", "said"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+@pytest.mark.parametrize("endpoint", ["sync", "locks"])
+def test_every_way_a_call_can_end_is_one_named_error(
+    served: tuple[Cloud, str], endpoint: str, fault: Fault, error: type[CallError], said: str
+) -> None:
+    cloud, url = served
+    cloud.faults.script(fault, endpoint=endpoint)
+    client = make_client(url)
+    with pytest.raises(CallError) as caught:
+        client.sync() if endpoint == "sync" else client.locks()
+    assert type(caught.value) is error
+    text = str(caught.value)
+    assert re.search(said, text)
+    assert text.startswith(f"account 'home': {SYNC if endpoint == 'sync' else LOCKS}: ")
+    assert text.endswith(error.advice)
+    assert KEY not in text
+    assert "\n" not in text
+
+
+def test_broken_compression_is_an_invalid_response() -> None:
+    with responses.RequestsMock() as mock:
+        mock.get("https://tedee.test/api/v37/my/lock/sync", body=b"not gzip", headers={"Content-Encoding": "gzip"})
+        with pytest.raises(InvalidResponse, match="compression is broken"):
+            make_client("https://tedee.test").sync()
+
+
+def test_every_error_of_the_table_of_reasons_is_met_somewhere_here() -> None:
+    met = {error.reason for _, _, error, _ in FAILURES}
+    assert met | {"timeout", "tls"} == set(REASONS)
+
+
+def test_an_error_carries_the_correlation_id_that_tedees_support_asks_for(cloud: Cloud, url: str) -> None:
+    cloud.faults.script(Fault.error(500))
+    with pytest.raises(ServerFailed) as caught:
+        make_client(url).sync()
+    assert caught.value.correlation_id == cloud.calls[-1].correlation_id
+    assert caught.value.correlation_id
+    assert caught.value.correlation_id in str(caught.value)
+    assert caught.value.status == 500
+
+
+def test_a_call_that_is_never_answered_ends_with_the_time_out(cloud: Cloud, url: str) -> None:
+    cloud.faults.script(Fault.silence())
+    with pytest.raises(TimedOut, match=r"no answer within 0\.2 s"):
+        make_client(url, timeout=0.2).sync()
+
+
+def test_an_answer_that_drips_ends_with_the_time_out_too(cloud: Cloud, url: str) -> None:
+    cloud.faults.script(Fault.drip(size=8, interval=0.02))
+    with pytest.raises(TimedOut, match=r"not complete after 0\.2 s"):
+        make_client(url, timeout=0.2).sync()
+
+
+def test_an_answer_that_is_endless_once_unpacked_is_given_up(cloud: Cloud, url: str) -> None:
+    blanks = b" " * (MAX_ANSWER_BYTES + 1)
+    cloud.faults.script(Fault.body(blanks, "application/json"))
+    with pytest.raises(InvalidResponse, match="an answer of over 33,554,432 bytes"):
+        make_client(url).sync()
+
+
+def test_a_port_where_nobody_listens_is_a_failed_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ConnectionFailed, match="Connection refused"):
+        make_client(f"http://127.0.0.1:{port}").sync()
+
+
+def test_a_name_that_does_not_resolve_is_a_failed_connection() -> None:
+    with pytest.raises(ConnectionFailed, match=r"the connection failed: .*[Nn]ame"):
+        make_client("https://tedee.invalid").sync()
+
+
+@contextlib.contextmanager
+def tls_server(authority: trustme.CA, name: str) -> Iterator[str]:
+    """Something that speaks TLS as `name` and hangs up."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+
+    def serve_one(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve_one, args=(listener,), daemon=True)
+        thread.start()
+        yield f"https://localhost:{listener.getsockname()[1]}"
+        thread.join(timeout=10)
+
+
+def test_a_certificate_of_an_unknown_authority_is_a_tls_failure() -> None:
+    with (
+        tls_server(trustme.CA(), "localhost") as url,
+        pytest.raises(TlsFailed, match=r"unable to get local issuer|self-signed"),
+    ):
+        make_client(url).sync()
+
+
+def test_a_certificate_for_another_name_is_a_tls_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    with tls_server(authority, "tedee.test") as url, pytest.raises(TlsFailed, match=r"[Hh]ostname mismatch"):
+        make_client(url).sync()
+
+
+NOW = datetime(2026, 9, 25, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        (" 30 ", 30.0),
+        (format_datetime(NOW + timedelta(minutes=10), usegmt=True), 600.0),
+        (format_datetime(NOW - timedelta(minutes=10), usegmt=True), 0.0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("9" * 400, 999_999_999_999.0),
+        ("Fri, 99 Sep 2026 12:00:00 GMT", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_by_the_servers_own_clock(value: str, seconds: float | None) -> None:
+    with responses.RequestsMock() as mock:
+        mock.get(
+            "https://tedee.test/api/v37/my/lock/sync",
+            status=429,
+            headers={"Retry-After": value, "Date": format_datetime(NOW, usegmt=True)},
+        )
+        with pytest.raises(RateLimited) as caught:
+            make_client("https://tedee.test").sync()
+    assert caught.value.retry_after == seconds
+
+
+def test_a_retired_version_is_named_with_those_that_are_spoken(cloud: Cloud, url: str) -> None:
+    cloud.retire("v37")
+    with pytest.raises(NotFound, match=r"Tedee speaks 1\.33, 1\.34, 1\.36 here, not v37"):
+        make_client(url).sync()
+
+
+def test_the_reason_stands_for_the_status_that_never_came(cloud: Cloud, url: str) -> None:
+    requests = Requests()
+    client = make_client(url, observe=requests)
+    client.sync()
+    cloud.faults.script(Fault.error(401), Fault.reset())
+    for _ in range(2):
+        with contextlib.suppress(CallError):
+            client.sync()
+    assert requests.seen == [(SYNC, "200"), (SYNC, "401"), (SYNC, "connection")]
+
+
+# Keys and tokens
+
+
+def test_a_rotated_key_file_is_used_at_the_next_call(cloud: Cloud, url: str, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("not-yet-made\n")
+    client = make_client(url, personal_key(key_file))
+    with pytest.raises(Unauthorized):
+        client.sync()
+    key_file.write_text(f"{KEY}\n")
+    assert client.sync().rows
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"two words", "holds characters that no key has"),
+        (b"two\nlines", "holds characters that no key has"),
+        (b"evil\r\nX-Header: 1", "holds characters that no key has"),
+        (b"\xff\xfe", "holds bytes that no key has"),
+        ("schl\u00fcssel".encode(), "holds bytes that no key has"),
+    ],
+)
+def test_a_key_file_that_cannot_be_used_is_named_and_nothing_is_sent(
+    cloud: Cloud, url: str, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    key_file = tmp_path / "key"
+    if content is not None:
+        key_file.write_bytes(content)
+    with pytest.raises(Unauthorized) as caught:
+        make_client(url, personal_key(key_file)).sync()
+    assert said in str(caught.value)
+    assert str(key_file) in str(caught.value)
+    assert cloud.calls == []
+    for word in ("two", "evil", "schl"):
+        assert word not in str(caught.value).replace(str(key_file), "")
+
+
+def test_a_key_without_the_scope_is_forbidden(cloud: Cloud, url: str) -> None:
+    cloud.world.account("home").keys.append(PersonalKey("no-scope", scopes=("Bridge.Read",)))
+    with pytest.raises(Forbidden):
+        make_client(url, personal_key(SecretStr("no-scope"))).sync()
+
+
+def test_a_netrc_does_not_replace_the_key(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert make_client(url).sync().rows
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_very_machine(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert make_client(url).sync().rows
+
+
+def test_a_cookie_is_not_kept(cloud: Cloud, url: str) -> None:
+    connections = session(1)
+    cloud.faults.script(Fault(headers={"Set-Cookie": "session=home; Path=/"}))
+    client = make_client(url)
+    client._session = connections
+    client.sync()
+    assert len(connections.cookies) == 0
+
+
+def test_nothing_of_a_key_shows_in_what_is_printed_of_its_credentials() -> None:
+    assert KEY not in repr(personal_key(SecretStr(KEY)))

@@ -1,0 +1,258 @@
+"""Lost if these fail: the truth about a door. Wrong data is worse than none."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.tedee.models import (
+    DeviceState,
+    DoorState,
+    LockModel,
+    LockState,
+    Rejection,
+    SyncedLock,
+    read_details,
+    read_sync,
+)
+from tests.cloud import detailed, synced
+from tests.conftest import wire
+
+
+def state_of(lock: dict[str, Any]) -> DeviceState | None:
+    return read_sync([lock]).rows[lock["id"]].device_state
+
+
+def test_both_wire_shapes_give_the_same_values() -> None:
+    old = read_sync(wire("sync-v1.33.json")["result"])
+    new = read_sync(wire("sync-v37.json")["result"])
+    assert old.rows[123] == new.rows[123]
+    assert old.rows[123] == SyncedLock(
+        id=123,
+        is_connected=True,
+        device_state=DeviceState(
+            state=6,
+            door_state=3,
+            is_charging=False,
+            battery_level=54,
+            state_change_result=0,
+            last_state_changed_date=1619416924.197,
+        ),
+        revision=1,
+    )
+    assert not old.rejections
+    assert not new.rejections
+
+
+def test_a_disconnected_lock_has_no_state() -> None:
+    assert read_sync(wire("sync-v37.json")["result"]).rows[125] == SyncedLock(125, False, None, 1)
+
+
+def test_a_disconnected_lock_has_no_state_even_where_tedee_repeats_its_last_one() -> None:
+    reading = read_sync([synced(1, connected=False)])
+    assert reading.rows[1].device_state is None
+    assert not reading.rejections
+
+
+def test_a_lock_that_was_never_paired_with_a_bridge_is_neither_connected_nor_not() -> None:
+    lock = {"id": 1, "isConnected": None, "deviceState": None, "revision": 1}
+    assert read_sync([lock]).rows[1].is_connected is None
+
+
+def test_fields_that_are_missing_are_unsaid_and_not_rejected() -> None:
+    reading = read_sync([{"id": 1, "deviceState": {"state": 6}}])
+    assert reading.rows[1] == SyncedLock(1, None, DeviceState(state=6), None)
+    assert not reading.rejections
+
+
+@pytest.mark.parametrize("code", [0, 9, 18, 255, 10, 77, -1])
+def test_lock_and_door_codes_pass_as_the_numbers_they_are_known_or_not(code: int) -> None:
+    state = state_of(synced(1, state=code, doorState=code, stateChangeResult=code))
+    assert state
+    assert (state.state, state.door_state, state.state_change_result) == (code, code, code)
+
+
+@pytest.mark.parametrize("level", [0, 1, 54, 100])
+def test_a_battery_from_0_to_100_is_served(level: int) -> None:
+    state = state_of(synced(1, batteryLevel=level))
+    assert state
+    assert state.battery_level == level
+
+
+UNUSABLE = [
+    ("state", "state", ["6", 6.0, True, math.nan, math.inf, [], {}, 2**31, 10**400]),
+    ("doorState", "door_state", ["closed", 3.5, False, -math.inf, 2**63]),
+    ("isCharging", "is_charging", [0, 1, "true", "", []]),
+    ("batteryLevel", "battery_level", [255, -5, 101, 54.0, "54", True, math.nan, 10**30]),
+    ("stateChangeResult", "state_change_result", ["0", 0.5, math.nan]),
+    (
+        "lastStateChangedDate",
+        "last_state_changed_date",
+        [
+            "yesterday",
+            "",
+            "2021-13-01T00:00:00",
+            "2021-04-26T25:00:00Z",
+            1619416924,
+            True,
+            [],
+            "0001-01-01T00:00:00",
+            "9999-12-31T23:59:59.9999999Z",
+            "0001-01-01T00:00:00+23:59",
+            "9999-12-31T23:59:59-23:59",
+            "2021-04-26T06:02:04.197Z junk",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("wire_name", "field", "value"),
+    [(wire_name, field, value) for wire_name, field, values in UNUSABLE for value in values],
+)
+def test_a_value_that_cannot_be_used_costs_that_one_value(wire_name: str, field: str, value: Any) -> None:
+    good = state_of(synced(1))
+    reading = read_sync([synced(1, **{wire_name: value}), synced(2)])
+    state = reading.rows[1].device_state
+    assert good
+    assert state
+    assert getattr(state, field) is None
+    assert all(
+        getattr(state, other) == getattr(good, other) for other in DeviceState.__dataclass_fields__ if other != field
+    )
+    assert reading.rows[2] == read_sync([synced(2)]).rows[2]
+    assert [(each.lock_id, each.field) for each in reading.rejections] == [(1, field)]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("2021-04-26T06:02:04.197Z", 1619416924.197),
+        ("2020-01-01T00:00:00", 1577836800.0),
+        ("2023-06-12T12:36:53.4496653", 1686573413.449665),
+        ("2023-06-12T12:36:53.4496653Z", 1686573413.449665),
+        ("2021-04-26T08:02:04+02:00", 1619416924.0),
+        ("1970-01-01T00:00:00Z", 0.0),
+    ],
+)
+def test_dates_are_utc_in_each_of_tedees_ways_to_write_them(
+    written: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    state = state_of(synced(1, lastStateChangedDate=written))
+    assert state
+    assert state.last_state_changed_date == seconds
+
+
+@pytest.mark.parametrize(
+    "broken", [5, "x", None, [], {}, {"id": None}, {"id": "7"}, {"id": True}, {"id": -1}, {"id": 2**53}]
+)
+def test_what_has_no_usable_id_is_rejected_and_the_other_locks_stay(broken: object) -> None:
+    reading = read_sync([broken, synced(2)])
+    assert list(reading.rows) == [2]
+    assert [(each.lock_id, each.field) for each in reading.rejections] == [(None, "id")]
+
+
+@pytest.mark.parametrize("state", ["locked", 6, True, []])
+def test_a_state_that_is_no_object_is_rejected_and_the_lock_stays(state: object) -> None:
+    reading = read_sync([{"id": 1, "isConnected": True, "deviceState": state, "revision": 3}])
+    assert reading.rows[1] == SyncedLock(1, True, None, 3)
+    assert [each.field for each in reading.rejections] == ["device_state"]
+
+
+def test_a_lock_said_twice_the_same_way_is_one_lock() -> None:
+    reading = read_sync([synced(1), synced(1)])
+    assert list(reading.rows) == [1]
+    assert not reading.rejections
+
+
+def test_a_lock_said_twice_in_contradiction_is_left_out() -> None:
+    reading = read_sync([synced(1, state=6), synced(2), synced(1, state=2)])
+    assert list(reading.rows) == [2]
+    assert reading.rejections == (Rejection(1, "id", "twice, with different values"),)
+
+
+def test_a_rejected_value_is_told_in_a_few_printable_characters() -> None:
+    reading = read_sync([synced(1, state="\x1b[31m" + "x" * 5_000)])
+    assert len(reading.rejections[0].value) <= 60
+    assert reading.rejections[0].value.isprintable()
+
+
+def test_details_are_read() -> None:
+    reading = read_details(wire("locks-v37.json")["result"])
+    assert not reading.rejections
+    room, garage, cellar = reading.rows.values()
+    assert (room.name, garage.name, cellar.name) == ("Room 6", 'Garage "north"', "Cellar")
+    assert (room.serial_number, room.connected_to_id, room.time_zone) == ("111111-11111", 2, "Europe/Warsaw")
+    assert (room.organization_id, garage.organization_id) == (None, 883)
+    assert (room.firmware_version, room.firmware_update_available) == ("2.4.22125", True)
+    assert (cellar.firmware_version, cellar.firmware_update_available) == (None, None)
+    assert cellar.connected_to_id is None
+
+
+def test_firmware_is_that_of_the_device_and_an_update_of_its_wifi_counts() -> None:
+    software = [
+        {"softwareType": 1, "version": "9.9", "updateAvailable": True},
+        {"softwareType": 0, "version": "2.4", "updateAvailable": False},
+    ]
+    details = read_details([detailed(1, "x", softwareVersions=software)]).rows[1]
+    assert details.firmware_version == "2.4"
+    assert details.firmware_update_available is True
+
+
+def test_one_program_that_cannot_be_read_costs_the_others_nothing() -> None:
+    software = ["junk", {"softwareType": 0, "version": 5, "updateAvailable": False}]
+    reading = read_details([detailed(1, "x", softwareVersions=software)])
+    assert reading.rows[1].firmware_version is None
+    assert reading.rows[1].firmware_update_available is False
+    assert [each.field for each in reading.rejections] == ["software_versions", "version"]
+
+
+def test_a_name_cut_in_the_middle_of_an_emoji_keeps_its_rest() -> None:
+    assert read_details([detailed(1, "Door \ud83d")]).rows[1].name == "Door \ufffd"
+    assert read_details([detailed(1, "Door \ud83d\ude00")]).rows[1].name == "Door \U0001f600"
+
+
+def test_codes_are_described_in_words_and_unknown_ones_as_codes() -> None:
+    assert LockState.describe(6) == "locked"
+    assert LockState.describe(3) == "semi locked"
+    assert LockState.describe(42) == "code 42"
+    assert DoorState.describe(2) == "opened"
+    assert LockModel.describe(2) == "Lock PRO"
+    assert LockModel.describe(9) == "type 9"
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = ["state", "doorState", "isCharging", "batteryLevel", "stateChangeResult", "lastStateChangedDate"]
+NEARLY_A_LOCK = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.integers(1, 3) | ANYTHING,
+        "isConnected": st.sampled_from([True, False, None]) | ANYTHING,
+        "deviceState": st.dictionaries(st.sampled_from(FIELDS), ANYTHING) | ANYTHING,
+        "lockProperties": ANYTHING,
+        "revision": st.integers(0, 9) | ANYTHING,
+        "name": ANYTHING,
+        "softwareVersions": ANYTHING,
+    },
+)
+
+
+@given(st.lists(NEARLY_A_LOCK | ANYTHING, max_size=6))
+def test_no_answer_makes_reading_fail_and_only_sane_values_come_out(rows: list[Any]) -> None:
+    for lock in read_sync(rows).rows.values():
+        if lock.device_state:
+            assert lock.is_connected is not False
+            assert lock.device_state.battery_level in {None, *range(101)}
+            assert lock.device_state.is_charging in {None, True, False}
+            changed = lock.device_state.last_state_changed_date
+            assert changed is None or 0 <= changed < 253_370_764_800
+    for details in read_details(rows).rows.values():
+        if details.name is not None:
+            details.name.encode("utf-8")
