@@ -5,6 +5,7 @@ Exit codes: 0 all well (SIGTERM and SIGINT included), 1 it could not do its work
 
 import argparse
 import platform
+import re
 import signal
 import sys
 import threading
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _settings(options) as settings:
             if options.config_check:
-                names = ", ".join(account.name for account in settings.accounts)
+                names = ", ".join(printable(account.name) for account in settings.accounts)
                 print(f"The configuration is good; accounts: {names}")
                 return OK
             if options.sync_once:
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return serve(settings, options)
     except NotConfigured:
         _complain(HOW_TO_START)
-    except (ConfigurationError, BadAddress) as error:
+    except ConfigurationError as error:
         _complain(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -80,9 +81,11 @@ def serve(settings: Settings, options: argparse.Namespace) -> int:
     host, port = parse_address(options.web_listen_address)
     try:
         listener = listen(host, port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
+        # Python appends the address as a tuple: "Address already in use (while attempting to bind on …)".
+        why = str(getattr(error, "strerror", None) or "not a host name").partition(" (while")[0]
         _complain(
-            f"tedee-exporter: cannot listen on {options.web_listen_address}: {error.strerror or error}; "
+            f"tedee-exporter: cannot listen on {options.web_listen_address}: {why}; "
             "choose another with --web.listen-address"
         )
         return FAILED
@@ -219,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--web.listen-address",
         dest="web_listen_address",
+        type=_listen_address,
         default=":10333",
         metavar="[HOST]:PORT",
         help="where to serve (default %(default)s)",
@@ -248,8 +252,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _listen_address(address: str) -> str:
+    try:
+        parse_address(address)
+    except BadAddress as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return address
+
+
 def _telemetry_path(path: str) -> str:
-    if not path.startswith("/") or path == "/" or path.startswith("/-/") or set(path) & set("{}?# "):
+    if not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) or path.startswith("/-/") or path in {"/-", "/docs"}:
         raise argparse.ArgumentTypeError(f"{path!r} is not a path of its own, such as /metrics")
     return path
 

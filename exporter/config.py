@@ -6,7 +6,7 @@ Whatever is wrong is told at once, each with its file, line and key, or with its
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args
@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from exporter.tedee.client import is_loopback
-from exporter.tedee.credentials import CredentialsUnavailable, read_secret
+from exporter.tedee.credentials import CredentialsUnavailable, SecretSource, read_secret
 
 Where = tuple[str | int, ...]
 """Where something stands in the configuration: `("accounts", 0, "name")`."""
@@ -75,7 +75,7 @@ def _file_name(value: object) -> Path:
     return Path(value)
 
 
-def _not_empty[Items: tuple[object, ...]](items: Items) -> Items:
+def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     # min_length would count only the items that are good.
     if not items:
         raise _wrong("must not be empty")
@@ -95,12 +95,42 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    @classmethod
+    def contradictions(cls, given: Mapping[str, object]) -> Iterator[tuple[Where, PydanticCustomError]]:  # noqa: ARG003
+        """What is wrong between the keys of a section as it was given, each with its place below the section."""
+        yield from ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, given: object, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        # A validator that runs after the fields would run only when all of them are right.
+        whole = cls.contradictions(given) if isinstance(given, dict) else ()
+        problems = [InitErrorDetails(type=kind, loc=place, input=None) for place, kind in whole]
+        try:
+            section = validate(given)
+        except ValidationError as error:
+            problems = [_again(each) for each in error.errors(include_url=False, include_input=False)] + problems
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems, hide_input=True)
+        return section
+
+
+def _again(error: ErrorDetails) -> InitErrorDetails:
+    kind = PydanticCustomError(error["type"], "{message}", {**error.get("ctx", {}), "message": error["msg"]})
+    return InitErrorDetails(type=kind, loc=error["loc"], input=None)
+
+
+def _one_of(keys: tuple[str, ...], given: Mapping[str, object]) -> PydanticCustomError | None:
+    """The problem with a section that has none or several of the keys of which it needs one."""
+    have = [key for key in keys if given.get(key) is not None]
+    return None if len(have) == 1 else PydanticCustomError("one_of", "", {"keys": keys, "have": have})
+
 
 class Api(Section):
     """Where Tedee is, and how to speak to it."""
 
     url: Text = "https://api.tedee.com"
-    version: Annotated[Text, Field(pattern=r"^v\d+(\.\d+)?$")] = "v37"
+    version: Annotated[Text, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")] = "v37"
     timeout: Seconds = 10.0
 
     @field_validator("url")
@@ -109,13 +139,13 @@ class Api(Section):
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise _wrong(f"not a URL: {error}") from None
-        if parts.scheme not in {"http", "https"} or not host:
+        except ValueError:
+            host = None
+        if not host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
             raise _wrong("not a URL of the form https://host")
         if parts.scheme == "http" and not is_loopback(host):
-            raise _wrong(f"http:// would send the key to {host} unencrypted; use https://")
-        if parts.username or parts.password or parts.query or parts.fragment or parts.path.strip("/"):
+            raise _wrong("http:// would send the key unencrypted; use https://")
+        if set(url) & set("@?#") or parts.path.strip("/"):
             raise _wrong("only scheme, host and port belong here")
         return url
 
@@ -145,24 +175,28 @@ class Sync(Section):
             raise _wrong("must be at most 24h")
         return interval
 
-    @model_validator(mode="after")
-    def _outlives_a_missed_sync(self) -> "Sync":
-        if self.stale_after < 2 * self.interval:
-            raise _wrong("stale_after must be at least twice the interval, or every late sync leaves a hole")
-        return self
+    @field_validator("stale_after")
+    @classmethod
+    def _outlives_a_missed_sync(cls, stale_after: float, info: ValidationInfo) -> float:
+        if stale_after < 2 * float(info.data.get("interval", 0)):
+            raise _wrong("must be at least twice the interval, or every late sync leaves a hole")
+        return stale_after
 
 
 class ChosenLocks(Section):
     """The locks an account is limited to."""
 
-    ids: Annotated[tuple[Annotated[Count, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    serial_numbers: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    WAYS: ClassVar = ("ids", "serial_numbers")
 
-    @model_validator(mode="after")
-    def _one_way(self) -> "ChosenLocks":
-        if (self.ids is None) == (self.serial_numbers is None):
-            raise _wrong("needs either ids or serial_numbers, and one of them alone")
-        return self
+    ids: Annotated[tuple[Annotated[Count, Field(ge=0)], ...], NotEmpty] | None = None
+    serial_numbers: Annotated[tuple[Text, ...], NotEmpty] | None = None
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, object]) -> Iterator[tuple[Where, PydanticCustomError]]:
+        """Neither way of choosing, or both."""
+        problem = _one_of(cls.WAYS, given)
+        if problem:
+            yield (), problem
 
 
 class Account(Section):
@@ -172,9 +206,9 @@ class Account(Section):
 
     name: Text
     personal_key: Secret | None = None
-    personal_key_file: Path | None = None
+    personal_key_file: SecretFile | None = None
     access_token: Secret | None = None
-    access_token_file: Path | None = None
+    access_token_file: SecretFile | None = None
     locks: ChosenLocks | None = None
 
     @field_validator(*CREDENTIALS)
@@ -187,14 +221,12 @@ class Account(Section):
                 raise _wrong(str(error)) from None
         return secret
 
-    @model_validator(mode="after")
-    def _one_credential(self) -> "Account":
-        given = [key for key in self.CREDENTIALS if getattr(self, key) is not None]
-        if len(given) != 1:
-            listed = ", ".join(self.CREDENTIALS[:-1]) + " or " + self.CREDENTIALS[-1]
-            have = f"has {' and '.join(given)}" if given else "has no credentials"
-            raise _wrong(f"{have}; it needs one of {listed}")
-        return self
+    @classmethod
+    def contradictions(cls, given: Mapping[str, object]) -> Iterator[tuple[Where, PydanticCustomError]]:
+        """No credentials, or several."""
+        problem = _one_of(cls.CREDENTIALS, given)
+        if problem:
+            yield (), problem
 
     @property
     def credential(self) -> tuple[str, SecretStr | Path]:
@@ -207,24 +239,41 @@ class Settings(Section):
 
     api: Api = Api()
     sync: Annotated[Sync, Field(default_factory=lambda: Sync.model_validate({}))]
-    accounts: Annotated[tuple[Account, ...], Field(min_length=1)]
+    accounts: Annotated[tuple[Account, ...], NotEmpty]
 
-    @model_validator(mode="after")
-    def _accounts_are_distinct(self) -> "Settings":
-        seen: dict[object, str] = {}
-        for account in self.accounts:
-            if account.name in seen:
-                raise _wrong(f"two accounts are named {account.name!r}")
-            seen[account.name] = account.name
-        for account in self.accounts:
-            _, secret = account.credential
-            if secret in seen:
-                raise _wrong(
-                    f"{seen[secret]!r} and {account.name!r} use the same key; "
-                    "Tedee counts calls by user, so a user may be one account only"
-                )
-            seen[secret] = account.name
-        return self
+    @classmethod
+    def contradictions(cls, given: Mapping[str, object]) -> Iterator[tuple[Where, PydanticCustomError]]:
+        """Accounts that share a name or a key."""
+        accounts = given.get("accounts")
+        names: dict[str, int] = {}
+        secrets: dict[SecretSource, int] = {}
+        for index, account in enumerate(accounts if isinstance(accounts, list) else ()):
+            if not isinstance(account, dict):
+                continue
+            name = account.get("name")
+            if isinstance(name, str) and names.setdefault(name, index) != index:
+                yield ("accounts", index, "name"), _wrong(f"is the name of accounts[{names[name]}] too")
+            for key in Account.CREDENTIALS:
+                secret = _secret_itself(key, account.get(key))
+                if secret and secrets.setdefault(secret, index) != index:
+                    yield (
+                        ("accounts", index, key),
+                        _wrong(
+                            f"is the key of accounts[{secrets[secret]}] too; "
+                            "Tedee counts calls by user, so a user may be one account only"
+                        ),
+                    )
+
+
+def _secret_itself(key: str, value: object) -> SecretSource | None:
+    """What tells one user's secret from another's: the secret, or for want of it the file where it will be."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return None
+    source = Path(value) if key.endswith("_file") else SecretStr(value)
+    try:
+        return read_secret(source)
+    except CredentialsUnavailable:
+        return source
 
 
 ENVIRONMENT: dict[str, Where] = {
@@ -265,48 +314,101 @@ class Source:
     data: object
     places: dict[Where, str] = field(default_factory=dict)
     """Path to a line (`tedee.yml:7`) or a variable (`TEDEE_SYNC_INTERVAL`)."""
-    repeated: list[str] = field(default_factory=list)
+    repeated: list[tuple[Where, str]] = field(default_factory=list)
     """Problems with keys that stand twice, of which YAML silently takes the last."""
-    has_keys: bool = True
-    """Whether to name the key beside the place; a variable says it already."""
+    variables: Mapping[Where, str] = field(default_factory=dict)
+    """Names for the paths, where they are set by variables and not by keys."""
 
     def settings(self, *, check_secrets: bool = False) -> Settings:
         """Validate.
 
         Raises:
-            ConfigurationError: with every problem there is.
+            ConfigurationError: with every problem there is, in the order of the file.
         """
+        problems = list(self.repeated)
         try:
-            return Settings.model_validate(self.data, context={"check_secrets": check_secrets})
+            settings = Settings.model_validate(self.data, context={"check_secrets": check_secrets})
         except ValidationError as error:
-            problems = [self._problem(each) for each in error.errors(include_url=False, include_input=False)]
-            raise ConfigurationError(problems) from None
+            problems += [
+                (tuple(each["loc"]), self._message(each))
+                for each in error.errors(include_url=False, include_input=False)
+                # A default that waits for a value which is a problem already.
+                if each["type"] != "default_factory_not_called"
+            ]
+        if problems:
+            order = {place: position for position, place in enumerate(self.places)}
+            problems.sort(key=lambda problem: order.get(self._known(problem[0]), -1))
+            raise ConfigurationError([self.tell(*problem) for problem in problems])
+        return settings
 
     def tell(self, path: Where, message: str) -> str:
         """One problem, with its place and key."""
-        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-        return ": ".join(filter(None, [self._place(path), key if self.has_keys else "", message]))
+        key = "" if self.variables else _key(path)
+        return ": ".join(filter(None, [self.places.get(self._known(path), ""), key, message]))
 
-    def _place(self, path: Where) -> str:
+    def _known(self, path: Where) -> Where:
+        """The path, or the nearest above it, that stands in the configuration."""
         while path and path not in self.places:
             path = path[:-1]
-        return self.places.get(path, "")
+        return path
 
-    def _problem(self, error: ErrorDetails) -> str:
+    def _value(self, path: Where) -> object:
+        value: Any = self.data
+        for part in path:
+            value = value[part]
+        return value
+
+    def _message(self, error: ErrorDetails) -> str:
         path: Where = tuple(error["loc"])
+        if path in self.places and self._value(path) is None and error["type"] != "extra_forbidden":
+            return "has no value"
         match error["type"]:
             case "extra_forbidden":
-                return self.tell(path, f"unknown key{_did_you_mean(path)}")
-            case "missing":
-                return self.tell(path, "is missing")
-            case "too_short" | "string_too_short":
-                return self.tell(path, "must not be empty")
-            case "model_type" | "model_attributes_type":
-                return self.tell(path, "must be a mapping of keys to values")
-            case "string_pattern_mismatch":
-                return self.tell(path, "must look like v37 or v1.36")
+                return f"unknown key{_did_you_mean(path)}"
+            case "one_of":
+                keys, have = (
+                    [self.variables.get((*path, key), key) for key in error["ctx"][which]] for which in ("keys", "have")
+                )
+                return f"needs one of {', '.join(keys[:-1])} or {keys[-1]}; it has {' and '.join(have) or 'none'}"
+            case "string_type" if isinstance(self._value(path), list | dict):
+                return "must be text"
+            case kind if kind in MESSAGES:
+                return MESSAGES[kind].format(**error.get("ctx", {}))
             case _:
-                return self.tell(path, error["msg"][0].lower() + error["msg"][1:])
+                return error["msg"]
+
+
+MESSAGES = {
+    "missing": "is missing",
+    "model_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+    "int_type": "must be a whole number, without quotes",
+    "string_type": "must be text; put it in quotes",
+    "string_unicode": "must be text",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must be at most {max_length} characters long",
+    "string_pattern_mismatch": "must look like v37 or v1.36",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+"""What people are told, by pydantic's type of error."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: keys are text, and so are dates."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] in {"bool", "int", "float", "null"}]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_file(path: Path) -> Source:
@@ -322,22 +424,51 @@ def read_file(path: Path) -> Source:
     except UnicodeDecodeError:
         raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigurationError([f"{path}: anchors and aliases (&, *) are not supported here"])
-        loader = yaml.SafeLoader(text)
+        for event in yaml.parse(text, _Loader):
+            if any(getattr(event, mark, None) for mark in ("anchor", "tag")):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise ConfigurationError([f"{path}:{line}: {NOT_SUPPORTED}"])
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise ConfigurationError([f"{path}: is empty"])
         source = Source(loader.construct_document(node))
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigurationError([f"{path}:{line}: is not YAML: {error.problem or error.context}"]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError([f"{path}: is not YAML: {str(error).splitlines()[0]}"]) from None
+        raise ConfigurationError([f"{path}:{_line(error)}: {_not_yaml(error)}"]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigurationError([f"{path}:{line}: is not YAML: holds a control character"]) from None
+    except ValueError:
+        raise ConfigurationError([f"{path}: holds a number that cannot be read"]) from None
+    except RecursionError:
+        raise ConfigurationError([f"{path}: is nested too deeply"]) from None
     _note_places(node, (), path, source)
-    if source.repeated:
-        raise ConfigurationError(source.repeated)
     return source
+
+
+NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; text that begins so needs quotes"
+
+
+def _line(error: yaml.MarkedYAMLError) -> int:
+    """The line to look at: for text that does not end where it should, the one where it begins."""
+    within = (error.context or "").startswith("while scanning")
+    mark = (error.context_mark if within else None) or error.problem_mark
+    return mark.line + 1 if mark else 1
+
+
+def _not_yaml(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or ""
+    if "tag handle" in problem:
+        return NOT_SUPPORTED
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return "is not YAML: a list or a mapping stands where a key belongs"
+    if "'\\t'" in problem:
+        return "is not YAML: a tab stands where only spaces may"
+    if "another document" in problem:
+        return "a second document begins here; a file holds one"
+    if "expected <block end>" in problem:
+        return "is not YAML: something stands here that does not belong; is it indented as the lines above?"
+    return f"is not YAML: {problem}"
 
 
 def read_environment(environ: Mapping[str, str]) -> Source:
@@ -356,29 +487,43 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         section = account if path[0] == "accounts" else data[str(path[0])]
         section[str(path[-1])] = environ[variable]
         places[path] = f"environment: {variable}"
-    return Source(data, places, has_keys=False)
+    return Source(data, places, variables={path: variable for variable, path in ENVIRONMENT.items()})
 
 
 def _note_places(node: yaml.Node, where: Where, file: Path, source: Source) -> None:
     """Note the line of every key and item below a node, and the keys that stand there twice."""
     source.places.setdefault(where, f"{file}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.MappingNode):
-        keys: set[str] = set()
+        lines: dict[str, int] = {}
         for key, value in node.value:
-            below = (*where, str(key.value))
-            source.places[below] = f"{file}:{key.start_mark.line + 1}"
-            if str(key.value) in keys:
-                source.repeated.append(source.tell(below, "stands here twice"))
-            keys.add(str(key.value))
+            below = (*where, key.value)
+            if key.value in lines:
+                source.repeated.append((below, f"stands in line {lines[key.value]} already"))
+                for place in [place for place in source.places if place[: len(below)] == below]:
+                    del source.places[place]
+            lines[key.value] = key.start_mark.line + 1
+            source.places[below] = f"{file}:{lines[key.value]}"
             _note_places(value, below, file, source)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _note_places(value, (*where, index), file, source)
 
 
+def _key(path: Where) -> str:
+    """`accounts[0].name`; it ends before an unknown key that looks like none, and may be a secret without its colon."""
+    shown = ""
+    for part in path:
+        if isinstance(part, str) and not re.fullmatch(r"[A-Za-z_-]{1,30}", part):
+            break
+        shown += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return shown.removeprefix(".")
+
+
 def _did_you_mean(path: Where) -> str:
-    known = list(_section_at(path[:-1]).model_fields)
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    unknown, known = str(path[-1]), list(_section_at(path[:-1]).model_fields)
+    if ":" in unknown:
+        return "; a colon needs a space behind it"
+    close = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
 
 

@@ -1,8 +1,9 @@
 """Log lines: logfmt or JSON on standard error, for the exporter's own and for its libraries' messages."""
 
+import json
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -24,11 +25,7 @@ def configure(level: str, form: Format) -> None:
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
     ]
-    render: structlog.types.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if form == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], drop_missing=True)
-    )
+    render: structlog.types.Processor = structlog.processors.JSONRenderer(_json) if form == "json" else _logfmt
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -52,3 +49,20 @@ def configure(level: str, form: Format) -> None:
     if level != "debug":
         for library in ("uvicorn", "asyncio", "urllib3"):
             logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+
+
+def _logfmt(_logger: object, _method: str, event: structlog.types.EventDict) -> str:
+    # structlog's own renderer leaves carriage returns and terminal escapes as they are.
+    first = {key: event.pop(key) for key in ("ts", "level", "msg") if key in event}
+    return " ".join(f"{key}={_logfmt_value(value)}" for key, value in {**first, **event}.items())
+
+
+def _logfmt_value(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+    return _json(text) if not text.isprintable() or set(text) & set(' ="\\') else text
+
+
+def _json(value: object, **options: Any) -> str:
+    """JSON that is legible and cannot break a line or steer a terminal."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)

@@ -188,8 +188,8 @@ class Exposition:
 def _negotiate(accept: str) -> str:
     try:
         return choose_encoder(accept)[1]
-    except ValueError:
-        # A version that is no number.
+    except (ValueError, TypeError):
+        # The library compares a version that is no number with one that is.
         return choose_encoder("")[1]
 
 

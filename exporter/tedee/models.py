@@ -4,7 +4,7 @@ A field that cannot be used costs that one value and is reported as a Rejection;
 other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to v1.34, `deviceState` since) are read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -237,7 +237,7 @@ _SYNCED = TypeAdapter(SyncedLock)
 _DETAILS = TypeAdapter(LockDetails)
 
 
-def read_sync(result: list[object]) -> Reading[SyncedLock]:
+def read_sync(result: Sequence[object]) -> Reading[SyncedLock]:
     """Read the `result` of a sync.
 
     A disconnected lock has no state, even where the answer has one: nobody knows what the door did since. A lock
@@ -256,13 +256,13 @@ def read_sync(result: list[object]) -> Reading[SyncedLock]:
     return Reading(by_id, tuple(rejections))
 
 
-def read_details(result: list[object]) -> Reading[LockDetails]:
+def read_details(result: Sequence[object]) -> Reading[LockDetails]:
     """Read the `result` of a page of locks. Of a lock that stands in it twice, the later is taken."""
     rows, rejections = _read(_DETAILS, result)
     return Reading({row.id: row for row in rows}, tuple(rejections))
 
 
-def _read(adapter: TypeAdapter[Row], result: list[object]) -> tuple[list[Row], list[Rejection]]:
+def _read(adapter: TypeAdapter[Row], result: Sequence[object]) -> tuple[list[Row], list[Rejection]]:
     rows: list[Row] = []
     rejections: list[Rejection] = []
     for item in result:

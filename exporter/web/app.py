@@ -46,7 +46,8 @@ def create_app(
     async def ready(_request: Request) -> Response:
         waiting = [status.account for status in board.statuses() if status.up is None]
         if waiting:
-            return PlainTextResponse(f"tedee-exporter is not ready: {len(waiting)} not synced yet.\n", 503)
+            progress = f"{len(waiting)} of {len(board.statuses())} accounts not synced yet"
+            return PlainTextResponse(f"tedee-exporter is not ready: {progress}.\n", 503)
         return PlainTextResponse("tedee-exporter is ready.\n")
 
     routes: list[BaseRoute] = [

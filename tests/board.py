@@ -1,0 +1,51 @@
+"""Statuses as an account would publish them."""
+
+from typing import Any
+
+from exporter.sync.snapshot import AccountStatus, Board, Durations, Lock, Snapshot
+from exporter.tedee.errors import REASONS
+from exporter.tedee.models import read_details, read_sync
+from tests.clock import FakeClock
+from tests.conftest import wire
+
+
+def documented_locks() -> tuple[Lock, ...]:
+    """Tedee's documented answers, put together."""
+    details = read_details(wire("locks-v37.json")["result"]).rows
+    rows = read_sync(wire("sync-v37.json")["result"]).rows
+    return tuple(Lock(row, details.get(row.id)) for row in rows.values())
+
+
+def locks_of(rows: list[dict[str, Any]], details: list[dict[str, Any]]) -> tuple[Lock, ...]:
+    """Locks of wire rows."""
+    named = read_details(details).rows
+    return tuple(Lock(row, named.get(row.id)) for row in read_sync(rows).rows.values())
+
+
+def snapshot(clock: FakeClock, locks: tuple[Lock, ...], stale_after: float = 300.0) -> Snapshot:
+    return Snapshot(locks, clock.wall(), clock.monotonic() + stale_after)
+
+
+def status(
+    clock: FakeClock, locks: tuple[Lock, ...] | None = None, account: str = "home", **changes: Any
+) -> AccountStatus:
+    """An account that has just synced, all well."""
+    facts: dict[str, Any] = {
+        "up": True,
+        "snapshot": snapshot(clock, documented_locks() if locks is None else locks),
+        "next_sync": clock.wall() + 20,
+        "requests_remaining": 347,
+        "version_supported": True,
+        "durations": Durations().observe(0.3),
+        "failures": dict.fromkeys(REASONS, 0),
+        "requests": {("my/lock/sync", "200"): 1, ("my/lock", "200"): 2},
+        "rejections": {"battery_level": 2},
+    }
+    return AccountStatus(account, "v37", **(facts | changes))
+
+
+def board(*statuses: AccountStatus) -> Board:
+    made = Board()
+    for each in statuses:
+        made.publish(each)
+    return made

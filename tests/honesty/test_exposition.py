@@ -1,0 +1,403 @@
+"""Lost if these fail: the truth in Prometheus, after it was the truth in the exporter."""
+
+import gzip
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
+
+from exporter.metrics import exposition as module
+from exporter.metrics.catalogue import CATALOGUE
+from exporter.metrics.collector import ExporterCollector, account_families, lock_families
+from exporter.metrics.exposition import Exposition
+from exporter.sync.snapshot import AccountStatus, Board, Lock
+from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
+from tests.board import board, locks_of, status
+from tests.clock import FakeClock
+from tests.cloud import detailed, synced
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+
+
+def parse_openmetrics(text: str) -> Iterator[Family]:
+    return openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def expose(board: Board, clock: FakeClock) -> Exposition:
+    exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, 1_700_000_000.0)), clock)
+    board.on_change(exposition.refresh)
+    return exposition
+
+
+def text_of(exposition: Exposition, accept: str = "") -> str:
+    return exposition.scrape(accept, "").body.decode()
+
+
+def samples(exposition: Exposition) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """(name, labels) to value, of everything that is exposed."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parse_text(text_of(exposition))
+        for sample in family.samples
+    }
+
+
+def series(exposition: Exposition, name: str) -> dict[str, float]:
+    """A lock metric's values by lock name."""
+    return {dict(labels)["lock_name"]: value for (each, labels), value in samples(exposition).items() if each == name}
+
+
+EXPECTED = """\
+lock_state{account="home",lock_id="123",lock_name="Room 6"} 6.0
+lock_state{account="home",lock_id="124",lock_name="Garage \\"north\\""} 2.0
+lock_door_state{account="home",lock_id="123",lock_name="Room 6"} 3.0
+lock_door_state{account="home",lock_id="124",lock_name="Garage \\"north\\""} 2.0
+lock_battery_level{account="home",lock_id="123",lock_name="Room 6"} 54.0
+lock_battery_level{account="home",lock_id="124",lock_name="Garage \\"north\\""} 80.0
+lock_connected{account="home",lock_id="123",lock_name="Room 6"} 1.0
+lock_connected{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.0
+lock_connected{account="home",lock_id="125",lock_name="Cellar"} 0.0
+lock_last_state_change_timestamp{account="home",lock_id="123",lock_name="Room 6"} 1.619416924197e+09
+lock_last_state_change_timestamp{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.619416924197e+09
+lock_charging{account="home",lock_id="123",lock_name="Room 6"} 0.0
+lock_charging{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.0
+lock_state_change_result{account="home",lock_id="123",lock_name="Room 6"} 0.0
+lock_state_change_result{account="home",lock_id="124",lock_name="Garage \\"north\\""} 0.0
+lock_revision{account="home",lock_id="123",lock_name="Room 6"} 1.0
+lock_revision{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.0
+lock_revision{account="home",lock_id="125",lock_name="Cellar"} 1.0
+lock_info{account="home",bridge_id="2",firmware_version="2.4.22125",lock_id="123",lock_name="Room 6",model="Lock PRO",\
+organization_id="",serial_number="111111-11111",time_zone="Europe/Warsaw"} 1.0
+lock_info{account="home",bridge_id="2",firmware_version="1.2.0",lock_id="124",lock_name="Garage \\"north\\"",\
+model="Lock GO",organization_id="883",serial_number="111111-22222",time_zone="Europe/Warsaw"} 1.0
+lock_info{account="home",bridge_id="",firmware_version="",lock_id="125",lock_name="Cellar",model="Lock PRO",\
+organization_id="",serial_number="111111-33333",time_zone=""} 1.0
+lock_firmware_update_available{account="home",lock_id="123",lock_name="Room 6"} 1.0
+lock_firmware_update_available{account="home",lock_id="124",lock_name="Garage \\"north\\""} 0.0
+tedee_up{account="home"} 1.0
+tedee_locks{account="home"} 3.0
+tedee_last_sync_timestamp_seconds{account="home"} 1.8e+09
+tedee_next_sync_timestamp_seconds{account="home"} 1.80000002e+09
+tedee_sync_duration_seconds_bucket{account="home",le="0.1"} 0.0
+tedee_sync_duration_seconds_bucket{account="home",le="0.25"} 0.0
+tedee_sync_duration_seconds_bucket{account="home",le="0.5"} 1.0
+tedee_sync_duration_seconds_bucket{account="home",le="1.0"} 1.0
+tedee_sync_duration_seconds_bucket{account="home",le="2.5"} 1.0
+tedee_sync_duration_seconds_bucket{account="home",le="5.0"} 1.0
+tedee_sync_duration_seconds_bucket{account="home",le="10.0"} 1.0
+tedee_sync_duration_seconds_bucket{account="home",le="30.0"} 1.0
+tedee_sync_duration_seconds_bucket{account="home",le="+Inf"} 1.0
+tedee_sync_duration_seconds_count{account="home"} 1.0
+tedee_sync_duration_seconds_sum{account="home"} 0.3
+tedee_sync_failures_total{account="home",reason="auth"} 0.0
+tedee_sync_failures_total{account="home",reason="forbidden"} 0.0
+tedee_sync_failures_total{account="home",reason="not_found"} 0.0
+tedee_sync_failures_total{account="home",reason="rate_limited"} 0.0
+tedee_sync_failures_total{account="home",reason="server"} 0.0
+tedee_sync_failures_total{account="home",reason="timeout"} 0.0
+tedee_sync_failures_total{account="home",reason="connection"} 0.0
+tedee_sync_failures_total{account="home",reason="tls"} 0.0
+tedee_sync_failures_total{account="home",reason="invalid_response"} 0.0
+tedee_api_requests_total{account="home",code="200",endpoint="my/lock/sync"} 1.0
+tedee_api_requests_total{account="home",code="200",endpoint="my/lock"} 2.0
+tedee_api_requests_remaining{account="home"} 347.0
+tedee_rejected_values_total{account="home",field="battery_level"} 2.0
+tedee_api_version_supported{account="home",version="v37"} 1.0
+"""
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_the_documented_answers_become_exactly_these_samples(clock: FakeClock, accept: str) -> None:
+    text = text_of(expose(board(status(clock)), clock), accept)
+    own = ("process_", "python_", "tedee_exporter_")
+    lines = [line for line in text.splitlines(keepends=True) if not line.startswith(("#", *own))]
+    assert "".join(lines) == EXPECTED
+
+
+def test_the_exposition_has_every_metric_of_the_catalogue_with_its_labels_and_no_other(clock: FakeClock) -> None:
+    exposed: dict[str, set[str]] = {}
+    types: dict[str, str] = {}
+    helps: dict[str, str] = {}
+    for family in parse_openmetrics(text_of(expose(board(status(clock)), clock), OPENMETRICS)):
+        name = family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
+        if not name.startswith(("process_", "python_")):
+            exposed[name] = set().union(*(sample.labels for sample in family.samples)) - {"le"}
+            types[name], helps[name] = family.type, family.documentation
+    assert exposed == {metric.name: set(metric.labels) for metric in CATALOGUE}
+    assert types == {metric.name: metric.type for metric in CATALOGUE}
+    assert helps == {metric.name: metric.help for metric in CATALOGUE}
+
+
+def test_process_and_platform_metrics_are_there(clock: FakeClock) -> None:
+    names = {name for name, _ in samples(expose(board(status(clock)), clock))}
+    assert {"process_resident_memory_bytes", "process_open_fds", "python_info"} <= names
+
+
+def test_samples_carry_no_timestamps(clock: FakeClock) -> None:
+    text = text_of(expose(board(status(clock)), clock), OPENMETRICS)
+    assert all(sample.timestamp is None for family in parse_openmetrics(text) for sample in family.samples)
+
+
+# What is old, gone or unsaid
+
+
+def test_a_snapshot_is_served_until_the_moment_it_is_stale_and_not_one_scrape_longer(clock: FakeClock) -> None:
+    exposition = expose(board(status(clock)), clock)
+    clock.advance(299.999)
+    assert len(series(exposition, "lock_state")) == 2
+    clock.advance(0.001)
+    exposed = samples(exposition)
+    assert not [name for name, _ in exposed if name.startswith("lock_") or name == "tedee_locks"]
+    assert exposed["tedee_last_sync_timestamp_seconds", (("account", "home"),)] == 1_800_000_000
+    assert exposed["tedee_up", (("account", "home"),)] == 1.0
+
+
+def test_a_stale_account_takes_no_other_account_along(clock: FakeClock) -> None:
+    old = status(clock, account="old")
+    clock.advance(200)
+    exposition = expose(board(old, status(clock, account="new")), clock)
+    clock.advance(100)
+    accounts = {dict(labels)["account"] for name, labels in samples(exposition) if name == "lock_state"}
+    assert accounts == {"new"}
+
+
+def test_before_the_first_sync_nothing_is_claimed_but_that_nothing_failed(clock: FakeClock) -> None:
+    waiting = status(clock, up=None, snapshot=None, next_sync=None, version_supported=None)
+    names = {name for name, _ in samples(expose(board(waiting), clock))}
+    assert "tedee_sync_failures_total" in names
+    assert not names & {"tedee_up", "tedee_locks", "tedee_last_sync_timestamp_seconds", "lock_connected"}
+
+
+def test_a_failed_sync_shows_and_the_last_snapshot_stays_while_it_is_fresh(clock: FakeClock) -> None:
+    good = status(clock)
+    everything = board(good)
+    exposition = expose(everything, clock)
+    clock.advance(60)
+    everything.publish(status(clock, up=False, snapshot=good.snapshot))
+    assert samples(exposition)["tedee_up", (("account", "home"),)] == 0.0
+    assert len(series(exposition, "lock_state")) == 2
+
+
+def test_a_lock_that_left_is_gone_with_the_next_sync(clock: FakeClock) -> None:
+    everything = board(status(clock, locks_of([synced(1), synced(2)], [])))
+    exposition = expose(everything, clock)
+    everything.publish(status(clock, locks_of([synced(2)], [])))
+    assert series(exposition, "lock_state") == {"2": 6.0}
+
+
+def test_a_renamed_lock_has_one_name(clock: FakeClock) -> None:
+    everything = board(status(clock, locks_of([synced(1)], [detailed(1, "Old")])))
+    exposition = expose(everything, clock)
+    everything.publish(status(clock, locks_of([synced(1)], [detailed(1, "New")])))
+    assert series(exposition, "lock_state") == {"New": 6.0}
+
+
+@pytest.mark.parametrize("connected", [True, False, None])
+def test_connected_is_1_0_or_absent(clock: FakeClock, connected: bool | None) -> None:
+    exposition = expose(board(status(clock, (Lock(SyncedLock(1, connected)),))), clock)
+    assert series(exposition, "lock_connected") == {True: {"1": 1.0}, False: {"1": 0.0}, None: {}}[connected]
+
+
+ODD_NAMES = [
+    'quotes " and \\ backslashes \\n',
+    "two\nlines",
+    "carriage\rreturn and tab\t",
+    "emoji 🏰 and Łódź",
+    "line\u2028separator \x0b \x1c \x85",
+    "{}=,#",
+    "# EOF",
+    "",
+    "\\",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_a_name_of_any_characters_arrives_intact(clock: FakeClock, name: str, accept: str) -> None:
+    exposition = expose(board(status(clock, locks_of([synced(1), synced(2)], [detailed(1, name)]))), clock)
+    parse = parse_openmetrics if accept else parse_text
+    names = [
+        sample.labels["lock_name"]
+        for family in parse(text_of(exposition, accept))
+        for sample in family.samples
+        if sample.name == "lock_state"
+    ]
+    assert names == [name or "1", "2"]
+
+
+# The bytes are those that prometheus_client would have written
+
+
+class Everything(Collector):
+    """The same families in the way prometheus_client's users write them: made whole, at each collection."""
+
+    def __init__(self, statuses: Iterable[AccountStatus]) -> None:
+        self._statuses = statuses
+
+    def collect(self) -> Iterator[Family]:
+        merged: dict[str, Family] = {}
+        for each in self._statuses:
+            assert each.snapshot
+            for lock in each.snapshot.locks:
+                _merge(merged, lock_families(each.account, lock))
+            _merge(merged, account_families(each, fresh=True))
+        order = [metric.name.removesuffix("_total").removesuffix("_info") for metric in CATALOGUE]
+        return iter(sorted(merged.values(), key=lambda family: order.index(family.name)))
+
+
+def _merge(into: dict[str, Family], families: Iterable[Family]) -> None:
+    for family in families:
+        into.setdefault(family.name, family)
+        if into[family.name] is not family:
+            into[family.name].samples += family.samples
+
+
+NAMES = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+STATES = st.builds(
+    DeviceState,
+    state=st.none() | st.integers(-1, 300),
+    door_state=st.none() | st.integers(0, 9),
+    is_charging=st.none() | st.booleans(),
+    battery_level=st.none() | st.integers(0, 100),
+    state_change_result=st.none() | st.integers(0, 5),
+    last_state_changed_date=st.none() | st.floats(0, 4e9),
+)
+LOCKS = st.builds(
+    Lock,
+    st.builds(
+        SyncedLock,
+        id=st.integers(0, 2**53 - 1),
+        is_connected=st.none() | st.booleans(),
+        device_state=st.none() | STATES,
+        revision=st.none() | st.integers(0, 1_000),
+    ),
+    st.none() | st.builds(LockDetails, id=st.just(1), name=NAMES, serial_number=NAMES, type=st.integers(0, 9)),
+)
+FLEETS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), min_size=1, max_size=3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(FLEETS, FLEETS)
+def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
+    before: list[list[Lock]], after: list[list[Lock]]
+) -> None:
+    clock = FakeClock()
+    everything = Board()
+    exposition = expose(everything, clock)
+    for fleet in (before, after):
+        for number, locks in enumerate(fleet):
+            everything.publish(status(clock, tuple(locks), account=f"account-{number}"))
+        registry = CollectorRegistry()
+        registry.register(Everything(everything.statuses()))
+        plain = generate_latest(registry)
+        assert exposition.scrape("", "").body.startswith(plain)
+        parts = openmetrics.generate_latest(registry).removesuffix(b"# EOF\n")  # type: ignore[no-untyped-call]
+        assert exposition.scrape(OPENMETRICS, "").body.startswith(parts)
+
+
+# Negotiation and encoding
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/html", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "text/plain;version=1.0.0;escaping=allow-utf-8",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("application/openmetrics-text;version=junk", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (";;;,,,===", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+def test_the_format_is_negotiated(clock: FakeClock, accept: str, content_type: str) -> None:
+    scrape = expose(board(status(clock)), clock).scrape(accept, "")
+    assert scrape.content_type == content_type
+    assert scrape.body.endswith(b"# EOF\n") == content_type.startswith("application/openmetrics-text")
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_gzip_is_one_member_with_the_same_bytes(clock: FakeClock, accept: str) -> None:
+    exposition = expose(board(status(clock)), clock)
+    plain = exposition.scrape(accept, "")
+    for _ in range(3):
+        packed = exposition.scrape(accept, "gzip")
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        assert unpacker.decompress(packed.body) == plain.body
+        assert unpacker.eof
+        assert unpacker.unused_data == b""
+        assert gzip.decompress(packed.body) == plain.body
+        assert packed.gzipped
+        assert not plain.gzipped
+
+
+# What it costs
+
+
+def test_the_exporters_own_part_is_rendered_at_most_once_a_second(clock: FakeClock) -> None:
+    moments: list[float] = []
+
+    def reloaded() -> tuple[bool, float]:
+        moments.append(clock.monotonic())
+        return True, 0.0
+
+    exposition = Exposition(board(status(clock)), ExporterCollector("1", reloaded), clock)
+    moments.clear()
+    for _ in range(40):
+        clock.advance(0.125)
+        exposition.scrape("", "")
+        exposition.scrape(OPENMETRICS, "gzip")
+    assert len(set(moments)) == 5
+
+
+def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[int] = []
+
+    def counting(account: str, lock: Lock) -> Iterator[Any]:
+        rendered.append(lock.id)
+        return lock_families(account, lock)
+
+    monkeypatch.setattr(module, "lock_families", counting)
+    everything = board(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
+    exposition = expose(everything, clock)
+    rendered.clear()
+    everything.publish(status(clock, locks_of([synced(1), synced(2, state=2), synced(3)], [])))
+    assert rendered == [2]
+    assert series(exposition, "lock_state") == {"1": 6.0, "2": 2.0, "3": 6.0}
+
+
+def test_syncs_that_end_while_another_is_rendered_are_all_in_what_is_served_then(clock: FakeClock) -> None:
+    everything = board()
+    exposition = expose(everything, clock)
+
+    def publish(number: int) -> None:
+        for state in range(20):
+            rows = [synced(number, state=state)]
+            everything.publish(status(clock, locks_of(rows, []), account=f"account-{number}"))
+
+    threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert series(exposition, "lock_state") == {str(number): 19.0 for number in range(8)}

@@ -1,0 +1,221 @@
+"""Lost if these fail: the scrape, the probes and the pages."""
+
+import gzip
+import re
+from html import unescape
+
+import pytest
+from starlette.testclient import TestClient
+
+from exporter.metrics.catalogue import CATALOGUE
+from exporter.metrics.collector import ExporterCollector
+from exporter.metrics.exposition import Exposition
+from exporter.sync.snapshot import Board, Failure
+from exporter.web.app import create_app
+from tests.board import board, locks_of, status
+from tests.clock import FakeClock
+from tests.cloud import detailed, synced
+
+
+def browse(everything: Board, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
+    exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0)), clock)
+    everything.on_change(exposition.refresh)
+    return TestClient(create_app(everything, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
+
+
+def words(html: str) -> str:
+    """What a person reads: no markup, single spaces."""
+    body = html[html.index("<body>") :]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+# Metrics
+
+
+def test_metrics_are_served_with_their_type(clock: FakeClock) -> None:
+    answer = browse(board(status(clock)), clock).get("/metrics", headers={"Accept-Encoding": ""})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert answer.headers["vary"] == "Accept, Accept-Encoding"
+    assert "content-encoding" not in answer.headers
+    assert 'lock_state{account="home",lock_id="123",lock_name="Room 6"} 6.0' in answer.text
+
+
+def test_metrics_are_compressed_where_that_is_accepted(clock: FakeClock) -> None:
+    client = browse(board(status(clock)), clock)
+    with client.stream("GET", "/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
+        raw = b"".join(answer.iter_raw())
+    assert answer.headers["content-encoding"] == "gzip"
+    assert b"lock_state{" in gzip.decompress(raw)
+
+
+def test_head_tells_what_get_would_without_the_body(clock: FakeClock) -> None:
+    answer = browse(board(status(clock)), clock).head("/metrics")
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert int(answer.headers["content-length"]) > 500
+
+
+def test_the_telemetry_path_can_be_moved(clock: FakeClock) -> None:
+    client = browse(board(status(clock)), clock, telemetry_path="/tedee/metrics")
+    assert client.get("/tedee/metrics").status_code == 200
+    assert client.get("/metrics").status_code == 404
+    assert 'href="/tedee/metrics"' in client.get("/").text
+    assert "metrics_path: /tedee/metrics" in client.get("/docs").text
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/metrics", "/", "/docs", "/-/healthy", "/-/ready"])
+def test_other_methods_are_not_allowed(clock: FakeClock, method: str, path: str) -> None:
+    assert browse(board(status(clock)), clock).request(method, path).status_code == 405
+
+
+def test_an_unknown_path_is_not_found(clock: FakeClock) -> None:
+    assert browse(board(status(clock)), clock).get("/favicon.ico").status_code == 404
+
+
+# Probes
+
+
+def test_the_exporter_is_healthy_whatever_tedee_does(clock: FakeClock) -> None:
+    failing = status(clock, up=False, snapshot=None)
+    assert browse(board(failing), clock).get("/-/healthy").status_code == 200
+
+
+def test_the_exporter_is_ready_once_every_account_was_tried_well_or_not(clock: FakeClock) -> None:
+    everything = board(status(clock, account="one", up=None), status(clock, account="two", up=False))
+    client = browse(everything, clock)
+    answer = client.get("/-/ready")
+    assert answer.status_code == 503
+    assert answer.text == "tedee-exporter is not ready: 1 of 2 accounts not synced yet.\n"
+    everything.publish(status(clock, account="one", up=False))
+    assert client.get("/-/ready").status_code == 200
+
+
+# The status page
+
+
+def page(everything: Board, clock: FakeClock) -> str:
+    answer = browse(everything, clock).get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return answer.text
+
+
+def test_each_lock_is_shown_with_all_that_is_known_of_it(clock: FakeClock) -> None:
+    rows = [synced(1, batteryLevel=54, isCharging=True, lastStateChangedDate="2027-01-15T07:57:00Z")]
+    shown = words(page(board(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
+    assert (
+        "Front door Lock PRO · 111111-00001 · firmware 2.4.22125 · update available "
+        "state locked door closed 54 % ⚡ bridge connected 3 minutes ago"
+    ) in shown
+
+
+def test_what_tedee_did_not_say_is_a_dash(clock: FakeClock) -> None:
+    rows = [synced(1, connected=False), {"id": 2, "isConnected": None}]
+    shown = words(page(board(status(clock, locks_of(rows, []))), clock))
+    assert "1 id 1 state – door – battery – bridge offline –" in shown  # noqa: RUF001
+    assert "2 id 2 state – door – battery – bridge no bridge –" in shown  # noqa: RUF001
+
+
+def test_a_jam_is_called_one(clock: FakeClock) -> None:
+    rows = [synced(1, state=3, stateChangeResult=1), synced(2, stateChangeResult=7)]
+    shown = words(page(board(status(clock, locks_of(rows, []))), clock))
+    assert "state jammed" in shown
+    assert "state locked, with an error" in shown
+
+
+def test_codes_that_nobody_knows_are_shown_as_codes(clock: FakeClock) -> None:
+    shown = words(page(board(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
+    assert "state code 42 door code 7" in shown
+
+
+def test_the_summary_counts_what_a_person_looks_for(clock: FakeClock) -> None:
+    rows = [
+        synced(1),
+        synced(2, state=2, doorState=2),
+        synced(3, state=3, stateChangeResult=1),
+        synced(4, connected=False),
+        synced(5, batteryLevel=9),
+        synced(6, batteryLevel=9, isCharging=True),
+    ]
+    shown = words(page(board(status(clock, locks_of(rows, []))), clock))
+    assert "3 locked 1 not locked 1 with door open 1 jammed or unknown 1 offline 1 with low battery" in shown
+
+
+def test_the_age_of_the_data_and_the_next_sync_are_told(clock: FakeClock) -> None:
+    everything = board(status(clock))
+    clock.advance(7)
+    assert "data from 7 seconds ago , next sync in 13 seconds, 347 requests left this hour" in words(
+        page(everything, clock)
+    )
+
+
+def test_the_last_error_is_told_in_plain_words(clock: FakeClock) -> None:
+    failure = Failure("auth", "account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key", clock.wall())
+    everything = board(status(clock, up=False, failure=failure))
+    clock.advance(65)
+    shown = words(page(everything, clock))
+    assert "Last sync failed a minute ago: account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key" in shown
+
+
+def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
+    everything = board(status(clock))
+    clock.advance(300)
+    shown = words(page(everything, clock))
+    assert "Room 6" not in shown
+    assert "data from 5 minutes ago" in shown
+    assert "too old to be shown" in shown
+
+
+def test_an_account_before_its_first_sync_says_so(clock: FakeClock) -> None:
+    waiting = status(clock, up=None, snapshot=None, next_sync=None)
+    assert "first sync is due no data yet" in words(page(board(waiting), clock))
+
+
+def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeClock) -> None:
+    failure = Failure("server", "names broke", clock.wall())
+    shown = words(
+        page(board(status(clock, missing=("7", "8"), details_failure=failure, version_supported=False)), clock)
+    )
+    assert "Not in this account: 7, 8." in shown
+    assert "Names could not be fetched just now: names broke" in shown
+    assert "no longer lists API version v37" in shown
+
+
+def test_a_name_of_markup_is_shown_as_the_text_it_is(clock: FakeClock) -> None:
+    evil = "<script>alert(1)</script>\"'&amp;"
+    html = page(board(status(clock, locks_of([synced(1)], [detailed(1, evil)]), account="<b>me</b>")), clock)
+    assert "<script" not in html
+    assert "<b>me" not in html
+    assert unescape(evil.replace("&amp;", "&amp;amp;")) in unescape(html)
+
+
+def test_the_page_refreshes_itself_and_needs_nothing_from_outside(clock: FakeClock) -> None:
+    answer = browse(board(status(clock)), clock).get("/")
+    assert '<meta http-equiv="refresh" content="10">' in answer.text
+    assert "<script" not in answer.text
+    assert not re.findall(r"""(?:src|href|url|@import)\s*[=(:]\s*["']?(?:https?:)?//""", answer.text)
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+
+
+def test_every_link_of_the_pages_leads_somewhere(clock: FakeClock) -> None:
+    client = browse(board(status(clock)), clock)
+    for path in ("/", "/docs"):
+        links = set(re.findall(r'<a href="([^"]+)"', client.get(path).text))
+        assert {"/", "/metrics", "/docs", "/-/healthy", "/-/ready"} <= links
+        assert {link: client.get(link).status_code for link in links} == dict.fromkeys(links, 200)
+
+
+def test_a_lock_of_the_last_possible_moment_does_not_break_the_page(clock: FakeClock) -> None:
+    rows = [synced(1, lastStateChangedDate="9998-12-30T23:59:59.9999999Z")]
+    assert "9998-12-3" in page(board(status(clock, locks_of(rows, []))), clock)
+
+
+def test_the_documentation_lists_every_metric(clock: FakeClock) -> None:
+    shown = words(browse(board(status(clock)), clock).get("/docs").text)
+    for metric in CATALOGUE:
+        assert metric.name in shown
+        assert metric.help in shown
