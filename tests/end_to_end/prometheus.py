@@ -1,0 +1,76 @@
+"""A real Prometheus that scrapes a real exporter."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from tests.conftest import real_part
+from tests.program import PATIENCE, eventually, free_port
+
+
+class Prometheus:
+    """A Prometheus that is running."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The instant vector: a list of `{"metric": labels, "value": [time, text]}`."""
+        answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=PATIENCE)
+        answer.raise_for_status()
+        result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return result
+
+    def values(self, metric: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """Values by the given labels."""
+        return {
+            tuple(each["metric"][label] for label in labels): float(each["value"][1]) for each in self.query(metric)
+        }
+
+    def target(self) -> dict[str, Any]:
+        """What Prometheus says of its one target."""
+        targets = requests.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()["data"]["activeTargets"]
+        result: dict[str, Any] = targets[0]
+        return result
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+    """Prometheus, scraping `host:port` every second."""
+    program = real_part("prometheus")
+    config = folder / "prometheus.yml"
+    jobs = [{"job_name": "tedee", "static_configs": [{"targets": [target]}]}]
+    config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
+    port = free_port()
+    log = folder / "prometheus.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=output,
+            stderr=output,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        eventually(lambda: _ready(url, process, log), "Prometheus to be ready")
+        yield Prometheus(url)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    if process.poll() is not None:
+        raise AssertionError(f"Prometheus ended:\n{log.read_text()}")
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.get(f"{url}/-/ready", timeout=PATIENCE).ok
+    return False

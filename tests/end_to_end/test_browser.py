@@ -1,0 +1,104 @@
+"""Lost if these fail: the page that a person opens to see whether the door is locked."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from exporter.simulator import Cloud
+from tests.conftest import real_part
+from tests.end_to_end.conftest import ODD_NAME
+from tests.program import Exporter
+
+FLAGS = [
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,1600",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    options = ChromeOptions()
+    options.binary_location = real_part("chromium")
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options=options, service=ChromeService(executable_path=real_part("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def page(browser: Chrome, exporter: Exporter) -> Chrome:
+    browser.set_window_size(1200, 1600)
+    browser.get(exporter.url)
+    return browser
+
+
+def rows(page: Chrome) -> dict[str, WebElement]:
+    return {
+        row.find_element(By.CSS_SELECTOR, ".name b").text: row for row in page.find_elements(By.CSS_SELECTOR, ".lock")
+    }
+
+
+def cells(row: WebElement, *names: str) -> list[str]:
+    return [row.find_element(By.CLASS_NAME, name).text for name in names]
+
+
+def test_every_lock_is_on_the_page_by_name(page: Chrome, cloud: Cloud) -> None:
+    names = {lock.name for account in cloud.world.accounts for lock in account.locks}
+    assert set(rows(page)) == names
+
+
+def test_a_person_reads_state_door_battery_and_connection(page: Chrome) -> None:
+    shown = rows(page)
+    assert cells(shown["Garage"], "state", "door", "connection") == ["unlocked", "opened", "connected"]
+    assert "⚡" in cells(shown["Garage"], "battery")[0]
+    assert cells(shown["Cellar"], "state") == ["code 42"]
+    assert cells(shown["Pool gate"], "state") == ["jammed"]
+    assert cells(shown["Annex"], "state", "door", "connection") == ["–", "–", "offline"]  # noqa: RUF001
+    assert cells(shown["Room 101"], "battery") == ["–"]  # noqa: RUF001
+    assert cells(shown["Linen room"], "connection") == ["no bridge"]
+
+
+def test_a_name_of_markup_is_shown_as_text_and_does_nothing(page: Chrome) -> None:
+    assert ODD_NAME in rows(page)
+    assert page.title == "Tedee exporter: locks"
+    assert not page.find_elements(By.TAG_NAME, "script")
+
+
+def test_the_browser_finds_nothing_wrong_with_the_page_and_loads_nothing_else(page: Chrome) -> None:
+    assert page.get_log("browser") == []
+    loaded = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
+    assert [name for name in loaded if not name.startswith("data:")] == []
+
+
+def test_its_own_style_is_in_force(page: Chrome) -> None:
+    card = page.find_element(By.CLASS_NAME, "account")
+    assert card.value_of_css_property("border-top-left-radius") == "12px"
+
+
+@pytest.mark.parametrize("path", ["", "/docs"])
+def test_a_phone_shows_it_without_scrolling_sideways(browser: Chrome, exporter: Exporter, path: str) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        browser.get(exporter.url + path)
+        width = browser.execute_script("return document.documentElement.scrollWidth")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert width == 360

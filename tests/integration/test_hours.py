@@ -1,0 +1,114 @@
+"""Lost if these fail: Tedee's limits and everybody else's data, with neighbours that fail in every way.
+
+This takes a minute: the program runs against the real 20 seconds.
+"""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from exporter.simulator import Account, Cloud, Fault, Lock, PersonalKey, World, serve
+from tests.program import Exporter, configuration, eventually, running
+
+SYNCS = 3
+
+
+class Scrapers:
+    """Fifty clients that scrape as fast as they can."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self.answers: list[int] = []
+        self._url = exporter.url
+        self._exporter = exporter
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._scrape, daemon=True) for _ in range(50)]
+
+    def __enter__(self) -> "Scrapers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _scrape(self) -> None:
+        while not self._over.wait(0.2):
+            self.answers.append(self._exporter.get("/metrics").status_code)
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Cloud:
+    world = World.demo()
+    malformed = Account("malformed", [Lock(1, "Good"), Lock(2, "Bad")], keys=[PersonalKey("key-malformed")])
+    silent = Account("silent", [Lock(3, "Never heard of")], keys=[PersonalKey("key-silent")])
+    world.accounts += [malformed, silent]
+    malformed.lock(2).override(deviceState="junk", revision=None, isConnected="perhaps")
+    return Cloud(world)
+
+
+@pytest.fixture(scope="module")
+def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter that has synced its good accounts three times, scraped by fifty clients all the while."""
+    cloud.faults.script(Fault.silence(), account="silent", forever=True)
+    accounts = [
+        {"name": "bad key", "personal_key": "revoked-long-ago"},
+        {"name": "silent", "personal_key": "key-silent"},
+        {"name": "malformed", "personal_key": "key-malformed"},
+        {"name": "home", "personal_key": "simulated-key-home"},
+        {"name": "hotel", "personal_key": "simulated-key-hotel"},
+    ]
+    with serve(cloud) as address:
+        path = configuration(tmp_path_factory.mktemp("hours"), address.url, accounts)
+        with running(f"--config.file={path}") as exporter:
+            exporter.wait_until_ready()
+            with Scrapers(exporter) as scrapers:
+                eventually(lambda: syncs(cloud, "hotel") >= SYNCS and syncs(cloud, "home") >= SYNCS, "three syncs", 120)
+            assert scrapers.answers
+            assert set(scrapers.answers) == {200}
+            yield exporter
+
+
+def syncs(cloud: Cloud, account: str) -> int:
+    return sum(call.endpoint == "sync" and call.account == account for call in cloud.calls)
+
+
+def test_no_two_syncs_of_an_account_were_closer_than_20_seconds(exporter: Exporter, cloud: Cloud) -> None:
+    assert syncs(cloud, "home") == SYNCS
+    assert syncs(cloud, "hotel") == SYNCS
+    assert cloud.violations == []
+
+
+def test_the_good_accounts_synced_on_time_beside_the_failing_ones(exporter: Exporter, cloud: Cloud) -> None:
+    for account in ("malformed", "home", "hotel"):
+        assert syncs(cloud, account) == SYNCS
+        assert exporter.value("tedee_up", account=account) == 1.0
+
+
+def test_the_bad_key_and_the_silence_are_told_by_reason(exporter: Exporter) -> None:
+    assert exporter.value("tedee_up", account="bad key") == 0.0
+    assert exporter.value("tedee_up", account="silent") == 0.0
+    assert (exporter.value("tedee_sync_failures_total", account="bad key", reason="auth") or 0) >= 2
+    assert (exporter.value("tedee_sync_failures_total", account="silent", reason="timeout") or 0) >= 1
+    assert exporter.value("tedee_api_requests_total", account="silent", endpoint="my/lock/sync", code="timeout")
+
+
+def test_a_malformed_lock_leaves_the_one_beside_it_exact(exporter: Exporter, cloud: Cloud) -> None:
+    good = cloud.world.account("malformed").lock(1)
+    labels = {"account": "malformed", "lock_id": "1", "lock_name": "Good"}
+    assert exporter.value("lock_revision", **labels) == good.revision
+    assert exporter.value("lock_connected", account="malformed", lock_id="2", lock_name="Bad") is None
+    assert exporter.value("tedee_rejected_values_total", account="malformed", field="device_state") == SYNCS
+    assert exporter.value("tedee_rejected_values_total", account="malformed", field="is_connected") == SYNCS
+    assert len([line for line in exporter.log if "device_state" in line]) == 1
+
+
+def test_names_were_fetched_once(exporter: Exporter, cloud: Cloud) -> None:
+    assert sum(call.endpoint == "locks" and call.account == "home" for call in cloud.calls) == 2
+
+
+def test_the_exporter_counts_its_requests_as_the_cloud_does(exporter: Exporter, cloud: Cloud) -> None:
+    seen = sum(call.account == "hotel" for call in cloud.calls)
+    assert exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - seen

@@ -1,0 +1,176 @@
+"""The real program as a child process, in an environment of its own."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 60.0
+"""Seconds after which a test gives up on something that happens in one or two: machines are shared and noisy."""
+
+T = TypeVar("T")
+
+
+def eventually(ask: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+    """The first answer that is not None, False or empty. No test asserts how long that took."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if answer := ask():
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"waited {patience:g} s in vain for {what}")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """What the program needs, and nothing of the machine that tests it."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+    } | variables
+
+
+def run(*arguments: str, timeout: float = PATIENCE, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The program, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "exporter", *arguments],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def configuration(folder: Path, url: str, accounts: list[dict[str, Any]], **sections: Any) -> Path:
+    """A configuration file for accounts of a simulated cloud."""
+    api = {"url": url} | sections.pop("api", {})
+    path = folder / "tedee-exporter.yml"
+    path.write_text(yaml.safe_dump({"api": api, "accounts": accounts, **sections}), "utf-8")
+    return path
+
+
+class Exporter:
+    """An exporter that is running."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    @property
+    def port(self) -> int:
+        def announced() -> int | None:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the exporter ended with {self.process.returncode}:\n{''.join(self.log)}")
+            found = re.search(r"msg=listening .*port=(\d+)", "".join(self.log))
+            return int(found[1]) if found else None
+
+        return eventually(announced, "the exporter to listen")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(self.url + path, headers=headers, timeout=PATIENCE)
+
+    def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """(name, labels) to value, as a scrape has them now."""
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(self.get("/metrics").text)
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.samples().get((name, tuple(sorted(labels.items()))))
+
+    def wait_until_ready(self) -> "Exporter":
+        eventually(lambda: self.get("/-/ready").ok, "the exporter to be ready")
+        return self
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=15)
+        self._reader.join()
+        return code
+
+    def kill(self) -> None:
+        """End it without a chance to say goodbye."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+
+
+@contextlib.contextmanager
+def running(*arguments: str, **variables: str) -> Iterator[Exporter]:
+    """The program, running on a free port of the loopback interface until the test is over."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", *arguments],
+        env=environment(**variables),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    exporter = Exporter(process)
+    try:
+        yield exporter
+    finally:
+        exporter.kill()
+
+
+def lock_values(answer: Any, details: Any) -> dict[str, dict[int, float]]:
+    """What a simulated cloud said last, as the values that each lock metric must have by lock id.
+
+    Written from the API's description alone, so that it does not repeat the exporter's own reading.
+    """
+    fields = {
+        "lock_state": "state",
+        "lock_door_state": "doorState",
+        "lock_battery_level": "batteryLevel",
+        "lock_charging": "isCharging",
+        "lock_state_change_result": "stateChangeResult",
+    }
+    values: dict[str, dict[int, float]] = {name: {} for name in fields}
+    values |= {"lock_connected": {}, "lock_revision": {}, "lock_firmware_update_available": {}, "lock_info": {}}
+    for row in answer:
+        values["lock_revision"][row["id"]] = row["revision"]
+        if row["isConnected"] is not None:
+            values["lock_connected"][row["id"]] = float(row["isConnected"])
+        for name, field in fields.items():
+            if row["deviceState"]:
+                values[name][row["id"]] = float(row["deviceState"][field])
+    for row in details:
+        values["lock_info"][row["id"]] = 1.0
+        for software in row["softwareVersions"]:
+            values["lock_firmware_update_available"][row["id"]] = float(software["updateAvailable"])
+    return values
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for programs that do not tell which they chose."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
