@@ -81,7 +81,7 @@ def test_a_name_of_markup_is_shown_as_text_and_does_nothing(page: Chrome) -> Non
 
 
 def test_the_browser_finds_nothing_wrong_with_the_page_and_loads_nothing_else(page: Chrome) -> None:
-    assert page.get_log("browser") == []
+    assert page.get_log("browser") == []  # type: ignore[no-untyped-call]
     loaded = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
     assert [name for name in loaded if not name.startswith("data:")] == []
 
