@@ -450,25 +450,33 @@ NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; tex
 
 
 def _line(error: yaml.MarkedYAMLError) -> int:
-    """The line to look at: for text that does not end where it should, the one where it begins."""
-    within = (error.context or "").startswith("while scanning")
+    """The line to look at: for what does not end where it should, the one where it begins."""
+    within = (error.context or "").startswith("while scanning") or _unfinished(error)
     mark = (error.context_mark if within else None) or error.problem_mark
     return mark.line + 1 if mark else 1
 
 
+def _unfinished(error: yaml.MarkedYAMLError) -> bool:
+    return bool(re.search(UNFINISHED, error.problem or ""))
+
+
+UNFINISHED = "stream end|end of stream"
+YAML_PROBLEMS = {
+    UNFINISHED: "is not YAML: a quote or bracket that opens here is not closed",
+    "could not find expected ':'": "is not YAML: a key without a colon, or a colon without the space behind it",
+    r"'\\t'": "is not YAML: a tab stands where only spaces may",
+    "expected <block end>": "is not YAML: something does not belong here; is it indented as the lines above?",
+    "unhashable key": "is not YAML: a list or a mapping stands where a key belongs",
+    "another document": "a second document begins here; a file holds one",
+    "tag handle": NOT_SUPPORTED,
+}
+"""What people are told, by what PyYAML says."""
+
+
 def _not_yaml(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or ""
-    if "tag handle" in problem:
-        return NOT_SUPPORTED
-    if isinstance(error, yaml.constructor.ConstructorError):
-        return "is not YAML: a list or a mapping stands where a key belongs"
-    if "'\\t'" in problem:
-        return "is not YAML: a tab stands where only spaces may"
-    if "another document" in problem:
-        return "a second document begins here; a file holds one"
-    if "expected <block end>" in problem:
-        return "is not YAML: something stands here that does not belong; is it indented as the lines above?"
-    return f"is not YAML: {problem}"
+    known = (words for pattern, words in YAML_PROBLEMS.items() if re.search(pattern, problem))
+    return next(known, f"is not YAML: {problem}")
 
 
 def read_environment(environ: Mapping[str, str]) -> Source:

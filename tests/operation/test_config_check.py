@@ -1,0 +1,125 @@
+"""`--config.check`, as a person or a deployment script runs it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter.cli import main
+
+from .conftest import EXAMPLE, SECRET, TESTDATA, Program
+
+SEVERAL_LINES = "holds characters that no key has (is it one line, and nothing else?)"
+TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
+
+
+def test_a_good_file_is_answered_with_its_accounts_and_0(program: Program) -> None:
+    ended = program("--config.check", "--config.file", TESTDATA / "good" / "minimal.yml")
+    assert ended.stdout == "The configuration is good; accounts: home\n"
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_good_environment_is_answered_with_its_account_and_0(program: Program) -> None:
+    ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT="home")
+    assert ended.stdout == "The configuration is good; accounts: home\n"
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_everything_wrong_in_a_file_is_told_at_once_and_answered_with_2(program: Program) -> None:
+    path = TESTDATA / "bad" / "everything.yml"
+    ended = program("--config.check", f"--config.file={path}")
+    lines = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert len(lines) == 15
+    assert lines[0] == f"{path}:2: api.url: http:// would send the key unencrypted; use https://"
+    assert lines[-1] == f"{path}:19: accounts[2].locks.ids[0]: must be a whole number, without quotes"
+    assert SECRET not in ended.stderr
+
+
+def test_everything_wrong_in_the_environment_is_told_at_once_and_answered_with_2(program: Program) -> None:
+    ended = program(
+        "--config.check",
+        TEDEE_PERSONAL_KEY=f"{SECRET} {SECRET}",
+        TEDEE_SYNC_INTERVAL="1s",
+        TEDEE_API_URL=f"https://{SECRET}@api.tedee.com",
+    )
+    assert ended.stderr.splitlines() == [
+        f"environment: TEDEE_PERSONAL_KEY: the key {SEVERAL_LINES}",
+        "environment: TEDEE_API_URL: only scheme, host and port belong here",
+        f"environment: TEDEE_SYNC_INTERVAL: {TOO_OFTEN}",
+    ]
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_a_file_that_is_no_yaml_is_answered_without_a_traceback(program: Program) -> None:
+    path = TESTDATA / "bad" / "key-is-a-tagged-number.yml"
+    ended = program("--config.check", f"--config.file={path}")
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "Traceback" not in ended.stderr
+    assert SECRET not in ended.stderr
+
+
+def test_key_files_that_cannot_be_used_are_told_with_file_line_and_key(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "lines").write_text(f"{SECRET}\n{SECRET}\n")
+    (tmp_path / "bytes").write_bytes(SECRET.encode() + b"\xff")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = tmp_path / "tedee.yml"
+    names = ("missing", "empty", "lines", "bytes", "folder", "loop")
+    accounts = "".join(f"  - name: {name}\n    access_token_file: {tmp_path}/{name}\n" for name in names)
+    path.write_text(f"accounts:\n{accounts}")
+
+    ended = program("--config.check", f"--config.file={path}")
+
+    def told(index: int, name: str, why: str) -> str:
+        return f"{path}:{2 * index + 3}: accounts[{index}].access_token_file: key file {tmp_path}/{name} {why}"
+
+    assert ended.stderr.splitlines() == [
+        told(0, "missing", "cannot be read: No such file or directory"),
+        told(1, "empty", "is empty"),
+        told(2, "lines", SEVERAL_LINES),
+        told(3, "bytes", "holds bytes that no key has"),
+        told(4, "folder", "cannot be read: Is a directory"),
+        told(5, "loop", "cannot be read: Too many levels of symbolic links"),
+    ]
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_a_key_file_without_the_permission_to_read_it_is_told(
+    tmp_path: Path,
+    stop_being_root: Callable[[], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    logging_put_back: None,
+) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text(SECRET)
+    key_file.chmod(0)
+    monkeypatch.setenv("TEDEE_PERSONAL_KEY_FILE", str(key_file))
+    stop_being_root()
+    code = main(["--config.check"])
+    assert capsys.readouterr().err == (
+        f"environment: TEDEE_PERSONAL_KEY_FILE: key file {key_file} cannot be read: Permission denied\n"
+    )
+    assert code == 2
+
+
+def test_the_example_lacks_nothing_but_its_key_files(program: Program) -> None:
+    ended = program("--config.check", f"--config.file={EXAMPLE}")
+    assert [line.split(": ")[1:3] for line in ended.stderr.splitlines()] == [
+        ["accounts[0].personal_key_file", "key file /run/secrets/tedee-home cannot be read"],
+        ["accounts[2].access_token_file", "key file /run/secrets/tedee-hotel-token cannot be read"],
+    ]
+
+
+def test_a_bad_flag_beside_it_is_told_too(program: Program) -> None:
+    ended = program("--config.check", "--web.listen-address=10333", TEDEE_PERSONAL_KEY=SECRET)
+    assert ended.returncode == 2
+    assert "argument --web.listen-address: '10333' is not of the form" in ended.stderr
+
+
+def test_an_account_name_cannot_steer_the_terminal(program: Program) -> None:
+    ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT="home\x1b[2J\nall is well")
+    assert ended.stdout == "The configuration is good; accounts: home\\x1b[2J\\nall is well\n"

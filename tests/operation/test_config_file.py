@@ -1,0 +1,457 @@
+"""Configuration files: which are taken, and what a person is told about the others."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from exporter.config import Api, ChosenLocks, ConfigurationError, Settings, Sync, load
+
+from .conftest import EXAMPLE, SECRET, TESTDATA
+
+GOOD = [*sorted((TESTDATA / "good").glob("*.yml")), EXAMPLE]
+
+CREDENTIALS = "personal_key, personal_key_file, access_token or access_token_file"
+ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, locks"
+ONE_USER = "Tedee counts calls by user, so a user may be one account only"
+NO_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
+TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
+NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; text that begins so needs quotes"
+
+# By the file in testdata/bad: all that is told, after the path of the file.
+BAD: dict[str, list[str]] = {
+    "access-token-and-key": [
+        f":2: accounts[0]: needs one of {CREDENTIALS}; it has personal_key and access_token",
+    ],
+    "account-is-text": [
+        ":2: accounts[0]: must be a mapping of keys to values",
+    ],
+    "account-without-credentials": [
+        f":2: accounts[0]: needs one of {CREDENTIALS}; it has none",
+    ],
+    "account-without-name": [
+        ":2: accounts[0].name: is missing",
+    ],
+    "accounts-are-a-mapping": [
+        ":1: accounts: must be a list",
+    ],
+    "accounts-have-no-value": [
+        ":1: accounts: has no value",
+    ],
+    "accounts-missing": [
+        ":1: accounts: is missing",
+    ],
+    "alias": [
+        f":3: {NOT_SUPPORTED}",
+    ],
+    "comments-only": [
+        ": is empty",
+    ],
+    "control-character": [
+        ":5: is not YAML: holds a control character",
+    ],
+    "duplicate-keys": [
+        ":6: sync: stands in line 1 already",
+        ":8: sync.interval: stands in line 7 already",
+        ":9: sync.stale_after: must be at least twice the interval, or every late sync leaves a hole",
+        ":10: accounts: stands in line 3 already",
+        ":11: accounts[0].name: is missing",
+    ],
+    "empty": [
+        ": is empty",
+    ],
+    "empty-lists": [
+        ":1: accounts: must not be empty",
+    ],
+    "everything": [
+        ":2: api.url: http:// would send the key unencrypted; use https://",
+        ":3: api.verson: unknown key; did you mean 'version'?",
+        ":4: api.timeout: must be between 100ms and 5m",
+        ":6: sync.requests_per_hour: must be at most 700",
+        f":8: sync.interval: {TOO_OFTEN}",
+        ":9: acounts: unknown key; did you mean 'accounts'?",
+        ":11: accounts[0].name: is missing",
+        f":11: accounts[0]: needs one of {CREDENTIALS}; it has none",
+        ":11: accounts[0].personal_keyfile: unknown key; did you mean 'personal_key_file'?",
+        ":12: accounts[0].locks: needs one of ids or serial_numbers; it has none",
+        f":13: accounts[1]: needs one of {CREDENTIALS}; it has personal_key and access_token_file",
+        ":16: accounts[2].name: is the name of accounts[1] too",
+        f":17: accounts[2].personal_key: is the key of accounts[1] too; {ONE_USER}",
+        ":19: accounts[2].locks.ids[0]: must be a whole number, without quotes",
+    ],
+    "flow-without-closing": [
+        ":1: is not YAML: a quote or bracket that opens here is not closed",
+    ],
+    "http-to-another-host": [
+        ":5: api.url: http:// would send the key unencrypted; use https://",
+    ],
+    "indentation": [
+        ":3: is not YAML: something does not belong here; is it indented as the lines above?",
+    ],
+    "interval-is-a-list": [
+        f":5: sync.interval: {NO_DURATION}",
+    ],
+    "interval-is-a-number": [
+        ":5: sync.interval: 20 is not a duration; write it with its unit, as in 20s or 5m",
+    ],
+    "interval-is-a-secret": [
+        f":5: sync.interval: {NO_DURATION}",
+    ],
+    "interval-is-a-switch": [
+        f":5: sync.interval: {NO_DURATION}",
+    ],
+    "interval-of-19s": [
+        f":5: sync.interval: {TOO_OFTEN}",
+    ],
+    "interval-of-two-days": [
+        ":5: sync.interval: must be at most 24h",
+    ],
+    "interval-with-a-space": [
+        f":5: sync.interval: {NO_DURATION}",
+    ],
+    "key-file-has-no-name": [
+        ":3: accounts[0].personal_key_file: must not be empty",
+        ":5: accounts[1].access_token_file: must be the name of a file",
+    ],
+    "key-file-is-a-number": [
+        ":3: accounts[0].personal_key_file: must be the name of a file",
+    ],
+    "key-in-another-spelling": [
+        ":3: accounts[0].PERSONAL-KEY: unknown key; did you mean 'personal_key'?",
+    ],
+    "key-is-a-mapping": [
+        ":3: accounts[0].personal_key: must be text",
+    ],
+    "key-is-a-number": [
+        ":3: accounts[0].personal_key: must be text; put it in quotes",
+    ],
+    "key-is-a-tag": [
+        f":3: {NOT_SUPPORTED}",
+    ],
+    "key-is-a-tag-handle": [
+        f":3: {NOT_SUPPORTED}",
+    ],
+    "key-is-a-tagged-number": [
+        f":3: {NOT_SUPPORTED}",
+    ],
+    "key-is-an-anchor": [
+        f":3: {NOT_SUPPORTED}",
+    ],
+    "key-is-empty": [
+        ":3: accounts[0].personal_key: must not be empty",
+    ],
+    "key-is-the-key": [
+        f":2: accounts[0]: needs one of {CREDENTIALS}; it has none",
+        f":3: accounts[0]: unknown key; known here: {ACCOUNT_KEYS}",
+    ],
+    "key-without-a-space": [
+        ":3: is not YAML: a key without a colon, or a colon without the space behind it",
+    ],
+    "key-without-a-space-in-braces": [
+        f":2: accounts[0]: needs one of {CREDENTIALS}; it has none",
+        ":2: accounts[0]: unknown key; a colon needs a space behind it",
+    ],
+    "keys-that-are-no-text": [
+        ":4: unknown key; known here: api, sync, accounts",
+        ":5: yes: unknown key; known here: api, sync, accounts",
+    ],
+    "list-as-key": [
+        ":4: is not YAML: a list or a mapping stands where a key belongs",
+    ],
+    "list-at-top-level": [
+        ":1: must be a mapping of keys to values",
+    ],
+    "locks-both-ways": [
+        ":4: accounts[0].locks: needs one of ids or serial_numbers; it has ids and serial_numbers",
+    ],
+    "locks-empty": [
+        ":5: accounts[0].locks.ids: must not be empty",
+    ],
+    "locks-neither-way": [
+        ":4: accounts[0].locks: needs one of ids or serial_numbers; it has none",
+    ],
+    "locks-of-wrong-types": [
+        ":5: accounts[0].locks.ids[0]: must be a whole number, without quotes",
+        ":5: accounts[0].locks.ids[1]: must be a whole number, without quotes",
+        ":5: accounts[0].locks.ids[2]: must be at least 0",
+        ":5: accounts[0].locks.ids[3]: must be a whole number, without quotes",
+    ],
+    "merge-key": [
+        f":4: accounts[0]: unknown key; known here: {ACCOUNT_KEYS}",
+    ],
+    "misspelt-key": [
+        ":5: sync.intervall: unknown key; did you mean 'interval'?",
+    ],
+    "misspelt-section": [
+        ":4: Sync: unknown key; did you mean 'sync'?",
+    ],
+    "name-has-no-value": [
+        ":2: accounts[0].name: has no value",
+    ],
+    "name-is-a-number": [
+        ":2: accounts[0].name: must be text; put it in quotes",
+    ],
+    "name-is-too-long": [
+        ":2: accounts[0].name: must be at most 200 characters long",
+    ],
+    "nested-too-deeply": [
+        ": is nested too deeply",
+    ],
+    "number-that-is-none": [
+        ": holds a number that cannot be read",
+    ],
+    "requests-out-of-range": [
+        ":5: sync.requests_per_hour: must be at least 10",
+    ],
+    "same-key": [
+        f":5: accounts[1].personal_key: is the key of accounts[0] too; {ONE_USER}",
+    ],
+    "same-key-file": [
+        f":5: accounts[1].personal_key_file: is the key of accounts[0] too; {ONE_USER}",
+    ],
+    "same-name": [
+        ":4: accounts[1].name: is the name of accounts[0] too",
+    ],
+    "second-document": [
+        ":4: a second document begins here; a file holds one",
+    ],
+    "sections-are-text": [
+        ":1: api: must be a mapping of keys to values",
+        ":2: sync: must be a mapping of keys to values",
+    ],
+    "sections-have-no-value": [
+        ":1: api: has no value",
+        ":2: sync: has no value",
+    ],
+    "stale-after-too-short": [
+        ":5: sync.stale_after: must be at least twice the interval, or every late sync leaves a hole",
+    ],
+    "tab": [
+        ":5: is not YAML: a tab stands where only spaces may",
+    ],
+    "text-at-top-level": [
+        ":1: must be a mapping of keys to values",
+    ],
+    "text-for-a-list": [
+        ":5: accounts[0].locks.serial_numbers: must be a list",
+    ],
+    "timeout-out-of-range": [
+        ":5: api.timeout: must be between 100ms and 5m",
+    ],
+    "unclosed-quote": [
+        ":3: is not YAML: a quote or bracket that opens here is not closed",
+    ],
+    "unknown-key": [
+        f":4: accounts[0].colour: unknown key; known here: {ACCOUNT_KEYS}",
+    ],
+    "url-of-another-scheme": [
+        ":5: api.url: not a URL of the form https://host",
+    ],
+    "url-with-a-path": [
+        ":5: api.url: only scheme, host and port belong here",
+    ],
+    "url-with-a-query": [
+        ":5: api.url: only scheme, host and port belong here",
+    ],
+    "url-with-a-secret-for-a-host": [
+        ":5: api.url: http:// would send the key unencrypted; use https://",
+    ],
+    "url-with-a-secret-for-a-port": [
+        ":5: api.url: not a URL of the form https://host",
+    ],
+    "url-with-a-space": [
+        ":5: api.url: not a URL of the form https://host",
+    ],
+    "url-with-user-info": [
+        ":5: api.url: only scheme, host and port belong here",
+    ],
+    "url-without-a-host": [
+        ":5: api.url: not a URL of the form https://host",
+    ],
+    "version-is-a-number": [
+        ":5: api.version: must be text; put it in quotes",
+    ],
+    "version-is-unknown": [
+        ":5: api.version: must look like v37 or v1.36",
+    ],
+    "version-of-other-digits": [
+        ":5: api.version: must look like v37 or v1.36",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_person_is_told_what_is_wrong_and_where(name: str) -> None:
+    path = TESTDATA / "bad" / f"{name}.yml"
+    with pytest.raises(ConfigurationError) as told:
+        load(path)
+    assert told.value.problems == [f"{path}{line}" for line in BAD[name]]
+    assert str(told.value).splitlines() == told.value.problems
+
+
+def test_every_bad_file_stands_in_the_table() -> None:
+    assert {path.stem for path in (TESTDATA / "bad").iterdir()} == set(BAD)
+
+
+def test_no_message_holds_the_secret_that_stands_in_the_file() -> None:
+    with_secret = [path for path in (TESTDATA / "bad").iterdir() if SECRET in path.read_text("utf-8")]
+    assert len(with_secret) > len(BAD) / 2
+    for path in with_secret:
+        with pytest.raises(ConfigurationError) as told:
+            load(path, check_secrets=True)
+        assert SECRET.lower() not in str(told.value).lower()
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
+def test_a_good_file_is_taken(path: Path) -> None:
+    written = yaml.safe_load(path.read_text("utf-8-sig"))
+    assert [account.name for account in load(path).accounts] == [account["name"] for account in written["accounts"]]
+
+
+def test_the_environment_does_not_reach_into_a_file() -> None:
+    settings = load(TESTDATA / "good" / "minimal.yml", {"TEDEE_SYNC_INTERVAL": "1h", "TEDEE_PERSONAL_KEY": "other"})
+    assert settings.sync.interval == 20
+    assert [account.name for account in settings.accounts] == ["home"]
+
+
+def test_what_is_left_out_has_the_default_of_the_documentation() -> None:
+    settings = load(TESTDATA / "good" / "minimal.yml")
+    assert settings.api == Api(url="https://api.tedee.com", version="v37", timeout="10s")  # type: ignore[arg-type]
+    assert settings.sync.model_dump() == {"interval": 20, "stale_after": 300, "requests_per_hour": 350}
+    assert settings.accounts[0].locks is None
+
+
+def test_an_interval_longer_than_the_default_stale_after_draws_it_out() -> None:
+    sync = load(TESTDATA / "good" / "slow.yml").sync
+    assert (sync.interval, sync.stale_after) == (600, 1800)
+
+
+def test_a_duration_may_have_several_units() -> None:
+    assert load(TESTDATA / "good" / "json.yml").sync.interval == 5400
+
+
+def test_a_key_that_looks_like_a_date_stays_as_it_is_written() -> None:
+    name, secret = load(TESTDATA / "good" / "key-that-looks-like-a-date.yml").accounts[0].credential
+    assert name == "personal_key"
+    assert not isinstance(secret, Path)
+    assert secret.get_secret_value() == "2026-11-23"
+
+
+def test_locks_are_chosen_by_id_or_by_serial_number() -> None:
+    by_id = load(TESTDATA / "good" / "chosen-locks.yml").accounts[0].locks
+    by_serial_number = load(EXAMPLE).accounts[1].locks
+    assert by_id == ChosenLocks(ids=(1, 22))
+    assert by_serial_number == ChosenLocks(serial_numbers=("12345678-123456", "12345678-654321"))
+
+
+def test_settings_show_no_secret() -> None:
+    settings = load(TESTDATA / "good" / "minimal.yml")
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert settings.accounts[0].personal_key is not None
+    assert settings.accounts[0].personal_key.get_secret_value() == SECRET
+
+
+def keys_known(section: type[BaseModel], above: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield f"{above}{name}"
+        for below in sections_in(field.annotation):
+            yield from keys_known(below, f"{above}{name}.")
+
+
+def sections_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections_in(part)
+
+
+def keys_used(value: object, above: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield f"{above}{key}"
+            yield from keys_used(below, f"{above}{key}.")
+    elif isinstance(value, list):
+        for item in value:
+            yield from keys_used(item, above)
+
+
+def test_the_example_shows_every_key() -> None:
+    known = set(keys_known(Settings))
+    assert known >= {"api.url", "sync.interval", "accounts.personal_key", "accounts.locks.ids"}
+    assert set(keys_used(yaml.safe_load(EXAMPLE.read_text("utf-8")))) == known
+
+
+def test_the_example_shows_the_defaults() -> None:
+    settings = load(EXAMPLE)
+    assert settings.api == Api()
+    assert settings.sync == Sync.model_validate({})
+
+
+# Files that cannot stand in testdata
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(ConfigurationError) as told:
+        load(path, check_secrets=True)
+    return told.value.problems
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "tedee.yml"
+    assert problems(path) == [f"{path}: cannot be read: No such file or directory"]
+
+
+def test_a_folder_for_a_file_is_told(tmp_path: Path) -> None:
+    assert problems(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
+
+
+def test_a_file_without_the_permission_to_read_it_is_told(tmp_path: Path, stop_being_root: Callable[[], None]) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text("accounts: []")
+    path.chmod(0)
+    stop_being_root()
+    assert problems(path) == [f"{path}: cannot be read: Permission denied"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f"accounts: [{{name: b\u00fcro, personal_key: {SECRET}}}]".encode(coding) for coding in ("latin-1", "utf-16")],
+    ids=["latin-1", "utf-16"],
+)
+def test_a_file_in_another_encoding_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_bytes(content)
+    assert problems(path) == [f"{path}: is not UTF-8 text"]
+
+
+def test_one_key_in_two_files_is_one_user(tmp_path: Path) -> None:
+    (tmp_path / "home.key").write_text(SECRET)
+    (tmp_path / "copy.key").write_text(f"{SECRET}\n")
+    path = tmp_path / "tedee.yml"
+    path.write_text(
+        f"""\
+accounts:
+  - name: home
+    personal_key_file: {tmp_path}/home.key
+  - name: office
+    personal_key_file: {tmp_path}/copy.key
+  - name: garage
+    personal_key: {SECRET}
+"""
+    )
+    same = f"is the key of accounts[0] too; {ONE_USER}"
+    assert problems(path) == [
+        f"{path}:5: accounts[1].personal_key_file: {same}",
+        f"{path}:7: accounts[2].personal_key: {same}",
+    ]
+
+
+def test_files_of_secrets_that_are_not_there_yet_do_not_keep_it_from_starting() -> None:
+    accounts = load(TESTDATA / "good" / "two-accounts.yml").accounts
+    assert [account.credential for account in accounts] == [
+        ("personal_key_file", Path("/run/secrets/home")),
+        ("access_token_file", Path("/run/secrets/office")),
+    ]
