@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from exporter.config import Api, ChosenLocks, ConfigurationError, Settings, Sync, load
+from exporter.config import ChosenLocks, ConfigurationError, Settings, load
+from exporter.config.settings import Api, Sync
 
 from .conftest import EXAMPLE, SECRET, TESTDATA
 
@@ -455,3 +456,32 @@ def test_files_of_secrets_that_are_not_there_yet_do_not_keep_it_from_starting() 
         ("personal_key_file", Path("/run/secrets/home")),
         ("access_token_file", Path("/run/secrets/office")),
     ]
+
+
+def test_a_relative_key_file_is_the_one_beside_the_configuration_wherever_the_program_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = tmp_path / "etc" / "tedee-exporter.yml"
+    config.write_text(
+        "accounts: [{name: home, personal_key_file: keys/home}, {name: two, personal_key_file: /keys/two}]"
+    )
+    files = [account.personal_key_file for account in load(config).accounts]
+    assert files == [tmp_path / "etc" / "keys" / "home", Path("/keys/two")]
+
+
+@pytest.mark.parametrize(("share", "stale_after", "good"), [(24, "5m", True), (23, "5m", False), (10, "12m", True)])
+def test_an_hourly_share_must_suffice_to_keep_data_fresh(
+    tmp_path: Path, share: int, stale_after: str, good: bool
+) -> None:
+    config = tmp_path / "tedee-exporter.yml"
+    config.write_text(
+        f"accounts: [{{name: home, personal_key: k}}]\nsync: {{stale_after: {stale_after}, requests_per_hour: {share}}}"
+    )
+    if good:
+        assert load(config).sync.requests_per_hour == share
+    else:
+        with pytest.raises(ConfigurationError, match=r":2: sync\.requests_per_hour: is too little to keep data"):
+            load(config)
