@@ -4,35 +4,34 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from .credentials import Credentials, CredentialsUnavailable
 from .errors import (
     CallError,
     ConnectionFailed,
     InvalidResponse,
+    KeyUnusable,
     TimedOut,
     TlsFailed,
-    Unauthorized,
     error_for,
 )
-from .models import LockDetails, Reading, Rejection, SyncedLock, read_details, read_sync
+from .models import LockDetails, Reading, SyncedLock, read_details, read_sync
+from .transport import deadline
 
 SYNC = "my/lock/sync"
 LOCKS = "my/lock"
 
-MAX_ANSWER_BYTES = 32 * 2**20
+MAX_ANSWER_BYTES = 16 * 2**20
 """Of a decompressed answer. A lock takes 250 bytes in a sync and 1,200 in a page of details."""
 PAGE_ITEMS = 500
 """Locks asked for in one page: half a megabyte."""
@@ -52,20 +51,6 @@ class Gate(Protocol):
 
 RequestObserver = Callable[[str, str], None]
 """Told `(endpoint, code)` of each request sent: code is the HTTP status, or the reason where none came."""
-
-
-def session(pool_size: int) -> requests.Session:
-    """The one session that all accounts share: connections are pooled, nothing else is kept between calls.
-
-    It never retries (a retry would be a second call within 20 seconds) and stores no cookies (one account's
-    would travel with another's calls).
-    """
-    shared = requests.Session()
-    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
-    shared.mount("https://", adapter)
-    shared.mount("http://", adapter)
-    shared.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    return shared
 
 
 def is_loopback(host: str) -> bool:
@@ -91,7 +76,6 @@ class TedeeClient:
         gate: Gate,
         user_agent: str,
         observe: RequestObserver,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare calls; none is made here.
 
@@ -105,7 +89,6 @@ class TedeeClient:
             gate: passed by every request.
             user_agent: says to Tedee who calls.
             observe: told of each request sent.
-            monotonic: seconds, for the end of `timeout`.
         """
         self.account = account
         self.version = version
@@ -118,7 +101,6 @@ class TedeeClient:
         self._gate = gate
         self._headers = {"Accept": "application/json", "User-Agent": user_agent}
         self._observe = observe
-        self._monotonic = monotonic
         # A proxy has no business between this process and a server on the same machine.
         self._proxies = {"no_proxy": "*"} if is_loopback(urlsplit(url).hostname or "") else None
 
@@ -130,24 +112,16 @@ class TedeeClient:
         """
         return read_sync(self._get(SYNC, [("id", str(lock_id)) for lock_id in ids]))
 
-    def locks(self) -> Reading[LockDetails]:
-        """Name, serial number, model and firmware of all locks, from all pages.
+    def locks(self, page: int) -> Reading[LockDetails]:
+        """Name, serial number, model and firmware of the locks on one page of the list, which counts from 1.
 
-        The API documents no largest page, so a short page is not taken for the last one: the pages end where one
-        brings no lock that is new.
+        The API documents no largest page, so a short page is not to be taken for the last one: the list ends where a
+        page brings no lock that is new.
 
         Raises:
             CallError: one of its subclasses, when there is no usable answer.
         """
-        rows: dict[int, LockDetails] = {}
-        rejections: list[Rejection] = []
-        for page in self._pages():
-            before = len(rows)
-            rows |= page.rows
-            rejections += page.rejections
-            if len(rows) == before:
-                break
-        return Reading(rows, tuple(rejections))
+        return read_details(self._get(LOCKS, [("Page", str(page)), ("ItemsPerPage", str(PAGE_ITEMS))]))
 
     def supports_version(self) -> bool | None:
         """Whether Tedee still lists the version in use; None before an answer has said so."""
@@ -155,67 +129,77 @@ class TedeeClient:
             return None
         return _bare(self.version) in {_bare(version) for version in self.supported_versions}
 
-    def _pages(self) -> Iterator[Reading[LockDetails]]:
-        number = 0
-        while True:
-            number += 1
-            yield read_details(self._get(LOCKS, [("Page", str(number)), ("ItemsPerPage", str(PAGE_ITEMS))]))
-
     def _get(self, endpoint: str, query: list[tuple[str, str]]) -> list[object]:
         """Make one call and return its `result`."""
+        try:
+            self._credentials.prepare()
+        except CredentialsUnavailable as error:
+            raise KeyUnusable(str(error), account=self.account, endpoint=endpoint) from error
         with self._gate.passage(endpoint):
             try:
                 status, headers, body = self._exchange(endpoint, query)
-            except CredentialsUnavailable as error:
-                raise Unauthorized(str(error), account=self.account, endpoint=endpoint) from error
             except CallError as error:
                 self._observe(endpoint, error.reason)
                 raise
             self._observe(endpoint, str(status))
             return self._result(endpoint, status, headers, body)
 
-    def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> tuple[int, Mapping[str, str], bytes]:
+    def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> tuple[int, Mapping[str, str], bytearray]:
         """Send a request and read its whole answer, limited in size and time."""
-        ends = self._monotonic() + self._timeout
-        status: int | None = None
-        try:
-            with self._session.get(
-                self._base + endpoint,
-                params=query,
-                headers=self._headers,
-                auth=self._credentials,
-                timeout=self._timeout,
-                proxies=self._proxies,
-                # A redirect would carry the key to where it points.
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                status = response.status_code
-                body = bytearray()
-                while chunk := response.raw.read1(65536, decode_content=True):
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise self._error(
-                            InvalidResponse, endpoint, f"an answer of over {MAX_ANSWER_BYTES:,} bytes", status
-                        )
-                    if self._monotonic() > ends:
-                        raise self._error(
-                            TimedOut,
-                            endpoint,
-                            f"the answer was not complete after {self._timeout:g} s",
-                            status,
-                        )
-                return status, response.headers, bytes(body)
-        except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-            raise self._error(TlsFailed, endpoint, f"TLS failed: {_cause(error)}", status) from error
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-            raise self._error(TimedOut, endpoint, f"no answer within {self._timeout:g} s", status) from error
-        except (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError) as error:
-            raise self._error(InvalidResponse, endpoint, "the answer's compression is broken", status) from error
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._error(ConnectionFailed, endpoint, f"the connection failed: {_cause(error)}", status) from error
+        with deadline(self._timeout) as bound:
+            try:
+                status, headers, body = self._transfer(endpoint, query)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                if bound.passed:
+                    raise self._timed_out(endpoint) from error
+                raise self._failure(endpoint, error) from error
+        if bound.passed:
+            raise self._timed_out(endpoint)
+        if len(body) > MAX_ANSWER_BYTES:
+            problem = f"an answer of over {MAX_ANSWER_BYTES:,} bytes"
+            raise InvalidResponse(problem, account=self.account, endpoint=endpoint, status=status)
+        return status, headers, body
 
-    def _result(self, endpoint: str, status: int, headers: Mapping[str, str], body: bytes) -> list[object]:
+    def _transfer(self, endpoint: str, query: list[tuple[str, str]]) -> tuple[int, Mapping[str, str], bytearray]:
+        with self._session.get(
+            self._base + endpoint,
+            params=query,
+            headers=self._headers,
+            auth=self._credentials,
+            timeout=self._timeout,
+            proxies=self._proxies,
+            # A redirect would carry the key to where it points.
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = bytearray()
+            while len(body) <= MAX_ANSWER_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
+                body += chunk
+            return response.status_code, response.headers, body
+
+    def _timed_out(self, endpoint: str) -> CallError:
+        return TimedOut(f"no complete answer within {self._timeout:g} s", account=self.account, endpoint=endpoint)
+
+    def _failure(self, endpoint: str, error: Exception) -> CallError:
+        """What a library's error means."""
+        kind: type[CallError]
+        match error:
+            case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
+                kind, problem = TlsFailed, f"TLS failed: {_cause(error)}"
+            case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
+                return self._timed_out(endpoint)
+            case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
+                kind, problem = InvalidResponse, "the answer's compression is broken"
+            case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
+                # What is the matter with a proxy's address, or the API's; the texts repeat neither.
+                kind, problem = ConnectionFailed, f"the connection failed: {error}"
+            case OSError() if not isinstance(error, requests.RequestException) and "certificate" in str(error):
+                kind, problem = TlsFailed, f"TLS failed: {error}"
+            case _:
+                kind, problem = ConnectionFailed, f"the connection failed: {_cause(error)}"
+        return kind(problem, account=self.account, endpoint=endpoint)
+
+    def _result(self, endpoint: str, status: int, headers: Mapping[str, str], body: bytearray) -> list[object]:
         """Open the envelope `{"result": …, "success": …, "errorMessages": […], "statusCode": …}`."""
         versions = headers.get("API-Supported-Versions", "")
         self.supported_versions = (
@@ -259,15 +243,12 @@ class TedeeClient:
             return f"HTTP {status}{phrase}; redirects are not followed, so that the key goes nowhere else"
         return f"HTTP {status}{phrase}"
 
-    def _error(self, kind: type[CallError], endpoint: str, problem: str, status: int | None) -> CallError:
-        return kind(problem, account=self.account, endpoint=endpoint, status=status)
-
 
 def _bare(version: str) -> str:
     return version.strip().lower().removeprefix("v")
 
 
-def _json_object(body: bytes) -> dict[str, object] | None:
+def _json_object(body: bytes | bytearray) -> dict[str, object] | None:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -283,7 +264,7 @@ def _messages(envelope: dict[str, object] | None) -> tuple[str, ...]:
     return tuple(" ".join(each.split())[:300] for each in said[:5] if isinstance(each, str))
 
 
-def _kind_of(headers: Mapping[str, str], body: bytes) -> str:
+def _kind_of(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     kind = headers.get("Content-Type", "no content type").split(";")[0][:60]
     return f"{kind} of {len(body):,} bytes"
 
@@ -296,11 +277,16 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])
+    until = _moment(value)
+    if until is None:
+        return None
+    return max(0.0, until - (_moment(headers.get("Date", "")) or time.time()))
+
+
+def _moment(date: str) -> float | None:
+    """Unix seconds of an HTTP date; None where it is none."""
     try:
-        until = parsedate_to_datetime(value)
-        sent = parsedate_to_datetime(headers["Date"]) if "Date" in headers else None
-        now = sent.timestamp() if sent else time.time()
-        return max(0.0, until.timestamp() - now)
+        return parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 

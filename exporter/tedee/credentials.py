@@ -1,7 +1,14 @@
 """Who calls: a personal access key or an access token, read anew at every use so that it can be rotated."""
 
+import base64
+import errno
+import json
+import os
+import stat
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import SecretStr
 from requests import PreparedRequest
@@ -10,9 +17,43 @@ from requests.auth import AuthBase
 SecretSource = SecretStr | Path
 """A secret itself, or the file that holds it."""
 
+MAX_SECRET_BYTES = 16 * 2**10
+"""Of a file that holds a secret. Tedee's keys have some 60 bytes, its tokens about 2,000."""
+
+BEARER = "Bearer"
+
 
 class CredentialsUnavailable(Exception):
     """A secret could not be read or cannot be sent. The text names the file and never the secret."""
+
+
+class Signer(Protocol):
+    """Credentials of any kind, as a client uses them: `requests` calls them with each request, to sign it."""
+
+    def prepare(self) -> None:
+        """Get ready to sign, before the request's gate, since this may take a request of its own.
+
+        Raises:
+            CredentialsUnavailable: a secret cannot be used.
+            CallError: a request of its own failed.
+        """
+        ...
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Sign the request.
+
+        Raises:
+            CredentialsUnavailable: a secret cannot be used.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Take note that Tedee refused what a request was signed with."""
+        ...
+
+    def expires_at(self) -> float | None:
+        """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,10 +67,26 @@ class Credentials(AuthBase):
     scheme: str
     source: SecretSource
 
+    def prepare(self) -> None:
+        """See that there is a secret to sign with. It is not kept: signing reads it once more."""
+        read_secret(self.source)
+
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Sign the request, with the secret as it is now."""
         request.headers["Authorization"] = f"{self.scheme} {read_secret(self.source).get_secret_value()}"
         return request
+
+    def forget(self) -> None:
+        """Nothing: nothing is kept."""
+
+    def expires_at(self) -> float | None:
+        """Unix seconds at which an access token says that it expires; of a personal key only the portal knows."""
+        if self.scheme != BEARER:
+            return None
+        try:
+            return jwt_expiry(read_secret(self.source))
+        except CredentialsUnavailable:
+            return None
 
 
 def personal_key(source: SecretSource) -> Credentials:
@@ -39,29 +96,91 @@ def personal_key(source: SecretSource) -> Credentials:
 
 def access_token(source: SecretSource) -> Credentials:
     """Credentials of an OAuth access token that somebody else keeps fresh."""
-    return Credentials("Bearer", source)
+    return Credentials(BEARER, source)
 
 
-def read_secret(source: SecretSource) -> SecretStr:
+def read_secret(source: SecretSource, what: str = "key") -> SecretStr:
     """The secret, without the white space that editors and `echo` leave around it.
 
+    Args:
+        source: the secret or its file.
+        what: kind of secret, for the messages.
+
     Raises:
-        CredentialsUnavailable: as the class says.
+        CredentialsUnavailable: it could not be read, is empty, or cannot stand in a header.
     """
-    where = f"key file {source}" if isinstance(source, Path) else "the key"
     if isinstance(source, SecretStr):
-        text = source.get_secret_value()
-    else:
-        try:
-            text = source.read_text("ascii")
-        except OSError as error:
-            raise CredentialsUnavailable(f"{where} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError:
-            # The chain is cut: this exception carries the bytes it could not decode.
-            raise CredentialsUnavailable(f"{where} holds bytes that no key has") from None
+        return checked_secret(source.get_secret_value(), f"the {what}", what)
+    where = f"{what} file {source}"
+    try:
+        content = _read_regular_file(source)
+    except OSError as error:
+        raise CredentialsUnavailable(f"{where} cannot be read: {error.strerror}") from error
+    if content is None:
+        raise CredentialsUnavailable(f"{where} is not a regular file")
+    if len(content) > MAX_SECRET_BYTES:
+        raise CredentialsUnavailable(f"{where} is too large to be a {what}")
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError:
+        # The chain is cut: this exception carries the bytes it could not decode.
+        raise CredentialsUnavailable(f"{where} holds bytes that no {what} has") from None
+    return checked_secret(text, where, what)
+
+
+def checked_secret(text: str, where: str, what: str) -> SecretStr:
+    """What can stand in a header, without white space around it.
+
+    Args:
+        text: the secret.
+        where: where it stands, for the messages.
+        what: kind of secret, for the messages.
+
+    Raises:
+        CredentialsUnavailable: it is empty, too large, or cannot stand in a header.
+    """
     secret = text.strip()
     if not secret:
         raise CredentialsUnavailable(f"{where} is empty")
+    if len(secret) > MAX_SECRET_BYTES:
+        raise CredentialsUnavailable(f"{where} is too large to be a {what}")
     if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise CredentialsUnavailable(f"{where} holds characters that no key has (is it one line, and nothing else?)")
+        raise CredentialsUnavailable(f"{where} holds characters that no {what} has (is it one line, and nothing else?)")
     return SecretStr(secret)
+
+
+def jwt_expiry(token: SecretStr) -> float | None:
+    """The claim `exp` of a JSON Web Token, Unix seconds; None where there is none.
+
+    The signature is not verified: this is told to people and decides nothing.
+    """
+    parts = token.get_secret_value().split(".")
+    if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature (RFC 7519)
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        expiry = claims.get("exp") if isinstance(claims, dict) else None
+        at = float(expiry) if isinstance(expiry, int | float) and not isinstance(expiry, bool) else None
+    except (ValueError, OverflowError, RecursionError):
+        return None
+    return at if at is not None and isfinite(at) else None
+
+
+def _read_regular_file(path: Path) -> bytes | None:
+    """At most a byte more than a secret may have; None if it is not a regular file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    # Without O_NONBLOCK the opening of a FIFO waits until somebody writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_SECRET_BYTES + 1)
+    finally:
+        os.close(descriptor)

@@ -40,22 +40,29 @@ class CallError(Exception):
         self.messages = messages
         self.correlation_id = correlation_id
         self.retry_after = retry_after
-        super().__init__(self._text())
+        super().__init__(f"account {account!r}: {self.told()}")
 
-    def _text(self) -> str:
+    def told(self) -> str:
+        """All of it but the account's name, for where that stands already."""
         said = f' (Tedee says: "{"; ".join(self.messages)}")' if self.messages else ""
         trace = f" [X-Correlation-ID {self.correlation_id}]" if self.correlation_id else ""
-        return f"account {self.account!r}: {self.endpoint}: {self.problem}{said}{trace}: {self.advice}"
+        return f"{self.endpoint}: {self.problem}{said}{trace}: {self.advice}"
 
 
 class Unauthorized(CallError):
-    """HTTP 401, or a key that could not be read."""
+    """HTTP 401."""
 
     reason = "auth"
     advice = (
         "check that the personal access key is complete, not expired and not revoked; "
         "a new one with scope Device.Read is made in the Tedee portal"
     )
+
+
+class KeyUnusable(Unauthorized):
+    """The key could not be read, or cannot be one; nothing was sent."""
+
+    advice = "put the key, and nothing else, into the file, and let the exporter's user read it; no restart is needed"
 
 
 class Forbidden(CallError):

@@ -231,6 +231,8 @@ class Reading(NamedTuple, Generic[Row]):
 
     rows: dict[int, Row]
     rejections: tuple[Rejection, ...]
+    result: Sequence[object]
+    """The answer's `result` as it came, from which all this can be read again."""
 
 
 _SYNCED = TypeAdapter(SyncedLock)
@@ -253,13 +255,13 @@ def read_sync(result: Sequence[object]) -> Reading[SyncedLock]:
     for lock_id in contradicted:
         del by_id[lock_id]
         rejections.append(Rejection(lock_id, "id", "twice, with different values"))
-    return Reading(by_id, tuple(rejections))
+    return Reading(by_id, tuple(rejections), result)
 
 
 def read_details(result: Sequence[object]) -> Reading[LockDetails]:
     """Read the `result` of a page of locks. Of a lock that stands in it twice, the later is taken."""
     rows, rejections = _read(_DETAILS, result)
-    return Reading({row.id: row for row in rows}, tuple(rejections))
+    return Reading({row.id: row for row in rows}, tuple(rejections), result)
 
 
 def _read(adapter: TypeAdapter[Row], result: Sequence[object]) -> tuple[list[Row], list[Rejection]]:

@@ -1,6 +1,8 @@
 """Lost if these fail: knowing what went wrong and what to do, when Tedee does not answer as it should."""
 
 import contextlib
+import gzip
+import json
 import re
 import socket
 import ssl
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,12 @@ import pytest
 import responses
 import trustme
 import urllib3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from exporter.simulator import Cloud, Fault, PersonalKey, World, serve
-from exporter.tedee.client import LOCKS, MAX_ANSWER_BYTES, SYNC, TedeeClient, session
+from exporter.tedee.client import LOCKS, MAX_ANSWER_BYTES, SYNC, TedeeClient
 from exporter.tedee.credentials import Credentials, access_token, personal_key
 from exporter.tedee.errors import (
     REASONS,
@@ -34,6 +39,9 @@ from exporter.tedee.errors import (
     TlsFailed,
     Unauthorized,
 )
+from exporter.tedee.models import Reading, SyncedLock
+from exporter.tedee.transport import session
+from tests.conftest import FIXTURES
 
 KEY = "simulated-key-home"
 
@@ -112,7 +120,7 @@ def test_a_sync_of_chosen_locks_brings_those(url: str, cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("version", ["v1.33", "v1.34", "v1.36", "v37"])
 def test_every_version_gives_the_same_values(url: str, version: str) -> None:
-    assert make_client(url, version=version).sync() == make_client(url).sync()
+    assert make_client(url, version=version).sync().rows == make_client(url).sync().rows
 
 
 def test_the_exporter_says_who_it_is(url: str, cloud: Cloud) -> None:
@@ -120,30 +128,22 @@ def test_the_exporter_says_who_it_is(url: str, cloud: Cloud) -> None:
     assert cloud.calls[-1].user_agent == "tedee-exporter/test"
 
 
-def test_names_come_from_all_pages(url: str) -> None:
+def test_names_come_page_by_page() -> None:
     world = World.of_size(accounts=1, locks=230)
     with serve(Cloud(world)) as crowded:
-        reading = make_client(crowded.url, personal_key(SecretStr("key-account-0001"))).locks()
-    assert len(reading.rows) == 230
-    assert {row.name for row in reading.rows.values()} == {f"Lock {number}" for number in range(1, 231)}
+        client = make_client(crowded.url, personal_key(SecretStr("key-account-0001")))
+        pages = [client.locks(number) for number in (1, 2, 3, 4)]
+    assert [len(page.rows) for page in pages] == [100, 100, 30, 0]
+    names = {row.name for page in pages for row in page.rows.values()}
+    assert names == {f"Lock {number}" for number in range(1, 231)}
 
 
-def test_pages_that_ignore_their_number_end_too(url: str) -> None:
-    with responses.RequestsMock() as mock:
-        mock.get(
-            "https://tedee.test/api/v37/my/lock",
-            json={"result": [{"id": 1, "name": "x"}], "success": True, "errorMessages": [], "statusCode": 200},
-        )
-        assert list(make_client("https://tedee.test").locks().rows) == [1]
-        assert len(mock.calls) == 2
-
-
-def test_every_page_passes_the_gate(url: str) -> None:
+def test_every_request_passes_the_gate(url: str) -> None:
     gate = OpenGate()
     client = make_client(url, gate=gate)
     client.sync()
-    client.locks()
-    assert gate.passed == [SYNC, LOCKS, LOCKS]
+    client.locks(1)
+    assert gate.passed == [SYNC, LOCKS]
 
 
 def test_an_access_token_is_a_bearer(url: str) -> None:
@@ -208,7 +208,7 @@ def test_every_way_a_call_can_end_is_one_named_error(
     cloud.faults.script(fault, endpoint=endpoint)
     client = make_client(url)
     with pytest.raises(CallError) as caught:
-        client.sync() if endpoint == "sync" else client.locks()
+        client.sync() if endpoint == "sync" else client.locks(1)
     assert type(caught.value) is error
     text = str(caught.value)
     assert re.search(said, text)
@@ -242,20 +242,66 @@ def test_an_error_carries_the_correlation_id_that_tedees_support_asks_for(cloud:
 
 def test_a_call_that_is_never_answered_ends_with_the_time_out(cloud: Cloud, url: str) -> None:
     cloud.faults.script(Fault.silence())
-    with pytest.raises(TimedOut, match=r"no answer within 0\.2 s"):
+    with pytest.raises(TimedOut, match=r"no complete answer within 0\.2 s"):
         make_client(url, timeout=0.2).sync()
 
 
 def test_an_answer_that_drips_ends_with_the_time_out_too(cloud: Cloud, url: str) -> None:
     cloud.faults.script(Fault.drip(size=8, interval=0.02))
-    with pytest.raises(TimedOut, match=r"not complete after 0\.2 s"):
+    with pytest.raises(TimedOut, match=r"no complete answer within 0\.2 s"):
         make_client(url, timeout=0.2).sync()
+
+
+def dripping(parts: Iterator[bytes]) -> Iterator[str]:
+    """A server that sends a part every 50 ms, whatever HTTP may think of it."""
+    over = threading.Event()
+
+    def serve_one(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            for part in parts:
+                connection.sendall(part)
+                if over.wait(0.05):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve_one, args=(listener,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        over.set()
+        thread.join(timeout=10)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+ENDLESS: dict[str, tuple[bytes, bytes]] = {
+    "headers": (HEAD, b"X-More: headers\r\n"),
+    "a header": (HEAD + b"X-Long: ", b"x"),
+    "a status line": (b"HTTP/1.1 200 ", b"O"),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body": (HEAD + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "trailers": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: 1\r\n"),
+    "compressed nothing": (
+        HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\na\r\n" + gzip.compress(b"")[:10] + b"\r\n",
+        b"5\r\n\x00\x00\x00\xff\xff\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_whatever_drips_without_end_is_over_at_the_time_out(what: str) -> None:
+    begin, drop = ENDLESS[what]
+    with contextlib.contextmanager(dripping)(chain([begin], repeat(drop, 1_000))) as url:
+        client = make_client(url, timeout=0.4)
+        with pytest.raises(CallError) as caught:
+            client.sync()
+    assert type(caught.value) is TimedOut
+    assert "no complete answer within 0.4 s" in str(caught.value)
 
 
 def test_an_answer_that_is_endless_once_unpacked_is_given_up(cloud: Cloud, url: str) -> None:
     blanks = b" " * (MAX_ANSWER_BYTES + 1)
     cloud.faults.script(Fault.body(blanks, "application/json"))
-    with pytest.raises(InvalidResponse, match="an answer of over 33,554,432 bytes"):
+    with pytest.raises(InvalidResponse, match="an answer of over 16,777,216 bytes"):
         make_client(url).sync()
 
 
@@ -427,3 +473,69 @@ def test_a_cookie_is_not_kept(cloud: Cloud, url: str) -> None:
 
 def test_nothing_of_a_key_shows_in_what_is_printed_of_its_credentials() -> None:
     assert KEY not in repr(personal_key(SecretStr(KEY)))
+
+
+# Anything at all
+
+FIELDS = ["result", "success", "errorMessages", "statusCode", "id", "isConnected", "deviceState", "state", "name"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([200, 429, 10**400]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
+    max_leaves=12,
+)
+GOOD = (FIXTURES / "sync-v37.json").read_bytes()
+
+
+def mutated(edits: list[tuple[float, bytes]]) -> bytes:
+    """A documented answer, overwritten here and there."""
+    answer = bytearray(GOOD)
+    for where, what in edits:
+        at = int(where * len(answer))
+        answer[at : at + len(what)] = what
+    return bytes(answer)
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def in_another_charset(name: str) -> bytes:
+    return GOOD.decode().encode(name)
+
+
+BYTES = (
+    st.binary(max_size=200)
+    | ANYTHING.map(as_json)
+    | st.fixed_dictionaries({"result": ANYTHING, "success": st.just(True)}).map(as_json)
+    | st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=6)), max_size=4).map(mutated)
+    | st.sampled_from(["utf-8-sig", "utf-16", "utf-32", "cp037", "latin-1"]).map(in_another_charset)
+)
+
+
+def outcome(client: TedeeClient) -> tuple[Reading[SyncedLock] | None, CallError | None]:
+    try:
+        return client.sync(), None
+    except CallError as error:
+        return None, error
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=BYTES, status=st.sampled_from([200, 200, 200, 200, 429, 500, 302]), kind=st.text(max_size=20))
+def test_any_bytes_as_an_answer_give_exact_values_or_a_named_failure(body: bytes, status: int, kind: str) -> None:
+    content_type = "".join(char for char in kind if char.isascii() and char.isprintable())
+    with responses.RequestsMock() as mock:
+        mock.get("https://tedee.test/api/v37/my/lock/sync", body=body, status=status, content_type=content_type)
+        reading, error = outcome(make_client("https://tedee.test"))
+    if error:
+        assert error.reason in REASONS
+        assert str(error).isprintable()
+        return
+    assert reading
+    envelope = json.loads(body)
+    assert status == 200
+    assert envelope["success"] is True
+    said = {row["id"]: row for row in envelope["result"] if isinstance(row, dict) and type(row.get("id")) is int}
+    for lock in reading.rows.values():
+        state = lock.device_state
+        if state and state.state is not None:
+            assert state.state == said[lock.id]["deviceState"]["state"]

@@ -1,0 +1,184 @@
+"""Lost if these fail: a key file that is none stops the program, or what a token says of its end is not told."""
+
+import base64
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from requests import PreparedRequest, Request
+
+from exporter.tedee.credentials import (
+    MAX_SECRET_BYTES,
+    CredentialsUnavailable,
+    access_token,
+    personal_key,
+    read_secret,
+)
+
+KEY = "PK-0pens-the-d00r"
+
+pytestmark = pytest.mark.timeout(10)
+
+
+def problem_of(path: Path, what: str = "key") -> str:
+    with pytest.raises(CredentialsUnavailable) as caught:
+        read_secret(path, what)
+    return str(caught.value)
+
+
+def signed(signer: Any) -> PreparedRequest:
+    return Request("GET", "https://tedee.test/", auth=signer).prepare()
+
+
+def jwt(claims: object) -> SecretStr:
+    return SecretStr(f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln")
+
+
+def descriptors() -> list[Path]:
+    return sorted(Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def listening_socket(tmp_path: Path) -> Iterator[Path]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        yield tmp_path / "socket"
+
+
+def test_a_key_is_read_without_the_white_space_around_it(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"  {KEY}\r\n\n")
+    assert read_secret(tmp_path / "key") == SecretStr(KEY)
+
+
+def test_a_link_to_a_key_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "link").symlink_to(tmp_path / "key")
+    assert read_secret(tmp_path / "link") == SecretStr(KEY)
+
+
+def test_a_fifo_that_nobody_writes_into_does_not_hold_up_the_program(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert problem_of(tmp_path / "fifo") == f"key file {tmp_path}/fifo is not a regular file"
+
+
+def test_a_fifo_is_no_key_file_even_if_somebody_writes_a_key_into_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    writer = os.open(tmp_path / "fifo", os.O_RDWR)
+    os.write(writer, KEY.encode())
+    assert problem_of(tmp_path / "fifo") == f"key file {tmp_path}/fifo is not a regular file"
+    os.close(writer)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_key_file(device: str) -> None:
+    assert problem_of(Path(device)) == f"key file {device} is not a regular file"
+
+
+def test_a_socket_is_no_key_file(listening_socket: Path) -> None:
+    assert problem_of(listening_socket) == f"key file {listening_socket} cannot be read: No such device or address"
+
+
+def test_a_folder_is_told_as_one(tmp_path: Path) -> None:
+    assert problem_of(tmp_path) == f"key file {tmp_path} cannot be read: Is a directory"
+
+
+def test_the_largest_key_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k" * MAX_SECRET_BYTES)
+    assert read_secret(tmp_path / "key") == SecretStr("k" * MAX_SECRET_BYTES)
+
+
+@pytest.mark.parametrize("content", [b"k", b" ", b"\xff", b"\0"])
+def test_a_file_that_is_too_large_is_no_key(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key").write_bytes(content * (MAX_SECRET_BYTES + 1))
+    assert problem_of(tmp_path / "key") == f"key file {tmp_path}/key is too large to be a key"
+
+
+def test_an_endless_file_is_read_no_further_than_a_key_may_be(tmp_path: Path) -> None:
+    with (tmp_path / "key").open("wb") as file:
+        file.truncate(2**40)
+    assert problem_of(tmp_path / "key") == f"key file {tmp_path}/key is too large to be a key"
+
+
+def test_a_file_of_the_kernel_that_says_it_has_no_bytes_is_read() -> None:
+    assert read_secret(Path("/proc/sys/kernel/ostype")) == SecretStr("Linux")
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"k" * (MAX_SECRET_BYTES + 1))
+    (tmp_path / "key").write_text(KEY)
+    before = descriptors()
+    for name in ("fifo", "large", ".", "missing"):
+        problem_of(tmp_path / name)
+    read_secret(tmp_path / "key")
+    assert descriptors() == before
+
+
+def test_messages_name_the_kind_of_secret(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert problem_of(path, "refresh token") == f"refresh token file {path} cannot be read: No such file or directory"
+    path.write_text("two words")
+    assert problem_of(path, "refresh token").startswith(f"refresh token file {path} holds characters that no refresh")
+
+
+# Preparing and signing
+
+
+def test_a_key_that_cannot_be_read_is_noticed_when_preparing(tmp_path: Path) -> None:
+    with pytest.raises(CredentialsUnavailable, match="cannot be read"):
+        personal_key(tmp_path / "key").prepare()
+
+
+def test_a_prepared_key_is_read_anew_when_signing(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("old")
+    credentials = personal_key(tmp_path / "key")
+    credentials.prepare()
+    (tmp_path / "key").write_text("new")
+    assert signed(credentials).headers["Authorization"] == "PersonalKey new"
+
+
+def test_a_refused_key_changes_nothing() -> None:
+    credentials = personal_key(SecretStr(KEY))
+    credentials.forget()
+    credentials.prepare()
+    assert signed(credentials).headers["Authorization"] == f"PersonalKey {KEY}"
+
+
+# When a token expires
+
+
+def test_a_token_says_when_it_expires(tmp_path: Path) -> None:
+    token = jwt({"exp": 1_800_000_000, "aud": "tedee"})
+    (tmp_path / "token").write_text(token.get_secret_value())
+    assert access_token(token).expires_at() == 1_800_000_000.0
+    assert access_token(tmp_path / "token").expires_at() == 1_800_000_000.0
+
+
+@pytest.mark.parametrize("claims", [{}, {"exp": "soon"}, {"exp": None}, {"exp": True}, {"exp": []}, [], 5, None, "exp"])
+def test_a_token_without_a_time_in_it_says_nothing(claims: object) -> None:
+    assert access_token(jwt(claims)).expires_at() is None
+
+
+@pytest.mark.parametrize(
+    "claims", [b'{"exp": 1e999}', b'{"exp": NaN}', b'{"exp": 1' + b"0" * 400 + b"}", b"[" * 9_000, b"\xff", b"", b"{"]
+)
+def test_junk_in_a_token_says_nothing(claims: bytes) -> None:
+    assert access_token(SecretStr(f"e30.{base64.urlsafe_b64encode(claims).decode()}.c2ln")).expires_at() is None
+
+
+@pytest.mark.parametrize("token", ["simulated-token", "a.b", "a.b.c", "a.b.c.d.e", "..", "a.!!!!.c", "a.b=b.c"])
+def test_a_token_that_is_no_jwt_says_nothing(token: str) -> None:
+    assert access_token(SecretStr(token)).expires_at() is None
+
+
+def test_a_token_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    assert access_token(tmp_path / "missing").expires_at() is None
+
+
+def test_a_personal_key_says_nothing_even_if_it_looks_like_a_token() -> None:
+    assert personal_key(jwt({"exp": 1_800_000_000})).expires_at() is None
