@@ -1,6 +1,8 @@
 """What time it is, as a parameter: everything that waits or compares times is given a clock."""
 
 import time
+import uuid
+from pathlib import Path
 from typing import Protocol
 
 
@@ -12,7 +14,11 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Time since an arbitrary start: for ages and waits. It never goes back."""
+        """Time since the machine was booted: for ages and waits. It never goes back."""
+        ...
+
+    def boot(self) -> str:
+        """Which boot of which machine it is: monotonic times of the same boot can be compared between processes."""
         ...
 
 
@@ -25,6 +31,13 @@ class SystemClock:
 
     _boottime = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
+    def __init__(self, boot_id: Path = Path("/proc/sys/kernel/random/boot_id")) -> None:
+        try:
+            self._boot = boot_id.read_text("ascii").strip()
+        except (OSError, ValueError):
+            # Nobody can tell: no other process's monotonic time is comparable.
+            self._boot = str(uuid.uuid4())
+
     def wall(self) -> float:
         """Unix time in seconds."""
         return time.time()
@@ -32,3 +45,7 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since the machine was started."""
         return time.clock_gettime(self._boottime)
+
+    def boot(self) -> str:
+        """The kernel's boot id; where there is none, a new one for each process."""
+        return self._boot

@@ -46,6 +46,7 @@ def status(
 
 def board(*statuses: AccountStatus) -> Board:
     made = Board()
+    made.admit([each.account for each in statuses])
     for each in statuses:
         made.publish(each)
     return made

@@ -7,6 +7,7 @@ class FakeClock:
     def __init__(self, wall: float = 1_800_000_000.0, monotonic: float = 1_000.0) -> None:
         self._wall = wall
         self._monotonic = monotonic
+        self._boot = "boot-1"
 
     def wall(self) -> float:
         return self._wall
@@ -22,3 +23,12 @@ class FakeClock:
     def set_wall(self, wall: float) -> None:
         """Let wall time jump, as NTP or a person may."""
         self._wall = wall
+
+    def boot(self) -> str:
+        return self._boot
+
+    def reboot(self, seconds: float = 30.0) -> None:
+        """Monotonic time begins again."""
+        self._wall += seconds
+        self._monotonic = 5.0
+        self._boot += "-and-another"

@@ -1,17 +1,20 @@
 """Tedee's answers as the unit tests give them, through `responses`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import responses
 from pydantic import SecretStr
 
-from exporter.sync.account import AccountSync, Chosen
-from exporter.sync.budget import Budget
+from exporter.sync.account import AccountSync, Options
+from exporter.sync.budget import Budget, Rules
+from exporter.sync.directory import Chosen
+from exporter.sync.ledger import Ledger, MemoryLedger
 from exporter.sync.snapshot import AccountStatus
-from exporter.tedee.client import Gate, RequestObserver, TedeeClient, session
+from exporter.tedee.client import Gate, RequestObserver, TedeeClient
 from exporter.tedee.credentials import personal_key
+from exporter.tedee.transport import session
 from tests.clock import FakeClock
 
 URL = "https://tedee.test"
@@ -62,7 +65,12 @@ class Tedee:
         self.sync_headers: dict[str, str] = {}
         self.details: list[dict[str, Any]] = []
         self.details_status = 200
+        self.page_size = 100
+        self.same_page = False
+        self.on_call: Callable[[str], None] = lambda endpoint: None
         self.calls: list[tuple[str, dict[str, list[str]]]] = []
+        self.keys: list[str] = []
+        """Of each sync."""
         mock.add_callback(responses.GET, SYNC_URL, self._answer_sync)
         mock.add_callback(responses.GET, LOCKS_URL, self._answer_locks)
 
@@ -74,13 +82,17 @@ class Tedee:
 
     def _answer_sync(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         self.calls.append(("sync", _query(request)))
+        self.on_call("sync")
+        self.keys.append(request.headers["Authorization"].removeprefix("PersonalKey "))
         body = self.sync if isinstance(self.sync, bytes) else json.dumps(self.sync).encode()
         return self.sync_status, self.sync_headers, body
 
     def _answer_locks(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         query = _query(request)
         self.calls.append(("locks", query))
-        rows = self.details if query["Page"] == ["1"] else []
+        self.on_call("locks")
+        end = (1 if self.same_page else int(query["Page"][0])) * self.page_size
+        rows = self.details[end - self.page_size : end]
         return self.details_status, {}, json.dumps(envelope(rows)).encode()
 
 
@@ -96,21 +108,17 @@ def account_sync(
     chosen: Chosen | None = None,
     stale_after: float = 300.0,
     requests_per_hour: int = 350,
+    ledger: Ledger | None = None,
+    user: str = "key 1",
 ) -> AccountSync:
     """An account as the program builds it, but for its clock."""
 
     def connect(*, gate: Gate, observe: RequestObserver) -> TedeeClient:
         return client(name, gate=gate, observe=observe)
 
-    return AccountSync(
-        name,
-        connect,
-        Budget(clock, requests_per_hour=requests_per_hour, jitter=lambda: 1.0),
-        clock,
-        publish,
-        stale_after=stale_after,
-        chosen=chosen or Chosen(),
-    )
+    options = Options(connect, Rules(requests_per_hour=requests_per_hour), stale_after, chosen or Chosen(), user)
+    budget = Budget(name, ledger or MemoryLedger(), clock, jitter=lambda: 1.0)
+    return AccountSync(name, options, budget, clock, publish)
 
 
 def client(name: str, *, gate: Gate, observe: RequestObserver) -> TedeeClient:

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Protocol
 
 import structlog
@@ -10,15 +11,21 @@ import structlog
 from exporter.clock import Clock
 from exporter.tedee.client import LOCKS, SYNC, Gate, RequestObserver, TedeeClient
 from exporter.tedee.errors import REASONS, CallError, NotFound
-from exporter.tedee.models import LockDetails, Reading, Rejection, SyncedLock
+from exporter.tedee.models import Reading, Rejection, SyncedLock, read_sync
 
-from .budget import LONGEST_BACKOFF, Budget, CalledTooEarly
-from .snapshot import AccountStatus, Durations, Failure, Lock, Snapshot
+from .budget import Budget, Rules
+from .directory import Chosen, Directory
+from .ledger import CalledTooEarly, Failure, Kept, Rows, Stamp
+from .snapshot import AccountStatus, Durations, Lock, Snapshot
 
 log = structlog.get_logger(__name__)
 
-LOOK_AGAIN = LONGEST_BACKOFF
-"""Seconds between two looks for a chosen lock that the account does not have."""
+NEIGHBOUR = 600.0
+"""Seconds for which another process that was met at the gate is taken to be still there."""
+LONG = 60.0
+"""Seconds from which on a wait for names is worth a word."""
+LOOK_OVER = 1.0
+"""Seconds between two looks at what a neighbour got."""
 
 
 class Connect(Protocol):
@@ -29,24 +36,16 @@ class Connect(Protocol):
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The locks an account is limited to, by id or by serial number; all of them where both are empty."""
+class Options:
+    """What the configuration says of an account."""
 
-    ids: tuple[int, ...] = ()
-    serial_numbers: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.ids or self.serial_numbers)
-
-    def find(self, details: Iterable[LockDetails]) -> tuple[list[int], tuple[str, ...]]:
-        """The ids of the chosen locks in an account's list, and what was chosen but is not in it."""
-        by_serial_number = {each.serial_number: each.id for each in details}
-        ids = set(by_serial_number.values())
-        found = [lock_id for lock_id in self.ids if lock_id in ids]
-        found += [by_serial_number[number] for number in self.serial_numbers if number in by_serial_number]
-        missing = [str(lock_id) for lock_id in self.ids if lock_id not in ids]
-        missing += [number for number in self.serial_numbers if number not in by_serial_number]
-        return found, tuple(missing)
+    connect: Connect
+    rules: Rules
+    stale_after: float
+    """Seconds an answer is served."""
+    chosen: Chosen = field(default_factory=Chosen)
+    user: str = ""
+    """Tells a changed user from a rotated key; not a secret."""
 
 
 class AccountSync:
@@ -58,65 +57,71 @@ class AccountSync:
     def __init__(
         self,
         name: str,
-        connect: Connect,
+        options: Options,
         budget: Budget,
         clock: Clock,
         publish: Callable[[AccountStatus], None],
-        *,
-        stale_after: float,
-        chosen: Chosen = Chosen(),
     ) -> None:
-        """Prepare an account that was not synced yet.
+        """Begin with what an earlier life of this process, or a neighbour, has kept.
 
         Args:
             name: in the configuration and in the `account` label.
-            connect: makes the client, given the gate.
+            options: what the configuration says.
             budget: the account's gate.
             clock: for the time of answers and their age.
             publish: takes each new status.
-            stale_after: seconds an answer is served.
-            chosen: the locks to sync.
         """
         self.name = name
+        self._options = self._newest_options = options
         self._budget = budget
         self._clock = clock
         self._publish_status = publish
-        self._stale_after = stale_after
-        self._chosen = chosen
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._client = connect(gate=budget, observe=self._count_request)
+        self._directory = Directory(options.chosen)
+        self._client = self._connect()
+        self._neighbour_until = 0.0
+        self._is_caller = False
+        """Whether the last sync was this process's own."""
 
         self._up: bool | None = None
         self._synced: tuple[SyncedLock, ...] = ()
-        self._snapshot: Snapshot | None = None
+        self._synced_at: Stamp | None = None
+        self._listed_at: Stamp | None = None
         self._failure: Failure | None = None
+        self._details_failure: Failure | None = None
         self._durations = Durations()
         self._failures = Counter(dict.fromkeys(REASONS, 0))
         self._rejections: Counter[str] = Counter()
         self._logged_rejections: set[tuple[int | None, str]] = set()
-
-        self._details: dict[int, LockDetails] = {}
-        self._details_failure: Failure | None = None
-        self._listed_revisions: dict[int, int | None] | None = None
-        """The revisions that the synced locks had when details were last fetched; None before that."""
-        self._chosen_ids = list(chosen.ids)
-        self._missing: tuple[str, ...] = ()
-        self._look_again_at = 0.0
+        self._look_over()
 
     def wait(self) -> float:
         """Seconds until the next turn is due."""
-        wait = self._budget.wait(SYNC)
-        return max(wait, self._budget.wait(LOCKS)) if self._unresolved() else wait
+        wait = min(self._sync_wait(), self._names_wait())
+        return min(wait, LOOK_OVER) if self._clock.monotonic() < self._neighbour_until else wait
 
     def turn(self) -> None:
-        """Sync once, and fetch names where a sync has shown that they are wanted."""
-        if self._unresolved() and not self._resolve():
-            self._publish()
-            return
-        self._sync()
+        """Make the call that is due: a sync, or else a page of names where a sync has shown that they are wanted.
+
+        Where another process is at it, take what that one got.
+        """
+        self._apply_options()
+        try:
+            if self._sync_wait() <= 0 and not self._directory.unresolved():
+                self._sync()
+            elif min(self._sync_wait(), self._names_wait()) <= 0:
+                self._fetch_names()
+            elif not self._look_over():
+                return
+        except CalledTooEarly as early:
+            log.debug("somebody else calls", account=self.name, why=str(early))
+            self._neighbour_until = self._clock.monotonic() + NEIGHBOUR
+            self._look_over()
         self._publish()
-        if self._details_wanted() and self._refresh_details():
-            self._publish()
+
+    def configure(self, options: Options) -> None:
+        """Go on with other options from the next turn on. May be called from any thread."""
+        self._newest_options = options
 
     def status(self) -> AccountStatus:
         """All that is served about the account, as it is now."""
@@ -124,11 +129,12 @@ class AccountSync:
             account=self.name,
             api_version=self._client.version,
             up=self._up,
-            snapshot=self._snapshot,
+            snapshot=self._snapshot(),
             failure=self._failure,
             details_failure=self._details_failure,
-            missing=self._missing,
-            next_sync=None if self._up is None else self._clock.wall() + self.wait(),
+            missing=self._directory.missing,
+            names_wait_until=self._wall_in(self._names_wait()),
+            next_sync=self._wall_in(self._sync_wait()),
             requests_remaining=self._budget.remaining(),
             version_supported=self._client.supports_version(),
             durations=self._durations,
@@ -137,12 +143,45 @@ class AccountSync:
             rejections=dict(self._rejections),
         )
 
+    def _connect(self) -> TedeeClient:
+        self._budget.rules = self._options.rules
+        self._budget.recognise(self._options.user)
+        return self._options.connect(gate=self._budget, observe=self._count_request)
+
+    def _wall_in(self, seconds: float) -> float | None:
+        return None if seconds == inf else self._clock.wall() + seconds
+
+    def _sync_wait(self) -> float:
+        """Seconds until the next sync, or until the list of locks without which it is not known what to sync."""
+        wait = self._budget.wait(SYNC)
+        return max(wait, self._budget.wait(LOCKS)) if self._directory.unresolved() else wait
+
+    def _names_wait(self) -> float:
+        """Seconds until the next page of names; infinite where none is wanted, or a neighbour sees to it."""
+        if not self._is_caller:
+            return inf
+        if self._failure:
+            # Tedee knows one of the chosen ids no more: the list tells which.
+            wanted = bool(self._directory.ids) and self._failure.reason == NotFound.reason
+        else:
+            wanted = self._up is True and self._directory.outdated(self._synced, self._clock.monotonic())
+        return self._budget.wait(LOCKS) if wanted else inf
+
+    def _apply_options(self) -> None:
+        options = self._newest_options
+        if options is self._options:
+            return
+        self._options = options
+        self._client = self._connect()
+        self._directory.choose(options.chosen)
+        self._synced = self._directory.wants(self._synced)
+
     # The sync
 
     def _sync(self) -> None:
         started = self._clock.monotonic()
         try:
-            reading = self._client.sync(self._chosen_ids)
+            reading = self._client.sync(self._directory.ids)
         except CallError as error:
             self._fail(error)
         else:
@@ -152,21 +191,25 @@ class AccountSync:
     def _succeed(self, reading: Reading[SyncedLock]) -> None:
         if self._failure:
             log.info("sync succeeds again", account=self.name)
+        self._is_caller = True
         self._up = True
         self._failure = None
         self._synced = tuple(reading.rows.values())
+        self._synced_at = Stamp.now(self._clock)
         self._reject(reading.rejections)
-        self._snapshot = Snapshot(
-            locks=self._named(),
-            at=self._clock.wall(),
-            fresh_until=self._clock.monotonic() + self._stale_after,
-        )
+        # Kept before it is served: what a scrape was told is not forgotten.
+        self._budget.keep(SYNC, Kept(self._options.user, list(reading.result), self._synced_at))
 
     def _fail(self, error: CallError) -> None:
+        self._is_caller = True
         self._up = False
         self._failures[error.reason] += 1
         self._failure = self._failure_of(error)
-        log.warning("sync failed", account=self.name, reason=error.reason, error=str(error))
+        log.warning("sync failed", account=self.name, reason=error.reason, error=error.told())
+        if self._budget.wait(SYNC) <= 0:
+            # It was clear without a call that it would fail.
+            self._budget.postpone(SYNC)
+        self._budget.keep(SYNC, replace(self._kept(SYNC), failure=self._failure))
 
     def _reject(self, rejections: Iterable[Rejection]) -> None:
         """Count each value that could not be used, and log each lock's field the first time."""
@@ -184,87 +227,86 @@ class AccountSync:
 
     # The names
 
-    def _unresolved(self) -> bool:
-        """Whether the locks to sync are not known yet, since serial numbers stand only in the details."""
-        return bool(self._chosen) and not self._chosen_ids
-
-    def _resolve(self) -> bool:
-        """Find out the ids of the chosen locks; without one there is nothing to sync, which is a failed sync."""
+    def _fetch_names(self) -> None:
+        """Fetch the next page of names and the rest, and learn from them once the list is complete."""
         try:
-            self._fetch_details()
-            if not self._chosen_ids:
-                raise NotFound(
-                    f"the account has none of the chosen locks: {', '.join(self._missing)}",
-                    account=self.name,
-                    endpoint=LOCKS,
-                )
+            page = self._client.locks(self._directory.next_page)
+            rows = self._directory.turn_page(page)
+            self._details_failure = None
+            self._reject(page.rejections)
+            if rows is not None:
+                self._learn(rows)
         except CallError as error:
-            self._fail(error)
-            self._budget.postpone(SYNC)
-        except CalledTooEarly as early:
-            log.debug("names have to wait", account=self.name, why=str(early))
-        return bool(self._chosen_ids)
+            if self._directory.unresolved():
+                self._fail(error)
+                return
+            self._details_failure = self._failure_of(error)
+            if self._budget.wait(LOCKS) <= 0:
+                self._budget.postpone(LOCKS)
+            log.warning("names could not be fetched", account=self.name, reason=error.reason, error=error.told())
+        if LONG < (wait := self._names_wait()) < inf:
+            log.info("the list of names goes on later", account=self.name, seconds=round(wait))
 
-    def _details_wanted(self) -> bool:
-        if self._budget.wait(LOCKS) > 0:
-            return False
-        if self._failure:
-            # Tedee knows one of the chosen ids no more: the list tells which.
-            return bool(self._chosen) and self._failure.reason == NotFound.reason
-        if self._lacks_chosen_locks() and self._clock.monotonic() >= self._look_again_at:
-            return True
-        listed = self._listed_revisions
-        return listed is None or any(
-            lock.id not in listed or (lock.revision is not None and lock.revision != listed[lock.id])
-            for lock in self._synced
-        )
-
-    def _lacks_chosen_locks(self) -> bool:
-        return bool(self._missing) or len(self._synced) < len(self._chosen_ids)
-
-    def _refresh_details(self) -> bool:
-        """Fetch names and the rest; whether there is something new to publish."""
-        try:
-            self._fetch_details()
-        except CalledTooEarly as early:
-            log.debug("names have to wait", account=self.name, why=str(early))
-            return False
-        except CallError as error:
-            log.warning("names could not be fetched", account=self.name, reason=error.reason, error=str(error))
-        return True
-
-    def _fetch_details(self) -> None:
-        """Fetch names and the rest, and put them on the locks of the snapshot.
+    def _learn(self, rows: Rows) -> None:
+        """Take a complete list.
 
         Raises:
-            CallError: there was no usable answer.
-            CalledTooEarly: the hourly share has no room for it.
+            NotFound: it has none of the chosen locks, and so there is nothing to sync.
         """
-        try:
-            reading = self._client.locks()
-        except CallError as error:
-            self._details_failure = self._failure_of(error)
-            raise
-        self._details_failure = None
-        self._reject(reading.rejections)
-        self._details = reading.rows
-        self._listed_revisions = {lock.id: lock.revision for lock in self._synced}
-        if self._chosen:
-            self._choose(reading.rows.values())
-        if self._snapshot:
-            self._snapshot = Snapshot(self._named(), self._snapshot.at, self._snapshot.fresh_until)
+        known_missing = self._directory.missing
+        revisions = {lock.id: lock.revision for lock in self._synced}
+        self._directory.learn(rows, revisions, self._clock.monotonic())
+        self._listed_at = Stamp.now(self._clock)
+        self._budget.keep(LOCKS, Kept(self._options.user, rows, self._listed_at, revisions=revisions))
+        missing = ", ".join(self._directory.missing)
+        if self._directory.unresolved():
+            problem = f"the account has none of the chosen locks: {missing}"
+            raise NotFound(problem, account=self.name, endpoint=LOCKS)
+        if missing and self._directory.missing != known_missing:
+            log.warning("chosen locks are not in the account", account=self.name, missing=missing)
 
-    def _choose(self, details: Iterable[LockDetails]) -> None:
-        self._chosen_ids, missing = self._chosen.find(details)
-        self._look_again_at = self._clock.monotonic() + LOOK_AGAIN
-        if missing and missing != self._missing:
-            log.warning("chosen locks are not in the account", account=self.name, missing=", ".join(missing))
-        self._missing = missing
+    # What an earlier life, or a neighbour, has kept
 
-    def _named(self) -> tuple[Lock, ...]:
-        return tuple(Lock(synced, self._details.get(synced.id)) for synced in self._synced)
+    def _look_over(self) -> bool:
+        """Take what was kept and is newer than what is known here; whether there was any."""
+        now = Stamp.now(self._clock)
+        names = self._kept(LOCKS)
+        if names.rows is not None and names.at != self._listed_at:
+            self._listed_at = names.at
+            self._directory.learn(names.rows, names.revisions, now.monotonic)
+        kept = self._kept(SYNC)
+        if not kept.at or kept.rows is None or (kept.at, kept.failure) == (self._synced_at, self._failure):
+            return False
+        age = kept.at.age(now)
+        if age is None or age >= self._options.stale_after:
+            return False
+        self._is_caller = False
+        self._up = kept.failure is None
+        self._failure = kept.failure
+        self._synced = self._directory.wants(read_sync(kept.rows).rows.values())
+        self._synced_at = kept.at
+        return True
+
+    def _kept(self, endpoint: str) -> Kept:
+        """What was kept of this user's calls; of another user's, who had the account's name before, nothing."""
+        nothing = Kept(self._options.user)
+        kept = self._budget.kept(endpoint) or nothing
+        return kept if kept.user == nothing.user else nothing
 
     # What the board is told
+
+    def _snapshot(self) -> Snapshot | None:
+        if not self._synced_at:
+            return None
+        now = Stamp.now(self._clock)
+        age = self._synced_at.age(now)
+        if age is None:
+            return None
+        locks = tuple(Lock(synced, self._directory.details.get(synced.id)) for synced in self._synced)
+        # By the wall clock as it is now: that is what an age is read off from. It moves only where that clock jumped.
+        at = now.wall - age
+        at = self._synced_at.wall if abs(at - self._synced_at.wall) < 1 else at
+        return Snapshot(locks, at, now.monotonic + self._options.stale_after - age)
 
     def _publish(self) -> None:
         self._publish_status(self.status())
@@ -273,4 +315,4 @@ class AccountSync:
         self._requests[endpoint, code] += 1
 
     def _failure_of(self, error: CallError) -> Failure:
-        return Failure(error.reason, str(error), self._clock.wall())
+        return Failure(error.reason, error.told(), self._clock.wall())

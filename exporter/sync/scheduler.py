@@ -1,8 +1,9 @@
 """One clock, a bounded pool of workers, any number of accounts."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Protocol
 
 import structlog
@@ -44,48 +45,78 @@ class Scheduler:
     The workers take the earliest due job from one heap; a job is in the heap or in a worker's hands, never both.
     """
 
-    def __init__(self, jobs: Sequence[Job], clock: Clock, *, interval: float) -> None:
-        """Plan the first turns.
+    def __init__(self, clock: Clock) -> None:
+        """Plan nothing yet.
+
+        Args:
+            clock: for its monotonic seconds.
+        """
+        self._clock = clock
+        self._due: list[tuple[float, int, Job]] = []
+        self._jobs: set[Job] = set()
+        self._numbers = count()
+        self._workers = 0
+        self._running = False
+        self._changed = threading.Condition()
+
+    def add(self, jobs: Sequence[Job], *, interval: float) -> None:
+        """Plan the first turns of jobs.
 
         Args:
             jobs: one an account.
-            clock: for its monotonic seconds.
-            interval: seconds between the turns of a job, over which the first turns are spread.
+            interval: seconds between the turns of a job, over which the first turns are spread; a job that has to
+                wait longer for its first turn does.
         """
-        self._clock = clock
         step = min(LONGEST_SPREAD, interval / max(1, len(jobs)))
-        start = clock.monotonic()
-        self._due: list[tuple[float, int, Job]] = [(start + step * i, i, job) for i, job in enumerate(jobs)]
-        heapify(self._due)
-        self._changed = threading.Condition()
-        self._stopped = False
+        now = self._clock.monotonic()
+        with self._changed:
+            for index, job in enumerate(jobs):
+                self._jobs.add(job)
+                heappush(self._due, (now + max(step * index, job.wait()), next(self._numbers), job))
+            self._changed.notify_all()
+            self._hire()
+
+    def remove(self, jobs: Collection[Job]) -> None:
+        """Give jobs no more turns. One that has a turn just now ends it."""
+        with self._changed:
+            self._jobs -= set(jobs)
+            self._due = [entry for entry in self._due if entry[2] in self._jobs]
+            heapify(self._due)
 
     def start(self) -> None:
         """Start the workers. They are daemons: a call to Tedee under way does not hold up the end of the process."""
-        for number in range(min(MOST_WORKERS, len(self._due))):
-            threading.Thread(target=self._work, name=f"sync-{number}", daemon=True).start()
+        with self._changed:
+            self._running = True
+            self._hire()
 
     def stop(self) -> None:
         """Begin no more turns."""
         with self._changed:
-            self._stopped = True
+            self._running = False
+            self._jobs.clear()
+            self._due.clear()
             self._changed.notify_all()
 
-    def next_due(self) -> float:
-        """Monotonic seconds of the earliest turn planned."""
+    def next_due(self) -> float | None:
+        """Monotonic seconds of the earliest turn planned; None where there is none."""
         with self._changed:
-            return self._due[0][0]
+            return self._due[0][0] if self._due else None
 
     def run_due(self) -> None:
         """Give every job that is due its turn, here and now, in the order in which they are due."""
         while entry := self._take():
             self._give_turn(entry)
 
+    def _hire(self) -> None:
+        while self._running and self._workers < min(MOST_WORKERS, len(self._jobs)):
+            threading.Thread(target=self._work, name=f"sync-{self._workers}", daemon=True).start()
+            self._workers += 1
+
     def _work(self) -> None:
         while True:
             with self._changed:
                 while not (entry := self._take()):
-                    if self._stopped:
+                    if not self._running:
                         return
                     wait = self._due[0][0] - self._clock.monotonic() if self._due else LONGEST_SLEEP
                     self._changed.wait(min(wait, LONGEST_SLEEP))
@@ -93,20 +124,19 @@ class Scheduler:
 
     def _take(self) -> tuple[float, int, Job] | None:
         with self._changed:
-            if self._stopped or not self._due or self._due[0][0] > self._clock.monotonic():
+            if not self._due or self._due[0][0] > self._clock.monotonic():
                 return None
             return heappop(self._due)
 
     def _give_turn(self, entry: tuple[float, int, Job]) -> None:
         _, number, job = entry
         try:
-            # Ask again: what a job waits for may have moved since this turn was planned.
-            if job.wait() <= 0:
-                job.turn()
+            job.turn()
             wait = job.wait()
         except Exception:
             log.exception("a turn ended in a bug; please report it", account=job.name)
             wait = AFTER_A_BUG
         with self._changed:
-            heappush(self._due, (self._clock.monotonic() + wait, number, job))
-            self._changed.notify()
+            if job in self._jobs:
+                heappush(self._due, (self._clock.monotonic() + wait, number, job))
+                self._changed.notify()

@@ -2,12 +2,14 @@
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
 
 from exporter.tedee.models import LockDetails, SyncedLock
+
+from .ledger import Failure
 
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds of the buckets for a sync's duration: from a near server to a generous time-out."""
@@ -43,16 +45,6 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why the last call failed, in plain words."""
-
-    reason: str
-    message: str
-    at: float
-    """Unix seconds."""
-
-
-@dataclass(frozen=True, slots=True)
 class Durations:
     """A histogram of seconds, over DURATION_BOUNDS and infinity."""
 
@@ -85,8 +77,10 @@ class AccountStatus:
     """Of the last call for names; None when it succeeded."""
     missing: tuple[str, ...] = ()
     """Chosen locks, by the id or serial number of the configuration, that the account does not have."""
+    names_wait_until: float | None = None
+    """Unix seconds from which the list of names goes on; None when it is complete or not wanted."""
     next_sync: float | None = None
-    """Unix seconds from which on the next call may go out."""
+    """Unix seconds from which on the next call may go out; None while it is out."""
     requests_remaining: int | None = None
     version_supported: bool | None = None
     durations: Durations = field(default_factory=Durations)
@@ -97,13 +91,18 @@ class AccountStatus:
     rejections: Mapping[str, int] = field(default_factory=dict)
     """Values that could not be used, by field."""
 
+    def settled(self, now: float) -> bool:
+        """Whether at `now` (Unix seconds) this process has synced, well or not, and has all names that it can have."""
+        synced = sum(self.durations.counts) + sum(self.failures.values()) > 0
+        return synced and (self.names_wait_until is None or self.names_wait_until > now + 1)
+
     def current(self, now: float) -> Snapshot | None:
         """The snapshot, unless it is too old to be served at `now` (monotonic seconds)."""
         return self.snapshot if self.snapshot and now < self.snapshot.fresh_until else None
 
 
 class Board:
-    """The newest status of each account, in the order in which they were first published.
+    """The newest status of each account, in the order of the configuration.
 
     The one place where the workers that sync and the loop that serves meet: a reader gets a tuple that no later
     sync changes.
@@ -111,17 +110,29 @@ class Board:
 
     def __init__(self) -> None:
         self._statuses: dict[str, AccountStatus] = {}
+        self._members: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._on_change: Callable[[], None] = lambda: None
 
     def statuses(self) -> tuple[AccountStatus, ...]:
         """All accounts, newest status each."""
-        return tuple(self._statuses.values())
+        statuses = self._statuses
+        return tuple(statuses[account] for account in self._members if account in statuses)
 
     def publish(self, status: AccountStatus) -> None:
         """Replace an account's status, and let the listener know on this thread."""
         with self._lock:
+            if status.account not in self._members:
+                # The last word of an account that was taken off while it was syncing.
+                return
             self._statuses = {**self._statuses, status.account: status}
+        self._on_change()
+
+    def admit(self, accounts: Collection[str]) -> None:
+        """Have just these accounts on the board, in this order; what is known of those that stay, stays."""
+        with self._lock:
+            self._members = tuple(accounts)
+            self._statuses = {account: self._statuses[account] for account in accounts if account in self._statuses}
         self._on_change()
 
     def on_change(self, listener: Callable[[], None]) -> None:

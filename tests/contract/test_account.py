@@ -1,11 +1,12 @@
 """Lost if these fail: requests of the hour that the user's own app needs, or the names and the right locks."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import responses
 
-from exporter.sync.account import Chosen
+from exporter.sync.directory import Chosen
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, synced, turns
 
@@ -32,9 +33,9 @@ def test_the_first_sync_goes_before_the_names_and_is_published_without_them(
 ) -> None:
     tedee.has(synced(1))
     tedee.details = [detailed(1, "Front door")]
-    account_sync(clock, published).turn()
-    assert tedee.endpoints()[:2] == ["sync", "locks"]
-    first, second = published.statuses
+    turns(account_sync(clock, published), clock, 1)
+    assert tedee.endpoints() == ["sync", "locks", "locks"]
+    first, _, second = published.statuses
     assert first.snapshot
     assert second.snapshot
     assert [lock.name for lock in first.snapshot.locks] == ["1"]
@@ -120,6 +121,45 @@ def test_a_failing_sync_asks_for_no_names(tedee: Tedee, published: Recorder, clo
     assert set(tedee.endpoints()) == {"sync"}
 
 
+def test_a_long_and_slow_list_of_names_does_not_hold_up_the_syncs(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    synced_at: list[float] = []
+
+    def answer(endpoint: str) -> None:
+        synced_at.extend([clock.monotonic()] if endpoint == "sync" else [])
+        clock.advance(6.0 if endpoint == "locks" else 0.1)
+
+    tedee.on_call = answer
+    tedee.page_size = 10
+    tedee.has(*(synced(number) for number in range(500)))
+    tedee.details = [detailed(number, f"Lock {number}") for number in range(500)]
+    turns(account_sync(clock, published), clock, 600)
+    assert max(later - earlier for earlier, later in pairwise(synced_at)) <= 20.1 + 6.0
+    assert tedee.endpoints().count("locks") == 51
+    assert names(published)[499] == "Lock 499"
+
+
+@pytest.mark.parametrize("chosen", [Chosen(), Chosen(serial_numbers=("111111-00399",))])
+def test_a_list_longer_than_the_share_for_names_goes_on_in_the_next_hour(
+    tedee: Tedee, published: Recorder, clock: FakeClock, chosen: Chosen
+) -> None:
+    tedee.page_size = 10
+    tedee.has(*(synced(number) for number in range(400)))
+    tedee.details = [detailed(number, f"Lock {number}") for number in range(400)]
+    account = account_sync(clock, published, requests_per_hour=60, chosen=chosen)
+    turns(account, clock, 600)
+    assert tedee.endpoints().count("locks") == 20
+    waiting = published.last.next_sync if chosen else published.last.names_wait_until
+    assert waiting == pytest.approx(clock.wall() + 3000, abs=30)
+    turns(account, clock, 3700)
+    assert tedee.endpoints().count("locks") == 40
+    turns(account, clock, 3700)
+    assert tedee.endpoints().count("locks") == 41
+    assert "Lock 399" in names(published)
+    assert published.last.names_wait_until is None
+
+
 def test_failures_back_off_and_the_old_snapshot_stays_until_a_sync_succeeds(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
@@ -172,9 +212,9 @@ def test_serial_numbers_that_the_account_lacks_are_a_failed_sync_and_nothing_is_
     tedee.details = [detailed(7, "Seven")]
     moments = turns(account_sync(clock, published, chosen=Chosen(serial_numbers=("000000-00000",))), clock, 3600)
     assert "sync" not in tedee.endpoints()
-    assert len(moments) < 20
+    assert tedee.endpoints().count("locks") == len(moments) < 40
     assert published.last.up is False
-    assert published.last.failures["not_found"] == len(moments)
+    assert published.last.failures["not_found"] == len(moments) // 2
     assert published.last.failure
     assert "000000-00000" in published.last.failure.message
 
@@ -188,9 +228,13 @@ def test_one_missing_serial_number_costs_the_others_nothing_and_is_found_when_it
     turns(account, clock, 60)
     assert published.last.missing == ("111111-00009",)
     assert published.last.up
+    assert tedee.endpoints().count("locks") == 2
+    turns(account, clock, 230)
+    assert tedee.endpoints().count("locks") == 2
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
-    turns(account, clock, 340)
+    turns(account, clock, 60)
+    assert tedee.endpoints().count("locks") == 4
     assert names(published) == ["Seven", "Nine"]
     assert not published.last.missing
     assert tedee.calls[-1] == ("sync", {"id": ["7", "9"]})
@@ -270,7 +314,7 @@ def test_every_reason_exists_at_zero_from_the_start(tedee: Tedee, published: Rec
         0,
     )
     assert status.up is None
-    assert status.next_sync is None
+    assert status.next_sync == clock.wall()
 
 
 def test_a_value_that_cannot_be_used_is_counted_each_time_and_logged_once(
@@ -303,3 +347,27 @@ def test_an_answer_that_says_it_failed_is_a_failure_even_with_http_200(
     tedee.sync = envelope(None, success=False, errorMessages=["Rate limit exceeded"], statusCode=429)
     account.turn()
     assert published.last.failures["rate_limited"] == 1
+
+
+def test_pages_that_overlap_name_every_lock_once(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    tedee.has(synced(1), synced(2), synced(3))
+    rows = [
+        detailed(1, "One"),
+        detailed(2, "Two"),
+        detailed(2, "Two, renamed"),
+        detailed(3, "Three"),
+        detailed(3, "Three"),
+    ]
+    tedee.details, tedee.page_size = rows, 2
+    turns(account_sync(clock, published), clock, 20)
+    assert names(published) == ["One", "Two, renamed", "Three"]
+    assert tedee.endpoints().count("locks") == 3
+
+
+def test_a_list_whose_pages_are_all_the_same_ends(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    tedee.has(synced(1))
+    tedee.details = [detailed(1, "One")]
+    tedee.same_page = True
+    turns(account_sync(clock, published), clock, 20)
+    assert names(published) == ["One"]
+    assert tedee.endpoints().count("locks") == 2

@@ -6,14 +6,16 @@ from contextlib import suppress
 
 import pytest
 
-from exporter.sync.budget import Budget, CalledTooEarly
+from exporter.sync.budget import Budget, Rules
+from exporter.sync.ledger import CalledTooEarly, MemoryLedger
 from exporter.tedee.client import LOCKS, SYNC
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
 from tests.clock import FakeClock
 
 
 def budget(clock: FakeClock, interval: float = 20.0, requests_per_hour: int = 350) -> Budget:
-    return Budget(clock, interval=interval, requests_per_hour=requests_per_hour, jitter=lambda: 1.0)
+    rules = Rules(interval=interval, requests_per_hour=requests_per_hour)
+    return Budget("home", MemoryLedger(), clock, rules, jitter=lambda: 1.0)
 
 
 def call(gate: Budget, clock: FakeClock, endpoint: str = SYNC, takes: float = 0.5) -> None:
@@ -111,7 +113,7 @@ def test_a_success_ends_the_backoff(clock: FakeClock) -> None:
 def test_jitter_makes_a_backoff_longer_and_never_shorter_than_the_spacing(clock: FakeClock) -> None:
     waits = set()
     for _ in range(50):
-        gate = Budget(clock)
+        gate = Budget("home", MemoryLedger(), clock)
         fail(gate, clock)
         waits.add(gate.wait(SYNC))
     assert min(waits) > 20.0
@@ -162,6 +164,18 @@ def test_the_hourly_share_is_a_sliding_hour_over_all_endpoints(clock: FakeClock)
     call(gate, clock)
 
 
+def test_near_the_end_of_the_share_syncs_slow_down_and_do_not_stop(clock: FakeClock) -> None:
+    gate = budget(clock, requests_per_hour=100)
+    start, gaps = clock.monotonic(), []
+    while clock.monotonic() < start + 2 * 3600:
+        gaps.append(gate.wait(SYNC))
+        clock.advance(gaps[-1])
+        call(gate, clock, takes=0.0)
+    assert gaps[1:50] == [20.0] * 49
+    assert max(gaps) < 120
+    assert len(gaps) >= 180
+
+
 def test_names_cannot_use_up_the_share_of_the_sync(clock: FakeClock) -> None:
     gate = budget(clock, requests_per_hour=30)
     for _ in range(10):
@@ -184,7 +198,7 @@ def test_whatever_happens_no_two_syncs_are_closer_than_20_seconds_and_no_hour_ho
 ) -> None:
     rng = random.Random(seed)
     clock = FakeClock()
-    gate = Budget(clock, requests_per_hour=60)
+    gate = Budget("home", MemoryLedger(), clock, Rules(requests_per_hour=60))
     ended: list[float] = []
     sent: list[float] = []
     gaps: list[float] = []

@@ -1,6 +1,7 @@
 """Lost if these fail: punctual data, and the isolation of one account from another."""
 
 import threading
+from collections.abc import Sequence
 
 from exporter.clock import SystemClock
 from exporter.sync.scheduler import AFTER_A_BUG, Scheduler
@@ -32,9 +33,15 @@ class Buggy(Account):
         raise ZeroDivisionError
 
 
+def planned(accounts: Sequence[Account], clock: FakeClock) -> Scheduler:
+    scheduler = Scheduler(clock)
+    scheduler.add(accounts, interval=20.0)
+    return scheduler
+
+
 def play(scheduler: Scheduler, clock: FakeClock, seconds: float) -> None:
     end = clock.monotonic() + seconds
-    while (due := scheduler.next_due()) <= end:
+    while (due := scheduler.next_due()) is not None and due <= end:
         clock.advance(max(0.0, due - clock.monotonic()))
         scheduler.run_due()
 
@@ -42,7 +49,7 @@ def play(scheduler: Scheduler, clock: FakeClock, seconds: float) -> None:
 def test_every_account_gets_its_turns_on_time(clock: FakeClock) -> None:
     accounts = [Account(f"account-{number}", clock) for number in range(100)]
     start = clock.monotonic()
-    play(Scheduler(accounts, clock, interval=20.0), clock, 65.0)
+    play(planned(accounts, clock), clock, 65.0)
     for account in accounts:
         first = account.turns[0]
         assert account.turns[:3] == [first, first + 20, first + 40]
@@ -52,7 +59,7 @@ def test_every_account_gets_its_turns_on_time(clock: FakeClock) -> None:
 def test_accounts_do_not_all_start_at_once(clock: FakeClock) -> None:
     accounts = [Account(f"account-{number}", clock) for number in range(1_000)]
     start = clock.monotonic()
-    play(Scheduler(accounts, clock, interval=20.0), clock, 19.999)
+    play(planned(accounts, clock), clock, 19.999)
     starts = sorted(account.turns[0] - start for account in accounts)
     assert starts[0] == 0.0
     assert max(sum(1 for at in starts if second <= at < second + 1) for second in range(20)) <= 51
@@ -61,21 +68,45 @@ def test_accounts_do_not_all_start_at_once(clock: FakeClock) -> None:
 def test_a_single_account_starts_at_once_and_two_a_quarter_of_a_second_apart(clock: FakeClock) -> None:
     accounts = [Account("one", clock), Account("two", clock)]
     start = clock.monotonic()
-    play(Scheduler(accounts, clock, interval=20.0), clock, 1.0)
+    play(planned(accounts, clock), clock, 1.0)
     assert [account.turns for account in accounts] == [[start], [start + 0.25]]
 
 
 def test_a_bug_in_one_account_costs_the_others_nothing_and_itself_a_minute(clock: FakeClock) -> None:
     buggy, good = Buggy("buggy", clock), Account("good", clock)
-    play(Scheduler([buggy, good], clock, interval=20.0), clock, 61.0)
+    play(planned([buggy, good], clock), clock, 61.0)
     assert len(good.turns) == 4
     assert len(buggy.turns) == 2
     assert buggy.turns[1] - buggy.turns[0] == AFTER_A_BUG
 
 
+def test_an_account_that_comes_gets_turns_and_one_that_goes_gets_no_more(clock: FakeClock) -> None:
+    stays, goes, comes = Account("stays", clock), Account("goes", clock), Account("comes", clock)
+    scheduler = planned([stays, goes], clock)
+    play(scheduler, clock, 30.0)
+    scheduler.remove([goes])
+    scheduler.add([comes], interval=20.0)
+    play(scheduler, clock, 30.0)
+    assert (len(stays.turns), len(goes.turns), len(comes.turns)) == (3, 2, 2)
+
+
+def test_an_account_that_goes_during_its_turn_gets_no_more(clock: FakeClock) -> None:
+    scheduler = Scheduler(clock)
+
+    class Leaving(Account):
+        def turn(self) -> None:
+            super().turn()
+            scheduler.remove([self])
+
+    leaving, stays = Leaving("leaving", clock), Account("stays", clock)
+    scheduler.add([leaving, stays], interval=20.0)
+    play(scheduler, clock, 50.0)
+    assert (len(leaving.turns), len(stays.turns)) == (1, 3)
+
+
 def test_a_stopped_scheduler_begins_no_turn(clock: FakeClock) -> None:
     account = Account("home", clock)
-    scheduler = Scheduler([account], clock, interval=20.0)
+    scheduler = planned([account], clock)
     scheduler.stop()
     scheduler.run_due()
     assert account.turns == []
@@ -119,7 +150,8 @@ def test_turns_of_different_accounts_overlap_and_one_that_never_ends_holds_up_no
     silent = Silent()
     barrier = threading.Barrier(3)
     others = [Rendezvous(barrier) for _ in range(3)]
-    scheduler = Scheduler([silent, *others], SystemClock(), interval=0.0)
+    scheduler = Scheduler(SystemClock())
+    scheduler.add([silent, *others], interval=0.0)
     scheduler.start()
     try:
         assert silent.begun.wait(timeout=60)

@@ -1,0 +1,115 @@
+"""What is known of an account's locks beside their state, and which of them are wanted."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from exporter.tedee.models import LockDetails, Reading, SyncedLock, read_details
+
+from .ledger import Rows
+
+LOOK_AGAIN = 300.0
+"""Seconds between two looks for a chosen lock that the account does not have."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The locks an account is limited to, by id or by serial number; all of them where both are empty."""
+
+    ids: tuple[int, ...] = ()
+    serial_numbers: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids or self.serial_numbers)
+
+    def find(self, details: Collection[LockDetails]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The ids of the chosen locks in an account's list, and what was chosen but is not in it."""
+        ids = {each.id for each in details}
+        by_serial_number = {each.serial_number: each.id for each in details}
+        found = [lock_id for lock_id in self.ids if lock_id in ids]
+        found += [by_serial_number[number] for number in self.serial_numbers if number in by_serial_number]
+        missing = [str(lock_id) for lock_id in self.ids if lock_id not in ids]
+        missing += [number for number in self.serial_numbers if number not in by_serial_number]
+        return tuple(found), tuple(missing)
+
+
+class Directory:
+    """The account's list of locks as it was last fetched, and whether it is time to fetch it again.
+
+    It is fetched page by page, with syncs in between where the list is long.
+    """
+
+    def __init__(self, chosen: Chosen) -> None:
+        self.chosen = chosen
+        self.details: Mapping[int, LockDetails] = {}
+        self.revisions: dict[int, int | None] | None = None
+        """The revisions that the synced locks had when the list was fetched; None before it ever was."""
+        self.ids = chosen.ids
+        """The locks to ask for; none for all."""
+        self.missing: tuple[str, ...] = ()
+        """Chosen locks that the account does not have."""
+        self._look_again_at = 0.0
+        self._pages: list[Reading[LockDetails]] = []
+        """Of a list that is not complete yet."""
+
+    @property
+    def next_page(self) -> int:
+        """The page to fetch next; pages count from 1."""
+        return len(self._pages) + 1
+
+    def turn_page(self, page: Reading[LockDetails]) -> Rows | None:
+        """Take a page that was just fetched; all rows of the list, once a page brings nothing new."""
+        known = {lock_id for earlier in self._pages for lock_id in earlier.rows}
+        self._pages.append(page)
+        if not set(page.rows) <= known:
+            return None
+        rows = [row for each in self._pages for row in each.result]
+        self._pages = []
+        return rows
+
+    def learn(self, rows: Rows, revisions: Mapping[int, int | None], now: float) -> None:
+        """Take a complete list.
+
+        Args:
+            rows: as they came.
+            revisions: of the locks as they were last synced.
+            now: monotonic seconds.
+        """
+        self.details, self.revisions = read_details(rows).rows, dict(revisions)
+        self._look_again_at = now + LOOK_AGAIN
+        if self.chosen:
+            self.ids, self.missing = self.chosen.find(self.details.values())
+
+    def choose(self, chosen: Chosen) -> None:
+        """Limit the account to other locks."""
+        if chosen != self.chosen:
+            self.chosen, self.ids, self.missing = chosen, chosen.ids, ()
+            if chosen and self.revisions is not None:
+                self.ids, self.missing = chosen.find(self.details.values())
+
+    def unresolved(self) -> bool:
+        """Whether the locks to sync are not known yet, since serial numbers stand only in the list."""
+        return bool(self.chosen) and not self.ids
+
+    def outdated(self, synced: Collection[SyncedLock], now: float) -> bool:
+        """Whether the list has to be fetched, or fetched on, for the locks of a sync.
+
+        It has to when a lock is new or its revision moved, as it does with its name; a chosen lock that is missing is
+        looked for now and then, since it may come back under another id.
+        """
+        revisions = self.revisions
+        if revisions is None or self._pages:
+            return True
+        if (self.missing or len(synced) < len(self.ids)) and now >= self._look_again_at:
+            return True
+        for lock in synced:
+            if lock.id in self.details:
+                # Where it was listed before it was synced for the first time, its first revision goes with the list.
+                revisions.setdefault(lock.id, lock.revision)
+        return any(
+            lock.id not in revisions or (lock.revision is not None and lock.revision != revisions[lock.id])
+            for lock in synced
+        )
+
+    def wants(self, rows: Iterable[SyncedLock]) -> tuple[SyncedLock, ...]:
+        """Those of an answer's locks that are wanted."""
+        return tuple(row for row in rows if not self.chosen or row.id in self.ids)

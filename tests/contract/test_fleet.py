@@ -1,0 +1,156 @@
+"""Lost if these fail: accounts that come, go and change without a restart, and without a call too many."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import responses
+
+from exporter.config.settings import Settings
+from exporter.fleet import Fleet
+from exporter.sync.ledger import MemoryLedger
+from exporter.sync.scheduler import Scheduler
+from exporter.sync.snapshot import AccountStatus, Board
+from tests.clock import FakeClock
+from tests.cloud import URL, Tedee, detailed, synced
+
+
+@pytest.fixture
+def tedee() -> Iterator[Tedee]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        tedee = Tedee(mock)
+        tedee.has(synced(1))
+        yield tedee
+
+
+class Program:
+    """The exporter without its web side, and with a clock that stands still."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.board = Board()
+        self.scheduler = Scheduler(clock)
+        self.fleet = Fleet(clock, MemoryLedger(), self.board, self.scheduler)
+
+    def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:
+        data = {"api": {"url": URL}, "accounts": list(accounts), **sections}
+        self.fleet.apply(Settings.model_validate(data))
+
+    def run(self, seconds: float) -> None:
+        end = self.clock.monotonic() + seconds
+        while (due := self.scheduler.next_due()) is not None and due <= end:
+            self.clock.advance(max(0.0, due - self.clock.monotonic()))
+            self.scheduler.run_due()
+        self.clock.advance(max(0.0, end - self.clock.monotonic()))
+
+    def status(self, account: str) -> AccountStatus:
+        return {status.account: status for status in self.board.statuses()}[account]
+
+
+@pytest.fixture
+def program(clock: FakeClock) -> Program:
+    return Program(clock)
+
+
+def account(name: str, key: str = "", **options: Any) -> dict[str, Any]:
+    return {"name": name, "personal_key": key or f"key-of-{name}", **options}
+
+
+def test_an_account_that_stays_keeps_its_gate_its_snapshot_and_its_counters(tedee: Tedee, program: Program) -> None:
+    program.configure(account("home"))
+    program.run(45)
+    before = program.status("home")
+    program.configure(account("home"), account("office"))
+    assert program.status("home") == before
+    program.run(14)
+    assert tedee.keys.count("key-of-home") == 3
+    program.run(2)
+    assert tedee.keys.count("key-of-home") == 4
+    assert program.status("home").requests["my/lock/sync", "200"] == 4
+
+
+def test_a_reload_that_changes_nothing_changes_nothing(tedee: Tedee, program: Program) -> None:
+    program.configure(account("home"))
+    program.run(45)
+    client = program.fleet.accounts["home"]._client
+    for _ in range(100):
+        program.configure(account("home"))
+        program.run(0.5)
+    assert program.fleet.accounts["home"]._client is client
+    assert tedee.keys.count("key-of-home") == 5
+
+
+def test_an_account_that_goes_leaves_the_board_and_is_called_no_more(tedee: Tedee, program: Program) -> None:
+    program.configure(account("home"), account("office"))
+    program.run(30)
+    program.configure(account("home"))
+    assert [status.account for status in program.board.statuses()] == ["home"]
+    before = tedee.keys.count("key-of-office")
+    program.run(60)
+    assert tedee.keys.count("key-of-office") == before
+
+
+def test_an_account_that_comes_is_called_after_one_spacing(tedee: Tedee, program: Program) -> None:
+    program.configure(account("home"))
+    program.run(30)
+    program.configure(account("home"), account("office"))
+    program.run(19.9)
+    assert tedee.keys.count("key-of-office") == 0
+    program.run(0.2)
+    assert tedee.keys.count("key-of-office") == 1
+
+
+def test_a_renamed_account_is_not_called_early(tedee: Tedee, program: Program) -> None:
+    program.configure(account("home", "one-key"))
+    program.run(21)
+    program.configure(account("house", "one-key"))
+    program.run(15)
+    assert tedee.keys.count("one-key") == 2
+    program.run(10)
+    assert tedee.keys.count("one-key") == 3
+
+
+def test_two_accounts_that_swap_their_keys_are_not_called_early(tedee: Tedee, program: Program) -> None:
+    program.configure(account("a", "key-1"), account("b", "key-2"))
+    program.run(20.1)  # a was called just now, b is due in a moment
+    assert (tedee.keys.count("key-1"), tedee.keys.count("key-2")) == (2, 1)
+    program.configure(account("a", "key-2"), account("b", "key-1"))
+    program.run(15)
+    assert (tedee.keys.count("key-1"), tedee.keys.count("key-2")) == (2, 1)
+
+
+def test_an_account_that_goes_and_comes_back_is_not_called_early(tedee: Tedee, program: Program) -> None:
+    program.configure(account("home"), account("other"))
+    program.run(1)
+    for _ in range(5):
+        program.configure(account("other"))
+        program.configure(account("home"), account("other"))
+        program.run(1)
+    assert tedee.keys.count("key-of-home") == 1
+
+
+def test_changed_options_are_in_force_with_the_next_sync(tedee: Tedee, program: Program) -> None:
+    tedee.details = [detailed(1, "Front door")]
+    program.configure(account("home"))
+    program.run(1)
+    program.configure(account("home", locks={"ids": [1]}), sync={"interval": "60s"})
+    program.run(20)
+    assert tedee.calls[-1] == ("sync", {"id": ["1"]})
+    before = len(tedee.calls)
+    program.run(58)
+    assert len(tedee.calls) == before
+
+
+def test_accounts_stand_in_the_order_of_the_configuration(tedee: Tedee, program: Program) -> None:
+    program.configure(account("b"), account("d"))
+    program.configure(account("a"), account("b"), account("c"), account("d"))
+    assert [status.account for status in program.board.statuses()] == ["a", "b", "c", "d"]
+
+
+def test_all_accounts_may_be_replaced(tedee: Tedee, program: Program) -> None:
+    program.configure(account("a"))
+    program.run(1)
+    program.configure(account("b"))
+    program.run(25)
+    assert [status.account for status in program.board.statuses()] == ["b"]
+    assert program.status("b").up

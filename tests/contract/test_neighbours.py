@@ -1,0 +1,180 @@
+"""Lost if these fail: graphs without holes over a deploy, and one process's worth of calls from two processes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import responses
+
+from exporter.sync.directory import Chosen
+from exporter.sync.state import StateFile
+from tests.clock import FakeClock
+from tests.cloud import Recorder, Tedee, account_sync, detailed, synced, turns
+
+
+@pytest.fixture
+def tedee() -> Iterator[Tedee]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        tedee = Tedee(mock)
+        tedee.has(synced(1), synced(2, state=2))
+        tedee.details = [detailed(1, "Front door"), detailed(2, "Cellar")]
+        yield tedee
+
+
+@pytest.fixture
+def start(tmp_path: Path, clock: FakeClock) -> Callable[..., "Process"]:
+    return lambda **options: Process(tmp_path / "state.db", clock, **options)
+
+
+class Process:
+    """One life of the exporter, as far as one account goes."""
+
+    def __init__(self, path: Path, clock: FakeClock, **options: object) -> None:
+        self.ledger = StateFile(path, clock)
+        self.published = Recorder()
+        self._clock = clock
+        self.account = account_sync(clock, self.published, ledger=self.ledger, **options)  # type: ignore[arg-type]
+        self.published(self.account.status())
+
+    def settle(self) -> None:
+        """Give the account the turns that are due now: a sync, and the names."""
+        turns(self.account, self._clock, 0)
+
+    def states(self) -> dict[str, int | None]:
+        snapshot = self.published.last.snapshot
+        assert snapshot
+        return {lock.name: lock.synced.device_state.state for lock in snapshot.locks if lock.synced.device_state}
+
+
+Start = Callable[..., Process]
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_after_a_restart_the_last_result_is_served_with_its_true_age(
+    tedee: Tedee, start: Start, clock: FakeClock, end: str
+) -> None:
+    first = start()
+    first.settle()
+    synced_at = clock.wall()
+    if end == "close":
+        first.ledger.close()
+    clock.advance(12)
+    second = start()
+    assert second.states() == {"Front door": 6, "Cellar": 2}
+    status = second.published.last
+    assert status.snapshot
+    assert status.snapshot.at == synced_at
+    assert status.snapshot.fresh_until == clock.monotonic() + 300 - 12
+    assert status.up is True
+    assert status.next_sync == clock.wall() + 8
+    assert tedee.endpoints().count("sync") == 1
+
+
+def test_a_restart_costs_no_request_for_names(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    for _ in range(5):
+        process = start()
+        turns(process.account, clock, 60)
+        process.ledger.close()
+    assert process.states() == {"Front door": 6, "Cellar": 2}
+    assert tedee.endpoints().count("locks") == 2
+
+
+def test_a_result_that_is_stale_by_the_restart_is_not_served(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    first = start()
+    first.settle()
+    clock.advance(300)
+    status = start().published.last
+    assert status.snapshot is None
+    assert status.up is None
+
+
+@pytest.mark.parametrize(("jump", "served"), [(0.0, True), (240.0, False), (-3600.0, False), (365 * 86_400.0, False)])
+def test_after_a_reboot_a_result_is_served_only_as_long_as_its_age_is_known(
+    tedee: Tedee, start: Start, clock: FakeClock, jump: float, served: bool
+) -> None:
+    start().settle()
+    clock.reboot(seconds=60)
+    clock.set_wall(clock.wall() + jump)
+    assert (start().published.last.snapshot is not None) is served
+
+
+def test_a_jump_of_wall_time_changes_no_age_within_a_boot(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    start().settle()
+    clock.advance(10)
+    clock.set_wall(clock.wall() + 86_400)
+    snapshot = start().published.last.snapshot
+    assert snapshot
+    assert snapshot.fresh_until == clock.monotonic() + 290
+    assert clock.wall() - snapshot.at == pytest.approx(10)
+
+
+def test_a_failure_before_the_restart_is_still_one_after_it(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    first = start()
+    first.settle()
+    tedee.sync_status = 503
+    turns(first.account, clock, 20)
+    status = start().published.last
+    assert status.up is False
+    assert status.failure
+    assert "503" in status.failure.message
+    assert status.snapshot
+
+
+def test_locks_that_are_no_longer_chosen_are_not_served_again(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    start().settle()
+    assert start(chosen=Chosen(ids=(2,))).states() == {"Cellar": 2}
+
+
+def test_two_processes_make_the_calls_of_one_and_serve_the_same(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    processes = [start(), start()]
+    clock.advance(20)
+    begun = clock.monotonic()
+    for second in range(300):
+        tedee.has(synced(1, state=second % 7), synced(2))
+        for process in processes:
+            process.account.turn()
+        clock.advance(1)
+    assert tedee.endpoints().count("sync") == 15
+    assert tedee.endpoints().count("locks") == 2
+    one, two = processes
+    for process in processes:
+        process.account.turn()
+    assert one.states() == two.states()
+    assert clock.monotonic() - begun == 300
+
+
+def test_when_one_process_ends_the_other_goes_on(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    one, two = start(), start()
+    clock.advance(20)
+    one.settle()
+    two.account.turn()
+    one.ledger.close()
+    before = tedee.endpoints().count("sync")
+    for _ in range(100):
+        clock.advance(1)
+        two.account.turn()
+    assert tedee.endpoints().count("sync") - before == 5
+
+
+def test_a_neighbours_failure_is_told_here_too(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    one, two = start(), start()
+    clock.advance(20)
+    one.settle()
+    two.account.turn()
+    tedee.sync_status = 401
+    clock.advance(20)
+    one.settle()
+    two.account.turn()
+    assert two.published.last.up is False
+    assert two.published.last.failure == one.published.last.failure
+    assert two.published.last.failures["auth"] == 0
+
+
+def test_an_account_that_became_another_users_is_not_served_the_old_ones_locks(
+    tedee: Tedee, start: Start, clock: FakeClock
+) -> None:
+    start().settle()
+    clock.advance(5)
+    other = start(user="key 2")
+    assert other.published.last.snapshot is None
+    assert other.account.wait() == 20
