@@ -4,34 +4,35 @@ Exit codes: 0 all well (SIGTERM and SIGINT included), 1 it could not do its work
 """
 
 import argparse
+import os
 import platform
 import re
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import get_args
 
-import requests
 import structlog
 from tabulate import tabulate
 
 from . import __version__, logs
 from .clock import Clock, SystemClock
-from .config import ENVIRONMENT, Account, ChosenLocks, ConfigurationError, NotConfigured, Settings, load
+from .config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
+from .fleet import Fleet
 from .metrics.collector import ExporterCollector
-from .metrics.exposition import Exposition
-from .sync.account import AccountSync, Chosen
-from .sync.budget import Budget
-from .sync.scheduler import MOST_WORKERS, Scheduler
+from .metrics.exposition import Exposition, Renderer
+from .reload import Reload
+from .sync.budget import SYNC_SPACING
+from .sync.ledger import Ledger, MemoryLedger
+from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Board, Lock
-from .tedee.client import TedeeClient, session
-from .tedee.credentials import access_token, personal_key
+from .sync.state import StateFile
+from .terminal import complain, printable, say
 from .web.app import create_app
 from .web.pages import moment
 from .web.server import BadAddress, WebServer, listen, parse_address
@@ -56,27 +57,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.demo and (options.config_file or options.config_check):
+        parser.error("--demo brings its own configuration; it goes with neither --config.file nor --config.check")
     logs.configure(options.log_level, options.log_format)
+    commands = _commands()
     try:
         with _settings(options) as settings:
             if options.config_check:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
-                print(f"The configuration is good; accounts: {names}")
-                return OK
+                return OK if say(f"The configuration is good; accounts: {names}") else FAILED
             if options.sync_once:
-                return sync_once(settings)
-            return serve(settings, options)
+                return sync_once(settings, commands, demo=options.demo)
+            return serve(settings, commands, options)
     except NotConfigured:
-        _complain(HOW_TO_START)
+        complain(HOW_TO_START)
     except ConfigurationError as error:
-        _complain(str(error))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        complain(str(error))
     return MISUSED
 
 
-def serve(settings: Settings, options: argparse.Namespace) -> int:
+def serve(settings: Settings, commands: "SimpleQueue[Command]", options: argparse.Namespace) -> int:
     """Sync and serve until a signal says to stop."""
     host, port = parse_address(options.web_listen_address)
     try:
@@ -84,102 +86,118 @@ def serve(settings: Settings, options: argparse.Namespace) -> int:
     except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
         # Python appends the address as a tuple: "Address already in use (while attempting to bind on …)".
         why = str(getattr(error, "strerror", None) or "not a host name").partition(" (while")[0]
-        _complain(
+        complain(
             f"tedee-exporter: cannot listen on {options.web_listen_address}: {why}; "
             "choose another with --web.listen-address"
         )
         return FAILED
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stopper(stop))
-
     clock = SystemClock()
-    loaded_at = clock.wall()
-    board = Board()
-    accounts = build_accounts(settings, clock, board.publish)
-    exposition = Exposition(board, ExporterCollector(__version__, lambda: (True, loaded_at)), clock)
-    board.on_change(exposition.refresh)
-    app = create_app(board, exposition, clock, version=__version__, telemetry_path=options.web_telemetry_path)
-    web = WebServer(app, listener)
-    scheduler = Scheduler(accounts, clock, interval=settings.sync.interval)
+    ledger = _ledger(settings, clock, demo=options.demo)
+    board, scheduler = Board(), Scheduler(clock)
+    fleet = Fleet(clock, ledger, board, scheduler)
+    fleet.apply(settings)
+    reload = Reload(settings, lambda: load(options.config_file), fleet.apply, clock)
+    exposition = Exposition(board, ExporterCollector(__version__, reload.state, ledger.usable), clock)
+    renderer = Renderer(exposition)
+    board.on_change(renderer.wake)
+    web = WebServer(
+        create_app(
+            board,
+            exposition,
+            clock,
+            version=__version__,
+            telemetry_path=options.web_telemetry_path,
+            reload=None if options.demo else reload,
+        ),
+        listener,
+    )
 
+    renderer.start()
     web.start()
     scheduler.start()
     shown_port = listener.getsockname()[1]
     log.info(
-        "listening", address=options.web_listen_address, port=shown_port, accounts=len(accounts), version=__version__
+        "listening",
+        address=options.web_listen_address,
+        port=shown_port,
+        accounts=len(settings.accounts),
+        version=__version__,
     )
     if options.demo:
         _invite(shown_port, options.web_telemetry_path)
-    while web.alive() and not stop.wait(timeout=1.0):
-        pass
-    died = not stop.is_set()
+    code = FAILED
+    while web.alive():
+        with suppress(Empty):
+            if commands.get(timeout=1.0) is Command.STOP:
+                code = OK
+                break
+            reload()
+    if code != OK:
+        log.error("the web server ended by itself")
     scheduler.stop()
     web.stop()
-    log.info("stopped") if not died else log.error("the web server ended by itself")
-    return FAILED if died else OK
+    ledger.close()
+    log.info("stopped")
+    return code
 
 
-def sync_once(settings: Settings) -> int:
+class Command(Enum):
+    """What a signal asks for."""
+
+    STOP = auto()
+    RELOAD = auto()
+
+
+SIGNALS = {signal.SIGTERM: Command.STOP, signal.SIGINT: Command.STOP, signal.SIGHUP: Command.RELOAD}
+
+
+def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
+    """Where the calls are written down: nowhere for the demo, whose cloud ends with it."""
+    if demo:
+        return MemoryLedger()
+    configured = settings.state_file is not None
+    return StateFile(settings.state_file or default_state_file(os.environ), clock, configured=configured)
+
+
+def default_state_file(environ: Mapping[str, str]) -> Path:
+    """Where the operating system wants such a file: in systemd's StateDirectory, or in the XDG state directory."""
+    if folder := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(folder) / "state.db"
+    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local", "state")
+    return Path(home, "tedee-exporter", "state.db")
+
+
+def sync_once(settings: Settings, commands: "SimpleQueue[Command]", *, demo: bool) -> int:
     """One real sync of each account, and a table of the locks."""
     clock = SystemClock()
-    board = Board()
-    accounts = build_accounts(settings, clock, board.publish)
-    with ThreadPoolExecutor(max_workers=min(MOST_WORKERS, len(accounts))) as workers:
-        for turn in [workers.submit(account.turn) for account in accounts]:
-            turn.result()
-    statuses = board.statuses()
+    ledger = _ledger(settings, clock, demo=demo)
+    board, scheduler = Board(), Scheduler(clock)
+    Fleet(clock, ledger, board, scheduler).apply(settings)
+    wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in board.statuses()))
+    if wait > 1:
+        complain(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
+    scheduler.start()
+    while not all(status.settled(clock.wall()) for status in board.statuses()):
+        with suppress(Empty):
+            if commands.get(timeout=0.05) is Command.STOP:
+                complain("Interrupted.")
+                return INTERRUPTED
+    scheduler.stop()
+    ledger.close()
+    return _print_table(board.statuses())
+
+
+def _print_table(statuses: Sequence[AccountStatus]) -> int:
     for status in statuses:
         for failure in filter(None, (status.failure, status.details_failure)):
-            _complain(failure.message)
+            complain(f"{printable(status.account)}: {failure.message}")
     rows = [
         _table_row(status.account, lock) for status in statuses if status.snapshot for lock in status.snapshot.locks
     ]
-    if rows:
-        print(tabulate(rows, headers="keys", disable_numparse=True))
-    elif all(status.up for status in statuses):
-        print("Tedee knows no locks in these accounts.")
-    return OK if all(status.up for status in statuses) else FAILED
-
-
-def build_accounts(
-    settings: Settings, clock: Clock, publish: Callable[[AccountStatus], None]
-) -> tuple[AccountSync, ...]:
-    """The accounts of the configuration, each with its own gate; all share one pool of connections."""
-    connections = session(MOST_WORKERS)
-    accounts = tuple(_build_account(account, settings, connections, clock, publish) for account in settings.accounts)
-    for account in accounts:
-        publish(account.status())
-    return accounts
-
-
-def _build_account(
-    account: Account,
-    settings: Settings,
-    connections: requests.Session,
-    clock: Clock,
-    publish: Callable[[AccountStatus], None],
-) -> AccountSync:
-    key, secret = account.credential
-    chosen = account.locks or ChosenLocks.model_construct()
-    return AccountSync(
-        account.name,
-        partial(
-            TedeeClient,
-            account.name,
-            url=settings.api.url,
-            version=settings.api.version,
-            credentials=personal_key(secret) if key.startswith("personal_key") else access_token(secret),
-            timeout=settings.api.timeout,
-            session=connections,
-            user_agent=f"tedee-exporter/{__version__}",
-        ),
-        Budget(clock, interval=settings.sync.interval, requests_per_hour=settings.sync.requests_per_hour),
-        clock,
-        publish,
-        stale_after=settings.sync.stale_after,
-        chosen=Chosen(chosen.ids or (), chosen.serial_numbers or ()),
-    )
+    good = all(status.up for status in statuses)
+    table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "Tedee knows no locks in these accounts."
+    arrived = say(table) if rows or good else True
+    return OK if good and arrived else FAILED
 
 
 @contextmanager
@@ -261,7 +279,9 @@ def _listen_address(address: str) -> str:
 
 
 def _telemetry_path(path: str) -> str:
-    if not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) or path.startswith("/-/") or path in {"/-", "/docs"}:
+    segments = path.split("/")[1:]
+    odd = {"", ".", "..", "-"} & set(segments)
+    if not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) or odd or path == "/docs":
         raise argparse.ArgumentTypeError(f"{path!r} is not a path of its own, such as /metrics")
     return path
 
@@ -280,20 +300,20 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
     }
 
 
-def printable(text: str) -> str:
-    """A name as a terminal may show it: control characters are escaped, so that they cannot steer it."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def _commands() -> "SimpleQueue[Command]":
+    """What signals ask for from now on. The queue is one that a signal handler may put something into at any time."""
+    commands: SimpleQueue[Command] = SimpleQueue()
+    for number, command in SIGNALS.items():
+        signal.signal(number, partial(_enqueue, commands, command))
+    return commands
 
 
-def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    return handle
+def _enqueue(commands: "SimpleQueue[Command]", command: Command, _number: int, _frame: FrameType | None) -> None:
+    commands.put(command)
 
 
 def _invite(port: int, telemetry_path: str) -> None:
-    print(
+    say(
         f"""
   A simulated Tedee cloud is running, and the exporter reads it as it would the real one. Open
 
@@ -301,10 +321,5 @@ def _invite(port: int, telemetry_path: str) -> None:
     http://localhost:{port}{telemetry_path} what Prometheus scrapes
 
   Ctrl+C ends both.
-""",
-        flush=True,
+"""
     )
-
-
-def _complain(message: str) -> None:
-    print(message, file=sys.stderr)

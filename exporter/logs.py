@@ -46,9 +46,13 @@ def configure(level: str, form: Format) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(getattr(logging, {"warn": "WARNING"}.get(level, level.upper())))
+    # A stream that does not take a line (a full disk) has no use for a traceback about that.
+    logging.raiseExceptions = False
     if level != "debug":
-        for library in ("uvicorn", "asyncio", "urllib3"):
+        for library in ("asyncio", "urllib3"):
             logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+        # It warns of every request that is none, which anybody may send.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def _logfmt(_logger: object, _method: str, event: structlog.types.EventDict) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,14 +35,18 @@ def eventually(ask: Callable[[], T | None], what: str, patience: float = PATIENC
     raise AssertionError(f"waited {patience:g} s in vain for {what}")
 
 
+_STATES = tempfile.TemporaryDirectory(prefix="tedee-exporter-tests-")
+
+
 def environment(**variables: str) -> dict[str, str]:
-    """What the program needs, and nothing of the machine that tests it."""
-    return {
+    """What the program needs, and nothing of the machine that tests it; each time with a state of its own."""
+    own = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
-        "HOME": "/nonexistent",
         "LC_ALL": "C.UTF-8",
-    } | variables
+        "XDG_STATE_HOME": tempfile.mkdtemp(dir=_STATES.name),
+    }
+    return own | variables
 
 
 def run(*arguments: str, timeout: float = PATIENCE, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -7,10 +7,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from .settings import Account, ChosenLocks, Settings
+from .settings import Account, Api, ChosenLocks, Settings, Sync
 from .source import ENVIRONMENT, ConfigurationError, NotConfigured, read_environment, read_file
 
-__all__ = ["ENVIRONMENT", "Account", "ChosenLocks", "ConfigurationError", "NotConfigured", "Settings", "load"]
+__all__ = [
+    "ENVIRONMENT",
+    "Account",
+    "Api",
+    "ChosenLocks",
+    "ConfigurationError",
+    "NotConfigured",
+    "Settings",
+    "Sync",
+    "load",
+]
 
 
 def load(config_file: Path | None, environ: Mapping[str, str] = os.environ, *, check_secrets: bool = False) -> Settings:

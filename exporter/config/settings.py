@@ -69,6 +69,12 @@ def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     return items
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise _wrong("must not have control characters")
+    return name
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 Count = Annotated[int, Strict()]
@@ -76,6 +82,9 @@ Secret = Annotated[SecretStr, Field(min_length=1)]
 SecretFile = Annotated[Path, BeforeValidator(_file_name)]
 """A relative name is one beside the configuration file, as in Prometheus' own."""
 NotEmpty = AfterValidator(_not_empty)
+
+
+StateFile = Annotated[Path, BeforeValidator(_file_name)]
 
 
 class Section(BaseModel):
@@ -131,6 +140,10 @@ class Api(Section):
             host = None
         if not host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
             raise _wrong("not a URL of the form https://host")
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise _wrong("has a host name that cannot be one") from None
         if parts.scheme == "http" and not is_loopback(host):
             raise _wrong("http:// would send the key unencrypted; use https://")
         if set(url) & set("@?#") or parts.path.strip("/"):
@@ -184,7 +197,7 @@ class ChosenLocks(Section):
 
     WAYS: ClassVar = ("ids", "serial_numbers")
 
-    ids: Annotated[tuple[Annotated[Count, Field(ge=0)], ...], NotEmpty] | None = None
+    ids: Annotated[tuple[Annotated[Count, Field(ge=0, lt=2**53)], ...], NotEmpty] | None = None
     serial_numbers: Annotated[tuple[Text, ...], NotEmpty] | None = None
 
     @classmethod
@@ -200,7 +213,7 @@ class Account(Section):
 
     CREDENTIALS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
 
-    name: Text
+    name: Annotated[Text, AfterValidator(_printable)]
     personal_key: Secret | None = None
     personal_key_file: SecretFile | None = None
     access_token: Secret | None = None
@@ -235,6 +248,8 @@ class Settings(Section):
 
     api: Api = Api()
     sync: Annotated[Sync, Field(default_factory=lambda: Sync.model_validate({}))]
+    state_file: StateFile | None = None
+    """None for the place that the operating system has for such files."""
     accounts: Annotated[tuple[Account, ...], NotEmpty]
 
     @classmethod

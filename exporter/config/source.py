@@ -35,6 +35,7 @@ ENVIRONMENT: dict[str, Where] = {
     "TEDEE_API_URL": ("api", "url"),
     "TEDEE_API_VERSION": ("api", "version"),
     "TEDEE_SYNC_INTERVAL": ("sync", "interval"),
+    "TEDEE_STATE_FILE": ("state_file",),
 }
 """The variables that make up one account's configuration where there is no file."""
 DEFAULT_ACCOUNT = "default"
@@ -128,6 +129,7 @@ MESSAGES = {
     "string_pattern_mismatch": "must look like v37 or v1.36",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
 }
 """What people are told, by pydantic's type of error."""
 
@@ -229,7 +231,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
     data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
     places: dict[Where, str] = {("accounts", 0): "environment"}
     for variable, path in given.items():
-        section = account if path[0] == "accounts" else data[str(path[0])]
+        section = account if path[0] == "accounts" else data.get(str(path[0]), data)
         section[str(path[-1])] = environ[variable]
         places[path] = f"environment: {variable}"
     return Source(data, places, variables={path: variable for variable, path in ENVIRONMENT.items()})

@@ -71,6 +71,7 @@ def test_help_names_every_flag_and_variable(
     assert ended.value.code == 0
     assert sorted(re.findall(r"^  (?:-h, )?(--[\w.-]+)", out, re.MULTILINE)) == FLAGS
     assert set(re.findall(r"TEDEE_\w+", out)) == {
+        "TEDEE_STATE_FILE",
         "TEDEE_ACCESS_TOKEN",
         "TEDEE_ACCESS_TOKEN_FILE",
         "TEDEE_ACCOUNT",

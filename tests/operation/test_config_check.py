@@ -120,6 +120,7 @@ def test_a_bad_flag_beside_it_is_told_too(program: Program) -> None:
     assert "argument --web.listen-address: '10333' is not of the form" in ended.stderr
 
 
-def test_an_account_name_cannot_steer_the_terminal(program: Program) -> None:
+def test_an_account_name_that_could_steer_a_terminal_is_refused_and_not_repeated(program: Program) -> None:
     ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT="home\x1b[2J\nall is well")
-    assert ended.stdout == "The configuration is good; accounts: home\\x1b[2J\\nall is well\n"
+    assert ended.returncode == 2
+    assert ended.stderr == "environment: TEDEE_ACCOUNT: must not have control characters\n"

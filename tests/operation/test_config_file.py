@@ -156,8 +156,8 @@ BAD: dict[str, list[str]] = {
         ":2: accounts[0]: unknown key; a colon needs a space behind it",
     ],
     "keys-that-are-no-text": [
-        ":4: unknown key; known here: api, sync, accounts",
-        ":5: yes: unknown key; known here: api, sync, accounts",
+        ":4: unknown key; known here: api, sync, state_file, accounts",
+        ":5: yes: unknown key; known here: api, sync, state_file, accounts",
     ],
     "list-as-key": [
         ":4: is not YAML: a list or a mapping stands where a key belongs",

@@ -86,3 +86,12 @@ def test_every_dependency_is_in_the_lock_that_is_installed() -> None:
         for group in groups:
             names = {re.split(r"[>=<\[;]", each)[0].lower() for each in group}
             assert names <= locked, lock
+
+
+def test_every_row_of_the_fault_table_names_a_test_that_exists() -> None:
+    rows = [line for line in (ROOT / "docs" / "RELIABILITY.md").read_text("utf-8").splitlines() if "| `" in line]
+    named = set(re.findall(r"`((?:test_|Test)\w+)`", "\n".join(rows)))
+    sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    existing = set(re.findall(r"(?:def (test_\w+)|^(Test\w+)|class (Test\w+))", sources, re.MULTILINE))
+    assert len(rows) >= 40
+    assert named - {name for names in existing for name in names} == set()

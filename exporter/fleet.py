@@ -1,0 +1,88 @@
+"""The accounts of a configuration, put to work; and put to work again when the configuration changes."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+from . import __version__
+from .clock import Clock
+from .config import Account, Api, ChosenLocks, Settings, Sync
+from .sync.account import AccountSync, Options
+from .sync.budget import Budget, Rules
+from .sync.directory import Chosen
+from .sync.ledger import Ledger
+from .sync.scheduler import MOST_WORKERS, Scheduler
+from .sync.snapshot import Board
+from .tedee.client import TedeeClient
+from .tedee.credentials import SecretSource, access_token, personal_key
+from .tedee.transport import session
+
+LAST_BYTES = 1.0
+"""Seconds by which a call may outlast its time-out until it has ended for both sides."""
+
+
+class Fleet:
+    """All accounts, each with its own gate; they share one pool of connections and one ledger."""
+
+    def __init__(self, clock: Clock, ledger: Ledger, board: Board, scheduler: Scheduler) -> None:
+        self.accounts: dict[str, AccountSync] = {}
+        self._clock = clock
+        self._ledger = ledger
+        self._board = board
+        self._scheduler = scheduler
+        self._applied: dict[str, tuple[Account, Api, Sync]] = {}
+        self._connections = session(MOST_WORKERS)
+
+    def apply(self, settings: Settings) -> None:
+        """Have just the accounts of these settings. One that stays keeps its gate, its snapshot and its counters."""
+        is_reload = bool(self._applied)
+        wanted = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
+        gone = [self.accounts.pop(name) for name in list(self.accounts) if name not in wanted]
+        self._scheduler.remove(gone)
+        self._board.admit(wanted)
+        new = []
+        for name, what in wanted.items():
+            if name not in self.accounts:
+                self.accounts[name] = self._build(name, self._options(*what), is_reload=is_reload)
+                self._board.publish(self.accounts[name].status())
+                new.append(self.accounts[name])
+            elif what != self._applied[name]:
+                self.accounts[name].configure(self._options(*what))
+        self._applied = wanted
+        self._scheduler.add(new, interval=settings.sync.interval)
+
+    def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
+        budget = Budget(name, self._ledger, self._clock)
+        if is_reload:
+            # It may be an account that was synced a moment ago under a name that has just gone.
+            budget.distrust()
+        return AccountSync(name, options, budget, self._clock, self._board.publish)
+
+    def _options(self, account: Account, api: Api, sync: Sync) -> Options:
+        key, secret = account.credential
+        connect = partial(
+            TedeeClient,
+            account.name,
+            url=api.url,
+            version=api.version,
+            credentials=personal_key(secret) if key.startswith("personal_key") else access_token(secret),
+            timeout=api.timeout,
+            session=self._connections,
+            user_agent=f"tedee-exporter/{__version__}",
+        )
+        rules = Rules(
+            interval=sync.interval,
+            requests_per_hour=sync.requests_per_hour,
+            longest_call=api.timeout + LAST_BYTES,
+        )
+        chosen = account.locks or ChosenLocks.model_construct()
+        return Options(
+            connect, rules, sync.stale_after, Chosen(chosen.ids or (), chosen.serial_numbers or ()), _user(key, secret)
+        )
+
+
+def _user(key: str, secret: SecretSource) -> str:
+    """What tells a changed user from a rotated key: the file, or for want of one a digest too short to be of use."""
+    if isinstance(secret, Path):
+        return f"{key} {secret}"
+    return f"{key} {hashlib.sha256(secret.get_secret_value().encode()).hexdigest()[:8]}"
