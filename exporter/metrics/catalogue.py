@@ -71,7 +71,12 @@ LOCK_FIRMWARE_UPDATE_AVAILABLE = Metric(
     LOCK_LABELS,
 )
 
-UP = Metric("tedee_up", "gauge", "1 if the account's last sync succeeded, otherwise 0.", ACCOUNT_LABELS)
+UP = Metric(
+    "tedee_up",
+    "gauge",
+    "1 if the account's last sync succeeded and its data is fresh enough to be served, otherwise 0.",
+    ACCOUNT_LABELS,
+)
 LOCKS = Metric("tedee_locks", "gauge", "Locks in the account's last successful sync.", ACCOUNT_LABELS)
 LAST_SYNC = Metric(
     "tedee_last_sync_timestamp_seconds", "gauge", "When the account's last successful sync was.", ACCOUNT_LABELS
@@ -123,6 +128,11 @@ CONFIG_RELOAD_SUCCESS_TIMESTAMP = Metric(
     "gauge",
     "When the configuration was last loaded successfully.",
 )
+STATE_FILE_USABLE = Metric(
+    "tedee_exporter_state_file_usable",
+    "gauge",
+    "1 while calls to Tedee are written to the state file, 0 while that fails and a restart would not know of them.",
+)
 
 LOCK_METRICS = (
     LOCK_STATE,
@@ -148,7 +158,7 @@ ACCOUNT_METRICS = (
     REJECTED_VALUES,
     API_VERSION_SUPPORTED,
 )
-EXPORTER_METRICS = (BUILD_INFO, CONFIG_RELOAD_SUCCESSFUL, CONFIG_RELOAD_SUCCESS_TIMESTAMP)
+EXPORTER_METRICS = (BUILD_INFO, CONFIG_RELOAD_SUCCESSFUL, CONFIG_RELOAD_SUCCESS_TIMESTAMP, STATE_FILE_USABLE)
 CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS
 
 

@@ -85,7 +85,8 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
         fresh: whether its snapshot is young enough to be served.
     """
     sheet = Sheet(ACCOUNT_METRICS, {"account": status.account})
-    sheet.add(catalogue.UP, status.up)
+    # Without a result for that long nobody knows whether a sync would succeed; none has, in any case.
+    sheet.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
     if status.snapshot:
         sheet.add(catalogue.LOCKS, len(status.snapshot.locks) if fresh else None)
         sheet.add(catalogue.LAST_SYNC, status.snapshot.at)
@@ -108,15 +109,19 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
 class ExporterCollector(Collector):
     """What the exporter says of itself."""
 
-    def __init__(self, version: str, reloaded: Callable[[], tuple[bool, float]]) -> None:
+    def __init__(
+        self, version: str, reloaded: Callable[[], tuple[bool, float]], state_usable: Callable[[], bool | None]
+    ) -> None:
         """Collect for a version.
 
         Args:
             version: of the exporter.
             reloaded: whether the configuration was last loaded successfully, and when it last was (Unix seconds).
+            state_usable: whether the state file can be used; None where there is none.
         """
         self._version = version
         self._reloaded = reloaded
+        self._state_usable = state_usable
 
     def collect(self) -> Iterator[Family]:
         """The families, made anew."""
@@ -125,6 +130,7 @@ class ExporterCollector(Collector):
         sheet.add(catalogue.BUILD_INFO, 1, version=self._version, python_version=platform.python_version())
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESSFUL, successful)
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, at)
+        sheet.add(catalogue.STATE_FILE_USABLE, self._state_usable())
         return sheet.families()
 
 

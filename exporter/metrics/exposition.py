@@ -6,6 +6,7 @@ writes every line of both.
 """
 
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from .collector import account_families, family, lock_families
 
 OWN_PART_LIFE = 1.0
 """Seconds the exporter's own part is served before it is rendered again."""
+REST = 0.02
+"""Seconds between two renderings at the least: syncs that end together are rendered together."""
+RESTS = 4.0
+"""How often the processor time of a rendering is rested after it: a fifth of one core at the most."""
 COMPRESSION = 1
 """zlib's level: a level up costs a third more time and saves a tenth of the bytes."""
 
@@ -118,31 +123,20 @@ class Exposition:
             name: {metric: _header(metric, name) for metric in LOCK_METRICS + ACCOUNT_METRICS} for name in _ENCODERS
         }
         self._rendering = threading.Lock()
-        self._outdated = False
         self._fleet = self._render_fleet()
         self._own = self._render_own()
 
     def refresh(self) -> None:
-        """Render the fleet's part, on this thread.
-
-        Where another thread renders just now, that thread does it once more instead: syncs that end together cost
-        one rendering.
-        """
-        self._outdated = True
-        while self._outdated and self._rendering.acquire(blocking=False):
-            try:
-                self._outdated = False
-                self._fleet = self._render_fleet()
-            finally:
-                self._rendering.release()
+        """Render the fleet's part, on this thread."""
+        with self._rendering:
+            self._fleet = self._render_fleet()
 
     def scrape(self, accept: str, accept_encoding: str) -> Scrape:
         """The exposition, in the format and encoding that the headers ask for. To be called from one thread."""
         now = self._clock.monotonic()
         if now >= self._fleet.fresh_until:
             # Rare: a snapshot grew too old with no sync since. It must not be served for even one scrape.
-            with self._rendering:
-                self._fleet = self._render_fleet()
+            self.refresh()
         if now >= self._own.made_at + OWN_PART_LIFE:
             self._own = self._render_own()
         content_type = _negotiate(accept)
@@ -183,6 +177,34 @@ class Exposition:
     def _render_own(self) -> _Own:
         parts = {name: encode(self._registry) for name, encode in _ENCODERS.items()}
         return _Own(parts, self._clock.monotonic())
+
+
+class Renderer:
+    """Renders the fleet's part on a thread of its own, after the syncs: soon, and not for each of many anew.
+
+    Between two renderings it rests for longer than one takes, so that a large fleet, of which some account syncs all
+    the time, costs a bounded part of a processor and holds up no worker.
+    """
+
+    def __init__(self, exposition: Exposition) -> None:
+        self._exposition = exposition
+        self._outdated = threading.Event()
+
+    def start(self) -> None:
+        """Begin; the thread is a daemon."""
+        threading.Thread(target=self._run, name="renderer", daemon=True).start()
+
+    def wake(self) -> None:
+        """Say that there is something new. Costs nothing."""
+        self._outdated.set()
+
+    def _run(self) -> None:
+        while True:
+            self._outdated.wait()
+            self._outdated.clear()
+            began = time.thread_time()
+            self._exposition.refresh()
+            time.sleep(REST + RESTS * (time.thread_time() - began))
 
 
 def _negotiate(accept: str) -> str:

@@ -1,5 +1,7 @@
 """The endpoints."""
 
+from collections.abc import Callable
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -13,7 +15,13 @@ from .pages import HEADERS, Pages
 
 
 def create_app(
-    board: Board, exposition: Exposition, clock: Clock, *, version: str, telemetry_path: str = "/metrics"
+    board: Board,
+    exposition: Exposition,
+    clock: Clock,
+    *,
+    version: str,
+    telemetry_path: str = "/metrics",
+    reload: Callable[[], list[str]] | None = None,
 ) -> Starlette:
     """The web application. No request to it ever causes a call to Tedee or waits for one.
 
@@ -23,6 +31,7 @@ def create_app(
         clock: for ages on the status page.
         version: of the exporter, shown on the status page.
         telemetry_path: where the metrics are.
+        reload: loads the configuration again and returns what is wrong with it; None where that is not possible.
     """
     pages = Pages(board, clock, version=version, telemetry_path=telemetry_path)
 
@@ -50,10 +59,17 @@ def create_app(
             return PlainTextResponse(f"tedee-exporter is not ready: {progress}.\n", 503)
         return PlainTextResponse("tedee-exporter is ready.\n")
 
+    def reload_configuration(_request: Request) -> Response:
+        problems = reload() if reload else ["there is no configuration to reload"]
+        if problems:
+            return PlainTextResponse("".join(f"not reloaded: {problem}\n" for problem in problems), 500)
+        return PlainTextResponse("reloaded\n")
+
     routes: list[BaseRoute] = [
         Route(telemetry_path, metrics),
         Route("/-/healthy", healthy),
         Route("/-/ready", ready),
+        Route("/-/reload", reload_configuration, methods=["POST"]),
         Route("/", status),
         Route("/docs", docs),
     ]

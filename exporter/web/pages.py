@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from exporter.clock import Clock
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.sync.snapshot import Board
 
-from .status import sections
+from .status import overview, sections
 
 REFRESH = 10
 """Seconds after which the status page loads itself again: half of the shortest time in which its data can change."""
+
+STATUS_LIFE = 1.0
+"""Seconds the status page is served before it is rendered again."""
 
 _FOLDER = Path(__file__).parent / "templates"
 _STYLE = (_FOLDER / "style.css").read_text("utf-8")
@@ -33,12 +38,26 @@ HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Rendering:
+    """The status page as it was at a moment (monotonic seconds)."""
+
+    html: bytes
+    made_at: float
+
+
 class Pages:
-    """Renders each page anew from what the board has at that moment."""
+    """Renders the pages from what the board has.
+
+    The status page of thousands of locks takes megabytes and a good part of a second of one processor, which scrapes
+    need too. So it is rendered by one thread at a time and at most once a second, however many people look.
+    """
 
     def __init__(self, board: Board, clock: Clock, *, version: str, telemetry_path: str) -> None:
         self._board = board
         self._clock = clock
+        self._rendering = threading.Lock()
+        self._status: _Rendering | None = None
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER),
             autoescape=True,
@@ -55,15 +74,23 @@ class Pages:
             "catalogue": CATALOGUE,
         }
 
-    def status(self) -> str:
-        """The accounts and their locks."""
-        return self._environment.get_template("status.html").render(
-            sections=sections(self._board, self._clock.monotonic())
-        )
+    def status(self) -> bytes:
+        """The accounts and their locks, as they were up to STATUS_LIFE seconds ago. To be called from any thread."""
+        with self._rendering:
+            if self._status is None or self._clock.monotonic() >= self._status.made_at + STATUS_LIFE:
+                html = self._render_status()
+                # Its life begins when it is done: those who waited for it find it fresh, however long it took.
+                self._status = _Rendering(html, self._clock.monotonic())
+            return self._status.html
 
     def docs(self, host: str) -> str:
         """What the metrics say and how to scrape them at `host`."""
         return self._environment.get_template("docs.html").render(host=host)
+
+    def _render_status(self) -> bytes:
+        everything = sections(self._board, self._clock)
+        template = self._environment.get_template("status.html")
+        return template.render(sections=everything, overview=overview(everything)).encode()
 
     def _ago(self, at: float) -> str:
         age = self._clock.wall() - at

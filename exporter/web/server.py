@@ -1,6 +1,7 @@
 """uvicorn on a thread of its own, so that signals stay with the main thread."""
 
 import errno
+import logging
 import re
 import socket
 import threading
@@ -25,7 +26,7 @@ def parse_address(address: str) -> tuple[str, int]:
     Raises:
         BadAddress: it has another form.
     """
-    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>\d{1,5})", address)
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>[0-9]{1,5})", address)
     if not match or int(match["port"]) > 65_535:  # noqa: PLR2004
         raise BadAddress(f"{address!r} is not of the form :10333, 127.0.0.1:10333 or [::1]:10333")
     return match["v6"] or match["host"], int(match["port"])
@@ -81,6 +82,8 @@ class WebServer:
 
     def stop(self) -> None:
         """Answer what is under way, for a second at the most, and end."""
+        # What is cut off after that second is cut off on purpose.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server.should_exit = True
         self._thread.join(timeout=2.0)
 

@@ -1,12 +1,17 @@
 """What the board knows, in words."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, Board, Lock
 from exporter.tedee.models import Code, DeviceState, DoorState, LockModel, LockState
 
 LOW_BATTERY = 20
 """Percent up to which a battery is shown as low; Tedee's app warns there too."""
+
+WAIT_WORTH_TELLING = 60.0
+"""Seconds: names that come sooner than that need no explanation."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class LockRow:
             facts=_facts(lock),
             state=_state(state),
             door=_said(DoorState, state.door_state, _DOOR_TONES),
-            connection=_connection(lock.synced.is_connected),
+            connection=_connection(lock),
             battery=level,
             battery_low=level is not None and level <= LOW_BATTERY and not charging,
             charging=charging,
@@ -76,9 +81,49 @@ class LockRow:
 class AccountSection:
     """An account and its locks in words."""
 
+    anchor: str
+    """The section's id in the page."""
     status: AccountStatus
     rows: tuple[LockRow, ...] | None
     """None where there is nothing fresh enough to show."""
+    awaited_names: int = 0
+    """Locks whose names come so late that a person should be told."""
+
+    @classmethod
+    def of(cls, anchor: str, status: AccountStatus, clock: Clock) -> "AccountSection":
+        """An account in words. A snapshot that is too old by now is not shown."""
+        current = status.current(clock.monotonic())
+        if current is None:
+            return cls(anchor, status, None)
+        waits = status.names_wait_until is not None and status.names_wait_until - clock.wall() > WAIT_WORTH_TELLING
+        awaited_names = sum(lock.details is None for lock in current.locks) if waits else 0
+        return cls(anchor, status, tuple(map(LockRow.of, current.locks)), awaited_names)
+
+    @property
+    def standing(self) -> Said:
+        """How the account does, in a word or two."""
+        if self.status.up is False:
+            return Said("failing", "bad")
+        if self.stale:
+            return Said("stale", "bad")
+        return Said("first sync is due", "busy") if self.status.up is None else Said("up", "good")
+
+    @property
+    def stale(self) -> bool:
+        """Whether the last data is too old to be shown."""
+        return self.status.snapshot is not None and self.rows is None
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something is wrong with the account itself, beside what its locks do."""
+        return self.standing.tone == "bad" or bool(self.status.missing)
+
+    @property
+    def concerns(self) -> tuple[tuple[int, str, str], ...]:
+        """(number, words, tone) of what a person should look at, worst first."""
+        missing = (len(self.status.missing), "missing", "bad" if self.status.missing else "quiet")
+        counts = (missing, *self.summary)
+        return tuple(count for tone in ("bad", "warn") for count in counts if count[2] == tone)
 
     @property
     def summary(self) -> tuple[tuple[int, str, str], ...]:
@@ -95,17 +140,16 @@ class AccountSection:
         return tuple((count, words, tone if count else "quiet") for count, words, tone in counts)
 
 
-def sections(board: Board, now: float) -> list[AccountSection]:
-    """The accounts in words.
-
-    Args:
-        board: the newest of each.
-        now: monotonic seconds; a snapshot that is too old by then is not shown.
-    """
+def sections(board: Board, clock: Clock) -> list[AccountSection]:
+    """The accounts in words, in the order of the configuration."""
     return [
-        AccountSection(status, tuple(map(LockRow.of, current.locks)) if (current := status.current(now)) else None)
-        for status in board.statuses()
+        AccountSection.of(f"account-{number}", status, clock) for number, status in enumerate(board.statuses(), start=1)
     ]
+
+
+def overview(everything: Iterable[AccountSection]) -> list[AccountSection]:
+    """The accounts that need attention before the others, each in the order they came in."""
+    return sorted(everything, key=lambda section: not section.needs_attention)
 
 
 def _state(state: DeviceState) -> Said:
@@ -119,14 +163,15 @@ def _said(kind: type[Code], code: int | None, tones: dict[int, str]) -> Said:
     return UNSAID if code is None else Said(kind.describe(code), tones.get(code, "quiet"))
 
 
-def _connection(connected: bool | None) -> Said:
-    match connected:
+def _connection(lock: Lock) -> Said:
+    match lock.synced.is_connected:
         case True:
             return Said("connected", "good")
         case False:
             return Said("offline", "bad")
         case None:
-            return Said("no bridge")
+            # It may as well be a value that could not be used: only the details tell that there is no bridge.
+            return Said("no bridge") if lock.details and lock.details.connected_to_id is None else UNSAID
 
 
 def _facts(lock: Lock) -> str:

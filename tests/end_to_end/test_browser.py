@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -9,6 +11,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from exporter.simulator import Cloud
+from exporter.web.pages import Pages
+from tests.board import board, locks_of, status
+from tests.clock import FakeClock
+from tests.cloud import detailed, synced
 from tests.conftest import real_part
 from tests.end_to_end.conftest import ODD_NAME
 from tests.program import Exporter
@@ -91,14 +97,45 @@ def test_its_own_style_is_in_force(page: Chrome) -> None:
     assert card.value_of_css_property("border-top-left-radius") == "12px"
 
 
-@pytest.mark.parametrize("path", ["", "/docs"])
-def test_a_phone_shows_it_without_scrolling_sideways(browser: Chrome, exporter: Exporter, path: str) -> None:
+def test_the_overview_leads_to_each_account(page: Chrome) -> None:
+    links = page.find_elements(By.CSS_SELECTOR, ".overview a")
+    assert [link.find_element(By.TAG_NAME, "b").text for link in links] == ["home", "hotel"]
+    links[1].click()
+    assert page.find_element(By.CSS_SELECTOR, ".account:target h2").text == "hotel"
+
+
+@contextmanager
+def phone(browser: Chrome) -> Iterator[None]:
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     )
     try:
-        browser.get(exporter.url + path)
-        width = browser.execute_script("return document.documentElement.scrollWidth")
+        yield
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert width == 360
+
+
+def width(browser: Chrome) -> int:
+    return int(browser.execute_script("return document.documentElement.scrollWidth"))
+
+
+@pytest.mark.parametrize("path", ["", "/docs"])
+def test_a_phone_shows_it_without_scrolling_sideways(browser: Chrome, exporter: Exporter, path: str) -> None:
+    with phone(browser):
+        browser.get(exporter.url + path)
+        assert width(browser) == 360
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "word " * 2_000, "line\n" * 2_000], ids=["unbroken", "words", "lines"])
+def test_a_name_without_end_takes_a_few_lines_on_a_phone(
+    browser: Chrome, clock: FakeClock, tmp_path: Path, name: str
+) -> None:
+    locks = locks_of([synced(1)], [detailed(1, name, serialNumber=name)])
+    everything = board(status(clock, locks, account=name), status(clock, locks, account="home"))
+    file = tmp_path / "status.html"
+    file.write_bytes(Pages(everything, clock, version="1.2.3", telemetry_path="/metrics").status())
+    with phone(browser):
+        browser.get(file.as_uri())
+        assert width(browser) == 360
+        for part in (".overview", ".title", ".lock"):
+            assert browser.find_element(By.CSS_SELECTOR, part).size["height"] < 250

@@ -20,12 +20,13 @@ from prometheus_client.registry import Collector
 from exporter.metrics import exposition as module
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector, account_families, lock_families
-from exporter.metrics.exposition import Exposition
+from exporter.metrics.exposition import Exposition, Renderer
 from exporter.sync.snapshot import AccountStatus, Board, Lock
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
+from tests.program import eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
@@ -35,7 +36,7 @@ def parse_openmetrics(text: str) -> Iterator[Family]:
 
 
 def expose(board: Board, clock: FakeClock) -> Exposition:
-    exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, 1_700_000_000.0)), clock)
+    exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, 1_700_000_000.0), lambda: True), clock)
     board.on_change(exposition.refresh)
     return exposition
 
@@ -160,7 +161,7 @@ def test_a_snapshot_is_served_until_the_moment_it_is_stale_and_not_one_scrape_lo
     exposed = samples(exposition)
     assert not [name for name, _ in exposed if name.startswith("lock_") or name == "tedee_locks"]
     assert exposed["tedee_last_sync_timestamp_seconds", (("account", "home"),)] == 1_800_000_000
-    assert exposed["tedee_up", (("account", "home"),)] == 1.0
+    assert exposed["tedee_up", (("account", "home"),)] == 0.0
 
 
 def test_a_stale_account_takes_no_other_account_along(clock: FakeClock) -> None:
@@ -296,6 +297,7 @@ def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
     everything = Board()
     exposition = expose(everything, clock)
     for fleet in (before, after):
+        everything.admit([f"account-{number}" for number in range(len(fleet))])
         for number, locks in enumerate(fleet):
             everything.publish(status(clock, tuple(locks), account=f"account-{number}"))
         registry = CollectorRegistry()
@@ -361,7 +363,7 @@ def test_the_exporters_own_part_is_rendered_at_most_once_a_second(clock: FakeClo
         moments.append(clock.monotonic())
         return True, 0.0
 
-    exposition = Exposition(board(status(clock)), ExporterCollector("1", reloaded), clock)
+    exposition = Exposition(board(status(clock)), ExporterCollector("1", reloaded, lambda: True), clock)
     moments.clear()
     for _ in range(40):
         clock.advance(0.125)
@@ -386,9 +388,13 @@ def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monk
     assert series(exposition, "lock_state") == {"1": 6.0, "2": 2.0, "3": 6.0}
 
 
-def test_syncs_that_end_while_another_is_rendered_are_all_in_what_is_served_then(clock: FakeClock) -> None:
+def test_whatever_many_threads_publish_at_once_is_served(clock: FakeClock) -> None:
     everything = board()
+    everything.admit([f"account-{number}" for number in range(8)])
     exposition = expose(everything, clock)
+    renderer = Renderer(exposition)
+    everything.on_change(renderer.wake)
+    renderer.start()
 
     def publish(number: int) -> None:
         for state in range(20):
@@ -400,4 +406,25 @@ def test_syncs_that_end_while_another_is_rendered_are_all_in_what_is_served_then
         thread.start()
     for thread in threads:
         thread.join()
-    assert series(exposition, "lock_state") == {str(number): 19.0 for number in range(8)}
+    expected = {str(number): 19.0 for number in range(8)}
+    eventually(lambda: series(exposition, "lock_state") == expected, "the last states")
+
+
+def test_who_publishes_does_not_wait_for_the_rendering(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = board(status(clock))
+    exposition = expose(everything, clock)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def endless() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr(exposition, "refresh", endless)
+    renderer = Renderer(exposition)
+    everything.on_change(renderer.wake)
+    renderer.start()
+    everything.publish(status(clock))
+    assert begun.wait(60)
+    for _ in range(100):
+        everything.publish(status(clock))
+    go_on.set()

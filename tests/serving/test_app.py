@@ -2,7 +2,10 @@
 
 import gzip
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
+from threading import Barrier
 
 import pytest
 from starlette.testclient import TestClient
@@ -10,15 +13,17 @@ from starlette.testclient import TestClient
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.sync.snapshot import Board, Failure
+from exporter.sync.ledger import Failure
+from exporter.sync.snapshot import AccountStatus, Board
 from exporter.web.app import create_app
-from tests.board import board, locks_of, status
+from exporter.web.pages import Pages
+from tests.board import board, locks_of, snapshot, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
 
 
 def browse(everything: Board, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
-    exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0)), clock)
+    exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
     everything.on_change(exposition.refresh)
     return TestClient(create_app(everything, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
 
@@ -26,7 +31,7 @@ def browse(everything: Board, clock: FakeClock, telemetry_path: str = "/metrics"
 def words(html: str) -> str:
     """What a person reads: no markup, single spaces."""
     body = html[html.index("<body>") :]
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", re.sub(r"</?bdi>", "", body))).split())
 
 
 # Metrics
@@ -115,7 +120,24 @@ def test_what_tedee_did_not_say_is_a_dash(clock: FakeClock) -> None:
     rows = [synced(1, connected=False), {"id": 2, "isConnected": None}]
     shown = words(page(board(status(clock, locks_of(rows, []))), clock))
     assert "1 id 1 state – door – battery – bridge offline –" in shown  # noqa: RUF001
-    assert "2 id 2 state – door – battery – bridge no bridge –" in shown  # noqa: RUF001
+    assert "2 id 2 state – door – battery – bridge – –" in shown  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    ("connected", "bridge", "said"),
+    [
+        (None, None, "no bridge"),
+        (None, 2, "–"),  # noqa: RUF001
+        ("yes", 2, "–"),  # noqa: RUF001
+        (False, None, "offline"),
+        (True, None, "connected"),
+    ],
+)
+def test_there_is_no_bridge_only_where_the_details_say_so(
+    clock: FakeClock, connected: bool | str | None, bridge: int | None, said: str
+) -> None:
+    locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
+    assert f"battery – bridge {said} –" in words(page(board(status(clock, locks)), clock))  # noqa: RUF001
 
 
 def test_a_jam_is_called_one(clock: FakeClock) -> None:
@@ -164,8 +186,14 @@ def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
     clock.advance(300)
     shown = words(page(everything, clock))
     assert "Room 6" not in shown
-    assert "data from 5 minutes ago" in shown
+    assert "home stale data from 5 minutes ago" in shown
     assert "too old to be shown" in shown
+
+
+def test_an_account_that_fails_is_called_failing_even_when_its_data_is_stale(clock: FakeClock) -> None:
+    everything = board(status(clock, up=False))
+    clock.advance(300)
+    assert "home failing data from 5 minutes ago" in words(page(everything, clock))
 
 
 def test_an_account_before_its_first_sync_says_so(clock: FakeClock) -> None:
@@ -181,6 +209,36 @@ def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeC
     assert "Not in this account: 7, 8." in shown
     assert "Names could not be fetched just now: names broke" in shown
     assert "no longer lists API version v37" in shown
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([synced(1), synced(2), synced(3)], "names of 2 locks are not known yet; the list goes on in 40 minutes"),
+        ([synced(1), synced(2)], "the name of 1 lock is not known yet; the list goes on in 40 minutes"),
+    ],
+)
+def test_names_that_come_late_are_announced(clock: FakeClock, rows: list[dict[str, object]], told: str) -> None:
+    locks = locks_of(rows, [detailed(1, "Front door")])
+    assert told in words(page(board(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
+
+
+@pytest.mark.parametrize(
+    ("named", "wait"), [([], None), ([], 60), ([detailed(1, "Front door")], 2400)], ids=["unasked", "soon", "all known"]
+)
+def test_names_that_come_soon_or_not_at_all_are_not_announced(
+    clock: FakeClock, named: list[dict[str, object]], wait: float | None
+) -> None:
+    until = None if wait is None else clock.wall() + wait
+    html = page(board(status(clock, locks_of([synced(1)], named), names_wait_until=until)), clock)
+    assert "not known yet" not in words(html)
+
+
+def test_names_cannot_turn_the_text_around_them_and_are_told_in_full_by_their_titles(clock: FakeClock) -> None:
+    account, lock = "\u202eemoh", "\u202eroom" + "x" * 10_000
+    html = page(board(status(clock, locks_of([synced(1)], [detailed(1, lock)]), account=account)), clock)
+    assert f'<h2 title="{account}"><bdi>{account}</bdi></h2>' in html
+    assert f'<b title="{lock}"><bdi>{lock}</bdi></b>' in html
 
 
 def test_a_name_of_markup_is_shown_as_the_text_it_is(clock: FakeClock) -> None:
@@ -212,6 +270,116 @@ def test_every_link_of_the_pages_leads_somewhere(clock: FakeClock) -> None:
 def test_a_lock_of_the_last_possible_moment_does_not_break_the_page(clock: FakeClock) -> None:
     rows = [synced(1, lastStateChangedDate="9998-12-30T23:59:59.9999999Z")]
     assert "9998-12-3" in page(board(status(clock, locks_of(rows, []))), clock)
+
+
+# The status page's overview
+
+
+def overview(html: str) -> list[str]:
+    """The accounts of the overview in words, in its order."""
+    found = re.search(r'<nav class="overview".*?</nav>', html, re.DOTALL)
+    return [words(f"<body>{item}") for item in re.findall(r"<li>.*?</li>", found[0], re.DOTALL)] if found else []
+
+
+def test_one_account_needs_no_overview(clock: FakeClock) -> None:
+    assert not overview(page(board(status(clock)), clock))
+
+
+def test_the_overview_begins_with_the_accounts_that_need_attention(clock: FakeClock) -> None:
+    def account(name: str, *rows: dict[str, object], **changes: object) -> AccountStatus:
+        return status(clock, locks_of(list(rows), []), account=name, **changes)
+
+    html = page(
+        board(
+            account("well", synced(1)),
+            account("open", synced(1, state=2, doorState=2), synced(2, batteryLevel=9), synced(3, connected=False)),
+            account("new", up=None, snapshot=None),
+            account("broken", synced(1), up=False),
+            account("old", snapshot=snapshot(clock, (), stale_after=0)),
+            account("short", synced(1), missing=("7", "8")),
+        ),
+        clock,
+    )
+    assert overview(html) == [
+        "broken failing",
+        "old stale",
+        "short up 2 missing",
+        "well up",
+        "open up 1 offline 1 with low battery 1 not locked 1 with door open",
+        "new first sync is due",
+    ]
+    assert re.findall(r'data-account="(\w+)"', html) == ["well", "open", "new", "broken", "old", "short"]
+
+
+def test_the_overview_leads_to_the_sections(clock: FakeClock) -> None:
+    html = page(board(status(clock, account="one"), status(clock, account="two", up=False)), clock)
+    sections = dict(re.findall(r'<section class="account" id="([^"]+)" data-account="(\w+)"', html))
+    links = re.findall(r'<a[^>]* href="#([^"]+)"><b title="(\w+)"', html)
+    assert links == [("account-2", "two"), ("account-1", "one")]
+    assert dict(links) == sections
+
+
+# What the pages cost and keep to themselves
+
+
+class CountingBoard(Board):
+    """A board that is slow to read, and counts its readers."""
+
+    readers = 0
+
+    def statuses(self) -> tuple[AccountStatus, ...]:
+        self.readers += 1
+        time.sleep(0.05)
+        return super().statuses()
+
+
+def test_the_status_page_is_rendered_once_a_second(clock: FakeClock) -> None:
+    everything = CountingBoard()
+    pages = Pages(everything, clock, version="1.2.3", telemetry_path="/metrics")
+    first = pages.status()
+    clock.advance(0.9)
+    assert pages.status() is first
+    assert everything.readers == 1
+    clock.advance(0.1)
+    pages.status()
+    assert everything.readers == 2
+
+
+def test_people_who_look_at_once_share_one_rendering(clock: FakeClock) -> None:
+    everything, people = CountingBoard(), 30
+    pages = Pages(everything, clock, version="1.2.3", telemetry_path="/metrics")
+    together = Barrier(people)
+
+    def look(_person: int) -> bytes:
+        together.wait()
+        return pages.status()
+
+    with ThreadPoolExecutor(people) as crowd:
+        seen = list(crowd.map(look, range(people)))
+    assert everything.readers == 1
+    assert all(html is seen[0] for html in seen)
+
+
+def test_the_status_page_is_a_second_behind_at_most(clock: FakeClock) -> None:
+    everything = board(status(clock))
+    client = browse(everything, clock)
+    client.get("/")
+    everything.publish(status(clock, up=False))
+    assert "home up" in words(client.get("/").text)
+    clock.advance(1)
+    assert "home failing" in words(client.get("/").text)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_pages_keep_to_themselves(clock: FakeClock, path: str) -> None:
+    headers = browse(board(status(clock)), clock).get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    assert headers["content-security-policy"].startswith("default-src 'none'; ")
+
+
+# The documentation
 
 
 def test_the_documentation_lists_every_metric(clock: FakeClock) -> None:

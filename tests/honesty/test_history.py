@@ -1,0 +1,180 @@
+"""Lost if this fails: the promise that what is served is what Tedee last said, or nothing."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import responses
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from exporter.metrics.collector import ExporterCollector
+from exporter.metrics.exposition import Exposition
+from exporter.sync.snapshot import Board
+from exporter.sync.state import StateFile
+from tests.clock import FakeClock
+from tests.cloud import Tedee, account_sync, detailed, envelope, turns
+
+STALE_AFTER = 300.0
+GAUGES = {
+    "lock_state": "state",
+    "lock_door_state": "doorState",
+    "lock_battery_level": "batteryLevel",
+    "lock_charging": "isCharging",
+    "lock_state_change_result": "stateChangeResult",
+}
+SAMPLE = re.compile(r'^(lock_\w+)\{account="home",.*?lock_id="(\d+)",lock_name="([^"]*)".*\} (\S+)$', re.MULTILINE)
+
+CODES = st.integers(0, 9) | st.sampled_from([18, 42, 255])
+JUNK: st.SearchStrategy[Any] = st.sampled_from([None, "junk", 1.5, [], {}, -(2**40)])
+STATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "state": CODES | JUNK,
+        "doorState": CODES | JUNK,
+        "batteryLevel": st.integers(-5, 255) | JUNK,
+        "isCharging": st.booleans() | JUNK,
+        "stateChangeResult": CODES | JUNK,
+        "lastStateChangedDate": st.sampled_from(["2021-04-26T06:02:04.197Z", "junk"]),
+    },
+)
+NONSENSE = [b"", b"<html>", b"[]", b"5", b'{"result": [{"id"', b'{"result": [], "success": false}']
+CONNECTED = st.sampled_from([True, True, True, False, None])
+
+
+def expected(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
+    """(metric, lock id) to value, read from the wire in the plainest way there is."""
+    samples: dict[tuple[str, int], float] = {}
+    for row in rows:
+        if isinstance(row["isConnected"], bool):
+            samples["lock_connected", row["id"]] = float(row["isConnected"])
+        state = row["deviceState"] if row["isConnected"] is not False else None
+        for metric, field in GAUGES.items():
+            value = (state or {}).get(field)
+            if field == "isCharging":
+                usable = isinstance(value, bool)
+            else:
+                usable = type(value) is int and (0 <= value <= 100 if field == "batteryLevel" else abs(value) < 2**31)
+            if usable:
+                assert value is not None
+                samples[metric, row["id"]] = float(value)
+    return samples
+
+
+class Honesty(RuleBasedStateMachine):
+    """An exporter with one account, and beside it the plainest model of what it may serve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mock = responses.RequestsMock(assert_all_requests_are_fired=False)
+        self.mock.start()
+        self.tedee = Tedee(self.mock)
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = FakeClock()
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.said: dict[tuple[str, int], float] = {}
+        self.said_at = -STALE_AFTER
+        self.names: dict[int, set[str]] = {}
+
+    def teardown(self) -> None:
+        self.ledger.close()
+        self.mock.stop(allow_assert=False)
+        self.folder.cleanup()
+
+    @initialize()
+    def start(self) -> None:
+        self.board = Board()
+        self.board.admit(["home"])
+        self.exposition = Exposition(self.board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), self.clock)
+        self.board.on_change(self.exposition.refresh)
+        self.ledger = StateFile(Path(self.folder.name, "state.db"), self.clock)
+        self.account = account_sync(self.clock, self.board.publish, ledger=self.ledger, stale_after=STALE_AFTER)
+        self.board.publish(self.account.status())
+
+    @rule(lock_id=st.integers(1, 4), connected=CONNECTED, state=STATES)
+    def a_lock_changes(self, lock_id: int, connected: bool | None, state: dict[str, Any]) -> None:
+        revision = self.rows.get(lock_id, {}).get("revision", 1)
+        self.rows[lock_id] = {"id": lock_id, "isConnected": connected, "deviceState": state, "revision": revision}
+        self.names.setdefault(lock_id, {str(lock_id)})
+
+    @rule(lock_id=st.integers(1, 4))
+    def a_lock_is_removed(self, lock_id: int) -> None:
+        self.rows.pop(lock_id, None)
+
+    @rule(lock_id=st.integers(1, 4), name=st.sampled_from(["Front door", "Cellar", "Garage"]))
+    def a_lock_is_renamed(self, lock_id: int, name: str) -> None:
+        if lock_id in self.rows:
+            self.rows[lock_id]["revision"] += 1
+            self.names[lock_id].add(name)
+            others = [row for row in self.tedee.details if row["id"] != lock_id]
+            self.tedee.details = [*others, detailed(lock_id, name)]
+
+    def sync(self, *, good: bool) -> None:
+        """Let the account have the turns that are due, once its sync is."""
+        calls = self.tedee.endpoints().count("sync")
+        while self.tedee.endpoints().count("sync") == calls:
+            self.clock.advance(self.account.wait())
+            self.account.turn()
+        if good:
+            self.said, self.said_at = expected(list(self.rows.values())), self.clock.monotonic()
+        turns(self.account, self.clock, 0)
+
+    @rule()
+    def a_sync_succeeds(self) -> None:
+        self.tedee.sync_status = 200
+        self.tedee.has(*self.rows.values())
+        self.sync(good=True)
+
+    @rule(extra=st.sampled_from([5, None, "x", {"id": "7"}, {}]))
+    def a_sync_brings_something_malformed_beside_the_locks(self, extra: object) -> None:
+        self.tedee.sync_status = 200
+        self.tedee.sync = envelope([extra, *self.rows.values()])
+        self.sync(good=True)
+
+    @rule(status=st.sampled_from([401, 403, 404, 429, 500, 503]))
+    def a_sync_is_refused(self, status: int) -> None:
+        self.tedee.sync_status = status
+        self.sync(good=False)
+
+    @rule(answer=st.sampled_from(NONSENSE))
+    def a_sync_brings_nonsense(self, answer: bytes) -> None:
+        self.tedee.sync_status = 200
+        self.tedee.sync = answer
+        self.sync(good=False)
+
+    @rule(seconds=st.floats(0, 400))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(jump=st.sampled_from([-3600.0, 86_400.0]))
+    def wall_time_jumps(self, jump: float) -> None:
+        self.clock.set_wall(self.clock.wall() + jump)
+
+    @rule(killed=st.booleans())
+    def the_exporter_restarts(self, killed: bool) -> None:
+        if not killed:
+            self.ledger.close()
+        self.start()
+
+    @rule()
+    def the_configuration_is_reloaded(self) -> None:
+        self.board.admit(["home"])
+        self.account.configure(self.account._options)
+
+    @invariant()
+    def what_is_served_is_what_tedee_last_said_and_not_too_old(self) -> None:
+        served: dict[tuple[str, int], float] = {}
+        for name, lock_id, lock_name, value in SAMPLE.findall(self.exposition.scrape("", "").body.decode()):
+            assert lock_name in self.names[int(lock_id)]
+            if name in GAUGES or name == "lock_connected":
+                served[name, int(lock_id)] = float(value)
+        fresh = self.clock.monotonic() - self.said_at < STALE_AFTER
+        assert served == (self.said if fresh else {})
+
+
+TestHonesty = Honesty.TestCase
+TestHonesty.settings = settings(
+    max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+)
