@@ -23,7 +23,9 @@ def main() -> None:
         world = World.demo(arguments.seed)
     else:
         world = World.of_size(arguments.accounts, arguments.locks, arguments.seed)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Set even for SIGINT: who starts it in the background may have it ignored.
+        signal.signal(number, signal.default_int_handler)
     with serve(Cloud(world, strict=arguments.strict), arguments.host, arguments.port) as address:
         print(address.url)
         for account in world.accounts:

@@ -136,7 +136,7 @@ def test_one_sync_that_fails_says_why_and_ends_with_1(address: Address, tmp_path
     result = run(f"--config.file={configuration(tmp_path, address.url, accounts)}", "--sync.once", "--log.level=error")
     assert result.returncode == 1
     assert "Front door" in result.stdout
-    assert "account 'wrong': my/lock/sync: HTTP 401" in result.stderr
+    assert "wrong: my/lock/sync: HTTP 401" in result.stderr
     assert "no-such-key" not in result.stdout + result.stderr
 
 

@@ -18,7 +18,10 @@ def test_the_program_says_where_it_is_and_what_opens_it(ending: signal.Signals) 
             f"{url}/api/v37/my/lock/sync", headers={"Authorization": "PersonalKey key-account-0002"}, timeout=5
         )
         program.send_signal(ending)
-        assert program.wait() == 0
+        try:
+            assert program.wait(timeout=20) == 0
+        finally:
+            program.kill()
     assert first == "account-0001: 3 locks, key key-account-0001"
     assert second == "account-0002: 3 locks, key key-account-0002"
     assert len(answer.json()["result"]) == 3

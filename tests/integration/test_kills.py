@@ -1,0 +1,138 @@
+"""Lost if these fail: Tedee's limits, and the data, when the process is killed or its disk takes no more."""
+
+import contextlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from exporter.simulator import Address, Cloud, Fault, World, serve
+from tests.program import PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
+
+HOME = {"name": "home", "personal_key": "simulated-key-home"}
+HOTEL = {"name": "hotel", "personal_key": "simulated-key-hotel"}
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud(World.demo(), strict=True)
+
+
+@pytest.fixture
+def address(cloud: Cloud) -> Iterator[Address]:
+    with serve(cloud) as address:
+        yield address
+
+
+class Bustle:
+    """Scrapes and reloads, as fast as one thread can, while the exporter lives."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self._exporter = exporter
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Bustle":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(requests.RequestException, AssertionError):
+                self._exporter.get("/metrics")
+                requests.post(f"{self._exporter.url}/-/reload", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.timeout(900)
+def test_a_hundred_kills(cloud: Cloud, address: Address, tmp_path: Path, kills: int) -> None:
+    rng = random.Random(kills)
+    # Slow answers, so that many a kill falls into a call.
+    cloud.faults.script(*[Fault.delayed(rng.uniform(0, 1.5)) for _ in range(1_000)])
+    path = configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
+    known: dict[str, int] = {"home": 6, "hotel": 12}
+    with running(f"--config.file={path}") as exporter:
+        for account, count in known.items():
+            eventually(lambda: locks(exporter, account) == count, "the first sync")  # noqa: B023
+        exporter.kill()
+    for _ in range(kills):
+        with running(f"--config.file={path}") as exporter:
+            served = {str(account): value for account in ("home", "hotel") if (value := locks(exporter, account))}
+            # What an earlier life has told a scrape is told again, at once.
+            assert known.items() <= served.items()
+            with Bustle(exporter):
+                time.sleep(rng.uniform(0, 2.5))
+                exporter.kill()
+    assert cloud.violations == []
+    assert len([call for call in cloud.calls if call.endpoint == "sync" and call.account == "home"]) >= 2
+
+
+def locks(exporter: Exporter, account: str) -> int:
+    return int(exporter.value("tedee_locks", account=account) or 0)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_two_processes_for_five_minutes(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+    path = configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
+    with running(f"--config.file={path}") as one, running(f"--config.file={path}") as two:
+        time.sleep(300)
+        for account, count in (("home", 6), ("hotel", 12)):
+            for exporter in (one, two):
+                assert locks(exporter, account) == count
+                assert exporter.value("tedee_up", account=account) == 1
+            assert len([call for call in cloud.calls if (call.account, call.endpoint) == (account, "sync")]) <= 16
+    assert cloud.violations == []
+
+
+def test_a_disk_that_takes_no_more_stops_nothing(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+    path = configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "state.db"))
+
+    def no_more_than_a_kibibyte() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", f"--config.file={path}"],
+        env=environment(),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=no_more_than_a_kibibyte,  # noqa: PLW1509  (no threads hold locks here)
+    )
+    exporter = Exporter(process)
+    try:
+        # A start that cannot trust its state waits out the 20 seconds first.
+        eventually(lambda: locks(exporter, "home") == 6, "the first sync")
+        assert exporter.value("tedee_exporter_state_file_usable") == 0
+        assert [line for line in exporter.log if "the state file cannot be used" in line]
+    finally:
+        exporter.kill()
+    assert cloud.violations == []
+
+
+def test_300_megabytes_of_compressed_blanks_do_not_fill_the_memory(
+    cloud: Cloud, address: Address, tmp_path: Path
+) -> None:
+    # The simulated cloud compresses it, to a thousandth.
+    cloud.faults.script(Fault.body(b" " * (300 * 2**20), "application/json"), account="home", endpoint="sync")
+    path = configuration(tmp_path, address.url, [HOME, HOTEL])
+    with running(f"--config.file={path}") as exporter:
+        failures = {"account": "home", "reason": "invalid_response"}
+        eventually(lambda: exporter.value("tedee_sync_failures_total", **failures), "the failure")
+        eventually(lambda: locks(exporter, "hotel") == 12, "the other account")
+        peak = Path(f"/proc/{exporter.process.pid}/status").read_text().split("VmHWM:")[1].split()[0]
+        assert int(peak) < 120 * 1024
+        assert "an answer of over" in "".join(exporter.log)
