@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import __version__
 from .clock import Clock
-from .config import Account, Api, ChosenLocks, Settings, Sync
+from .config import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .sync.account import AccountSync, Options
 from .sync.budget import Budget, Rules
 from .sync.directory import Chosen
@@ -14,9 +14,11 @@ from .sync.ledger import Ledger
 from .sync.scheduler import MOST_WORKERS, Scheduler
 from .sync.snapshot import Board
 from .tedee.client import TedeeClient
-from .tedee.credentials import SecretSource, access_token, personal_key
+from .tedee.credentials import SecretSource, Signer, access_token, personal_key
+from .tedee.oauth import OAuthCredentials, RefreshTokens, TokenEndpoint
 from .tedee.transport import session
 
+USER_AGENT = f"tedee-exporter/{__version__}"
 LAST_BYTES = 1.0
 """Seconds by which a call may outlast its time-out until it has ended for both sides."""
 
@@ -32,6 +34,7 @@ class Fleet:
         self._scheduler = scheduler
         self._applied: dict[str, tuple[Account, Api, Sync]] = {}
         self._connections = session(MOST_WORKERS)
+        self._refresh_tokens = RefreshTokens()
 
     def apply(self, settings: Settings) -> None:
         """Have just the accounts of these settings. One that stays keeps its gate, its snapshot and its counters."""
@@ -65,10 +68,10 @@ class Fleet:
             account.name,
             url=api.url,
             version=api.version,
-            credentials=personal_key(secret) if key.startswith("personal_key") else access_token(secret),
+            credentials=self._credentials(account, api),
             timeout=api.timeout,
             session=self._connections,
-            user_agent=f"tedee-exporter/{__version__}",
+            user_agent=USER_AGENT,
         )
         rules = Rules(
             interval=sync.interval,
@@ -80,9 +83,34 @@ class Fleet:
             connect, rules, sync.stale_after, Chosen(chosen.ids or (), chosen.serial_numbers or ()), _user(key, secret)
         )
 
+    def _credentials(self, account: Account, api: Api) -> Signer:
+        key, secret = account.credential
+        if not isinstance(secret, OAuth):
+            return personal_key(secret) if key.startswith("personal_key") else access_token(secret)
+        endpoint = TokenEndpoint(
+            account.name,
+            url=secret.token_url,
+            client_id=secret.client_id,
+            client_secret=secret.client_secret_file,
+            scope=secret.scope,
+            timeout=api.timeout,
+            session=self._connections,
+            user_agent=USER_AGENT,
+        )
+        return OAuthCredentials(
+            account.name,
+            endpoint=endpoint,
+            refresh_token_file=secret.refresh_token_file,
+            refresh_tokens=self._refresh_tokens,
+            monotonic=self._clock.monotonic,
+            wall=self._clock.wall,
+        )
 
-def _user(key: str, secret: SecretSource) -> str:
+
+def _user(key: str, secret: SecretSource | OAuth) -> str:
     """What tells a changed user from a rotated key: the file, or for want of one a digest too short to be of use."""
+    if isinstance(secret, OAuth):
+        return f"{key} {secret.refresh_token_file}"
     if isinstance(secret, Path):
         return f"{key} {secret}"
     return f"{key} {hashlib.sha256(secret.get_secret_value().encode()).hexdigest()[:8]}"

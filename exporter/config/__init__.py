@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from .settings import Account, Api, ChosenLocks, Settings, Sync
+from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .source import ENVIRONMENT, ConfigurationError, NotConfigured, read_environment, read_file
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ChosenLocks",
     "ConfigurationError",
     "NotConfigured",
+    "OAuth",
     "Settings",
     "Sync",
     "load",

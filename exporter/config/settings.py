@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import durationpy
 from pydantic import (
@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from exporter.tedee.client import is_loopback
 from exporter.tedee.credentials import CredentialsUnavailable, SecretSource, read_secret
+from exporter.tedee.oauth import CLIENT_SECRET, REFRESH_TOKEN, SCOPE, TOKEN_URL
 
 Where = tuple[str | int, ...]
 """Where something stands in the configuration: `("accounts", 0, "name")`."""
@@ -73,6 +74,32 @@ def _printable(name: str) -> str:
     if not name.isprintable():
         raise _wrong("must not have control characters")
     return name
+
+
+def _check_url(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
+        raise _wrong("not a URL of the form https://host")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise _wrong("has a host name that cannot be one") from None
+    if parts.scheme == "http" and not is_loopback(host):
+        raise _wrong("http:// would send the key unencrypted; use https://")
+    return parts
+
+
+def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key") -> None:
+    """Refuse a secret that cannot be read, where secrets are to be checked."""
+    if (info.context or {}).get("check_secrets"):
+        try:
+            read_secret(secret, what)
+        except CredentialsUnavailable as error:
+            raise _wrong(str(error)) from None
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
@@ -133,20 +160,7 @@ class Api(Section):
     @field_validator("url")
     @classmethod
     def _carries_the_key_safely(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            host = None
-        if not host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
-            raise _wrong("not a URL of the form https://host")
-        try:
-            host.encode("idna")
-        except UnicodeError:
-            raise _wrong("has a host name that cannot be one") from None
-        if parts.scheme == "http" and not is_loopback(host):
-            raise _wrong("http:// would send the key unencrypted; use https://")
-        if set(url) & set("@?#") or parts.path.strip("/"):
+        if set(url) & set("@?#") or _check_url(url).path.strip("/"):
             raise _wrong("only scheme, host and port belong here")
         return url
 
@@ -208,26 +222,50 @@ class ChosenLocks(Section):
             yield (), problem
 
 
+class OAuth(Section):
+    """An OAuth client of Tedee's, and a user who has signed in with it."""
+
+    client_id: Annotated[Text, AfterValidator(_printable)]
+    client_secret_file: SecretFile | None = None
+    refresh_token_file: SecretFile
+    token_url: Text = TOKEN_URL
+    scope: Annotated[str, Strict(), Field(min_length=1, max_length=1000), AfterValidator(_printable)] = SCOPE
+
+    @field_validator("client_secret_file", "refresh_token_file")
+    @classmethod
+    def _readable(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is not None:
+            _check_readable(file, info, REFRESH_TOKEN if info.field_name == "refresh_token_file" else CLIENT_SECRET)
+        return file
+
+    @field_validator("token_url")
+    @classmethod
+    def _carries_secrets_safely(cls, url: str) -> str:
+        _check_url(url)
+        if set(url) & set("@#"):
+            raise _wrong("a user name, a password or a fragment does not belong here")
+        return url
+
+
 class Account(Section):
     """One Tedee user: Tedee counts requests by user, so each user is one account here."""
 
-    CREDENTIALS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
+    SECRETS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
+    CREDENTIALS: ClassVar = (*SECRETS, "oauth")
 
     name: Annotated[Text, AfterValidator(_printable)]
     personal_key: Secret | None = None
     personal_key_file: SecretFile | None = None
     access_token: Secret | None = None
     access_token_file: SecretFile | None = None
+    oauth: OAuth | None = None
     locks: ChosenLocks | None = None
 
-    @field_validator(*CREDENTIALS)
+    @field_validator(*SECRETS)
     @classmethod
     def _readable(cls, secret: SecretStr | Path | None, info: ValidationInfo) -> SecretStr | Path | None:
-        if secret is not None and (info.context or {}).get("check_secrets"):
-            try:
-                read_secret(secret)
-            except CredentialsUnavailable as error:
-                raise _wrong(str(error)) from None
+        if secret is not None:
+            _check_readable(secret, info)
         return secret
 
     @classmethod
@@ -238,7 +276,7 @@ class Account(Section):
             yield (), problem
 
     @property
-    def credential(self) -> tuple[str, SecretStr | Path]:
+    def credential(self) -> tuple[str, SecretStr | Path | OAuth]:
         """The key that is set, and its value."""
         return next((key, value) for key in self.CREDENTIALS if (value := getattr(self, key)) is not None)
 
@@ -264,16 +302,26 @@ class Settings(Section):
             name = account.get("name")
             if isinstance(name, str) and names.setdefault(name, index) != index:
                 yield ("accounts", index, "name"), _wrong(f"is the name of accounts[{names[name]}] too")
-            for key in Account.CREDENTIALS:
-                secret = _secret_itself(key, account.get(key), folder)
+            for place, value in _secrets_of(account):
+                secret = _secret_itself(place[-1], value, folder)
                 if secret and secrets.setdefault(secret, index) != index:
                     yield (
-                        ("accounts", index, key),
+                        ("accounts", index, *place),
                         _wrong(
                             f"is the key of accounts[{secrets[secret]}] too; "
                             "Tedee counts calls by user, so a user may be one account only"
                         ),
                     )
+
+
+def _secrets_of(account: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
+    """What an account as it was given says of who its user is, each with its place."""
+    for key in Account.SECRETS:
+        yield (key,), account.get(key)
+    oauth = account.get("oauth")
+    if isinstance(oauth, dict):
+        # The client may well be the same: it is the refresh token that is a user's.
+        yield ("oauth", "refresh_token_file"), oauth.get("refresh_token_file")
 
 
 def _secret_itself(key: str, value: object, folder: Path) -> SecretSource | None:

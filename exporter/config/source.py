@@ -105,7 +105,12 @@ class Source:
                 return f"unknown key{_did_you_mean(path)}"
             case "one_of":
                 keys, have = (
-                    [self.variables.get((*path, key), key) for key in error["ctx"][which]] for which in ("keys", "have")
+                    [
+                        self.variables.get((*path, key), key)
+                        for key in error["ctx"][which]
+                        if not self.variables or (*path, key) in self.variables
+                    ]
+                    for which in ("keys", "have")
                 )
                 return f"needs one of {', '.join(keys[:-1])} or {keys[-1]}; it has {' and '.join(have) or 'none'}"
             case "string_type" if isinstance(self._value(path), list | dict):
@@ -225,7 +230,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         NotConfigured: none of them holds or names a credential.
     """
     given = {variable: path for variable, path in ENVIRONMENT.items() if environ.get(variable)}
-    if not any(path[-1] in Account.CREDENTIALS for path in given.values()):
+    if not any(path[-1] in Account.SECRETS for path in given.values()):
         raise NotConfigured
     account: dict[str, str] = {"name": DEFAULT_ACCOUNT}
     data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}

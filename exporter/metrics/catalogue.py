@@ -114,6 +114,12 @@ API_VERSION_SUPPORTED = Metric(
     "1 while Tedee lists the API version in use as supported, 0 once it no longer does.",
     ("account", "version"),
 )
+CREDENTIALS_EXPIRY = Metric(
+    "tedee_credentials_expiry_timestamp_seconds",
+    "gauge",
+    "When the account's access token or, with OAuth, its refresh token expires. Absent for personal keys.",
+    ACCOUNT_LABELS,
+)
 
 BUILD_INFO = Metric(
     "tedee_exporter_build_info", "info", "The exporter's version. The value is 1.", ("version", "python_version")
@@ -157,6 +163,7 @@ ACCOUNT_METRICS = (
     API_REQUESTS_REMAINING,
     REJECTED_VALUES,
     API_VERSION_SUPPORTED,
+    CREDENTIALS_EXPIRY,
 )
 EXPORTER_METRICS = (BUILD_INFO, CONFIG_RELOAD_SUCCESSFUL, CONFIG_RELOAD_SUCCESS_TIMESTAMP, STATE_FILE_USABLE)
 CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS

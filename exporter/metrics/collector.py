@@ -103,6 +103,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
     for field, count in status.rejections.items():
         sheet.add(catalogue.REJECTED_VALUES, count, field=field)
     sheet.add(catalogue.API_VERSION_SUPPORTED, status.version_supported, version=status.api_version)
+    sheet.add(catalogue.CREDENTIALS_EXPIRY, status.credentials_expire_at)
     return sheet.families()
 
 

@@ -137,6 +137,7 @@ class AccountSync:
             next_sync=self._wall_in(self._sync_wait()),
             requests_remaining=self._budget.remaining(),
             version_supported=self._client.supports_version(),
+            credentials_expire_at=self._client.credentials_expire_at(),
             durations=self._durations,
             failures=dict(self._failures),
             requests=dict(self._requests),
@@ -208,7 +209,7 @@ class AccountSync:
         log.warning("sync failed", account=self.name, reason=error.reason, error=error.told())
         if self._budget.wait(SYNC) <= 0:
             # It was clear without a call that it would fail.
-            self._budget.postpone(SYNC)
+            self._budget.postpone(SYNC, error.retry_after)
         self._budget.keep(SYNC, replace(self._kept(SYNC), failure=self._failure))
 
     def _reject(self, rejections: Iterable[Rejection]) -> None:
@@ -242,7 +243,7 @@ class AccountSync:
                 return
             self._details_failure = self._failure_of(error)
             if self._budget.wait(LOCKS) <= 0:
-                self._budget.postpone(LOCKS)
+                self._budget.postpone(LOCKS, error.retry_after)
             log.warning("names could not be fetched", account=self.name, reason=error.reason, error=error.told())
         if LONG < (wait := self._names_wait()) < inf:
             log.info("the list of names goes on later", account=self.name, seconds=round(wait))

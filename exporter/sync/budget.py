@@ -190,9 +190,9 @@ class Budget:
         finally:
             self._under_way.discard(endpoint)
 
-    def postpone(self, endpoint: str) -> None:
+    def postpone(self, endpoint: str, retry_after: float | None = None) -> None:
         """Wait as after a failed call, where it was clear without one that it would fail."""
-        self._record_failure(endpoint)
+        self._record_failure(endpoint, retry_after)
 
     def distrust(self) -> None:
         """Wait out one spacing: the account may have been called, under another name, a moment ago."""

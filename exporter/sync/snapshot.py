@@ -83,6 +83,8 @@ class AccountStatus:
     """Unix seconds from which on the next call may go out; None while it is out."""
     requests_remaining: int | None = None
     version_supported: bool | None = None
+    credentials_expire_at: float | None = None
+    """Unix seconds at which somebody has to sign in again, where that is known."""
     durations: Durations = field(default_factory=Durations)
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failed syncs by reason."""

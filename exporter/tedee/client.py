@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from .credentials import Credentials, CredentialsUnavailable
+from .credentials import CredentialsUnavailable, Signer
 from .errors import (
     CallError,
     ConnectionFailed,
@@ -70,7 +70,7 @@ class TedeeClient:
         *,
         url: str,
         version: str,
-        credentials: Credentials,
+        credentials: Signer,
         timeout: float,
         session: requests.Session,
         gate: Gate,
@@ -83,7 +83,7 @@ class TedeeClient:
             account: the name that errors carry.
             url: scheme, host and port, `https://api.tedee.com`.
             version: the API version as it stands in the path, `v37`.
-            credentials: read anew at each call.
+            credentials: prepared before the gate, and signing each request.
             timeout: seconds for a whole call, its body included.
             session: see `session()`.
             gate: passed by every request.
@@ -129,6 +129,10 @@ class TedeeClient:
             return None
         return _bare(self.version) in {_bare(version) for version in self.supported_versions}
 
+    def credentials_expire_at(self) -> float | None:
+        """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
+        return self._credentials.expires_at()
+
     def _get(self, endpoint: str, query: list[tuple[str, str]]) -> list[object]:
         """Make one call and return its `result`."""
         try:
@@ -138,10 +142,15 @@ class TedeeClient:
         with self._gate.passage(endpoint):
             try:
                 status, headers, body = self._exchange(endpoint, query)
+            except CredentialsUnavailable as error:
+                # It was there a moment ago, when it was prepared.
+                raise KeyUnusable(str(error), account=self.account, endpoint=endpoint) from error
             except CallError as error:
                 self._observe(endpoint, error.reason)
                 raise
             self._observe(endpoint, str(status))
+            if status == HTTPStatus.UNAUTHORIZED:
+                self._credentials.forget()
             return self._result(endpoint, status, headers, body)
 
     def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> tuple[int, Mapping[str, str], bytearray]:
@@ -185,7 +194,7 @@ class TedeeClient:
         kind: type[CallError]
         match error:
             case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
-                kind, problem = TlsFailed, f"TLS failed: {_cause(error)}"
+                kind, problem = TlsFailed, f"TLS failed: {cause(error)}"
             case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
                 return self._timed_out(endpoint)
             case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
@@ -196,7 +205,7 @@ class TedeeClient:
             case OSError() if not isinstance(error, requests.RequestException) and "certificate" in str(error):
                 kind, problem = TlsFailed, f"TLS failed: {error}"
             case _:
-                kind, problem = ConnectionFailed, f"the connection failed: {_cause(error)}"
+                kind, problem = ConnectionFailed, f"the connection failed: {cause(error)}"
         return kind(problem, account=self.account, endpoint=endpoint)
 
     def _result(self, endpoint: str, status: int, headers: Mapping[str, str], body: bytearray) -> list[object]:
@@ -205,7 +214,7 @@ class TedeeClient:
         self.supported_versions = (
             tuple(filter(None, (each.strip() for each in versions.split(",")))) or self.supported_versions
         )
-        envelope = _json_object(body)
+        envelope = json_object(body)
         messages = _messages(envelope)
         correlation_id = headers.get("X-Correlation-ID")
 
@@ -217,13 +226,13 @@ class TedeeClient:
                 status=status,
                 messages=messages,
                 correlation_id=correlation_id[:100] if correlation_id else None,
-                retry_after=_retry_after(headers),
+                retry_after=retry_after(headers),
             )
 
         if status != HTTPStatus.OK:
             raise error(error_for(status), self._refusal(status))
         if envelope is None:
-            raise error(InvalidResponse, f"the answer is not a JSON object but {_kind_of(headers, body)}")
+            raise error(InvalidResponse, f"the answer is not a JSON object but {kind_of(headers, body)}")
         if envelope.get("success") is not True:
             # HTTP 200 with `success: false`: the envelope's own status says what it is.
             inner = envelope.get("statusCode")
@@ -248,7 +257,8 @@ def _bare(version: str) -> str:
     return version.strip().lower().removeprefix("v")
 
 
-def _json_object(body: bytes | bytearray) -> dict[str, object] | None:
+def json_object(body: bytes | bytearray) -> dict[str, object] | None:
+    """What a body holds if that is a JSON object, else None."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -264,12 +274,13 @@ def _messages(envelope: dict[str, object] | None) -> tuple[str, ...]:
     return tuple(" ".join(each.split())[:300] for each in said[:5] if isinstance(each, str))
 
 
-def _kind_of(headers: Mapping[str, str], body: bytes | bytearray) -> str:
+def kind_of(headers: Mapping[str, str], body: bytes | bytearray) -> str:
+    """In words, what an answer is that is no JSON object."""
     kind = headers.get("Content-Type", "no content type").split(";")[0][:60]
     return f"{kind} of {len(body):,} bytes"
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of a `Retry-After`, given as a number or as an HTTP date; None where there is none or it is junk.
 
     A date is read against the answer's own `Date`, so that this machine's clock does not matter.
@@ -291,7 +302,7 @@ def _moment(date: str) -> float | None:
         return None
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """The innermost cause in plain words, without the objects and addresses in memory that libraries print."""
     chain: list[BaseException] = []
     todo: BaseException | None = error

@@ -54,8 +54,8 @@ class Unauthorized(CallError):
 
     reason = "auth"
     advice = (
-        "check that the personal access key is complete, not expired and not revoked; "
-        "a new one with scope Device.Read is made in the Tedee portal"
+        "check that the key (or token) is complete, not expired and not revoked; "
+        "a new personal access key with scope Device.Read is made in the Tedee portal"
     )
 
 

@@ -1,8 +1,9 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from exporter.simulator import Cloud, World, serve
+from exporter.simulator import TOKEN_PATH, Cloud, World, serve
 from tests.program import Exporter, configuration, eventually, running
 
 NOON = 1_790_000_000.0
@@ -28,12 +29,12 @@ def cloud() -> Cloud:
 @pytest.fixture(scope="module")
 def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
     """The program, with names."""
-    accounts = [
-        {"name": "home", "personal_key": "simulated-key-home"},
-        {"name": "hotel", "personal_key": "simulated-key-hotel"},
-    ]
+    folder = tmp_path_factory.mktemp("exporter")
+    (folder / "token").write_text("simulated-refresh-hotel")
     with serve(cloud) as address:
-        path = configuration(tmp_path_factory.mktemp("exporter"), address.url, accounts)
+        oauth = {"client_id": "a-client", "refresh_token_file": "token", "token_url": address.url + TOKEN_PATH}
+        home: dict[str, Any] = {"name": "home", "personal_key": "simulated-key-home"}
+        path = configuration(folder, address.url, [home, {"name": "hotel", "oauth": oauth}])
         with running(f"--config.file={path}") as exporter:
             exporter.wait_until_ready()
             eventually(lambda: exporter.get("/metrics").text.count("\nlock_info{") == 18, "names of all locks")

@@ -76,7 +76,9 @@ def test_a_hundred_kills(cloud: Cloud, address: Address, tmp_path: Path, kills: 
                 time.sleep(rng.uniform(0, 2.5))
                 exporter.kill()
     assert cloud.violations == []
-    assert len([call for call in cloud.calls if call.endpoint == "sync" and call.account == "home"]) >= 2
+    syncs = [call for call in cloud.calls if call.endpoint == "sync" and call.account == "home"]
+    # Twelve kills may well fit into one spacing; a hundred take longer than the longest wait.
+    assert len(syncs) >= (2 if kills == 100 else 1)
 
 
 def locks(exporter: Exporter, account: str) -> int:

@@ -111,6 +111,11 @@ def test_the_example_lacks_nothing_but_its_key_files(program: Program) -> None:
     assert [line.split(": ")[1:3] for line in ended.stderr.splitlines()] == [
         ["accounts[0].personal_key_file", "key file /run/secrets/tedee-home cannot be read"],
         ["accounts[2].access_token_file", "key file /run/secrets/tedee-hotel-token cannot be read"],
+        ["accounts[4].oauth.client_secret_file", "client secret file /run/secrets/tedee-client cannot be read"],
+        [
+            "accounts[4].oauth.refresh_token_file",
+            "refresh token file /var/lib/tedee-exporter/guests.token cannot be read",
+        ],
     ]
 
 

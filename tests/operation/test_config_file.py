@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from exporter.config import ChosenLocks, ConfigurationError, Settings, load
 from exporter.config.settings import Api, Sync
@@ -15,8 +15,8 @@ from .conftest import EXAMPLE, SECRET, TESTDATA
 
 GOOD = [*sorted((TESTDATA / "good").glob("*.yml")), EXAMPLE]
 
-CREDENTIALS = "personal_key, personal_key_file, access_token or access_token_file"
-ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, locks"
+CREDENTIALS = "personal_key, personal_key_file, access_token, access_token_file or oauth"
+ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, oauth, locks"
 ONE_USER = "Tedee counts calls by user, so a user may be one account only"
 NO_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
@@ -337,7 +337,7 @@ def test_a_duration_may_have_several_units() -> None:
 def test_a_key_that_looks_like_a_date_stays_as_it_is_written() -> None:
     name, secret = load(TESTDATA / "good" / "key-that-looks-like-a-date.yml").accounts[0].credential
     assert name == "personal_key"
-    assert not isinstance(secret, Path)
+    assert isinstance(secret, SecretStr)
     assert secret.get_secret_value() == "2026-11-23"
 
 

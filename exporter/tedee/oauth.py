@@ -1,0 +1,570 @@
+"""An OAuth client's credentials: access tokens that are refreshed in time, and refresh tokens that are not lost.
+
+The protocol is Authlib's. What is ours is around it: when to refresh, where the tokens are kept, how long an exchange
+may take, and what its failures are called.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from io import BytesIO
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+import structlog
+import urllib3
+from pydantic import SecretStr
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+from .client import cause, is_loopback, json_object, kind_of, retry_after
+from .credentials import BEARER, CredentialsUnavailable, SecretSource, checked_secret, read_secret
+from .errors import (
+    CallError,
+    ConnectionFailed,
+    InvalidResponse,
+    RateLimited,
+    ServerFailed,
+    TimedOut,
+    TlsFailed,
+    Unauthorized,
+)
+from .transport import Deadline, deadline
+
+if TYPE_CHECKING:
+    from authlib.integrations.requests_client import OAuth2Session, OAuthError
+
+log = structlog.get_logger(__name__)
+
+ENDPOINT = "oauth2/token"
+"""What errors call the token endpoint."""
+TOKEN_URL = "https://tedee.b2clogin.com/tedee.onmicrosoft.com/B2C_1A_Signup_Signin_With_Kmsi/oauth2/v2.0/token"  # noqa: S105
+"""Tedee's token endpoint (docs: howtos/authenticate)."""
+SCOPE = (
+    "offline_access https://tedee.onmicrosoft.com/api/user_impersonation https://tedee.onmicrosoft.com/api/Device.Read"
+)
+"""To read devices, and the two that Tedee requires (docs: howtos/authenticate)."""
+
+REFRESH_AHEAD = 300.0
+"""Seconds before an access token expires at which it is refreshed: time for some more tries."""
+ACCESS_LIFE = 3600.0
+"""Seconds an access token is taken to be good for where the answer does not say. Tedee's are for four hours."""
+REFRESH_LIFE = 14 * 86_400.0
+"""Seconds a new refresh token is taken to be good for where the answer does not say (docs: howtos/authenticate)."""
+MAX_ANSWER_BYTES = 2**20
+"""Of a decompressed answer. Tedee's have about 5,000."""
+
+# What messages call them.
+REFRESH_TOKEN = "refresh token"  # noqa: S105
+CLIENT_SECRET = "client secret"  # noqa: S105
+
+
+class SignInAgain(Unauthorized):
+    """The refresh token has expired, was used up or revoked, or there is none."""
+
+    advice = (
+        "sign in to Tedee again with this OAuth client and the scopes of oauth.scope, and put the new refresh token "
+        "into the file that oauth.refresh_token_file names; it is used at the next try, without a restart"
+    )
+
+
+class ClientRefused(Unauthorized):
+    """The token endpoint does not know the OAuth client, or its secret is wrong."""
+
+    advice = "check oauth.client_id and the file that oauth.client_secret_file names; Tedee issues both"
+
+
+class RequestRefused(Unauthorized):
+    """The token endpoint does not do what it is asked for."""
+
+    advice = "check oauth.scope and oauth.token_url"
+
+
+class TokenEndpointUnreachable(ConnectionFailed):
+    """No connection to the token endpoint, or one that broke."""
+
+    advice = "check the network, DNS, proxy and oauth.token_url; the exporter tries again by itself"
+
+
+class TokenEndpointUntrusted(TlsFailed):
+    """The token endpoint could not prove that it is Tedee's."""
+
+    advice = "check oauth.token_url, this machine's clock and CA certificates (REQUESTS_CA_BUNDLE names a private CA)"
+
+
+class TokenAnswerInvalid(InvalidResponse):
+    """An answer of the token endpoint that is not what OAuth promises."""
+
+    advice = "check that oauth.token_url is Tedee's token endpoint and that no proxy answers in its place"
+
+
+REFUSALS: dict[str, type[CallError]] = {
+    "invalid_grant": SignInAgain,
+    "interaction_required": SignInAgain,
+    "login_required": SignInAgain,
+    "consent_required": SignInAgain,
+    "invalid_client": ClientRefused,
+    "unauthorized_client": ClientRefused,
+    "invalid_request": RequestRefused,
+    "invalid_scope": RequestRefused,
+    "unsupported_grant_type": RequestRefused,
+    "server_error": ServerFailed,
+    "temporarily_unavailable": ServerFailed,
+}
+"""By OAuth's error code (RFC 6749 section 5.2, and what Microsoft adds)."""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What a refresh brings."""
+
+    access: SecretStr
+    life: float
+    """Seconds for which the access token is good."""
+    refresh: SecretStr | None
+    """The next refresh token; None if the one in use stays."""
+    refresh_life: float | None
+    """Seconds for which the refresh token is good, if the answer says so."""
+
+
+class TokenEndpoint:
+    """Exchanges refresh tokens for access tokens, in the name of one OAuth client."""
+
+    def __init__(
+        self,
+        account: str,
+        *,
+        url: str,
+        client_id: str,
+        client_secret: SecretSource | None,
+        scope: str,
+        timeout: float,
+        session: requests.Session,
+        user_agent: str,
+    ) -> None:
+        """Prepare exchanges; none is made here.
+
+        Args:
+            account: the name that errors carry.
+            url: of the token endpoint; plain HTTP only if it is on this machine.
+            client_id: issued by Tedee.
+            client_secret: issued by Tedee, read anew at each exchange; None for a client that has none.
+            scope: scopes, separated by spaces.
+            timeout: seconds for a whole exchange.
+            session: lends its connections, see `transport.session()`.
+            user_agent: says to Tedee who calls.
+
+        Raises:
+            ValueError: the URL would send secrets unencrypted over a network.
+        """
+        host = urlsplit(url).hostname or ""
+        if urlsplit(url).scheme != "https" and not (urlsplit(url).scheme == "http" and is_loopback(host)):
+            raise ValueError(f"the token endpoint of account {account!r} is not an https:// URL")
+        self._account = account
+        self._url = url
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._scope = scope
+        self._timeout = timeout
+        self._session = session
+        self._user_agent = user_agent
+        self._proxies = {"no_proxy": "*"} if is_loopback(host) else None
+
+    def refresh(self, token: SecretStr, origin: str) -> Issued:
+        """Make one exchange.
+
+        Args:
+            token: a refresh token. Once the exchange has succeeded, it may be good no more.
+            origin: where the token comes from, for the messages.
+
+        Raises:
+            CallError: one of its subclasses, when there is no new access token.
+        """
+        # Authlib takes 11 MB of memory, and most accounts have a personal key.
+        from authlib.integrations.requests_client import OAuth2Session, OAuthError  # noqa: PLC0415
+
+        oauth = self._session_of(OAuth2Session)
+        with deadline(self._timeout) as bound:
+            oauth.register_compliance_hook("refresh_token_response", partial(self._opened, bound))
+            try:
+                answer = oauth.refresh_token(
+                    self._url,
+                    refresh_token=token.get_secret_value(),
+                    timeout=self._timeout,
+                    proxies=self._proxies,
+                    # A redirect would carry the secrets to where it points.
+                    allow_redirects=False,
+                    stream=True,
+                )
+            except OAuthError as error:
+                # The chain is cut: this exception carries what the answer says.
+                raise self._refusal(error, origin) from None
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._failure(bound, error) from error
+        return self._issued(answer, token)
+
+    def error(self, kind: type[CallError], problem: str, **facts: Any) -> CallError:
+        """A failure of the account's refresh."""
+        return kind(problem, account=self._account, endpoint=ENDPOINT, **facts)
+
+    def _session_of(self, kind: "type[OAuth2Session]") -> "OAuth2Session":
+        """Authlib's session for one exchange, over connections that keep to the deadline."""
+        secret = ""
+        if self._client_secret:
+            try:
+                secret = read_secret(self._client_secret, CLIENT_SECRET).get_secret_value()
+            except CredentialsUnavailable as error:
+                raise self.error(ClientRefused, str(error)) from error
+        oauth = kind(
+            self._client_id,
+            secret,
+            token_endpoint_auth_method="client_secret_post" if secret else "none",
+            scope=self._scope,
+        )
+        for prefix, adapter in self._session.adapters.items():
+            oauth.mount(prefix, adapter)
+        oauth.headers["User-Agent"] = self._user_agent
+        return oauth
+
+    def _opened(self, bound: Deadline, response: requests.Response) -> requests.Response:
+        """What Authlib is to parse: of the answer what is used, with a lifetime that is a number.
+
+        Anything else in it must not end the exchange: the refresh token it was made with may be good no more.
+        """
+        status = response.status_code
+        told = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()
+        facts = {"status": status, "retry_after": retry_after(response.headers)}
+        with response:
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise self.error(ServerFailed, told, **facts)
+            if status == HTTPStatus.TOO_MANY_REQUESTS:
+                raise self.error(RateLimited, told, **facts)
+            if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+                problem = f"{told}; redirects are not followed, so that the secrets go nowhere else"
+                raise self.error(TokenAnswerInvalid, problem, **facts)
+            body = bytearray()
+            while len(body) <= MAX_ANSWER_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
+                body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise self.error(TokenAnswerInvalid, f"{told} with over {MAX_ANSWER_BYTES:,} bytes", **facts)
+        answer = json_object(body)
+        if answer is None:
+            if bound.passed:
+                raise self._timed_out()
+            kind = kind_of(response.headers, body)
+            raise self.error(TokenAnswerInvalid, f"{told}, which is not a JSON object but {kind}", **facts)
+        if status != HTTPStatus.OK and not answer.get("error"):
+            raise self.error(TokenAnswerInvalid, f"{told} without an error code of OAuth", **facts)
+        return _response(status, answer)
+
+    def _refusal(self, error: "OAuthError", origin: str) -> CallError:
+        """What an OAuth error means. Of its text only codes are told: the rest is whatever the server likes."""
+        kind = REFUSALS.get(str(error.error), RequestRefused)
+        told = str(error.error) if str(error.error) in REFUSALS else "an error that OAuth does not define"
+        # Microsoft's own number of the error, which its documentation explains.
+        number = re.search(r"\bAAD(B2C|STS)[0-9]{4,7}\b", str(error.description))
+        code = f"{told} ({number.group()})" if number else told
+        if kind is SignInAgain:
+            return self.error(kind, f"Tedee refused the {REFRESH_TOKEN} of {origin}: {code}")
+        if kind is ClientRefused:
+            return self.error(kind, f"Tedee refused the OAuth client: {code}")
+        return self.error(kind, f"Tedee refused to issue an access token: {code}")
+
+    def _failure(self, bound: Deadline, error: Exception) -> CallError:
+        """What a library's error means."""
+        kind: type[CallError]
+        match error:
+            case _ if bound.passed:
+                return self._timed_out()
+            case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
+                kind, problem = TokenEndpointUntrusted, f"TLS failed: {cause(error)}"
+            case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
+                return self._timed_out()
+            case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
+                kind, problem = TokenAnswerInvalid, "the answer's compression is broken"
+            case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
+                # What is the matter with a proxy's address, or the endpoint's; the texts repeat neither.
+                kind, problem = TokenEndpointUnreachable, f"the connection failed: {error}"
+            case OSError() if not isinstance(error, requests.RequestException) and "certificate" in str(error):
+                kind, problem = TokenEndpointUntrusted, f"TLS failed: {error}"
+            case _:
+                kind, problem = TokenEndpointUnreachable, f"the connection failed: {cause(error)}"
+        return self.error(kind, problem)
+
+    def _timed_out(self) -> CallError:
+        return self.error(TimedOut, f"no complete answer within {self._timeout:g} s")
+
+    def _issued(self, answer: dict[str, Any], sent: SecretStr) -> Issued:
+        kind = answer.get("token_type", BEARER)
+        if not isinstance(kind, str) or kind.lower() != BEARER.lower():
+            raise self.error(TokenAnswerInvalid, f"the answer's access token is not a {BEARER} token")
+        access = self._token(answer, "access_token")
+        if access is None:
+            raise self.error(TokenAnswerInvalid, "the answer has no access token")
+        refresh = self._token(answer, "refresh_token")
+        return Issued(
+            access,
+            answer["expires_in"],
+            # Authlib fills in the token that was sent where the answer has none.
+            None if refresh == sent else refresh,
+            _seconds(answer.get("refresh_token_expires_in")),
+        )
+
+    def _token(self, answer: dict[str, Any], key: str) -> SecretStr | None:
+        value = answer.get(key)
+        if value is None or value == "":
+            return None
+        what = key.replace("_", " ")
+        if not isinstance(value, str):
+            raise self.error(TokenAnswerInvalid, f"the answer's {what} is not text")
+        try:
+            return checked_secret(value, f"the answer's {what}", "token")
+        except CredentialsUnavailable as error:
+            raise self.error(TokenAnswerInvalid, str(error)) from error
+
+
+@dataclass(frozen=True)
+class Held:
+    """A refresh token, and the one that its file holds: the same, unless the file could not be written."""
+
+    token: SecretStr
+    on_file: SecretStr
+
+
+class RefreshTokens:
+    """Keeps refresh tokens in their files, or in memory for as long as a file cannot be written.
+
+    There is one of it in a process, so that what is in memory outlives a reload. What others put into a file, a person
+    who has signed in again or another process, counts more than what is here.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unsaved: dict[Path, Held] = {}
+
+    def read(self, path: Path) -> Held:
+        """The token to refresh with.
+
+        Raises:
+            CredentialsUnavailable: there is none.
+        """
+        with self._lock:
+            return self._read(path)
+
+    def replace(self, path: Path, spent: Held, successor: SecretStr) -> None:
+        """Keep a token's successor in its place.
+
+        Raises:
+            OSError: for now it is in memory only.
+        """
+        with self._lock:
+            self._unsaved[path] = Held(successor, spent.on_file)
+            self._save(path)
+
+    def save(self, path: Path) -> bool:
+        """Store what could not be stored before; whether there was something.
+
+        Raises:
+            OSError: it still cannot be stored.
+        """
+        with self._lock:
+            if path not in self._unsaved:
+                return False
+            self._save(path)
+            return True
+
+    def _read(self, path: Path) -> Held:
+        unsaved = self._unsaved.get(path)
+        try:
+            on_file = read_secret(path, REFRESH_TOKEN)
+        except CredentialsUnavailable:
+            if unsaved is None:
+                raise
+            return unsaved
+        if unsaved is not None and unsaved.on_file == on_file:
+            return unsaved
+        self._unsaved.pop(path, None)
+        return Held(on_file, on_file)
+
+    def _save(self, path: Path) -> None:
+        held = self._read(path)
+        if path in self._unsaved:
+            _write(path, held.token)
+            del self._unsaved[path]
+
+
+@dataclass(frozen=True)
+class _Access:
+    token: SecretStr
+    refresh_at: float
+    expires_at: float
+    """Both in monotonic seconds."""
+
+
+class OAuthCredentials(AuthBase):
+    """Puts `Authorization: Bearer {access token}` on a request, with a token that `prepare` has fetched."""
+
+    def __init__(
+        self,
+        account: str,
+        *,
+        endpoint: TokenEndpoint,
+        refresh_token_file: Path,
+        refresh_tokens: RefreshTokens,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """Hold no access token yet.
+
+        Args:
+            account: the name that log lines carry.
+            endpoint: where access tokens come from.
+            refresh_token_file: read anew at each refresh, and written where Tedee replaces the token.
+            refresh_tokens: keeps it; one for the whole process.
+            monotonic: seconds, by which access tokens expire.
+            wall: Unix seconds, for `expires_at`.
+        """
+        self._account = account
+        self._endpoint = endpoint
+        self._file = refresh_token_file
+        self._refresh_tokens = refresh_tokens
+        self._monotonic = monotonic
+        self._wall = wall
+        self._access: _Access | None = None
+        self._expires_at: float | None = None
+
+    def prepare(self) -> None:
+        """See that there is an access token that is good for the next minutes: at most one exchange.
+
+        A refresh that fails is no failure for as long as the access token at hand is good.
+
+        Raises:
+            CallError: one of its subclasses, when there is no access token.
+        """
+        self._save_again()
+        if self._access and self._monotonic() < self._access.refresh_at:
+            return
+        try:
+            self._access = self._refresh()
+        except CallError as error:
+            if self._access is None or self._monotonic() >= self._access.expires_at:
+                self._access = None
+                raise
+            log.warning(
+                "access token not refreshed yet", account=self._account, reason=error.reason, error=error.told()
+            )
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Sign the request. Nothing is sent for that.
+
+        Raises:
+            CredentialsUnavailable: `prepare` has not fetched an access token.
+        """
+        if self._access is None:
+            raise CredentialsUnavailable("there is no access token")
+        request.headers["Authorization"] = f"{BEARER} {self._access.token.get_secret_value()}"
+        return request
+
+    def forget(self) -> None:
+        """Fetch another access token at the next `prepare`: Tedee refused this one."""
+        self._access = None
+
+    def expires_at(self) -> float | None:
+        """Unix seconds at which the refresh token expires; None as long as no refresh has told."""
+        return self._expires_at
+
+    def _refresh(self) -> _Access:
+        # Lives count from before the exchange: tokens are never thought good for longer than they are.
+        monotonic, wall = self._monotonic(), self._wall()
+        try:
+            held = self._refresh_tokens.read(self._file)
+        except CredentialsUnavailable as error:
+            raise self._endpoint.error(SignInAgain, str(error)) from error
+        issued = self._endpoint.refresh(held.token, str(self._file))
+        if issued.refresh:
+            self._keep(held, issued.refresh)
+        life = issued.refresh_life or (REFRESH_LIFE if issued.refresh else None)
+        self._expires_at = wall + life if life else self._expires_at
+        return _Access(
+            issued.access,
+            refresh_at=monotonic + issued.life - min(REFRESH_AHEAD, issued.life / 2),
+            expires_at=monotonic + issued.life,
+        )
+
+    def _keep(self, spent: Held, successor: SecretStr) -> None:
+        try:
+            self._refresh_tokens.replace(self._file, spent, successor)
+        except OSError as error:
+            log.warning(
+                "new refresh token cannot be stored, and would be lost with this process; "
+                "make the file's folder writable for it (of a file that is mounted by itself, mount the folder)",
+                account=self._account,
+                file=str(self._file),
+                error=error.strerror,
+            )
+
+    def _save_again(self) -> None:
+        # Whoever made the folder writable has been warned of it, and need not be again.
+        with contextlib.suppress(OSError):
+            if self._refresh_tokens.save(self._file):
+                log.info("refresh token is stored", account=self._account, file=str(self._file))
+
+
+def _seconds(value: object) -> float | None:
+    """Seconds, written as a number or as text; None for anything that is no time to come."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if isfinite(seconds) and seconds > 0 else None
+
+
+def _response(status: int, answer: dict[str, object]) -> requests.Response:
+    """An answer of the token endpoint without what could trip up its parser."""
+    keys = ("access_token", "token_type", "refresh_token", "refresh_token_expires_in", "error", "error_description")
+    kept = {key: answer[key] for key in keys if answer.get(key) is not None}
+    kept["expires_in"] = _seconds(answer.get("expires_in")) or ACCESS_LIFE
+    response = requests.Response()
+    response.status_code = status
+    response.raw = BytesIO(json.dumps(kept).encode())
+    return response
+
+
+def _write(path: Path, token: SecretStr) -> None:
+    """Replace the file at once, durably, and readable for this process' user alone.
+
+    Raises:
+        OSError: the file is as it was.
+    """
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    written = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{token.get_secret_value()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(target)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
+    # Some file systems cannot do that with folders; the file is replaced all the same.
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

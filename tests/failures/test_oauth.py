@@ -1,0 +1,780 @@
+"""Lost if these fail: the account, as soon as its access token expires, until somebody signs in again."""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import socket
+import ssl
+import stat
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+import requests
+import responses
+import trustme
+import urllib3
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
+from exporter.simulator.answer import Answer
+from exporter.tedee.client import SYNC
+from exporter.tedee.credentials import CredentialsUnavailable
+from exporter.tedee.errors import (
+    REASONS,
+    CallError,
+    ConnectionFailed,
+    InvalidResponse,
+    RateLimited,
+    ServerFailed,
+    TimedOut,
+    TlsFailed,
+    Unauthorized,
+)
+from exporter.tedee.oauth import (
+    MAX_ANSWER_BYTES,
+    SCOPE,
+    TOKEN_URL,
+    OAuthCredentials,
+    RefreshTokens,
+    TokenEndpoint,
+)
+from exporter.tedee.transport import Deadline, session
+from tests.clock import FakeClock
+
+FIRST = "simulated-refresh-first"
+CLIENT_SECRET = "simulated-client-secret"
+DAY = 86_400.0
+LIFE = 4 * 3600.0
+"""Of the simulator's access tokens."""
+
+
+class Tedee:
+    """A cloud, an account with a refresh token on file, and credentials made of it."""
+
+    def __init__(self, cloud: Cloud, url: str, folder: Path, clock: FakeClock) -> None:
+        self.cloud = cloud
+        self.url = url
+        self.clock = clock
+        self.token_url = url + TOKEN_PATH
+        self.file = folder / "refresh-token"
+        self.secret_file = folder / "client-secret"
+        self.file.write_text(f"{FIRST}\n")
+        self.secret_file.write_text(f"{CLIENT_SECRET}\n")
+        self.account = cloud.world.account("home")
+        self.account.refresh_tokens = [RefreshToken(FIRST)]
+        self.refresh_tokens = RefreshTokens()
+
+    def endpoint(self, **changes: Any) -> TokenEndpoint:
+        usual: dict[str, Any] = {
+            "url": self.token_url,
+            "client_id": "simulated-client",
+            "client_secret": self.secret_file,
+            "scope": SCOPE,
+            "timeout": 5.0,
+            "session": session(2),
+            "user_agent": "tedee-exporter/test",
+        }
+        return TokenEndpoint("home", **usual | changes)
+
+    def credentials(self, **changes: Any) -> OAuthCredentials:
+        """Of the same process, as after a reload."""
+        return OAuthCredentials(
+            "home",
+            endpoint=self.endpoint(**changes),
+            refresh_token_file=self.file,
+            refresh_tokens=self.refresh_tokens,
+            monotonic=self.clock.monotonic,
+            wall=self.clock.wall,
+        )
+
+    def restarted(self) -> OAuthCredentials:
+        """Of the next process, which knows no more than the file."""
+        self.refresh_tokens = RefreshTokens()
+        return self.credentials()
+
+    def fails(self, *faults: Fault | None, forever: bool = False) -> None:
+        self.cloud.faults.script(*faults, endpoint="token", forever=forever)
+
+    def refreshes(self) -> int:
+        return sum(call.endpoint == "token" for call in self.cloud.calls)
+
+    def current(self) -> str:
+        """The one refresh token that Tedee takes."""
+        (current,) = [token.value for token in self.account.refresh_tokens if not token.revoked]
+        return current
+
+    def on_file(self) -> str:
+        return self.file.read_text().strip()
+
+    def secrets(self) -> list[str]:
+        values = [each.value for each in (*self.account.refresh_tokens, *self.account.tokens)]
+        return [CLIENT_SECRET, FIRST, "SECRET", *values]
+
+    def sync(self, credentials: OAuthCredentials) -> requests.Response:
+        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials, timeout=5)
+
+
+@pytest.fixture
+def tedee(tmp_path: Path, clock: FakeClock) -> Iterator[Tedee]:
+    cloud = Cloud(World.demo(clock=clock.wall), sync_spacing=0.0)
+    with serve(cloud) as address:
+        yield Tedee(cloud, address.url, tmp_path, clock)
+
+
+def edited(**changes: object) -> Fault:
+    """The normal answer with other values; `...` takes a key out."""
+
+    def edit(answer: Answer) -> Answer:
+        values = {**json.loads(answer.body()), **changes}
+        kept = {key: value for key, value in values.items() if value is not ...}
+        return replace(answer, raw=json.dumps(kept).encode())
+
+    return Fault(edit=edit)
+
+
+def refused(error: object, description: object = "", status: int = 400) -> Fault:
+    body = json.dumps({"error": error, "error_description": description}).encode()
+    return Fault.body(body, "application/json", status=status)
+
+
+def failure_of(credentials: OAuthCredentials) -> CallError:
+    with pytest.raises(CallError) as caught:
+        credentials.prepare()
+    return caught.value
+
+
+def bearer(credentials: OAuthCredentials) -> str:
+    request = requests.Request("GET", "https://tedee.test/", auth=credentials).prepare()
+    return str(request.headers["Authorization"])
+
+
+# Refreshing
+
+
+def test_the_access_token_of_a_refresh_opens_the_api(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    answer = tedee.sync(credentials)
+    assert answer.status_code == 200
+    assert len(answer.json()["result"]) == len(tedee.account.locks)
+    assert re.fullmatch(r"Bearer simulated-token-[0-9a-f]{32}", bearer(credentials))
+
+
+def test_the_request_is_the_one_that_tedee_documents(tedee: Tedee) -> None:
+    with responses.RequestsMock() as mock:
+        mock.post(TOKEN_URL, json={"access_token": "a", "expires_in": "14400"})
+        tedee.credentials(url=TOKEN_URL).prepare()
+        (sent,) = [call.request for call in mock.calls]
+    assert dict(parse_qsl(str(sent.body))) == {
+        "grant_type": "refresh_token",
+        "refresh_token": FIRST,
+        "client_id": "simulated-client",
+        "client_secret": CLIENT_SECRET,
+        "scope": SCOPE,
+    }
+
+
+def test_a_client_without_a_secret_sends_its_id_alone(tedee: Tedee) -> None:
+    with responses.RequestsMock() as mock:
+        mock.post(TOKEN_URL, json={"access_token": "a"})
+        tedee.credentials(url=TOKEN_URL, client_secret=None).prepare()
+        form = dict(parse_qsl(str(mock.calls[0].request.body)))
+    assert "client_secret" not in form
+    assert form["client_id"] == "simulated-client"
+
+
+def test_it_says_who_it_is(tedee: Tedee) -> None:
+    tedee.credentials().prepare()
+    assert tedee.cloud.calls[-1].user_agent == "tedee-exporter/test"
+
+
+def test_nothing_is_sent_before_it_is_prepared(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    with pytest.raises(CredentialsUnavailable):
+        bearer(credentials)
+    assert tedee.cloud.calls == []
+
+
+def test_one_refresh_is_enough_for_as_long_as_its_token_is_good(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    for _ in range(3):
+        credentials.prepare()
+        bearer(credentials)
+    assert tedee.refreshes() == 1
+
+
+def test_an_access_token_is_refreshed_five_minutes_before_it_expires(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    first = bearer(credentials)
+    tedee.clock.advance(LIFE - 300.5)
+    credentials.prepare()
+    assert (tedee.refreshes(), bearer(credentials)) == (1, first)
+    tedee.clock.advance(1)
+    credentials.prepare()
+    assert tedee.refreshes() == 2
+    assert bearer(credentials) != first
+    assert tedee.sync(credentials).status_code == 200
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    for jump in (-5 * DAY, 300 * DAY):
+        tedee.clock.set_wall(tedee.clock.wall() + jump)
+        credentials.prepare()
+    assert tedee.refreshes() == 1
+
+
+def refreshed_after(tedee: Tedee, fault: Fault, seconds: float) -> bool:
+    """Whether an access token of that answer is refreshed then, and not sooner."""
+    tedee.fails(fault)
+    credentials = tedee.credentials()
+    credentials.prepare()
+    tedee.clock.advance(seconds - 1)
+    credentials.prepare()
+    before = tedee.refreshes()
+    tedee.clock.advance(2)
+    credentials.prepare()
+    return (before, tedee.refreshes()) == (1, 2)
+
+
+@pytest.mark.parametrize("said", ["7200", 7200, 7200.0, " 7200 ", "7200.5"])
+def test_a_life_is_a_number_or_text(tedee: Tedee, said: object) -> None:
+    assert refreshed_after(tedee, edited(expires_in=said), 7200 - 300)
+
+
+@pytest.mark.parametrize(
+    "said", [..., None, "", "soon", "nan", "inf", "1e999", "-5", 0, -7200, True, [], {}, "9" * 5_000, int("9" * 400)]
+)
+def test_an_access_token_of_unknown_life_is_taken_to_be_good_for_an_hour(tedee: Tedee, said: object) -> None:
+    assert refreshed_after(tedee, edited(expires_in=said, expires_at="junk", expires_on=[]), 3600 - 300)
+
+
+def test_an_access_token_of_a_short_life_is_not_refreshed_with_every_call(tedee: Tedee) -> None:
+    assert refreshed_after(tedee, edited(expires_in=200), 100)
+
+
+def test_a_refused_access_token_is_replaced(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    tedee.account.tokens[-1].revoked = True
+    assert tedee.sync(credentials).status_code == 401
+    credentials.forget()
+    credentials.prepare()
+    assert tedee.sync(credentials).status_code == 200
+    assert tedee.refreshes() == 2
+
+
+# The refresh token's file
+
+
+def test_the_next_refresh_token_takes_its_place_readable_for_nobody_else(tedee: Tedee) -> None:
+    tedee.file.chmod(0o644)
+    tedee.credentials().prepare()
+    assert tedee.on_file() == tedee.current() != FIRST
+    assert stat.S_IMODE(tedee.file.stat().st_mode) == 0o600
+    assert sorted(path.name for path in tedee.file.parent.iterdir()) == ["client-secret", "refresh-token"]
+
+
+def test_the_token_is_stored_by_one_replacement_of_a_file_that_is_complete(
+    tedee: Tedee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str, int]] = []
+    really = Path.replace
+
+    def watch(path: Path, target: Path) -> Path:
+        seen.append((path.read_text().strip(), tedee.on_file(), stat.S_IMODE(path.stat().st_mode)))
+        return really(path, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    tedee.credentials().prepare()
+    assert seen == [(tedee.current(), FIRST, 0o600)]
+
+
+class PowerCut(BaseException):
+    """The end of a process, at some instruction."""
+
+
+def test_a_crash_between_storing_and_using_loses_nothing(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = RefreshTokens.replace
+
+    def die(*args: Any) -> None:
+        really(*args)
+        raise PowerCut
+
+    monkeypatch.setattr(RefreshTokens, "replace", die)
+    credentials = tedee.credentials()
+    with pytest.raises(PowerCut):
+        credentials.prepare()
+    with pytest.raises(CredentialsUnavailable):
+        bearer(credentials)
+    monkeypatch.undo()
+    reborn = tedee.restarted()
+    reborn.prepare()
+    assert tedee.sync(reborn).status_code == 200
+
+
+@pytest.mark.parametrize("instruction", ["mkstemp", "fsync", "replace"])
+def test_a_crash_while_storing_leaves_the_file_whole(
+    tedee: Tedee, monkeypatch: pytest.MonkeyPatch, instruction: str
+) -> None:
+    break_at(instruction, PowerCut(), monkeypatch)
+    with pytest.raises(PowerCut):
+        tedee.credentials().prepare()
+    assert tedee.on_file() == FIRST
+
+
+def break_at(instruction: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    owner = {"mkstemp": tempfile, "fsync": os, "replace": Path}[instruction]
+    monkeypatch.setattr(owner, instruction, fail)
+
+
+UNWRITABLE = {"mkstemp": errno.EROFS, "fsync": errno.ENOSPC, "replace": errno.EBUSY}
+
+
+@pytest.fixture(params=UNWRITABLE)
+def unwritable(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
+    """A folder that nothing can be stored in, until it is undone."""
+    number = UNWRITABLE[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        break_at(request.param, OSError(number, os.strerror(number)), patch)
+        yield patch
+
+
+def test_a_token_that_cannot_be_stored_is_told_and_used_all_the_same(
+    tedee: Tedee, unwritable: pytest.MonkeyPatch
+) -> None:
+    credentials = tedee.credentials()
+    with capture_logs() as logs:
+        credentials.prepare()
+        credentials.prepare()
+    assert tedee.sync(credentials).status_code == 200
+    (line,) = logs
+    assert line["log_level"] == "warning"
+    assert "make the file's folder writable" in line["event"]
+    assert (line["account"], line["file"]) == ("home", str(tedee.file))
+    assert line["error"] in {"Read-only file system", "No space left on device", "Device or resource busy"}
+    assert tedee.on_file() == FIRST
+    assert sorted(path.name for path in tedee.file.parent.iterdir()) == ["client-secret", "refresh-token"]
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_a_token_that_cannot_be_stored_lives_as_long_as_the_process(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    for _ in range(3):
+        credentials.prepare()
+        tedee.clock.advance(LIFE)
+    reloaded = tedee.credentials()
+    reloaded.prepare()
+    assert tedee.sync(reloaded).status_code == 200
+    assert tedee.refreshes() == 4
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_a_token_that_cannot_be_stored_outlives_its_file(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    tedee.file.unlink()
+    tedee.clock.advance(LIFE)
+    credentials.prepare()
+    assert tedee.refreshes() == 2
+
+
+def test_a_token_is_stored_as_soon_as_it_can_be(tedee: Tedee, unwritable: pytest.MonkeyPatch) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    unwritable.undo()
+    with capture_logs() as logs:
+        credentials.prepare()
+        credentials.prepare()
+    assert [line["event"] for line in logs] == ["refresh token is stored"]
+    assert tedee.on_file() == tedee.current()
+    assert tedee.refreshes() == 1
+    tedee.restarted().prepare()
+
+
+def test_what_a_person_puts_into_the_file_counts_more_than_what_could_not_be_stored(
+    tedee: Tedee, unwritable: pytest.MonkeyPatch
+) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    tedee.account.refresh_tokens = [RefreshToken("signed-in-again")]
+    tedee.file.write_text("signed-in-again")
+    unwritable.undo()
+    credentials.prepare()
+    assert tedee.on_file() == "signed-in-again"
+    tedee.clock.advance(LIFE)
+    credentials.prepare()
+    assert tedee.on_file() == tedee.current() != "signed-in-again"
+
+
+def test_a_file_that_somebody_replaces_during_a_refresh_is_left_as_it_is(
+    tedee: Tedee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = TokenEndpoint.refresh
+
+    def meanwhile(endpoint: TokenEndpoint, token: SecretStr, origin: str) -> Any:
+        issued = really(endpoint, token, origin)
+        tedee.file.write_text("signed-in-again")
+        return issued
+
+    monkeypatch.setattr(TokenEndpoint, "refresh", meanwhile)
+    tedee.credentials().prepare()
+    assert tedee.on_file() == "signed-in-again"
+
+
+def test_the_file_is_read_anew_at_each_refresh(tedee: Tedee) -> None:
+    credentials, neighbour = tedee.credentials(), tedee.restarted()
+    for each in (credentials, neighbour, credentials, neighbour):
+        tedee.clock.advance(LIFE)
+        each.prepare()
+    assert tedee.refreshes() == 4
+
+
+def test_a_link_to_the_file_stays_a_link(tedee: Tedee, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tedee.file.rename(tmp_path / "elsewhere" / "token")
+    tedee.file.symlink_to(target)
+    tedee.credentials().prepare()
+    assert tedee.file.is_symlink()
+    assert target.read_text().strip() == tedee.current()
+
+
+@pytest.mark.parametrize("value", [..., None, "", FIRST])
+def test_a_refresh_token_that_is_not_replaced_stays(tedee: Tedee, value: object) -> None:
+    before = tedee.file.stat()
+    tedee.fails(edited(refresh_token=value))
+    tedee.credentials().prepare()
+    assert tedee.on_file() == FIRST
+    assert tedee.file.stat().st_mtime_ns == before.st_mtime_ns
+
+
+# When to sign in again
+
+
+def test_the_end_of_the_refresh_token_is_told(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    assert credentials.expires_at() is None
+    credentials.prepare()
+    assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
+    tedee.fails(edited(refresh_token_expires_in="86400"))
+    tedee.clock.advance(LIFE)
+    credentials.prepare()
+    assert credentials.expires_at() == tedee.clock.wall() + DAY
+
+
+@pytest.mark.parametrize("said", [..., None, "soon", -1, [], "9" * 5_000])
+def test_a_new_refresh_token_of_unknown_life_is_taken_to_be_good_for_14_days(tedee: Tedee, said: object) -> None:
+    tedee.fails(edited(refresh_token_expires_in=said))
+    credentials = tedee.credentials()
+    credentials.prepare()
+    assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
+
+
+def test_a_refresh_token_that_stays_is_not_taken_to_live_longer(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    before = credentials.expires_at()
+    tedee.fails(edited(refresh_token=..., refresh_token_expires_in=...))
+    tedee.clock.advance(LIFE)
+    credentials.prepare()
+    assert credentials.expires_at() == before
+
+
+# Refusals and failures
+
+
+def test_a_used_up_refresh_token_is_told_with_what_to_do(tedee: Tedee) -> None:
+    tedee.account.refresh_tokens[0].revoked = True
+    error = failure_of(tedee.credentials())
+    assert isinstance(error, Unauthorized)
+    assert str(error) == (
+        f"account 'home': oauth2/token: Tedee refused the refresh token of {tedee.file}: invalid_grant: sign in to "
+        "Tedee again with this OAuth client and the scopes of oauth.scope, and put the new refresh token into the file "
+        "that oauth.refresh_token_file names; it is used at the next try, without a restart"
+    )
+    assert tedee.on_file() == FIRST
+
+
+def test_after_signing_in_again_it_goes_on_without_a_restart(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    tedee.account.refresh_tokens[0].revoked = True
+    failure_of(credentials)
+    tedee.account.refresh_tokens.append(RefreshToken("signed-in-again"))
+    tedee.file.write_text("signed-in-again\n")
+    credentials.prepare()
+    assert tedee.sync(credentials).status_code == 200
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two words SECRET", b"SECRET\xff"])
+def test_a_refresh_token_that_cannot_be_read_is_told_and_nothing_is_sent(tedee: Tedee, content: bytes | None) -> None:
+    tedee.file.unlink() if content is None else tedee.file.write_bytes(content)
+    error = failure_of(tedee.credentials())
+    assert error.reason == "auth"
+    assert f"refresh token file {tedee.file} " in str(error)
+    assert "sign in to Tedee again" in str(error)
+    assert "SECRET" not in str(error)
+    assert tedee.refreshes() == 0
+
+
+def test_a_client_secret_that_cannot_be_read_is_told_and_nothing_is_sent(tedee: Tedee) -> None:
+    tedee.secret_file.unlink()
+    error = failure_of(tedee.credentials())
+    assert error.reason == "auth"
+    assert f"client secret file {tedee.secret_file} cannot be read: No such file or directory" in str(error)
+    assert tedee.refreshes() == 0
+
+
+def test_a_changed_client_secret_is_used_at_the_next_refresh(tedee: Tedee) -> None:
+    credentials = tedee.credentials(url=TOKEN_URL)
+    for secret in ("old", "new"):
+        tedee.secret_file.write_text(secret)
+        credentials.forget()
+        with responses.RequestsMock() as mock:
+            mock.post(TOKEN_URL, json={"access_token": "a"})
+            credentials.prepare()
+            assert f"client_secret={secret}" in str(mock.calls[0].request.body)
+
+
+SAID = "AADB2C90080: The SECRET grant has expired.\nCorrelation ID: 1"
+SIGN_IN = r"sign in to Tedee again"
+CHECK_CLIENT = r"check oauth\.client_id"
+CHECK_URL = r"check that oauth\.token_url is Tedee's"
+HTML = b"<html>SECRET</html>"
+LARGE = b'{"access_token": "' + b" " * MAX_ANSWER_BYTES + b'"}'
+
+FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
+    ("invalid_grant", refused("invalid_grant", SAID), Unauthorized, rf"invalid_grant \(AADB2C90080\): {SIGN_IN}"),
+    ("invalid_grant, 200", refused("invalid_grant", status=200), Unauthorized, SIGN_IN),
+    ("interaction_required", refused("interaction_required"), Unauthorized, SIGN_IN),
+    ("invalid_client", refused("invalid_client", SAID, 401), Unauthorized, CHECK_CLIENT),
+    ("unauthorized_client", refused("unauthorized_client"), Unauthorized, CHECK_CLIENT),
+    ("invalid_scope", refused("invalid_scope"), Unauthorized, r"invalid_scope: check oauth\.scope"),
+    ("unknown refusal", refused("SECRET", "SECRET"), Unauthorized, r"an error that OAuth does not define: check"),
+    ("strange refusal", refused(["SECRET"], {"SECRET": 1}), Unauthorized, r"an error that OAuth does not define"),
+    ("temporarily_unavailable", refused("temporarily_unavailable"), ServerFailed, r"tries again by itself"),
+    ("400 without a code", Fault.error(400, "SECRET"), InvalidResponse, r"HTTP 400 Bad Request without an error code"),
+    ("403 in HTML", Fault.body(HTML, status=403), InvalidResponse, r"HTTP 403 .*not a JSON object but text/html of 19"),
+    ("404", Fault.error(404), InvalidResponse, CHECK_URL),
+    ("429", Fault.too_many_requests(77), RateLimited, r"HTTP 429 Too Many Requests"),
+    ("500", Fault.error(500, "SECRET"), ServerFailed, r"HTTP 500 Internal Server Error"),
+    ("502 in HTML", Fault.html(502), ServerFailed, r"HTTP 502 Bad Gateway"),
+    ("599", Fault.body(HTML, status=599), ServerFailed, r"HTTP 599"),
+    ("204", Fault.body(b"", status=204), InvalidResponse, r"HTTP 204 No Content"),
+    ("HTML with 200", Fault.body(HTML), InvalidResponse, rf"not a JSON object but text/html of 19 bytes: {CHECK_URL}"),
+    ("JSON cut off", Fault.malformed(), InvalidResponse, r"not a JSON object but application/json of"),
+    ("a JSON list", Fault.json(["SECRET"]), InvalidResponse, r"not a JSON object"),
+    ("deep nesting", Fault.body(b"[" * 100_000, "application/json"), InvalidResponse, r"not a JSON object"),
+    ("an empty object", Fault.json({}), InvalidResponse, r"has no access token"),
+    ("too large", Fault.body(LARGE, "application/json"), InvalidResponse, r"HTTP 200 OK with over 1,048,576 bytes"),
+    ("token missing", edited(access_token=...), InvalidResponse, r"has no access token"),
+    ("token null", edited(access_token=None), InvalidResponse, r"has no access token"),
+    ("token a number", edited(access_token=5), InvalidResponse, r"access token is not text"),
+    ("token a list", edited(access_token=["SECRET"]), InvalidResponse, r"access token is not text"),
+    (
+        "token with a line",
+        edited(access_token="SECRET\r\nX-A: 1"),
+        InvalidResponse,
+        r"access token holds characters that no token has",
+    ),
+    (
+        "token not ASCII",
+        edited(access_token="SECRET\udcff"),
+        InvalidResponse,
+        r"access token holds characters that no token has",
+    ),
+    ("token endless", edited(access_token="k" * 20_000), InvalidResponse, r"access token is too large to be a token"),
+    ("refresh a number", edited(refresh_token=5), InvalidResponse, r"refresh token is not text"),
+    ("refresh with blanks", edited(refresh_token="SECRET 1"), InvalidResponse, r"refresh token holds characters"),
+    ("another token type", edited(token_type="mac"), InvalidResponse, r"is not a Bearer token"),
+    ("strange token type", edited(token_type=["SECRET"]), InvalidResponse, r"is not a Bearer token"),
+    ("reset", Fault.reset(), ConnectionFailed, r"Connection reset by peer: check the network, DNS, proxy and oauth"),
+    ("reset in mid-body", Fault.reset_mid_body(), ConnectionFailed, r"the connection failed: Connection reset by peer"),
+    ("silence", Fault.silence(), TimedOut, r"no complete answer within 0\.3 s"),
+    ("drip", Fault.drip(size=8, interval=0.02), TimedOut, r"no complete answer within 0\.3 s"),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind", "said"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_every_way_a_refresh_can_end_is_one_named_error_without_a_secret(
+    tedee: Tedee, caplog: pytest.LogCaptureFixture, fault: Fault, kind: type[CallError], said: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    tedee.fails(fault)
+    credentials = tedee.credentials(timeout=0.3 if kind is TimedOut else 5.0)
+    with capture_logs() as logs:
+        error = failure_of(credentials)
+    assert isinstance(error, kind)
+    assert error.reason == kind.reason
+    assert re.search(said, str(error))
+    assert str(error).startswith("account 'home': oauth2/token: ")
+    assert tedee.refreshes() == 1
+    told = "".join([*traceback.format_exception(error), caplog.text, str(logs), repr(error), repr(vars(credentials))])
+    assert "\n" not in str(error)
+    for secret in tedee.secrets():
+        assert secret not in told
+
+
+def test_every_reason_that_a_refresh_can_fail_for_is_met_here() -> None:
+    assert {kind.reason for _, _, kind, _ in FAILURES} | {"tls"} == set(REASONS) - {"forbidden", "not_found"}
+
+
+def test_a_wait_that_the_token_endpoint_asks_for_is_told(tedee: Tedee) -> None:
+    tedee.fails(Fault.too_many_requests(77))
+    assert failure_of(tedee.credentials()).retry_after == 77
+
+
+def test_a_failed_refresh_is_none_for_as_long_as_the_access_token_is_good(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    tedee.clock.advance(LIFE - 200)
+    tedee.fails(refused("temporarily_unavailable"), forever=True)
+    with capture_logs() as logs:
+        credentials.prepare()
+    assert tedee.sync(credentials).status_code == 200
+    assert [(line["log_level"], line["reason"]) for line in logs] == [("warning", "server")]
+    assert not any(secret in str(logs) for secret in tedee.secrets())
+    tedee.clock.advance(200)
+    assert isinstance(failure_of(credentials), ServerFailed)
+    with pytest.raises(CredentialsUnavailable):
+        bearer(credentials)
+
+
+def test_a_refusal_is_told_at_once_after_tedee_refused_the_access_token(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    credentials.prepare()
+    credentials.forget()
+    tedee.fails(refused("invalid_grant"))
+    assert isinstance(failure_of(credentials), Unauthorized)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(tedee: Tedee, status: int) -> None:
+    tedee.fails(Fault.redirect(f"{tedee.url}/elsewhere", status))
+    error = failure_of(tedee.credentials())
+    assert isinstance(error, InvalidResponse)
+    assert "redirects are not followed" in str(error)
+    assert [call.endpoint for call in tedee.cloud.calls] == ["token"]
+
+
+def test_an_answer_that_is_complete_counts_even_if_time_is_up_by_then(tedee: Tedee) -> None:
+    body = b'{"access_token": "new", "refresh_token": "next"}'
+    over = Deadline(0)
+    over.end()
+    response = requests.Response()
+    response.status_code = 200
+    response.raw = urllib3.HTTPResponse(BytesIO(body), preload_content=False)
+    assert tedee.endpoint()._opened(over, response).json()["refresh_token"] == "next"
+
+
+def test_broken_compression_is_an_invalid_response(tedee: Tedee) -> None:
+    with responses.RequestsMock() as mock:
+        mock.post(TOKEN_URL, body=b"not gzip", headers={"Content-Encoding": "gzip"})
+        error = failure_of(tedee.credentials(url=TOKEN_URL))
+    assert isinstance(error, InvalidResponse)
+    assert "compression is broken" in str(error)
+
+
+def test_a_port_where_nobody_listens_is_a_failed_connection(tedee: Tedee) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    error = failure_of(tedee.credentials(url=f"http://127.0.0.1:{port}/token"))
+    assert isinstance(error, ConnectionFailed)
+    assert "Connection refused: check the network, DNS, proxy and oauth.token_url" in str(error)
+
+
+@contextlib.contextmanager
+def tls_server(certificate: trustme.LeafCert) -> Iterator[str]:
+    """Something that speaks TLS and hangs up; what it is sent, it does not get."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+
+    def serve_one(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve_one, args=(listener,), daemon=True)
+        thread.start()
+        yield f"https://localhost:{listener.getsockname()[1]}/token"
+        thread.join(timeout=10)
+
+
+def test_a_token_endpoint_that_cannot_prove_who_it_is_gets_nothing(tedee: Tedee) -> None:
+    with tls_server(trustme.CA().issue_cert("localhost")) as url:
+        error = failure_of(tedee.credentials(url=url))
+    assert isinstance(error, TlsFailed)
+    assert re.search(r"TLS failed: .*(local issuer|self-signed).*: check oauth\.token_url", str(error))
+
+
+def test_a_missing_ca_bundle_is_a_tls_failure(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+    error = failure_of(tedee.credentials(url="https://localhost:1/token"))
+    assert isinstance(error, TlsFailed)
+    assert "/nowhere/ca.pem" in str(error)
+
+
+@pytest.mark.parametrize("url", ["http://tedee.b2clogin.com/token", "ftp://127.0.0.1/token", "tedee.b2clogin.com", ""])
+def test_secrets_cross_no_network_unencrypted(tedee: Tedee, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
+    with pytest.raises(ValueError, match="the token endpoint of account 'home' is not an https:// URL"):
+        tedee.endpoint(url=url)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_very_machine(
+    tedee: Tedee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    tedee.credentials().prepare()
+
+
+def test_a_netrc_adds_nothing_to_the_request(tedee: Tedee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with responses.RequestsMock() as mock:
+        mock.post(TOKEN_URL, json={"access_token": "a"})
+        tedee.credentials(url=TOKEN_URL).prepare()
+        assert "Authorization" not in mock.calls[0].request.headers
+
+
+def test_nothing_secret_shows_in_what_is_printed_or_logged_of_a_success(
+    tedee: Tedee, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    credentials = tedee.credentials()
+    with capture_logs() as logs:
+        credentials.prepare()
+        tedee.sync(credentials)
+    endpoint = tedee.endpoint()
+    issued = endpoint.refresh(SecretStr(tedee.current()), "here")
+    told = [credentials, vars(credentials), endpoint, vars(endpoint), issued, vars(tedee.refresh_tokens), logs]
+    told += [tedee.refresh_tokens, tedee.refresh_tokens.read(tedee.file), caplog.text]
+    for secret in (*tedee.secrets(), issued.access.get_secret_value()):
+        assert secret not in repr(told)
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_nothing_secret_shows_of_a_token_that_could_not_be_stored(tedee: Tedee) -> None:
+    with capture_logs() as logs:
+        tedee.credentials().prepare()
+    for secret in tedee.secrets():
+        assert secret not in repr([logs, vars(tedee.refresh_tokens)])
