@@ -8,28 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from exporter.simulator import Address, Cloud, Fault, World, serve
+from exporter.simulator import Address, Cloud, Fault
+from tests.integration.conftest import HOME, HOTEL
 from tests.program import PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
-
-HOME = {"name": "home", "personal_key": "simulated-key-home"}
-HOTEL = {"name": "hotel", "personal_key": "simulated-key-hotel"}
-
-
-@pytest.fixture
-def cloud() -> Cloud:
-    return Cloud(World.demo(), strict=True)
-
-
-@pytest.fixture
-def address(cloud: Cloud) -> Iterator[Address]:
-    with serve(cloud) as address:
-        yield address
 
 
 class Bustle:

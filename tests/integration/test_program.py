@@ -2,27 +2,14 @@
 
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from exporter.simulator import Address, Cloud, Fault, World, serve
+from exporter.simulator import Address, Cloud, Fault
+from tests.integration.conftest import HOME
 from tests.program import configuration, eventually, lock_values, run, running
-
-HOME = [{"name": "home", "personal_key": "simulated-key-home"}]
-
-
-@pytest.fixture
-def cloud() -> Cloud:
-    return Cloud(World.demo(), strict=True)
-
-
-@pytest.fixture
-def address(cloud: Cloud) -> Iterator[Address]:
-    with serve(cloud) as address:
-        yield address
 
 
 def test_one_key_in_the_environment_is_all_it_takes(cloud: Cloud, address: Address) -> None:
@@ -56,7 +43,7 @@ def test_what_is_served_is_what_tedee_said(cloud: Cloud, address: Address, tmp_p
     home.lock(1003).override(lastStateChangedDate="not a date")
     home.lock(1004).override(isConnected=False)
     home.lock(1005).override(state="junk", isCharging=None)
-    with running(f"--config.file={configuration(tmp_path, address.url, HOME)}") as exporter:
+    with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         eventually(lambda: "Shed" in exporter.get("/metrics").text, "names")
         exposed = exporter.samples()
         expected = lock_values([], [])
@@ -84,7 +71,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_0(address: Address, tmp_path: Path, number: int) -> None:
-    with running(f"--config.file={configuration(tmp_path, address.url, HOME)}") as exporter:
+    with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         assert exporter.stop(number) == 0
         assert "msg=stopped" in exporter.log[-1]
@@ -96,7 +83,7 @@ def test_a_signal_ends_it_in_the_middle_of_a_sync_that_tedee_never_answers(
 ) -> None:
     cloud.faults.script(Fault.silence(), forever=True)
     # Far longer than the patience of `stop`: waiting for the call would fail the test.
-    path = configuration(tmp_path, address.url, HOME, api={"timeout": "5m"})
+    path = configuration(tmp_path, address.url, [HOME], api={"timeout": "5m"})
     with running(f"--config.file={path}") as exporter:
         eventually(lambda: cloud.calls, "the call that is never answered")
         assert exporter.stop(number) == 0
@@ -105,7 +92,7 @@ def test_a_signal_ends_it_in_the_middle_of_a_sync_that_tedee_never_answers(
 
 def test_a_scrape_never_waits_for_tedee_and_never_causes_a_call(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     cloud.faults.script(Fault.silence(), forever=True)
-    path = configuration(tmp_path, address.url, HOME, api={"timeout": "5m"})
+    path = configuration(tmp_path, address.url, [HOME], api={"timeout": "5m"})
     with running(f"--config.file={path}") as exporter:
         eventually(lambda: cloud.calls, "the call that is never answered")
         for _ in range(20):
@@ -119,7 +106,7 @@ def test_one_sync_prints_a_table_and_ends_with_0(cloud: Cloud, address: Address,
     home = cloud.world.account("home")
     home.lock(1002).rename("Ga\x1b[31mrage\nnumber 2")
     home.lock(1003).override(isConnected=False)
-    result = run(f"--config.file={configuration(tmp_path, address.url, HOME)}", "--sync.once")
+    result = run(f"--config.file={configuration(tmp_path, address.url, [HOME])}", "--sync.once")
     assert result.returncode == 0
     header, _, *rows = result.stdout.splitlines()
     assert header.split() == ["account", "lock", "id", "state", "door", "battery", "connection", "changed"]
@@ -132,7 +119,7 @@ def test_one_sync_prints_a_table_and_ends_with_0(cloud: Cloud, address: Address,
 
 
 def test_one_sync_that_fails_says_why_and_ends_with_1(address: Address, tmp_path: Path) -> None:
-    accounts = [*HOME, {"name": "wrong", "personal_key": "no-such-key"}]
+    accounts = [HOME, {"name": "wrong", "personal_key": "no-such-key"}]
     result = run(f"--config.file={configuration(tmp_path, address.url, accounts)}", "--sync.once", "--log.level=error")
     assert result.returncode == 1
     assert "Front door" in result.stdout
@@ -150,7 +137,7 @@ def test_the_demo_serves_living_locks_without_a_key() -> None:
 
 
 def test_slow_clients_do_not_hold_up_others(address: Address, tmp_path: Path) -> None:
-    with running(f"--config.file={configuration(tmp_path, address.url, HOME)}") as exporter:
+    with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         with requests.Session() as stalled:
             answers = [stalled.get(exporter.url + "/metrics", stream=True, timeout=60) for _ in range(5)]
@@ -160,7 +147,7 @@ def test_slow_clients_do_not_hold_up_others(address: Address, tmp_path: Path) ->
 
 
 def test_many_scrapers_at_once_all_get_an_answer(address: Address, tmp_path: Path) -> None:
-    with running(f"--config.file={configuration(tmp_path, address.url, HOME)}") as exporter:
+    with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         codes: list[int] = []
 
@@ -176,7 +163,7 @@ def test_many_scrapers_at_once_all_get_an_answer(address: Address, tmp_path: Pat
 
 
 def test_the_program_leaves_no_secret_in_its_log_at_debug_level(address: Address, tmp_path: Path) -> None:
-    path = configuration(tmp_path, address.url, HOME)
+    path = configuration(tmp_path, address.url, [HOME])
     with running(f"--config.file={path}", "--log.level=debug") as exporter:
         exporter.wait_until_ready()
         eventually(lambda: "Front door" in exporter.get("/").text, "names")

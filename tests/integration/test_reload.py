@@ -7,22 +7,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from exporter.simulator import Address, Cloud, World, serve
+from exporter.simulator import Address, Cloud
+from tests.integration.conftest import HOME, HOTEL
 from tests.program import PATIENCE, Exporter, configuration, eventually, running
-
-HOME = {"name": "home", "personal_key": "simulated-key-home"}
-HOTEL = {"name": "hotel", "personal_key": "simulated-key-hotel"}
-
-
-@pytest.fixture
-def cloud() -> Cloud:
-    return Cloud(World.demo(), strict=True)
-
-
-@pytest.fixture
-def address(cloud: Cloud) -> Iterator[Address]:
-    with serve(cloud) as address:
-        yield address
 
 
 @pytest.fixture

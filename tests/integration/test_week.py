@@ -39,7 +39,9 @@ def test_a_week_leaves_nothing_behind(tmp_path: Path) -> None:
     measured: list[dict[str, int]] = []
     with serve(cloud) as address:
         accounts = [{"name": name, "personal_key": f"simulated-key-{name}"} for name in ("home", "hotel")]
-        settings = Settings.model_validate({"api": {"url": address.url}, "accounts": accounts})
+        settings = Settings.model_validate(
+            {"api": {"url": address.url}, "sync": {"interval": "60s"}, "accounts": accounts}
+        )
         for hour in range(7 * 24):
             fleet.apply(settings)
             # Something is the matter every hour.

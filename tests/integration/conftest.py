@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from exporter.simulator import Address, Cloud, World, serve
+
+HOME: dict[str, Any] = {"name": "home", "personal_key": "simulated-key-home"}
+HOTEL: dict[str, Any] = {"name": "hotel", "personal_key": "simulated-key-hotel"}
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    """A living world whose cloud turns away whoever calls too often."""
+    return Cloud(World.demo(), strict=True)
+
+
+@pytest.fixture
+def address(cloud: Cloud) -> Iterator[Address]:
+    with serve(cloud) as address:
+        yield address
