@@ -1,5 +1,7 @@
 """The program's entrance: `python -m exporter`, and the command `tedee-exporter`."""
 
+import os
+import signal
 import sys
 
 INTERRUPTED = 130
@@ -7,7 +9,9 @@ INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the command line; Ctrl+C during the start is no reason for a traceback."""
+    """Run the command line. A signal during the start ends it as it would later, without a traceback."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     try:
         from .cli import main as run  # noqa: PLC0415  (most of the start is this import)
 

@@ -32,6 +32,7 @@ class Fleet:
         self._ledger = ledger
         self._board = board
         self._scheduler = scheduler
+        self._longest_call = 0.0
         self._applied: dict[str, tuple[Account, Api, Sync]] = {}
         self._connections = session(MOST_WORKERS)
         self._refresh_tokens = RefreshTokens()
@@ -39,6 +40,8 @@ class Fleet:
     def apply(self, settings: Settings) -> None:
         """Have just the accounts of these settings. One that stays keeps its gate, its snapshot and its counters."""
         is_reload = bool(self._applied)
+        # Of those that may be under way, and of those to come.
+        self._longest_call = max(self._longest_call, settings.api.timeout + LAST_BYTES)
         wanted = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
         gone = [self.accounts.pop(name) for name in list(self.accounts) if name not in wanted]
         self._scheduler.remove(gone)
@@ -58,7 +61,7 @@ class Fleet:
         budget = Budget(name, self._ledger, self._clock)
         if is_reload:
             # It may be an account that was synced a moment ago under a name that has just gone.
-            budget.distrust()
+            budget.distrust(self._longest_call)
         return AccountSync(name, options, budget, self._clock, self._board.publish)
 
     def _options(self, account: Account, api: Api, sync: Sync) -> Options:

@@ -82,8 +82,8 @@ class Tedee:
 
     def _answer_sync(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         self.calls.append(("sync", _query(request)))
-        self.on_call("sync")
         self.keys.append(request.headers["Authorization"].removeprefix("PersonalKey "))
+        self.on_call("sync")
         body = self.sync if isinstance(self.sync, bytes) else json.dumps(self.sync).encode()
         return self.sync_status, self.sync_headers, body
 

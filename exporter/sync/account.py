@@ -145,8 +145,9 @@ class AccountSync:
         )
 
     def _connect(self) -> TedeeClient:
+        longest_call = max(self._budget.rules.longest_call, self._options.rules.longest_call)
         self._budget.rules = self._options.rules
-        self._budget.recognise(self._options.user)
+        self._budget.recognise(self._options.user, longest_call)
         return self._options.connect(gate=self._budget, observe=self._count_request)
 
     def _wall_in(self, seconds: float) -> float | None:

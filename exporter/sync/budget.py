@@ -194,14 +194,14 @@ class Budget:
         """Wait as after a failed call, where it was clear without one that it would fail."""
         self._record_failure(endpoint, retry_after)
 
-    def distrust(self) -> None:
-        """Wait out one spacing: the account may have been called, under another name, a moment ago."""
-        now = self._clock.monotonic()
+    def distrust(self, longest_call: float) -> None:
+        """Wait out one spacing: the account may just be called, under another name, for that many seconds yet."""
+        now = self._clock.monotonic() + longest_call
         self._ledger.record(self._account, lambda page: distrusted(page, now))
 
-    def recognise(self, user: str) -> None:
-        """Say whose calls pass from now on; those of another user may have been made, elsewhere, a moment ago."""
-        now = self._clock.monotonic()
+    def recognise(self, user: str, longest_call: float) -> None:
+        """Say whose calls pass from now on; another user may just be called, elsewhere, for that many seconds yet."""
+        now = self._clock.monotonic() + longest_call
 
         def change(page: Page) -> Page:
             return replace(page if page.user in {"", user} else distrusted(page, now), user=user)

@@ -48,8 +48,8 @@ class Unusable(Exception):
     """The file is not one of ours. The text says what it is and what to do."""
 
 
-FAULTS = (sqlite3.Error, OSError, Unusable)
-"""What can be the matter with the file."""
+FAULTS = (sqlite3.Error, OSError, Unusable, UnicodeDecodeError)
+"""What can be the matter with the file. The last is Python's, of a broken schema that SQLite complains about."""
 
 
 class StateFile:
@@ -72,6 +72,8 @@ class StateFile:
         """Which file it is: a path can come to mean another one."""
         self._pages: dict[str, Page] = {}
         self._unsaved: set[str] = set()
+        self._doubted: set[str] = set()
+        """Accounts of which another process may know more than this file, which is not the one it was."""
         self._problem: str | None = None
         self._ended_well = False
         self._is_first_start = not path.exists()
@@ -160,11 +162,15 @@ class StateFile:
         row = database.execute(query, (account,)).fetchone()
         stored = self._page_of(row) if row else None
         remembered = self._pages.get(account)
-        if stored is None:
-            return remembered or self._unknown()
         if remembered is None:
+            if stored is None:
+                return self._unknown()
             return stored if self._ended_well else self._after_a_crash(stored)
-        return stored.merged(remembered) if account in self._unsaved else stored
+        newest = remembered if stored is None else stored.merged(remembered) if account in self._unsaved else stored
+        if account in self._doubted:
+            self._doubted.discard(account)
+            return distrusted(newest, self._clock.monotonic())
+        return newest
 
     def _unknown(self) -> Page:
         """The page of an account that neither this process nor the file knows."""
@@ -214,6 +220,8 @@ class StateFile:
             if self._database and self._identity != _identity(self.path):
                 log.warning("the state file was replaced or removed", path=str(self.path))
                 self._let_go()
+                # Its inode is free now: what comes in its place may be given the same.
+                self._identity = None
             database = self._database or self._open()
             database.execute("BEGIN IMMEDIATE")
             yield database
@@ -249,7 +257,10 @@ class StateFile:
             raise
         # What this process remembers may be newer than what it finds in a file that comes back.
         self._unsaved |= set(self._pages)
-        self._database, self._identity = database, _identity(self.path)
+        self._database = database
+        if self._identity != (identity := _identity(self.path)):
+            self._doubted |= set(self._pages)
+            self._identity = identity
         return database
 
     def _check_or_create(self, database: sqlite3.Connection) -> None:
@@ -274,7 +285,8 @@ class StateFile:
                 error=problem,
             )
         self._let_go()
-        if getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        broken = getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+        if broken or isinstance(error, UnicodeDecodeError):
             self._set_aside()
 
     def _set_aside(self) -> None:
@@ -291,7 +303,7 @@ class StateFile:
         if self._database:
             with suppress(sqlite3.Error):
                 self._database.close()
-        self._database = self._identity = None
+        self._database = None
 
 
 def _is_busy(error: Exception) -> bool:

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -72,10 +73,21 @@ class _Punctual:
     """A connection that sends no request after the deadline of the thread that uses it."""
 
     sock: socket.socket
+    _spent = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the pool may use it again: after a good answer, and after nothing else.
+
+        After an interim answer (103 Early Hints, say) the real one is still to come, and whoever called next over
+        this connection, another account perhaps, would take it for theirs.
+        """
+        return not self._spent and bool(super().is_connected)  # type: ignore[misc]
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
+        self._spent = True
         bound: Deadline | None = getattr(_current, "deadline", None)
         if bound:
             try:
@@ -83,6 +95,11 @@ class _Punctual:
             except TimeoutError as error:
                 raise ConnectTimeoutError("the connection took all the time there was") from error
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()  # type: ignore[misc]
+        self._spent = response.status != HTTPStatus.OK
+        return response
 
 
 class _HTTPConnection(_Punctual, urllib3.connection.HTTPConnection):

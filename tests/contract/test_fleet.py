@@ -90,11 +90,11 @@ def test_an_account_that_goes_leaves_the_board_and_is_called_no_more(tedee: Tede
     assert tedee.keys.count("key-of-office") == before
 
 
-def test_an_account_that_comes_is_called_after_one_spacing(tedee: Tedee, program: Program) -> None:
+def test_an_account_that_comes_waits_out_a_call_of_its_user_and_one_spacing(tedee: Tedee, program: Program) -> None:
     program.configure(account("home"))
     program.run(30)
     program.configure(account("home"), account("office"))
-    program.run(19.9)
+    program.run(30.9)
     assert tedee.keys.count("key-of-office") == 0
     program.run(0.2)
     assert tedee.keys.count("key-of-office") == 1
@@ -106,7 +106,7 @@ def test_a_renamed_account_is_not_called_early(tedee: Tedee, program: Program) -
     program.configure(account("house", "one-key"))
     program.run(15)
     assert tedee.keys.count("one-key") == 2
-    program.run(10)
+    program.run(20)
     assert tedee.keys.count("one-key") == 3
 
 
@@ -117,6 +117,31 @@ def test_two_accounts_that_swap_their_keys_are_not_called_early(tedee: Tedee, pr
     program.configure(account("a", "key-2"), account("b", "key-1"))
     program.run(15)
     assert (tedee.keys.count("key-1"), tedee.keys.count("key-2")) == (2, 1)
+
+
+@pytest.mark.parametrize("change", [("b", "key-1"), ("a", "key-2", "b", "key-1")])
+def test_an_account_renamed_or_given_another_key_during_a_call_is_not_called_early(
+    tedee: Tedee, program: Program, change: tuple[str, ...]
+) -> None:
+    ended: dict[str, float] = {}
+    gaps: list[float] = []
+
+    def answer(endpoint: str) -> None:
+        if endpoint != "sync":
+            return
+        key = tedee.keys[-1]
+        gaps.append(program.clock.monotonic() - ended.get(key, 0.0))
+        if len(tedee.keys) == 3:
+            # The configuration is loaded again while this call is under way, for 10 seconds.
+            program.configure(*(account(*pair) for pair in zip(change[::2], change[1::2], strict=True)))
+        program.clock.advance(10.0)
+        ended[key] = program.clock.monotonic()
+
+    tedee.on_call = answer
+    program.configure(account("a", "key-1"), account("b2", "key-2"))
+    program.run(120)
+    assert len(gaps) > 4
+    assert min(gaps) >= 20
 
 
 def test_an_account_that_goes_and_comes_back_is_not_called_early(tedee: Tedee, program: Program) -> None:
@@ -151,6 +176,6 @@ def test_all_accounts_may_be_replaced(tedee: Tedee, program: Program) -> None:
     program.configure(account("a"))
     program.run(1)
     program.configure(account("b"))
-    program.run(25)
+    program.run(35)
     assert [status.account for status in program.board.statuses()] == ["b"]
     assert program.status("b").up

@@ -177,4 +177,4 @@ def test_an_account_that_became_another_users_is_not_served_the_old_ones_locks(
     clock.advance(5)
     other = start(user="key 2")
     assert other.published.last.snapshot is None
-    assert other.account.wait() == 20
+    assert other.account.wait() == 30

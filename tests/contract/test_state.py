@@ -118,16 +118,18 @@ def test_an_account_that_the_file_does_not_know_waits_one_spacing(path: Path, cl
     assert gate(StateFile(path, clock), clock, account="renamed").wait(SYNC) == 20.0
 
 
-def test_an_account_that_became_another_users_waits_one_spacing(path: Path, clock: FakeClock) -> None:
+def test_an_account_that_became_another_users_waits_out_a_call_of_that_user_and_one_spacing(
+    path: Path, clock: FakeClock
+) -> None:
     ledger = StateFile(path, clock)
-    gate(ledger, clock).recognise("key one")
+    gate(ledger, clock).recognise("key one", 11.0)
     ledger.close()
     clock.advance(100)
     budget = gate(StateFile(path, clock), clock)
-    budget.recognise("key one")
+    budget.recognise("key one", 11.0)
     assert budget.wait(SYNC) == 0
-    budget.recognise("key two")
-    assert budget.wait(SYNC) == 20.0
+    budget.recognise("key two", 11.0)
+    assert budget.wait(SYNC) == 31.0
 
 
 # Clocks
@@ -347,6 +349,10 @@ def test_when_the_disk_has_room_again_everything_is_written(
         clock.advance(budget.wait(SYNC))
         call(budget, clock)
     clock.advance(20)
+    with pytest.raises(CalledTooEarly):
+        # The file is back, but a neighbour may have called meanwhile.
+        call(budget, clock)
+    clock.advance(20)
     call(budget, clock)
     assert ledger.usable()
     clock.advance(3)
@@ -376,6 +382,10 @@ def test_a_file_that_is_removed_under_a_running_process_is_written_anew(path: Pa
     call(budget, clock)
     path.unlink()
     clock.advance(20)
+    with pytest.raises(CalledTooEarly):
+        call(budget, clock)
+    assert budget.wait(SYNC) == 20.0
+    clock.advance(20)
     call(budget, clock)
     ledger.close()
     assert gate(StateFile(path, clock), clock).wait(SYNC) == 20.0
@@ -401,6 +411,31 @@ def test_two_processes_share_one_gate(path: Path, clock: FakeClock) -> None:
     with pytest.raises(CalledTooEarly):
         call(one, clock)
     assert two.remaining() == 348
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_two_processes_whose_file_is_removed_call_no_earlier(path: Path, clock: FakeClock, replaced: bool) -> None:
+    StateFile(path, clock).close()
+    old = path.read_bytes()
+    ledgers = [StateFile(path, clock) for _ in range(2)]
+    one, two = (gate(ledger, clock) for ledger in ledgers)
+    clock.advance(max(one.wait(SYNC), two.wait(SYNC)))
+    with one.passage(SYNC):
+        # The second sees a call under way, which is the last it hears of the first.
+        with pytest.raises(CalledTooEarly):
+            call(two, clock)
+        clock.advance(1)
+    clock.advance(20)
+    call(one, clock)
+    ended = clock.monotonic()
+    path.unlink()
+    if replaced:
+        path.write_bytes(old)
+    while clock.monotonic() < ended + 19.5:
+        for budget in (two, one):
+            with pytest.raises(CalledTooEarly):
+                call(budget, clock)
+        clock.advance(0.5)
 
 
 def test_two_processes_share_the_hour(path: Path, clock: FakeClock) -> None:

@@ -539,3 +539,40 @@ def test_any_bytes_as_an_answer_give_exact_values_or_a_named_failure(body: bytes
         state = lock.device_state
         if state and state.state is not None:
             assert state.state == said[lock.id]["deviceState"]["state"]
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 103 Early Hints", b"HTTP/1.1 102 Processing"])
+def test_an_interim_answer_does_not_give_one_account_anothers_locks(interim: bytes) -> None:
+    """The real answer comes late, over a connection that another account might be using by then."""
+    over = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            while request := connection.recv(65536):
+                lock_id = re.findall(rb"PersonalKey key-(\d+)", request)[0].decode()
+                result = [{"id": int(lock_id), "isConnected": True}]
+                body = json.dumps({"result": result, "success": True, "errorMessages": [], "statusCode": 200}).encode()
+                connection.sendall(interim + b"\r\n\r\n")
+                if over.wait(0.3):
+                    return
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        shared = session(4)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        outcomes = []
+        for number in range(6):
+            client = make_client(url, personal_key(SecretStr(f"key-{number}")))
+            client._session = shared
+            outcomes.append((number, *outcome(client)))
+            over.wait(0.2)
+        over.set()
+    for number, reading, error in outcomes:
+        assert error or (reading and set(reading.rows) == {number})
+        assert not error or error.reason == "invalid_response"
