@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ class Honesty(RuleBasedStateMachine):
     @rule()
     def the_configuration_is_reloaded(self) -> None:
         self.board.admit(["home"])
-        self.account.configure(self.account._options)
+        self.account.configure(replace(self.account._options))
 
     @invariant()
     def what_is_served_is_what_tedee_last_said_and_not_too_old(self) -> None:

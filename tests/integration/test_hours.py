@@ -12,6 +12,7 @@ from exporter.simulator import Account, Cloud, Fault, Lock, PersonalKey, World, 
 from tests.program import Exporter, configuration, eventually, running
 
 SYNCS = 3
+GOOD = ("malformed", "home", "hotel")
 
 
 class Scrapers:
@@ -65,7 +66,7 @@ def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with running(f"--config.file={path}") as exporter:
             exporter.wait_until_ready()
             with Scrapers(exporter) as scrapers:
-                eventually(lambda: syncs(cloud, "hotel") >= SYNCS and syncs(cloud, "home") >= SYNCS, "three syncs", 120)
+                eventually(lambda: all(syncs(cloud, account) >= SYNCS for account in GOOD), "three syncs of each", 120)
             assert scrapers.answers
             assert set(scrapers.answers) == {200}
             yield exporter
@@ -76,14 +77,14 @@ def syncs(cloud: Cloud, account: str) -> int:
 
 
 def test_no_two_syncs_of_an_account_were_closer_than_20_seconds(exporter: Exporter, cloud: Cloud) -> None:
-    assert syncs(cloud, "home") == SYNCS
-    assert syncs(cloud, "hotel") == SYNCS
+    assert min(syncs(cloud, account) for account in GOOD) >= SYNCS
     assert cloud.violations == []
 
 
 def test_the_good_accounts_synced_on_time_beside_the_failing_ones(exporter: Exporter, cloud: Cloud) -> None:
-    for account in ("malformed", "home", "hotel"):
-        assert syncs(cloud, account) == SYNCS
+    counts = [syncs(cloud, account) for account in GOOD]
+    assert max(counts) - min(counts) <= 1
+    for account in GOOD:
         assert exporter.value("tedee_up", account=account) == 1.0
 
 
@@ -100,8 +101,12 @@ def test_a_malformed_lock_leaves_the_one_beside_it_exact(exporter: Exporter, clo
     labels = {"account": "malformed", "lock_id": "1", "lock_name": "Good"}
     assert exporter.value("lock_revision", **labels) == good.revision
     assert exporter.value("lock_connected", account="malformed", lock_id="2", lock_name="Bad") is None
-    assert exporter.value("tedee_rejected_values_total", account="malformed", field="device_state") == SYNCS
-    assert exporter.value("tedee_rejected_values_total", account="malformed", field="is_connected") == SYNCS
+
+    def counted(field: str) -> bool:
+        return (exporter.value("tedee_rejected_values_total", account="malformed", field=field) or 0) >= SYNCS
+
+    # The third answer may have left the cloud and not have arrived yet.
+    eventually(lambda: counted("device_state") and counted("is_connected"), "the count of three syncs")
     assert len([line for line in exporter.log if "device_state" in line]) == 1
 
 
@@ -110,5 +115,8 @@ def test_names_were_fetched_once(exporter: Exporter, cloud: Cloud) -> None:
 
 
 def test_the_exporter_counts_its_requests_as_the_cloud_does(exporter: Exporter, cloud: Cloud) -> None:
-    seen = sum(call.account == "hotel" for call in cloud.calls)
-    assert exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - seen
+    def agree() -> bool:
+        seen = sum(call.account == "hotel" for call in cloud.calls)
+        return exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - seen
+
+    eventually(agree, "the same count on both sides")
