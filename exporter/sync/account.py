@@ -80,6 +80,8 @@ class AccountSync:
         self._directory = Directory(options.chosen)
         self._client = self._connect()
         self._neighbour_until = 0.0
+        self._ids_in_doubt = False
+        """Whether Tedee knows one of the chosen ids no more, until the list has told which."""
         self._is_caller = False
         """Whether the last sync was this process's own."""
 
@@ -105,13 +107,13 @@ class AccountSync:
 
         Where another process is at it, take what that one got.
         """
-        self._apply_options()
+        changed = self._apply_options()
         try:
             if self._sync_wait() <= 0 and not self._directory.unresolved():
                 self._sync()
             elif min(self._sync_wait(), self._names_wait()) <= 0:
                 self._fetch_names()
-            elif not self._look_over():
+            elif not self._look_over() and not changed:
                 return
         except CalledTooEarly as early:
             log.debug("somebody else calls", account=self.name, why=str(early))
@@ -162,21 +164,25 @@ class AccountSync:
         """Seconds until the next page of names; infinite where none is wanted, or a neighbour sees to it."""
         if not self._is_caller:
             return inf
-        if self._failure:
-            # Tedee knows one of the chosen ids no more: the list tells which.
-            wanted = bool(self._directory.ids) and self._failure.reason == NotFound.reason
-        else:
-            wanted = self._up is True and self._directory.outdated(self._synced, self._clock.monotonic())
+        wanted = self._ids_in_doubt or (
+            self._up is True and self._directory.outdated(self._synced, self._clock.monotonic())
+        )
         return self._budget.wait(LOCKS) if wanted else inf
 
-    def _apply_options(self) -> None:
-        options = self._newest_options
-        if options is self._options:
-            return
+    def _apply_options(self) -> bool:
+        """Go over to the newest options; whether there were any."""
+        options, before = self._newest_options, self._options
+        if options is before:
+            return False
         self._options = options
         self._client = self._connect()
+        if options.user != before.user:
+            # What is known is of somebody else's locks.
+            self._up, self._failure, self._synced, self._synced_at = None, None, (), None
+            self._directory = Directory(options.chosen)
         self._directory.choose(options.chosen)
         self._synced = self._directory.wants(self._synced)
+        return True
 
     # The sync
 
@@ -194,6 +200,7 @@ class AccountSync:
         if self._failure:
             log.info("sync succeeds again", account=self.name)
         self._is_caller = True
+        self._ids_in_doubt = False
         self._up = True
         self._failure = None
         self._synced = tuple(reading.rows.values())
@@ -204,6 +211,7 @@ class AccountSync:
 
     def _fail(self, error: CallError) -> None:
         self._is_caller = True
+        self._ids_in_doubt = bool(self._directory.ids) and isinstance(error, NotFound)
         self._up = False
         self._failures[error.reason] += 1
         self._failure = self._failure_of(error)
@@ -258,6 +266,7 @@ class AccountSync:
         known_missing = self._directory.missing
         revisions = {lock.id: lock.revision for lock in self._synced}
         self._directory.learn(rows, revisions, self._clock.monotonic())
+        self._ids_in_doubt = False
         self._listed_at = Stamp.now(self._clock)
         self._budget.keep(LOCKS, Kept(self._options.user, rows, self._listed_at, revisions=revisions))
         missing = ", ".join(self._directory.missing)

@@ -270,6 +270,7 @@ def test_a_chosen_id_that_the_account_lost_costs_the_others_one_sync(
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["7", "9"]}, {"id": ["7"]}]
     assert names(published) == ["Seven"]
     assert published.last.missing == ("9",)
+    assert tedee.endpoints().count("locks") == 2
 
 
 def test_a_lock_that_leaves_the_account_leaves_the_snapshot_with_the_next_sync(

@@ -154,6 +154,21 @@ def test_an_account_that_goes_and_comes_back_is_not_called_early(tedee: Tedee, p
     assert tedee.keys.count("key-of-home") == 1
 
 
+def test_an_account_that_became_another_users_serves_nothing_until_that_users_sync(
+    tedee: Tedee, program: Program
+) -> None:
+    program.configure(account("home", "key-1"))
+    program.run(21)
+    assert program.status("home").snapshot
+    program.configure(account("home", "key-2"))
+    program.run(20)
+    assert program.status("home").snapshot is None
+    assert program.status("home").requests["my/lock/sync", "200"] == 2
+    program.run(35)
+    assert program.status("home").snapshot
+    assert tedee.keys[-1] == "key-2"
+
+
 def test_changed_options_are_in_force_with_the_next_sync(tedee: Tedee, program: Program) -> None:
     tedee.details = [detailed(1, "Front door")]
     program.configure(account("home"))
