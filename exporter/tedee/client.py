@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,20 +12,17 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 
 from .credentials import CredentialsUnavailable, Signer
 from .errors import (
     CallError,
-    ConnectionFailed,
     InvalidResponse,
     KeyUnusable,
     TimedOut,
-    TlsFailed,
     error_for,
 )
 from .models import LockDetails, Reading, SyncedLock, read_details, read_sync
-from .transport import deadline
+from .transport import NETWORK_ERRORS, deadline
 
 SYNC = "my/lock/sync"
 LOCKS = "my/lock"
@@ -158,12 +154,11 @@ class TedeeClient:
         with deadline(self._timeout) as bound:
             try:
                 status, headers, body = self._transfer(endpoint, query)
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                if bound.passed:
-                    raise self._timed_out(endpoint) from error
-                raise self._failure(endpoint, error) from error
+            except NETWORK_ERRORS as error:
+                kind, problem = bound.meaning(error)
+                raise kind(problem, account=self.account, endpoint=endpoint) from error
         if bound.passed:
-            raise self._timed_out(endpoint)
+            raise TimedOut(bound.problem, account=self.account, endpoint=endpoint)
         if len(body) > MAX_ANSWER_BYTES:
             problem = f"an answer of over {MAX_ANSWER_BYTES:,} bytes"
             raise InvalidResponse(problem, account=self.account, endpoint=endpoint, status=status)
@@ -185,28 +180,6 @@ class TedeeClient:
             while len(body) <= MAX_ANSWER_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
                 body += chunk
             return response.status_code, response.headers, body
-
-    def _timed_out(self, endpoint: str) -> CallError:
-        return TimedOut(f"no complete answer within {self._timeout:g} s", account=self.account, endpoint=endpoint)
-
-    def _failure(self, endpoint: str, error: Exception) -> CallError:
-        """What a library's error means."""
-        kind: type[CallError]
-        match error:
-            case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
-                kind, problem = TlsFailed, f"TLS failed: {cause(error)}"
-            case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
-                return self._timed_out(endpoint)
-            case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
-                kind, problem = InvalidResponse, "the answer's compression is broken"
-            case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
-                # What is the matter with a proxy's address, or the API's; the texts repeat neither.
-                kind, problem = ConnectionFailed, f"the connection failed: {error}"
-            case OSError() if not isinstance(error, requests.RequestException) and "certificate" in str(error):
-                kind, problem = TlsFailed, f"TLS failed: {error}"
-            case _:
-                kind, problem = ConnectionFailed, f"the connection failed: {cause(error)}"
-        return kind(problem, account=self.account, endpoint=endpoint)
 
     def _result(self, endpoint: str, status: int, headers: Mapping[str, str], body: bytearray) -> list[object]:
         """Open the envelope `{"result": …, "success": …, "errorMessages": […], "statusCode": …}`."""
@@ -300,20 +273,3 @@ def _moment(date: str) -> float | None:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def cause(error: BaseException) -> str:
-    """The innermost cause in plain words, without the objects and addresses in memory that libraries print."""
-    chain: list[BaseException] = []
-    todo: BaseException | None = error
-    while todo is not None and todo not in chain:
-        chain.append(todo)
-        inner = next((arg for arg in todo.args if isinstance(arg, BaseException)), None)
-        todo = getattr(todo, "reason", None) if isinstance(getattr(todo, "reason", None), BaseException) else None
-        todo = todo or inner or chain[-1].__cause__ or chain[-1].__context__
-    for each in reversed(chain):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return each.verify_message
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-    return type(chain[-1]).__name__

@@ -23,12 +23,11 @@ from urllib.parse import urlsplit
 
 import requests
 import structlog
-import urllib3
 from pydantic import SecretStr
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-from .client import cause, is_loopback, json_object, kind_of, retry_after
+from .client import is_loopback, json_object, kind_of, retry_after
 from .credentials import BEARER, CredentialsUnavailable, SecretSource, checked_secret, read_secret
 from .errors import (
     CallError,
@@ -40,7 +39,7 @@ from .errors import (
     TlsFailed,
     Unauthorized,
 )
-from .transport import Deadline, deadline
+from .transport import NETWORK_ERRORS, Deadline, deadline
 
 if TYPE_CHECKING:
     from authlib.integrations.requests_client import OAuth2Session, OAuthError
@@ -108,6 +107,13 @@ class TokenAnswerInvalid(InvalidResponse):
 
     advice = "check that oauth.token_url is Tedee's token endpoint and that no proxy answers in its place"
 
+
+OWN_ADVICE: dict[type[CallError], type[CallError]] = {
+    ConnectionFailed: TokenEndpointUnreachable,
+    TlsFailed: TokenEndpointUntrusted,
+    InvalidResponse: TokenAnswerInvalid,
+}
+"""The failures of an exchange of which a person has to look elsewhere than for those of a sync."""
 
 REFUSALS: dict[str, type[CallError]] = {
     "invalid_grant": SignInAgain,
@@ -210,8 +216,9 @@ class TokenEndpoint:
             except OAuthError as error:
                 # The chain is cut: this exception carries what the answer says.
                 raise self._refusal(error, origin) from None
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._failure(bound, error) from error
+            except NETWORK_ERRORS as error:
+                kind, problem = bound.meaning(error)
+                raise self.error(OWN_ADVICE.get(kind, kind), problem) from error
         return self._issued(answer, token)
 
     def error(self, kind: type[CallError], problem: str, **facts: Any) -> CallError:
@@ -261,7 +268,7 @@ class TokenEndpoint:
         answer = json_object(body)
         if answer is None:
             if bound.passed:
-                raise self._timed_out()
+                raise self.error(TimedOut, bound.problem)
             kind = kind_of(response.headers, body)
             raise self.error(TokenAnswerInvalid, f"{told}, which is not a JSON object but {kind}", **facts)
         if status != HTTPStatus.OK and not answer.get("error"):
@@ -280,30 +287,6 @@ class TokenEndpoint:
         if kind is ClientRefused:
             return self.error(kind, f"Tedee refused the OAuth client: {code}")
         return self.error(kind, f"Tedee refused to issue an access token: {code}")
-
-    def _failure(self, bound: Deadline, error: Exception) -> CallError:
-        """What a library's error means."""
-        kind: type[CallError]
-        match error:
-            case _ if bound.passed:
-                return self._timed_out()
-            case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
-                kind, problem = TokenEndpointUntrusted, f"TLS failed: {cause(error)}"
-            case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
-                return self._timed_out()
-            case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
-                kind, problem = TokenAnswerInvalid, "the answer's compression is broken"
-            case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
-                # What is the matter with a proxy's address, or the endpoint's; the texts repeat neither.
-                kind, problem = TokenEndpointUnreachable, f"the connection failed: {error}"
-            case OSError() if not isinstance(error, requests.RequestException) and "certificate" in str(error):
-                kind, problem = TokenEndpointUntrusted, f"TLS failed: {error}"
-            case _:
-                kind, problem = TokenEndpointUnreachable, f"the connection failed: {cause(error)}"
-        return self.error(kind, problem)
-
-    def _timed_out(self) -> CallError:
-        return self.error(TimedOut, f"no complete answer within {self._timeout:g} s")
 
     def _issued(self, answer: dict[str, Any], sent: SecretStr) -> Issued:
         kind = answer.get("token_type", BEARER)

@@ -6,6 +6,7 @@ and the gate would not know when it ends. Here the connection is shut down when 
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -19,11 +20,17 @@ import urllib3.connectionpool
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError
 
+from .errors import CallError, ConnectionFailed, InvalidResponse, TimedOut, TlsFailed
+
+NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+"""Every way in which an exchange can fail for the libraries underneath."""
+
 
 class Deadline:
     """The end of one exchange: then its connection is shut down, and no other is begun."""
 
     def __init__(self, seconds: float) -> None:
+        self.problem = f"no complete answer within {seconds:g} s"
         self._ends = time.monotonic() + seconds
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
@@ -49,6 +56,25 @@ class Deadline:
                 with contextlib.suppress(OSError):
                     # Not the TLS socket's own shutdown, which takes the encryption away under whoever reads.
                     socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+
+    def meaning(self, error: Exception) -> tuple[type[CallError], str]:  # noqa: PLR0911  (a table, a row a case)
+        """What an error of the network's libraries means for this exchange, and the problem in words."""
+        match error:
+            case _ if self.passed:
+                return TimedOut, self.problem
+            case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
+                return TlsFailed, f"TLS failed: {_cause(error)}"
+            case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
+                return TimedOut, self.problem
+            case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
+                return InvalidResponse, "the answer's compression is broken"
+            case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
+                # What is the matter with a proxy's address, or the endpoint's; the texts repeat neither.
+                return ConnectionFailed, f"the connection failed: {error}"
+            case OSError() if not isinstance(error, requests.RequestException) and "certificate" in str(error):
+                return TlsFailed, f"TLS failed: {error}"
+            case _:
+                return ConnectionFailed, f"the connection failed: {_cause(error)}"
 
 
 _current = threading.local()
@@ -146,3 +172,20 @@ def session(pool_size: int) -> requests.Session:
     shared.mount("http://", adapter)
     shared.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     return shared
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost cause in plain words, without the objects and addresses in memory that libraries print."""
+    chain: list[BaseException] = []
+    todo: BaseException | None = error
+    while todo is not None and todo not in chain:
+        chain.append(todo)
+        inner = next((arg for arg in todo.args if isinstance(arg, BaseException)), None)
+        todo = getattr(todo, "reason", None) if isinstance(getattr(todo, "reason", None), BaseException) else None
+        todo = todo or inner or chain[-1].__cause__ or chain[-1].__context__
+    for each in reversed(chain):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return each.verify_message
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+    return type(chain[-1]).__name__
