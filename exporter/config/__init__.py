@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from .environment import ENVIRONMENT, NotConfigured, read_environment
 from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
-from .source import ENVIRONMENT, ConfigurationError, NotConfigured, read_environment, read_file
+from .source import ConfigurationError, read_file
 
 __all__ = [
     "ENVIRONMENT",
@@ -38,4 +39,4 @@ def load(config_file: Path | None, environ: Mapping[str, str] = os.environ, *, c
         NotConfigured: there is no file and no key in the environment.
     """
     source = read_file(config_file) if config_file else read_environment(environ)
-    return source.settings(check_secrets=check_secrets)
+    return source.validated(Settings, check_secrets=check_secrets)

@@ -1,17 +1,17 @@
-"""Where settings come from, a file or the environment, and how a person is told what is wrong there."""
+"""What was given, where each part of it stands, and how a person is told what is wrong there."""
 
 import difflib
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from .settings import Account, Section, Settings, Where
+from .section import Section, Where
 
 
 class ConfigurationError(Exception):
@@ -22,23 +22,7 @@ class ConfigurationError(Exception):
         super().__init__("\n".join(problems))
 
 
-class NotConfigured(Exception):
-    """There is neither a file nor a key in the environment."""
-
-
-ENVIRONMENT: dict[str, Where] = {
-    "TEDEE_PERSONAL_KEY": ("accounts", 0, "personal_key"),
-    "TEDEE_PERSONAL_KEY_FILE": ("accounts", 0, "personal_key_file"),
-    "TEDEE_ACCESS_TOKEN": ("accounts", 0, "access_token"),
-    "TEDEE_ACCESS_TOKEN_FILE": ("accounts", 0, "access_token_file"),
-    "TEDEE_ACCOUNT": ("accounts", 0, "name"),
-    "TEDEE_API_URL": ("api", "url"),
-    "TEDEE_API_VERSION": ("api", "version"),
-    "TEDEE_SYNC_INTERVAL": ("sync", "interval"),
-    "TEDEE_STATE_FILE": ("state_file",),
-}
-"""The variables that make up one account's configuration where there is no file."""
-DEFAULT_ACCOUNT = "default"
+M = TypeVar("M", bound=Section)
 
 
 @dataclass
@@ -55,20 +39,22 @@ class Source:
     variables: Mapping[Where, str] = field(default_factory=dict)
     """Names for the paths, where they are set by variables and not by keys."""
 
-    def settings(self, *, check_secrets: bool = False) -> Settings:
-        """Validate.
+    def validated(self, model: type[M], **context: object) -> M:
+        """The data as what it is to be.
+
+        Args:
+            model: the outermost section.
+            context: for the sections' validators, beside the `folder` that relative file names start from.
 
         Raises:
             ConfigurationError: with every problem there is, in the order of the file.
         """
         problems = list(self.repeated)
         try:
-            settings = Settings.model_validate(
-                self.data, context={"check_secrets": check_secrets, "folder": self.folder}
-            )
+            section = model.model_validate(self.data, context={"folder": self.folder, **context})
         except ValidationError as error:
             problems += [
-                (tuple(each["loc"]), self._message(each))
+                (tuple(each["loc"]), self._message(each, model))
                 for each in error.errors(include_url=False, include_input=False)
                 # A default that waits for a value which is a problem already.
                 if each["type"] != "default_factory_not_called"
@@ -77,7 +63,7 @@ class Source:
             order = {place: position for position, place in enumerate(self.places)}
             problems.sort(key=lambda problem: order.get(self._known(problem[0]), -1))
             raise ConfigurationError([self.tell(*problem) for problem in problems])
-        return settings
+        return section
 
     def tell(self, path: Where, message: str) -> str:
         """One problem, with its place and key."""
@@ -96,13 +82,13 @@ class Source:
             value = value[part]
         return value
 
-    def _message(self, error: ErrorDetails) -> str:
+    def _message(self, error: ErrorDetails, model: type[Section]) -> str:
         path: Where = tuple(error["loc"])
         if path in self.places and self._value(path) is None and error["type"] != "extra_forbidden":
             return "has no value"
         match error["type"]:
             case "extra_forbidden":
-                return f"unknown key{_did_you_mean(path)}"
+                return f"unknown key{_did_you_mean(path, _section_at(model, path[:-1]))}"
             case "one_of":
                 keys, have = (
                     [
@@ -223,25 +209,6 @@ def _not_yaml(error: yaml.MarkedYAMLError) -> str:
     return next(known, f"is not YAML: {problem}")
 
 
-def read_environment(environ: Mapping[str, str]) -> Source:
-    """Read the variables of ENVIRONMENT. An empty one counts as not set.
-
-    Raises:
-        NotConfigured: none of them holds or names a credential.
-    """
-    given = {variable: path for variable, path in ENVIRONMENT.items() if environ.get(variable)}
-    if not any(path[-1] in Account.SECRETS for path in given.values()):
-        raise NotConfigured
-    account: dict[str, str] = {"name": DEFAULT_ACCOUNT}
-    data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
-    places: dict[Where, str] = {("accounts", 0): "environment"}
-    for variable, path in given.items():
-        section = account if path[0] == "accounts" else data.get(str(path[0]), data)
-        section[str(path[-1])] = environ[variable]
-        places[path] = f"environment: {variable}"
-    return Source(data, places, variables={path: variable for variable, path in ENVIRONMENT.items()})
-
-
 def _note_places(node: yaml.Node, where: Where, file: Path, source: Source) -> None:
     """Note the line of every key and item below a node, and the keys that stand there twice."""
     source.places.setdefault(where, f"{file}:{node.start_mark.line + 1}")
@@ -271,17 +238,16 @@ def _key(path: Where) -> str:
     return shown.removeprefix(".")
 
 
-def _did_you_mean(path: Where) -> str:
-    unknown, known = str(path[-1]), list(_section_at(path[:-1]).model_fields)
+def _did_you_mean(path: Where, section: type[Section]) -> str:
+    unknown, known = str(path[-1]), list(section.model_fields)
     if ":" in unknown:
         return "; a colon needs a space behind it"
     close = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
 
 
-def _section_at(path: Where) -> type[Section]:
-    """The section that stands at a path."""
-    section: type[Section] = Settings
+def _section_at(section: type[Section], path: Where) -> type[Section]:
+    """The section that stands at a path below another."""
     for part in path:
         if isinstance(part, str):
             section = _section_in(section.model_fields[part].annotation) or section

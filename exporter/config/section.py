@@ -1,0 +1,108 @@
+"""What every section of a configuration file has, whatever it is about."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+import durationpy
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+Where = tuple[str | int, ...]
+"""Where something stands in the configuration: `("accounts", 0, "name")`."""
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """An error with a message of ours."""
+    return PydanticCustomError("wrong", "{message}", {"message": message})
+
+
+# None of the messages repeats text of the file: what stands in the wrong place may be a secret.
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise wrong(f"{value} is not a duration; write it with its unit, as in 20s or 5m")
+    try:
+        if isinstance(value, str) and re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|[smhd]))+", value):
+            return float(durationpy.from_str(value).total_seconds())
+    except ValueError:
+        pass
+    raise wrong("is not a duration; write it as in 20s, 5m or 1h30m")
+
+
+def _file_name(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or "\0" in value:
+        raise wrong("must be the name of a file")
+    if not value:
+        raise wrong("must not be empty")
+    return _folder(info) / value
+
+
+def _folder(info: ValidationInfo) -> Path:
+    """What relative file names start from."""
+    folder: Path = (info.context or {}).get("folder", Path())
+    return folder
+
+
+def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
+    # min_length would count only the items that are good.
+    if not items:
+        raise wrong("must not be empty")
+    return items
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
+Count = Annotated[int, Strict()]
+FileName = Annotated[Path, BeforeValidator(_file_name)]
+"""A relative name is one beside the configuration file, as in Prometheus' own."""
+NotEmpty = AfterValidator(_not_empty)
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:  # noqa: ARG003
+        """What is wrong between the keys of a section as it was given, each with its place below the section."""
+        yield from ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, given: object, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        # A validator that runs after the fields would run only when all of them are right.
+        whole = cls.contradictions(given, _folder(info)) if isinstance(given, dict) else ()
+        problems = [InitErrorDetails(type=kind, loc=place, input=None) for place, kind in whole]
+        try:
+            section = validate(given)
+        except ValidationError as error:
+            problems = [_again(each) for each in error.errors(include_url=False, include_input=False)] + problems
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems, hide_input=True)
+        return section
+
+
+def _again(error: ErrorDetails) -> InitErrorDetails:
+    kind = PydanticCustomError(error["type"], "{message}", {**error.get("ctx", {}), "message": error["msg"]})
+    return InitErrorDetails(type=kind, loc=error["loc"], input=None)
+
+
+def one_of(keys: tuple[str, ...], given: Mapping[str, object]) -> PydanticCustomError | None:
+    """The problem with a section that has none or several of the keys of which it needs one."""
+    have = [key for key in keys if given.get(key) is not None]
+    return None if len(have) == 1 else PydanticCustomError("one_of", "", {"keys": keys, "have": have})
