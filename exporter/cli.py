@@ -8,21 +8,21 @@ import os
 import platform
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import get_args
+from typing import NoReturn, get_args
 
 import structlog
 from tabulate import tabulate
 
 from . import __version__, logs
 from .clock import Clock, SystemClock
-from .config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
+from .config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, default_state_file, load
 from .fleet import Fleet
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
@@ -32,8 +32,11 @@ from .sync.ledger import Ledger, MemoryLedger
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Board, Lock
 from .sync.state import StateFile
+from .tedee.secret import disguised
 from .terminal import complain, printable, say
 from .web.app import create_app
+from .web.configuration import WebConfiguration
+from .web.connections import Connections, Limits
 from .web.pages import moment
 from .web.server import BadAddress, WebServer, listen, parse_address
 from .web.status import LockRow
@@ -64,13 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure(options.log_level, options.log_format)
     commands = _commands()
     try:
-        with _settings(options) as settings:
+        with _configured(options) as (settings, web):
             if options.config_check:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
                 return OK if say(f"The configuration is good; accounts: {names}") else FAILED
             if options.sync_once:
                 return sync_once(settings, commands, demo=options.demo)
-            return serve(settings, commands, options)
+            return serve(settings, web, commands, options)
     except NotConfigured:
         complain(HOW_TO_START)
     except ConfigurationError as error:
@@ -78,7 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return MISUSED
 
 
-def serve(settings: Settings, commands: "SimpleQueue[Command]", options: argparse.Namespace) -> int:
+def serve(
+    settings: Settings,
+    web_configuration: WebConfiguration,
+    commands: "SimpleQueue[Command]",
+    options: argparse.Namespace,
+) -> int:
     """Sync and serve until a signal says to stop."""
     host, port = parse_address(options.web_listen_address)
     try:
@@ -96,7 +104,7 @@ def serve(settings: Settings, commands: "SimpleQueue[Command]", options: argpars
     board, scheduler = Board(), Scheduler(clock)
     fleet = Fleet(clock, ledger, board, scheduler)
     fleet.apply(settings)
-    reload = Reload(settings, lambda: load(options.config_file), fleet.apply, clock)
+    reload = Reload(settings, lambda: load(options.config_file), fleet.apply, web_configuration.refresh, clock)
     exposition = Exposition(board, ExporterCollector(__version__, reload.state, ledger.usable), clock)
     renderer = Renderer(exposition)
     board.on_change(renderer.wake)
@@ -108,8 +116,10 @@ def serve(settings: Settings, commands: "SimpleQueue[Command]", options: argpars
             version=__version__,
             telemetry_path=options.web_telemetry_path,
             reload=None if options.demo else reload,
+            protection=lambda: web_configuration.protection,
         ),
         listener,
+        Connections(Limits.of_this_process(), lambda: web_configuration.protection),
     )
 
     renderer.start()
@@ -120,18 +130,25 @@ def serve(settings: Settings, commands: "SimpleQueue[Command]", options: argpars
         "listening",
         address=options.web_listen_address,
         port=shown_port,
+        tls=web_configuration.protection.tls is not None,
+        users=len(web_configuration.protection.users),
         accounts=len(settings.accounts),
         version=__version__,
     )
     if options.demo:
-        _invite(shown_port, options.web_telemetry_path)
+        scheme = "https" if web_configuration.protection.tls else "http"
+        _invite(f"{scheme}://localhost:{shown_port}", options.web_telemetry_path)
     code = FAILED
     while web.alive():
-        with suppress(Empty):
-            if commands.get(timeout=1.0) is Command.STOP:
-                code = OK
-                break
-            reload()
+        try:
+            command = commands.get(timeout=1.0)
+        except Empty:
+            reload.watch()
+            continue
+        if command is Command.STOP:
+            code = OK
+            break
+        reload()
     if code != OK:
         log.error("the web server ended by itself")
     scheduler.stop()
@@ -157,14 +174,6 @@ def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
         return MemoryLedger()
     configured = settings.state_file is not None
     return StateFile(settings.state_file or default_state_file(os.environ), clock, configured=configured)
-
-
-def default_state_file(environ: Mapping[str, str]) -> Path:
-    """Where the operating system wants such a file: in systemd's StateDirectory, or in the XDG state directory."""
-    if folder := environ.get("STATE_DIRECTORY", "").split(":")[0]:
-        return Path(folder) / "state.db"
-    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/nonexistent", ".local", "state")
-    return Path(home, "tedee-exporter", "state.db")
 
 
 def sync_once(settings: Settings, commands: "SimpleQueue[Command]", *, demo: bool) -> int:
@@ -201,10 +210,29 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
 
 
 @contextmanager
+def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConfiguration]]:
+    """Both configurations; what is wrong with them is told at once."""
+    web, problems = None, []
+    try:
+        web = WebConfiguration(options.web_config_file, warn=complain if options.config_check else log.warning)
+    except ConfigurationError as error:
+        problems = error.problems
+    with ExitStack() as stack:
+        try:
+            settings = stack.enter_context(_settings(options))
+        except ConfigurationError as error:
+            raise ConfigurationError(error.problems + problems) from None
+        if web is None:
+            raise ConfigurationError(problems)
+        yield settings, web
+
+
+@contextmanager
 def _settings(options: argparse.Namespace) -> Iterator[Settings]:
     """The settings to run with; for the demo, those of a simulated cloud that runs as long as they are used."""
     if not options.demo:
-        yield load(options.config_file, check_secrets=options.config_check)
+        check = options.config_check
+        yield load(options.config_file, check_secrets=check, warn=complain if check else log.warning)
         return
     from . import simulator  # noqa: PLC0415  (only the demo pays for it)
 
@@ -220,8 +248,15 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
         )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors do not repeat a key that somebody gave as a flag: they may end in a log."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(disguised(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tedee-exporter",
         description="Prometheus exporter for Tedee smart locks.",
         epilog="Without --config.file one account is taken from the environment: "
@@ -252,6 +287,13 @@ def _parser() -> argparse.ArgumentParser:
         default="/metrics",
         metavar="PATH",
         help="path of the metrics (default %(default)s)",
+    )
+    add(
+        "--web.config.file",
+        dest="web_config_file",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with TLS and passwords for those who scrape, in the format of Prometheus' exporter-toolkit",
     )
     add("--log.level", dest="log_level", choices=logs.LEVELS, default="info", help="least level (default %(default)s)")
     add("--log.format", dest="log_format", choices=get_args(logs.Format), default="logfmt", help="default %(default)s")
@@ -312,13 +354,13 @@ def _enqueue(commands: "SimpleQueue[Command]", command: Command, _number: int, _
     commands.put(command)
 
 
-def _invite(port: int, telemetry_path: str) -> None:
+def _invite(url: str, telemetry_path: str) -> None:
     say(
         f"""
   A simulated Tedee cloud is running, and the exporter reads it as it would the real one. Open
 
-    http://localhost:{port}/{" " * len(telemetry_path)}the locks
-    http://localhost:{port}{telemetry_path} what Prometheus scrapes
+    {url}/{" " * len(telemetry_path)}the locks
+    {url}{telemetry_path} what Prometheus scrapes
 
   Ctrl+C ends both.
 """

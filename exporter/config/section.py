@@ -32,9 +32,10 @@ def wrong(message: str) -> PydanticCustomError:
 # None of the messages repeats text of the file: what stands in the wrong place may be a secret.
 
 
-def _seconds(value: object) -> float:
+def seconds(value: object) -> float:
+    """A duration as Prometheus writes it: `20s`, `5m`, `1h30m`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise wrong(f"{value} is not a duration; write it with its unit, as in 20s or 5m")
+        raise wrong("is not a duration; write it with its unit, as in 20s or 5m")
     try:
         if isinstance(value, str) and re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|[smhd]))+", value):
             return float(durationpy.from_str(value).total_seconds())
@@ -43,7 +44,8 @@ def _seconds(value: object) -> float:
     raise wrong("is not a duration; write it as in 20s, 5m or 1h30m")
 
 
-def _file_name(value: object, info: ValidationInfo) -> Path:
+def file_name(value: object, info: ValidationInfo) -> Path:
+    """A relative name is one beside the configuration file, as in Prometheus' own."""
     if not isinstance(value, str) or "\0" in value:
         raise wrong("must be the name of a file")
     if not value:
@@ -64,11 +66,10 @@ def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     return items
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(seconds)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 Count = Annotated[int, Strict()]
-FileName = Annotated[Path, BeforeValidator(_file_name)]
-"""A relative name is one beside the configuration file, as in Prometheus' own."""
+FileName = Annotated[Path, BeforeValidator(file_name)]
 NotEmpty = AfterValidator(_not_empty)
 
 

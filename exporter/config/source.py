@@ -11,6 +11,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from exporter.tedee.secret import file_named
+
 from .section import Section, Where
 
 
@@ -29,11 +31,13 @@ M = TypeVar("M", bound=Section)
 class Source:
     """Unvalidated configuration, and where each of its parts stands."""
 
-    data: object
+    data: object = field(repr=False)
     places: dict[Where, str] = field(default_factory=dict)
     """Path to a line (`tedee.yml:7`) or a variable (`TEDEE_SYNC_INTERVAL`)."""
     folder: Path = Path()
     """What relative file names start from."""
+    content: bytes = field(default=b"", repr=False)
+    """Of the file."""
     repeated: list[tuple[Where, str]] = field(default_factory=list)
     """Problems with keys that stand twice, of which YAML silently takes the last."""
     variables: Mapping[Where, str] = field(default_factory=dict)
@@ -111,6 +115,9 @@ MESSAGES = {
     "missing": "is missing",
     "model_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "int_type": "must be a whole number, without quotes",
     "string_type": "must be text; put it in quotes",
     "string_unicode": "must be text",
@@ -141,16 +148,17 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_file(path: Path) -> Source:
+def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
     """Read a YAML file, keeping the line of each key.
 
     Raises:
         ConfigurationError: it cannot be read, or is not YAML.
     """
     try:
-        text = path.read_text("utf-8")
+        content = path.read_bytes()
+        text = content.decode()
     except OSError as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
     try:
@@ -160,9 +168,11 @@ def read_file(path: Path) -> Source:
                 raise ConfigurationError([f"{path}:{line}: {NOT_SUPPORTED}"])
         loader = _Loader(text)
         node = loader.get_single_node()
+        if node is None and may_be_empty:
+            return Source({}, folder=path.parent, content=content)
         if node is None:
             raise ConfigurationError([f"{path}: is empty"])
-        source = Source(loader.construct_document(node), folder=path.parent)
+        source = Source(loader.construct_document(node), folder=path.parent, content=content)
     except yaml.MarkedYAMLError as error:
         raise ConfigurationError([f"{path}:{_line(error)}: {_not_yaml(error)}"]) from None
     except yaml.reader.ReaderError as error:
@@ -232,7 +242,7 @@ def _key(path: Where) -> str:
     """`accounts[0].name`; it ends before an unknown key that looks like none, and may be a secret without its colon."""
     shown = ""
     for part in path:
-        if isinstance(part, str) and not re.fullmatch(r"[A-Za-z_-]{1,30}", part):
+        if isinstance(part, str) and not re.fullmatch(r"[A-Za-z_-]{1,30}[0-9]?", part):
             break
         shown += f"[{part}]" if isinstance(part, int) else f".{part}"
     return shown.removeprefix(".")

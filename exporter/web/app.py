@@ -1,17 +1,25 @@
 """The endpoints."""
 
+import re
 from collections.abc import Callable
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import Board
 
+from .configuration import Protection
+from .gate import Gate
 from .pages import HEADERS, Pages
+
+BROWSER = frozenset({"origin", "referer", "sec-fetch-site"})
+"""Headers by which a browser's request is known: no script can take all of them away from a POST."""
 
 
 def create_app(
@@ -22,7 +30,8 @@ def create_app(
     version: str,
     telemetry_path: str = "/metrics",
     reload: Callable[[], list[str]] | None = None,
-) -> Starlette:
+    protection: Callable[[], Protection] = Protection,
+) -> ASGIApp:
     """The web application. No request to it ever causes a call to Tedee or waits for one.
 
     Args:
@@ -32,6 +41,7 @@ def create_app(
         version: of the exporter, shown on the status page.
         telemetry_path: where the metrics are.
         reload: loads the configuration again and returns what is wrong with it; None where that is not possible.
+        protection: what the web configuration demands now.
     """
     pages = Pages(board, clock, version=version, telemetry_path=telemetry_path)
 
@@ -47,7 +57,7 @@ def create_app(
         return HTMLResponse(pages.status(), headers=HEADERS)
 
     def docs(request: Request) -> Response:
-        return HTMLResponse(pages.docs(request.url.netloc), headers=HEADERS)
+        return HTMLResponse(pages.docs(_host(request.headers)), headers=HEADERS)
 
     async def healthy(_request: Request) -> Response:
         return PlainTextResponse("tedee-exporter is healthy.\n")
@@ -59,7 +69,10 @@ def create_app(
             return PlainTextResponse(f"tedee-exporter is not ready: {progress}.\n", 503)
         return PlainTextResponse("tedee-exporter is ready.\n")
 
-    def reload_configuration(_request: Request) -> Response:
+    def reload_configuration(request: Request) -> Response:
+        if not BROWSER.isdisjoint(request.headers):
+            # Some page, of anybody's, has the reader's browser send this. No page of ours does.
+            return PlainTextResponse("not reloaded: browsers may not ask for that\n", 403)
         problems = reload() if reload else ["there is no configuration to reload"]
         if problems:
             return PlainTextResponse("".join(f"not reloaded: {problem}\n" for problem in problems), 500)
@@ -73,4 +86,16 @@ def create_app(
         Route("/", status),
         Route("/docs", docs),
     ]
-    return Starlette(routes=routes)
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False  # it would redirect to whatever host the request names
+    return Gate(app, clock, protection)
+
+
+def _host(headers: Headers) -> str:
+    """What the client calls this server, if it can be shown."""
+    host = headers.get("host", "")
+    return (
+        host
+        if re.fullmatch(r"[\w.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", host)
+        else "localhost:10333"
+    )

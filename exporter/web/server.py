@@ -1,16 +1,20 @@
 """uvicorn on a thread of its own, so that signals stay with the main thread."""
 
+import asyncio
 import errno
 import logging
+import math
 import re
 import socket
 import threading
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-KEEP_ALIVE = 75
-"""Seconds an idle connection is kept: longer than the common scrape intervals, so that scrapes reuse it."""
+from .connections import Connections
+
+log = structlog.get_logger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
@@ -58,8 +62,9 @@ def _listener(host: str, port: int) -> socket.socket:
 class WebServer:
     """Serves an application until it is told to stop."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, connections: Connections) -> None:
         self._listener = listener
+        self._connections = connections
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -70,7 +75,7 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE,
+                timeout_keep_alive=math.ceil(connections.limits.answer_seconds),
                 timeout_graceful_shutdown=1,
             )
         )
@@ -92,4 +97,18 @@ class WebServer:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        self._server.run(sockets=[self._listener])
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._server.config.load()
+        accepting = asyncio.create_task(self._connections.accept(self._listener, self._server))
+        accepting.add_done_callback(self._stopped_accepting)
+        await self._server.serve(sockets=[])
+        accepting.cancel()
+        self._listener.close()
+
+    def _stopped_accepting(self, accepting: asyncio.Task[None]) -> None:
+        if not accepting.cancelled():
+            log.error("the web server accepts no more", exc_info=accepting.exception())
+            self._server.should_exit = True

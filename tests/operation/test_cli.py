@@ -20,6 +20,7 @@ FLAGS = [
     "--log.level",
     "--sync.once",
     "--version",
+    "--web.config.file",
     "--web.listen-address",
     "--web.telemetry-path",
 ]

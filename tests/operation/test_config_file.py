@@ -6,10 +6,11 @@ from typing import get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from exporter.config import ChosenLocks, ConfigurationError, Settings, load
 from exporter.config.settings import Api, Sync
+from exporter.tedee.secret import Secret
 
 from .conftest import EXAMPLE, SECRET, TESTDATA
 
@@ -96,7 +97,7 @@ BAD: dict[str, list[str]] = {
         f":5: sync.interval: {NO_DURATION}",
     ],
     "interval-is-a-number": [
-        ":5: sync.interval: 20 is not a duration; write it with its unit, as in 20s or 5m",
+        ":5: sync.interval: is not a duration; write it with its unit, as in 20s or 5m",
     ],
     "interval-is-a-secret": [
         f":5: sync.interval: {NO_DURATION}",
@@ -337,7 +338,7 @@ def test_a_duration_may_have_several_units() -> None:
 def test_a_key_that_looks_like_a_date_stays_as_it_is_written() -> None:
     name, secret = load(TESTDATA / "good" / "key-that-looks-like-a-date.yml").accounts[0].credential
     assert name == "personal_key"
-    assert isinstance(secret, SecretStr)
+    assert isinstance(secret, Secret)
     assert secret.get_secret_value() == "2026-11-23"
 
 

@@ -6,6 +6,8 @@ import time
 import pytest
 
 from exporter.clock import SystemClock
+from exporter.web.configuration import Protection
+from exporter.web.connections import Connections, Limits
 from exporter.web.server import WebServer, listen
 
 
@@ -19,7 +21,8 @@ def test_an_answer_is_not_held_back_for_more_bytes() -> None:
 
 def test_a_server_whose_thread_has_ended_is_not_alive() -> None:
     listener = listen("127.0.0.1", 0)
-    server = WebServer(lambda scope, receive, send: None, listener)  # type: ignore[arg-type, return-value]
+    connections = Connections(Limits(), Protection)
+    server = WebServer(lambda scope, receive, send: None, listener, connections)  # type: ignore[arg-type, return-value]
     server.start()
     assert server.alive()
     server.stop()

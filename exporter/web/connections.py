@@ -1,0 +1,237 @@
+"""The connections of clients: how many, how long, how much, and TLS.
+
+uvicorn waits for a request as long as it takes, however long it becomes, and for a client to take its answer. Each
+connection here stands between the socket and uvicorn's protocol and sees to it that this ends. They are accepted here
+too, since uvicorn would count a connection only after TLS, and keep the certificate it started with.
+"""
+
+import asyncio
+import contextlib
+import errno
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .configuration import Protection
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may take."""
+
+    connections: int = 512
+    """At the same time; for another one the connection goes that was served longest ago, or never."""
+    request_bytes: int = 16 * 2**10
+    """Of a request, and of those that a client sends without waiting for the answer. Requests have no body here."""
+    request_seconds: float = 10.0
+    """From a connection, or a request's first byte, to its last: TLS included."""
+    answer_seconds: float = 75.0
+    """From a request to its answer's last byte taken; then, that long the connection may stay idle. It is longer than
+    the common scrape intervals, so that scrapes reuse it."""
+    sweep_seconds: float = 1.0
+    """Between two looks for those whose time is up."""
+
+    @classmethod
+    def of_this_process(cls) -> "Limits":
+        """The limits, with connections for half of the files that the process may open: the rest is for the syncs."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return cls() if files == resource.RLIM_INFINITY else cls(connections=min(cls.connections, files // 2))
+
+
+class Connections:
+    """All connections there are. To be used in the loop that serves them."""
+
+    def __init__(self, limits: Limits, protection: Callable[[], Protection]) -> None:
+        """Begin without any.
+
+        Args:
+            limits: for each and all of them.
+            protection: what holds now.
+        """
+        self.limits = limits
+        self.protection = protection
+        self._all: dict[Connection, None] = {}
+        """By when they were last served, the longest ago first."""
+
+    async def accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
+        """Accept connections for a server, for ever."""
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        sweeping = loop.create_task(self._sweep())
+        beginning = set()
+        try:
+            while True:
+                try:
+                    accepted, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    # The client is gone already; or there are no files left, then somebody has to go.
+                    if error.errno != errno.ECONNABORTED:
+                        log.warning("cannot accept a connection", error=error.strerror)
+                        self._make_room()
+                        await asyncio.sleep(0.1)
+                    continue
+                if len(self._all) >= self.limits.connections:
+                    self._make_room()
+                connection = Connection(self, accepted, server)
+                self._all[connection] = None
+                task = loop.create_task(connection.begin())
+                beginning.add(task)
+                task.add_done_callback(beginning.discard)
+        finally:
+            sweeping.cancel()
+            self._abort()
+
+    def served(self, connection: "Connection") -> None:
+        """Take note that a connection had an answer."""
+        if connection in self._all:
+            del self._all[connection]
+            self._all[connection] = None
+
+    def forget(self, connection: "Connection") -> None:
+        """Take note that a connection is gone."""
+        self._all.pop(connection, None)
+
+    def _abort(self) -> None:
+        for connection in list(self._all):
+            connection.abort()
+
+    def _make_room(self) -> None:
+        longest_ago = next(iter(self._all), None)
+        if longest_ago:
+            longest_ago.abort()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.sweep_seconds)
+            now = asyncio.get_running_loop().time()
+            for connection in [each for each in self._all if each.deadline <= now]:
+                connection.expire()
+
+
+class Connection(asyncio.Protocol):
+    """A connection: between its socket, or TLS, and uvicorn's protocol."""
+
+    def __init__(self, connections: Connections, accepted: socket.socket, server: uvicorn.Server) -> None:
+        self._connections = connections
+        self._socket = accepted
+        self._tls = connections.protection().tls
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._http = HttpToolsProtocol(
+            server.config, server.server_state, app_state={"connection": self}, _loop=self._loop
+        )
+        self._received = 0
+        self._answering = False
+        self.deadline = 0.0
+        """When it has had its time, by the loop's clock."""
+        self._allow(connections.limits.request_seconds)
+
+    async def begin(self) -> None:
+        """Come to terms about TLS, where that is configured, and listen."""
+        limit = self._connections.limits.request_seconds
+        timeouts = {"ssl_handshake_timeout": limit, "ssl_shutdown_timeout": limit} if self._tls else {}
+        try:
+            await self._loop.connect_accepted_socket(lambda: self, self._socket, ssl=self._tls, **timeouts)
+        except OSError as error:  # ssl.SSLError is one
+            log.debug("connection failed before it began", error=str(error))
+            self.abort()
+            self._socket.close()
+
+    # What the application tells, through the state of the request's scope
+
+    def request_begins(self) -> None:
+        """A request is complete, and now being answered."""
+        self._answering = True
+        self._allow(self._connections.limits.answer_seconds)
+
+    def request_ends(self) -> None:
+        """It is answered, as far as the application is concerned."""
+        self._answering = False
+        self._received = 0
+        self._allow(self._connections.limits.answer_seconds)
+        self._connections.served(self)
+        if self._transport and self._tls is not self._connections.protection().tls:
+            # Certificates, or who may come, have changed since.
+            self._transport.close()
+
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, with a client whose name is welcome."""
+        self._transport = transport
+        self._http.connection_made(transport)
+        welcome = self._connections.protection().client_sans
+        if self._tls and welcome and not welcome & _names(transport.get_extra_info("peercert")):
+            log.debug("client certificate has none of the names in client_allowed_sans")
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand data on, unless it is too much."""
+        if not self._received and not self._answering:
+            self._allow(self._connections.limits.request_seconds)
+        self._received += len(data)
+        if self._received > self._connections.limits.request_bytes:
+            self._refuse()
+        else:
+            self._http.data_received(data)
+
+    def eof_received(self) -> None:
+        """Note that the client sends no more; the transport closes itself then."""
+        self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        """Have the application wait until the client has taken something."""
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Have the application go on."""
+        self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Be forgotten."""
+        self._connections.forget(self)
+        self._http.connection_lost(exc)
+
+    # What the others want
+
+    def expire(self) -> None:
+        """End it: the time is up. Who does not let it end in peace, by taking what was sent, is asked once."""
+        if self._transport is None or self._transport.is_closing():
+            self.abort()
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once. What was not sent yet is lost."""
+        self._connections.forget(self)
+        if self._transport:
+            self._transport.abort()
+        else:
+            with contextlib.suppress(OSError):  # closed already
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _allow(self, seconds: float) -> None:
+        self.deadline = self._loop.time() + seconds
+
+    def _refuse(self) -> None:
+        assert self._transport  # noqa: S101
+        if not self._answering and not self._transport.is_closing():
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            self._transport.write(
+                f"HTTP/1.1 {status} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+            )
+        self._transport.close()
+
+
+def _names(certificate: dict[str, Any] | None) -> set[str]:
+    """The subject's alternative names: hosts, IP addresses, mail addresses and URIs."""
+    return {str(value) for _, value in (certificate or {}).get("subjectAltName", ())}

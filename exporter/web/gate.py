@@ -1,0 +1,104 @@
+"""What every request passes on its way to the application: the rate limit, passwords, and headers for its answer."""
+
+import math
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exporter.clock import Clock
+
+from .configuration import Protection, RateLimit
+from .passwords import Passwords, TooManyGuesses
+
+PROBES = frozenset({"/-/healthy", "/-/ready"})
+"""Open to everybody, since what probes has no password: they tell that the exporter runs, and nothing of locks."""
+
+
+class Gate:
+    """The middleware around the application."""
+
+    def __init__(self, app: ASGIApp, clock: Clock, protection: Callable[[], Protection]) -> None:
+        """Stand before an application.
+
+        Args:
+            app: what answers those who are let in.
+            clock: for the rate limit.
+            protection: what holds now.
+        """
+        self._app = app
+        self._protection = protection
+        self._passwords = Passwords()
+        self._bucket = Bucket(clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or have the application answer it."""
+        protection = self._protection()
+        connection = scope.get("state", {}).get("connection")
+        if connection:
+            connection.request_begins()
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.update(protection.headers)
+            await send(message)
+
+        try:
+            headers = Headers(scope=scope)
+            refusal = _misfit(headers)
+            if not refusal and scope["path"] not in PROBES:
+                refusal = self._excess(protection.rate_limit) or await self._stranger(protection, scope, headers)
+            await (refusal or self._app)(scope, receive, send_with_headers)
+        finally:
+            if connection:
+                connection.request_ends()
+
+    def _excess(self, limit: RateLimit) -> PlainTextResponse | None:
+        if not limit.interval or self._bucket.take(limit):
+            return None
+        return PlainTextResponse(
+            "Too many requests: see rate_limit in the web configuration.\n",
+            429,
+            headers={"Retry-After": str(math.ceil(limit.interval))},
+        )
+
+    async def _stranger(self, protection: Protection, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+        if not protection.users:
+            return None
+        authorization = headers.get("authorization")
+        client = scope.get("client") or ("",)
+        try:
+            if authorization and await self._passwords.admit(protection.users, authorization, client[0]):
+                return None
+        except TooManyGuesses:
+            return PlainTextResponse("Too many passwords at once.\n", 429, headers={"Retry-After": "1"})
+        return PlainTextResponse(
+            "Unauthorized\n", 401, headers={"WWW-Authenticate": 'Basic realm="tedee-exporter", charset="UTF-8"'}
+        )
+
+
+class Bucket:
+    """A token bucket, full at first."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._spent = 0.0
+        self._at = clock.monotonic()
+
+    def take(self, limit: RateLimit) -> bool:
+        """Take one, if there is one."""
+        now = self._clock.monotonic()
+        spent = max(0.0, self._spent - (now - self._at) / limit.interval)
+        granted = spent + 1 <= limit.burst
+        self._spent, self._at = spent + granted, now
+        return granted
+
+
+def _misfit(headers: Headers) -> PlainTextResponse | None:
+    """The answer to a request with a body: there is nothing here to send one to, so it is not even read."""
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return None
+    return PlainTextResponse("Requests have no body here.\n", 413, headers={"Connection": "close"})

@@ -1,0 +1,83 @@
+"""The web side in this process, for tests that look at its connections."""
+
+import contextlib
+import re
+import socket
+from collections.abc import Iterator
+
+import requests
+
+from exporter.metrics.collector import ExporterCollector
+from exporter.metrics.exposition import Exposition
+from exporter.web.app import create_app
+from exporter.web.configuration import Protection
+from exporter.web.connections import Connections, Limits
+from exporter.web.server import WebServer, listen
+from tests.board import board, locks_of, status
+from tests.clock import FakeClock
+from tests.cloud import synced
+from tests.program import PATIENCE
+
+LIMITS = Limits(connections=20, request_bytes=16 * 2**10, request_seconds=0.3, answer_seconds=0.6, sweep_seconds=0.05)
+"""Those of the program, with less patience."""
+
+
+class Server:
+    """The web side, serving the metrics of many locks."""
+
+    def __init__(self, limits: Limits = LIMITS, protection: Protection | None = None) -> None:
+        self.protection = protection or Protection()
+        clock = FakeClock()
+        self.fleet = board(status(clock, locks_of([synced(number) for number in range(1, 3000)], [])))
+        exposition = Exposition(self.fleet, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
+        exposition.refresh()
+        app = create_app(self.fleet, exposition, clock, version="1.2.3", protection=lambda: self.protection)
+        listener = listen("127.0.0.1", 0)
+        self.address: tuple[str, int] = listener.getsockname()
+        self.connections = Connections(limits, lambda: self.protection)
+        self.web = WebServer(app, listener, self.connections)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.address[1]}"
+
+    def open(self, send: bytes = b"") -> socket.socket:
+        """A connection that has sent something."""
+        client = socket.create_connection(self.address, timeout=PATIENCE)
+        client.sendall(send)
+        return client
+
+    def exchange(self, send: bytes) -> bytes:
+        """All that is answered until the connection ends."""
+        with self.open(send) as client:
+            return everything(client)
+
+    def scrape(self) -> str:
+        return requests.get(f"{self.url}/metrics", timeout=PATIENCE).text
+
+    def count(self) -> int:
+        return len(self.connections._all)
+
+
+def everything(client: socket.socket) -> bytes:
+    """What comes until the other side ends the connection, in whatever way."""
+    chunks = []
+    with contextlib.suppress(ConnectionError):
+        while chunk := client.recv(2**16):
+            chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3})", answers)]
+
+
+@contextlib.contextmanager
+def serving(limits: Limits = LIMITS, protection: Protection | None = None) -> Iterator[Server]:
+    """A server, until the test is over."""
+    server = Server(limits, protection)
+    server.web.start()
+    try:
+        yield server
+    finally:
+        server.web.stop()
