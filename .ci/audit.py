@@ -1,0 +1,236 @@
+"""Audits what the lock files pin. Run by `make audit`; FOLDER is where they are, and pyproject.toml.
+
+- Each package has a reason: pyproject.toml asks for it, or a package does that pyproject.toml asks for.
+- Each hash is that of a file of just this version which the package index has, and which was not yanked since.
+- No vulnerability of it is known, as far as the index tells; some tell it of the newest version alone.
+
+Exit codes: 0 nothing was found, 1 something was. What could not be audited is told, and is no finding.
+"""
+
+import argparse
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import requests
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+from pip._internal.commands import create_command
+
+LOCKS = {"requirements.lock": (), "requirements-dev.lock": ("dev",)}
+"""And the extras that each is for."""
+ACCEPTED: dict[str, str] = {}
+"""Vulnerabilities that do not concern the exporter, and why."""
+
+Note = Callable[[str, str], None]
+"""Takes down `(what is the matter, with which package)`."""
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A package as a lock file has it."""
+
+    name: str
+    version: str
+    hashes: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def read(lock: Path, found: Note) -> Iterator[Locked]:
+    """What a lock file pins. Whatever else it has is a finding."""
+    for line in lock.read_text("utf-8").replace("\\\n", " ").splitlines():
+        pin, *hashes = line.partition("#")[0].split("--hash=")
+        if not pin.strip():
+            continue
+        try:
+            requirement = Requirement(pin.strip())
+            (only,) = requirement.specifier
+            Version(only.version)
+        except (InvalidRequirement, InvalidVersion, ValueError):
+            found(f"{lock.name} has a line that pins nothing", pin.strip())
+            continue
+        if requirement.url or only.operator != "==" or not hashes:
+            found(f"{lock.name} does not pin it to files of one version", requirement.name)
+        yield Locked(canonicalize_name(requirement.name), only.version, frozenset(each.strip() for each in hashes))
+
+
+def parts(requirement: Requirement) -> list[tuple[str, str]]:
+    """What it asks for: the package itself, and that with each extra."""
+    return [(canonicalize_name(requirement.name), canonicalize_name(extra)) for extra in ("", *requirement.extras)]
+
+
+def asked_for(requirement: Requirement, extra: str) -> bool:
+    """Whether a package's requirement counts for who wants that extra, on one platform or another."""
+    extras = re.findall(r"""extra == ['"](.*?)['"]""", str(requirement.marker))
+    return not extras or extra in [canonicalize_name(each) for each in extras]
+
+
+def needed(wanted: Iterable[Requirement], requires: Callable[[str], list[str]]) -> set[str]:
+    """The names of what is wanted, and of all that it draws in."""
+    seen: set[tuple[str, str]] = set()
+    todo = [part for each in wanted for part in parts(each)]
+    while todo:
+        name, extra = todo.pop()
+        if (name, extra) not in seen:
+            seen.add((name, extra))
+            drawn_in = (Requirement(each) for each in requires(name))
+            todo += [part for each in drawn_in if asked_for(each, extra) for part in parts(each)]
+    return {name for name, _ in seen}
+
+
+def check_reasons(locked: list[Locked], wanted: list[Requirement], found: Note, unknown: Note) -> None:
+    """Find what is locked and not needed, and what is needed and not locked."""
+    versions = {each.name: each.version for each in locked}
+
+    def requires(name: str) -> list[str]:
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return []
+        if package.version != versions.get(name, package.version):
+            unknown("another version is installed, which may need something else", f"{name} {versions[name]}")
+        return package.requires or []
+
+    for requirement in wanted:
+        version = versions.get(canonicalize_name(requirement.name))
+        if version is None or version not in requirement.specifier:
+            found(f"pyproject.toml asks for it, the lock file has {version or 'none'}", str(requirement))
+    for name in versions.keys() - needed(wanted, requires):
+        found("nothing needs it", name)
+
+
+class Index:
+    """A package index, by PyPI's two APIs."""
+
+    def __init__(self, url: str, certificates: str | None) -> None:
+        self._simple = url.rstrip("/")
+        self._json = f"{self._simple.removesuffix('/simple')}/pypi"
+        self._session = requests.Session()
+        self._session.verify = certificates or True
+
+    def files(self, name: str) -> list[dict[str, Any]]:
+        """All that a project ever released (PEP 691).
+
+        Raises:
+            requests.RequestException: no answer, or none that can be read.
+        """
+        accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
+        return list(self._get(f"{self._simple}/{name}/", headers=accept)["files"])
+
+    def vulnerabilities(self, name: str, version: str) -> list[dict[str, Any]] | None:
+        """What is known of a version; None where the index does not tell.
+
+        Raises:
+            requests.RequestException: no answer, or none that can be read.
+        """
+        for path in (f"{name}/{version}", name):
+            try:
+                answer = self._get(f"{self._json}/{path}/json")
+            except requests.HTTPError as error:
+                if error.response is not None and error.response.status_code == requests.codes.not_found:
+                    continue
+                raise
+            if Version(answer["info"]["version"]) == Version(version):
+                return [each for each in answer["vulnerabilities"] if not each.get("withdrawn")]
+        return None
+
+    def _get(self, url: str, **options: Any) -> dict[str, Any]:
+        response = self._session.get(url, timeout=60, **options)
+        response.raise_for_status()
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+def version_of(filename: str) -> Version | None:
+    """The version that a wheel or a source archive is of; None for what is neither."""
+    parse = parse_wheel_filename if filename.endswith(".whl") else parse_sdist_filename
+    try:
+        return parse(filename)[1]
+    except ValueError:
+        return None
+
+
+def check_files(index: Index, package: Locked, found: Note) -> None:
+    """Find hashes of files that the index does not have, has for another version, or has taken back."""
+    listed = {f"sha256:{each['hashes'].get('sha256')}": each for each in index.files(package.name)}
+    for unlisted in package.hashes - listed.keys():
+        found(f"the index has no file of {unlisted}", str(package))
+    for file in (listed[each] for each in package.hashes & listed.keys()):
+        if version_of(file["filename"]) != Version(package.version):
+            found(f"a hash is that of {file['filename']}", str(package))
+        if file.get("yanked", False) is not False:
+            found(f"it was yanked: {file['yanked']}", str(package))
+
+
+def check_vulnerabilities(index: Index, package: Locked, found: Note, unknown: Note) -> None:
+    """Find what is known to be wrong with a version."""
+    known = index.vulnerabilities(package.name, package.version)
+    if known is None:
+        unknown("the index tells the vulnerabilities of the newest version alone, which is another", str(package))
+    for each in known or ():
+        names = {each["id"], *each.get("aliases", ())}
+        if not names & ACCEPTED.keys():
+            fixed = ", ".join(each.get("fixed_in", ())) or "no version"
+            found(f"it is vulnerable: {', '.join(sorted(names))}, fixed in {fixed}", str(package))
+
+
+def ask(index: Index, found: Note, unknown: Note, package: Locked) -> None:
+    """Check one package with the index."""
+    about_files = partial(check_files, index, package, found)
+    about_vulnerabilities = partial(check_vulnerabilities, index, package, found, unknown)
+    for check in (about_files, about_vulnerabilities):
+        try:
+            check()
+        except (requests.RequestException, LookupError, TypeError, ValueError, AttributeError) as error:
+            unknown(f"the index gives no answer that can be read ({type(error).__name__})", str(package))
+
+
+def main() -> int:
+    """Audit, tell, and return the exit code."""
+    # What is asked is what pip installs from, wherever its configuration says that this is.
+    pip, _ = create_command("install").parse_args([])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent.parent, metavar="FOLDER")
+    parser.add_argument("--index", default=pip.index_url, help="its address, if it is not the one that pip uses")
+    options = parser.parse_args()
+
+    findings: defaultdict[str, set[str]] = defaultdict(set)
+    questions: defaultdict[str, set[str]] = defaultdict(set)
+
+    def found(problem: str, package: str) -> None:
+        findings[problem].add(package)
+
+    def unknown(problem: str, package: str) -> None:
+        questions[problem].add(package)
+
+    project = tomllib.loads((options.folder / "pyproject.toml").read_text("utf-8"))["project"]
+    packages: set[Locked] = set()
+    for name, extras in LOCKS.items():
+        locked = list(read(options.folder / name, found))
+        wanted = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+        check_reasons(locked, [Requirement(each) for some in wanted for each in some], found, unknown)
+        packages.update(locked)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(ask, Index(options.index, pip.cert), found, unknown), packages))
+
+    for problem, whose in sorted(questions.items()):
+        print(f"not audited: {problem}: {', '.join(sorted(whose))}")
+    for problem, whose in sorted(findings.items()):
+        print(f"FOUND: {problem}: {', '.join(sorted(whose))}")
+    print(f"{len(packages)} packages, {len(findings)} findings, {len(questions)} questions left open")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Lost if these fail: that a dependency which was tampered with, taken back or is known to be vulnerable is noticed."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.program import ROOT
+
+LOCKED = ("certifi", "charset-normalizer", "idna", "requests", "urllib3")
+"""requests, and what it needs. They are installed, so that the audit knows what each of them needs."""
+PAGE = "application/vnd.pypi.simple.v1+json"
+
+
+def digest(name: str) -> str:
+    return name.encode().hex().ljust(64, "0")[:64]
+
+
+class Index(ThreadingHTTPServer):
+    """Projects of which each has released the version that is locked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.pages: dict[str, Any] = {}
+        for name in LOCKED:
+            file = {"filename": f"{name.replace('-', '_')}-{version(name)}.tar.gz", "hashes": {"sha256": digest(name)}}
+            self.pages[f"/simple/{name}/"] = {"files": [file | {"yanked": False}]}
+            self.pages[f"/pypi/{name}/{version(name)}/json"] = {
+                "info": {"version": version(name)},
+                "vulnerabilities": [],
+            }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/simple/"
+
+    def file(self, name: str) -> dict[str, Any]:
+        file: dict[str, Any] = self.pages[f"/simple/{name}/"]["files"][0]
+        return file
+
+    def knows(self, name: str, *vulnerabilities: dict[str, Any]) -> None:
+        self.pages[f"/pypi/{name}/{version(name)}/json"]["vulnerabilities"] = list(vulnerabilities)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Index
+
+    def do_GET(self) -> None:
+        page = self.server.pages.get(self.path)
+        body = page if isinstance(page, bytes) else json.dumps(page).encode()
+        self.send_response(404 if page is None else 200)
+        self.send_header("Content-Type", PAGE)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    with Index() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+class Project:
+    """A project that depends on requests, and its lock files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.wants("requests")
+        self.lock = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:{digest(name)}\n" for name in LOCKED)
+
+    def wants(self, *requirements: str) -> None:
+        project = f"[project]\ndependencies = {list(requirements)}\noptional-dependencies.dev = []\n"
+        (self.folder / "pyproject.toml").write_text(project)
+
+    def audit(self, index: str) -> tuple[int, str]:
+        for name in ("requirements.lock", "requirements-dev.lock"):
+            (self.folder / name).write_text(self.lock)
+        return audit(self.folder, index)
+
+
+def audit(folder: Path, index: str) -> tuple[int, str]:
+    """Exit code, and what was told."""
+    command = [sys.executable, str(ROOT / ".ci/audit.py"), str(folder), f"--index={index}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_a_good_lock_file_is_good(project: Project, index: Index) -> None:
+    assert project.audit(index.url) == (0, "5 packages, 0 findings, 0 questions left open\n")
+
+
+@pytest.mark.parametrize("reason", [True, "", "it deletes your home"])
+def test_a_release_that_was_taken_back_is_found(project: Project, index: Index, reason: object) -> None:
+    index.file("idna")["yanked"] = reason
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert f"FOUND: it was yanked: {reason}: idna {version('idna')}\n" in told
+
+
+def test_a_hash_that_the_index_does_not_have_is_found(project: Project, index: Index) -> None:
+    project.lock = project.lock.replace(digest("idna"), "e" * 64)
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert f"FOUND: the index has no file of sha256:{'e' * 64}: idna {version('idna')}\n" in told
+
+
+def test_one_hash_among_good_ones_is_found(project: Project, index: Index) -> None:
+    good = f"--hash=sha256:{digest('idna')}"
+    project.lock = project.lock.replace(good, f"{good} \\\n    --hash=sha256:{'e' * 64}")
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert f"FOUND: the index has no file of sha256:{'e' * 64}: idna {version('idna')}\n" in told
+
+
+def test_the_file_of_another_version_is_found(project: Project, index: Index) -> None:
+    index.file("idna")["filename"] = "idna-0.1-py3-none-any.whl"
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert f"FOUND: a hash is that of idna-0.1-py3-none-any.whl: idna {version('idna')}\n" in told
+
+
+VULNERABLE = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fixed_in": ["9.9"], "withdrawn": None}
+
+
+def test_a_known_vulnerability_is_found(project: Project, index: Index) -> None:
+    index.knows("urllib3", VULNERABLE)
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert f"FOUND: it is vulnerable: CVE-1, PYSEC-1, fixed in 9.9: urllib3 {version('urllib3')}\n" in told
+
+
+def test_a_vulnerability_that_was_none_is_none(project: Project, index: Index) -> None:
+    index.knows("urllib3", VULNERABLE | {"withdrawn": "2026-01-01T00:00:00Z"})
+    assert project.audit(index.url)[0] == 0
+
+
+def test_an_index_that_tells_of_the_newest_version_alone_is_asked_for_that(project: Project, index: Index) -> None:
+    index.knows("urllib3", VULNERABLE)
+    index.pages["/pypi/urllib3/json"] = index.pages.pop(f"/pypi/urllib3/{version('urllib3')}/json")
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert "FOUND: it is vulnerable: CVE-1, PYSEC-1" in told
+
+
+@pytest.mark.parametrize("newest", [None, "999"])
+def test_what_the_index_does_not_tell_is_told_and_no_finding(
+    project: Project, index: Index, newest: str | None
+) -> None:
+    page = index.pages.pop(f"/pypi/urllib3/{version('urllib3')}/json")
+    if newest:
+        index.pages["/pypi/urllib3/json"] = page | {"info": {"version": newest}, "vulnerabilities": [VULNERABLE]}
+    code, told = project.audit(index.url)
+    assert code == 0
+    assert re.search(rf"not audited: .*newest version alone.*: urllib3 {version('urllib3')}\n", told)
+
+
+@pytest.mark.parametrize("page", [b"<html>", b"[]", b"null", b'{"files": [{}], "info": {}}', b'{"files": 5}'])
+def test_an_index_that_talks_nonsense_is_told_and_no_finding(project: Project, index: Index, page: bytes) -> None:
+    for path in index.pages:
+        index.pages[path] = page
+    code, told = project.audit(index.url)
+    assert code == 0
+    assert "not audited: the index gives no answer that can be read" in told
+
+
+def test_an_index_that_is_not_there_is_told_and_no_finding(project: Project) -> None:
+    code, told = project.audit("http://127.0.0.1:1/simple")
+    assert code == 0
+    assert "not audited: the index gives no answer that can be read (ConnectionError): certifi" in told
+
+
+def test_a_package_that_nothing_needs_is_found(project: Project, index: Index) -> None:
+    project.wants("urllib3")
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert "FOUND: nothing needs it: certifi, charset-normalizer, idna, requests\n" in told
+
+
+@pytest.mark.parametrize("wanted", ["requests>=999", "structlog"])
+def test_what_is_asked_for_and_not_locked_is_found(project: Project, index: Index, wanted: str) -> None:
+    project.wants("requests", wanted)
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert re.search(rf"FOUND: pyproject.toml asks for it, the lock file has .*: {wanted}\n", told)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://evil.example/simple",
+        "--extra-index-url https://evil.example/simple",
+        "-r https://evil.example/requirements.txt",
+        "-e git+https://evil.example/requests",
+        "https://evil.example/requests.whl",
+        "requests @ https://evil.example/requests.whl",
+        f"requests @ https://evil.example/requests.whl --hash=sha256:{digest('requests')}",
+        "requests",
+        f"requests>=2 --hash=sha256:{digest('requests')}",
+        f"requests=={version('requests')}",
+    ],
+)
+def test_a_line_that_pins_nothing_is_found(project: Project, index: Index, line: str) -> None:
+    project.lock += f"{line}\n"
+    code, told = project.audit(index.url)
+    assert code == 1
+    assert re.search(r"FOUND: requirements.lock (has a line that pins nothing|does not pin it to files)", told)
+
+
+def test_every_package_that_is_locked_here_has_a_reason_and_is_pinned() -> None:
+    code, told = audit(ROOT, "http://127.0.0.1:1/simple")
+    assert code == 0, told
+
+
+def test_every_package_that_is_asked_for_here_has_its_reason_in_the_readme() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    told = (ROOT / "README.md").read_text("utf-8").partition("### Dependencies")[2].partition("\n## ")[0]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    words = set(re.findall(r"[\w-]+", told))
+    assert [name for name in (Requirement(each).name for each in wanted) if name not in words] == []
