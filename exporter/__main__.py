@@ -1,6 +1,7 @@
 """The program's entrance: `python -m exporter`, and the command `tedee-exporter`."""
 
 import os
+import resource
 import signal
 import sys
 
@@ -10,6 +11,7 @@ INTERRUPTED = 130
 
 def main() -> int:
     """Run the command line. A signal during the start ends it as it would later, without a traceback."""
+    _keep_to_itself()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     try:
@@ -18,6 +20,15 @@ def main() -> int:
         return run()
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _keep_to_itself() -> None:
+    """Leave nothing behind that others could read, whatever the process was started with."""
+    # A core dump would have the keys in it.
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+    # What it writes, the state file above all, is for its user; and under an odd umask not even that one could read it.
+    os.umask(0o077)
 
 
 if __name__ == "__main__":

@@ -111,9 +111,11 @@ class Fleet:
 
 
 def _user(key: str, secret: SecretSource | OAuth) -> str:
-    """What tells a changed user from a rotated key: the file, or for want of one a digest too short to be of use."""
+    """What tells a changed user from a rotated key: the file, or for want of one the key.
+
+    It is written down, and a key may stand where the name of a file belongs: hence a digest, too short to be of use.
+    """
     if isinstance(secret, OAuth):
-        return f"{key} {secret.refresh_token_file}"
-    if isinstance(secret, Path):
-        return f"{key} {secret}"
-    return f"{key} {hashlib.sha256(secret.get_secret_value().encode()).hexdigest()[:8]}"
+        secret = secret.refresh_token_file
+    what = str(secret) if isinstance(secret, Path) else secret.get_secret_value()
+    return f"{key} {hashlib.sha256(what.encode(errors='surrogateescape')).hexdigest()[:8]}"

@@ -48,6 +48,8 @@ def configure(level: str, form: Format) -> None:
     root.setLevel(getattr(logging, {"warn": "WARNING"}.get(level, level.upper())))
     # A stream that does not take a line (a full disk) has no use for a traceback about that.
     logging.raiseExceptions = False
+    # It repeats what it could not parse of an answer's headers, where a gateway may have repeated the key.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
     if level != "debug":
         for library in ("asyncio", "urllib3"):
             logging.getLogger(library).setLevel(max(logging.WARNING, root.level))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import responses
-from pydantic import SecretStr
 
 from exporter.sync.account import AccountSync, Options
 from exporter.sync.budget import Budget, Rules
@@ -14,6 +13,7 @@ from exporter.sync.ledger import Ledger, MemoryLedger
 from exporter.sync.snapshot import AccountStatus
 from exporter.tedee.client import Gate, RequestObserver, TedeeClient
 from exporter.tedee.credentials import personal_key
+from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.clock import FakeClock
 
@@ -126,7 +126,7 @@ def client(name: str, *, gate: Gate, observe: RequestObserver) -> TedeeClient:
         name,
         url=URL,
         version="v37",
-        credentials=personal_key(SecretStr(KEY)),
+        credentials=personal_key(Secret(KEY)),
         timeout=10.0,
         session=session(1),
         gate=gate,

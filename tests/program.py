@@ -66,6 +66,7 @@ def configuration(folder: Path, url: str, accounts: list[dict[str, Any]], **sect
     api = {"url": url} | sections.pop("api", {})
     path = folder / "tedee-exporter.yml"
     path.write_text(yaml.safe_dump({"api": api, "accounts": accounts, **sections}), "utf-8")
+    path.chmod(0o600)
     return path
 
 

@@ -4,10 +4,13 @@ Whatever is wrong is told at once, each with its file, line and key, or with its
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .environment import ENVIRONMENT, NotConfigured, read_environment
+import structlog
+
+from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment
+from .modes import private_files, too_open
 from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .source import ConfigurationError, read_file
 
@@ -21,22 +24,35 @@ __all__ = [
     "OAuth",
     "Settings",
     "Sync",
+    "default_state_file",
     "load",
 ]
 
+log = structlog.get_logger(__name__)
 
-def load(config_file: Path | None, environ: Mapping[str, str] = os.environ, *, check_secrets: bool = False) -> Settings:
-    """Read the file, or without one the environment.
+
+def load(
+    config_file: Path | None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    check_secrets: bool = False,
+    warn: Callable[[str], object] | None = None,
+) -> Settings:
+    """Read the file, or without one the environment. Files of secrets that are open to others are told.
 
     Args:
         config_file: YAML.
         environ: used where there is no file.
         check_secrets: also say which files of secrets cannot be used now. A running exporter reads them at each
             call, so that for it this is one account's failed sync and no reason not to start.
+        warn: takes what is not as it should be, but no reason not to start; it is logged by default.
 
     Raises:
         ConfigurationError: it cannot be used.
         NotConfigured: there is no file and no key in the environment.
     """
     source = read_file(config_file) if config_file else read_environment(environ)
-    return source.validated(Settings, check_secrets=check_secrets)
+    settings = source.validated(Settings, check_secrets=check_secrets)
+    for problem in filter(None, map(too_open, private_files(settings, config_file, environ))):
+        (warn or log.warning)(problem)
+    return settings

@@ -1,6 +1,9 @@
 """One account's configuration in environment variables, for those who need no file."""
 
+import os
+import pwd
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .section import Where
@@ -44,3 +47,19 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         section[str(path[-1])] = environ[variable]
         places[path] = f"environment: {variable}"
     return Source(data, places, variables={path: variable for variable, path in ENVIRONMENT.items()})
+
+
+def default_state_file(environ: Mapping[str, str]) -> Path:
+    """Where the operating system wants such a file: in systemd's StateDirectory, or in the XDG state directory."""
+    if folder := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(folder) / "state.db"
+    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or _home(), ".local", "state")
+    return Path(home, "tedee-exporter", "state.db")
+
+
+def _home() -> str:
+    """Of the user of this process, who may be one that the system does not know."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return "/nonexistent"

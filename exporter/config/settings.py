@@ -1,5 +1,6 @@
 """What can be set, and what each setting may be."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -8,16 +9,18 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import (
     AfterValidator,
     Field,
-    SecretStr,
     Strict,
     ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
-from exporter.tedee.client import is_loopback
 from exporter.tedee.credentials import CredentialsUnavailable, SecretSource, read_secret
 from exporter.tedee.oauth import CLIENT_SECRET, REFRESH_TOKEN, SCOPE, TOKEN_URL
+from exporter.tedee.secret import Secret
+from exporter.tedee.transport import is_loopback
 
 from .section import Count, FileName, NotEmpty, Seconds, Section, Text, Where, one_of, wrong
 
@@ -28,11 +31,21 @@ def _printable(name: str) -> str:
     return name
 
 
+def _serial_number(number: str) -> str:
+    # It is told where an account does not have the lock: a key that stands in its place must not be.
+    if not re.fullmatch("[0-9A-Z-]{1,32}", number):
+        raise wrong("must look like 12345678-123456")
+    return number
+
+
 def _check_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError:
+        # What will connect reads a URL in its own way.
+        if (parse_url(url).host or "").strip("[]") != host:
+            host = None
+    except (ValueError, LocationParseError):
         host = None
     if not host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
         raise wrong("not a URL of the form https://host")
@@ -54,7 +67,7 @@ def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key
             raise wrong(str(error)) from None
 
 
-Secret = Annotated[SecretStr, Field(min_length=1)]
+Key = Annotated[Secret, Field(min_length=1)]
 
 
 class Api(Section):
@@ -119,7 +132,7 @@ class ChosenLocks(Section):
     WAYS: ClassVar = ("ids", "serial_numbers")
 
     ids: Annotated[tuple[Annotated[Count, Field(ge=0, lt=2**53)], ...], NotEmpty] | None = None
-    serial_numbers: Annotated[tuple[Text, ...], NotEmpty] | None = None
+    serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_serial_number)], ...], NotEmpty] | None = None
 
     @classmethod
     def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:
@@ -161,16 +174,16 @@ class Account(Section):
     CREDENTIALS: ClassVar = (*SECRETS, "oauth")
 
     name: Annotated[Text, AfterValidator(_printable)]
-    personal_key: Secret | None = None
+    personal_key: Key | None = None
     personal_key_file: FileName | None = None
-    access_token: Secret | None = None
+    access_token: Key | None = None
     access_token_file: FileName | None = None
     oauth: OAuth | None = None
     locks: ChosenLocks | None = None
 
     @field_validator(*SECRETS)
     @classmethod
-    def _readable(cls, secret: SecretStr | Path | None, info: ValidationInfo) -> SecretStr | Path | None:
+    def _readable(cls, secret: Secret | Path | None, info: ValidationInfo) -> Secret | Path | None:
         if secret is not None:
             _check_readable(secret, info)
         return secret
@@ -183,7 +196,7 @@ class Account(Section):
             yield (), problem
 
     @property
-    def credential(self) -> tuple[str, SecretStr | Path | OAuth]:
+    def credential(self) -> tuple[str, Secret | Path | OAuth]:
         """The key that is set, and its value."""
         return next((key, value) for key in self.CREDENTIALS if (value := getattr(self, key)) is not None)
 
@@ -235,7 +248,7 @@ def _secret_itself(key: str, value: object, folder: Path) -> SecretSource | None
     """What tells one user's secret from another's: the secret, or for want of it the file where it will be."""
     if not isinstance(value, str) or not value or "\0" in value:
         return None
-    source = folder / value if key.endswith("_file") else SecretStr(value)
+    source = folder / value if key.endswith("_file") else Secret(value)
     try:
         return read_secret(source)
     except CredentialsUnavailable:

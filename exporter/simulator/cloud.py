@@ -134,7 +134,7 @@ class Cloud:
                 await connection.pause(fault.delay)
             answer = refusal or respond(request)
             if fault is not None:
-                answer = fault.apply(answer)
+                answer = fault.apply(answer, request)
             body = answer.body()
 
             def complete() -> None:

@@ -5,11 +5,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from . import delivery
 from .answer import Answer, encode
 from .delivery import Delivery
+from .request import Request
 
 PROXY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -19,7 +20,8 @@ class Fault:
     """What goes wrong with one call.
 
     The fields combine freely: after `delay` seconds the cloud gives its answer with this `status` (an error in
-    Tedee's envelope, with `messages`), after `edit`, with these `headers` added, by that `deliver`y.
+    Tedee's envelope, with `messages`), after `edit`, with these `headers` added, by that `deliver`y. If it `echoes`,
+    it repeats the caller's credentials wherever it can.
     """
 
     status: int | None = None
@@ -27,6 +29,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
     edit: Callable[[Answer], Answer] | None = None
+    echoes: bool = False
     deliver: Delivery = delivery.whole
 
     @classmethod
@@ -103,6 +106,11 @@ class Fault:
         return cls(edit=lambda answer: replace(answer, result=None, success=False, messages=messages, genuine=False))
 
     @classmethod
+    def echo(cls, status: int = 401) -> Self:
+        """An error that repeats the credentials of the request, as gateways do that show it for debugging."""
+        return cls(status=status, echoes=True)
+
+    @classmethod
     def answer(cls, transform: Callable[[list[Any]], list[Any]]) -> Self:
         """The normal answer, its list edited; what is no list stays. It still counts as the cloud's last answer."""
 
@@ -115,14 +123,52 @@ class Fault:
         """The same fault, that many seconds later."""
         return replace(self, delay=seconds)
 
-    def apply(self, answer: Answer) -> Answer:
+    def apply(self, answer: Answer, request: Request) -> Answer:
         """What becomes of the normal answer."""
         if self.status is not None:
             messages = self.messages or (HTTPStatus(self.status).phrase,)
             answer = Answer.error(self.status, *messages, headers=answer.headers)
         if self.edit is not None:
             answer = self.edit(answer)
+        if self.echoes:
+            answer = _echo(answer, request)
         return answer.with_headers(self.headers)
+
+
+def _echo(answer: Answer, request: Request) -> Answer:
+    """The answer with what the request says of who calls, in all that an error of the API or of OAuth has."""
+    said = "; ".join(request.says)
+    body = {
+        "result": [said],
+        "success": False,
+        "errorMessages": list(request.says),
+        "statusCode": said,
+        "error": said,
+        "error_description": said,
+    }
+    headers = {"X-Correlation-ID": said, "API-Supported-Versions": said}
+    return replace(answer, raw=encode(body), genuine=False).with_headers(headers)
+
+
+TABLE: Final[Mapping[str, Fault]] = {
+    "error": Fault.error(500, "Something went wrong"),
+    "too_many_requests": Fault.too_many_requests(7),
+    "delayed": Fault.delayed(0.5),
+    "silence": Fault.silence(),
+    "reset": Fault.reset(),
+    "reset_mid_body": Fault.reset_mid_body(),
+    "drip": Fault.drip(),
+    "malformed": Fault.malformed(),
+    "json": Fault.json(["not an envelope"]),
+    "result": Fault.result("not a list"),
+    "body": Fault.body(b"\xff\x00"),
+    "html": Fault.html(),
+    "redirect": Fault.redirect("https://example.invalid/"),
+    "unsuccessful": Fault.unsuccessful("Something went wrong"),
+    "echo": Fault.echo(),
+    "answer": Fault.answer(lambda rows: [*rows, "not a lock"]),
+}
+"""One of each kind, by name, for whoever wants to meet them all."""
 
 
 @dataclass

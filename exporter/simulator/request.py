@@ -16,6 +16,7 @@ class Request:
     """One call as the endpoints see it. The names in its query are case-insensitive.
 
     `account` and `credential` are those its Authorization header names, valid or not; both None if it names nobody's.
+    The `account` may also be that of a refresh token in its form. `says` is all that it says of who calls.
     """
 
     def __init__(self, scope: Scope, body: bytes, world: World) -> None:
@@ -24,7 +25,9 @@ class Request:
         self.version: str = scope.get("path_params", {}).get("version", "")
         self.user_agent = headers.get("User-Agent", "")
         self.takes_gzip = "gzip" in headers.get("Accept-Encoding", "").lower()
-        self.form = dict(parse_qsl(body.decode("utf-8", "replace")))
+        written = body.decode("utf-8", "replace")
+        self.form = dict(parse_qsl(written))
+        self.says = (f"Authorization: {headers.get('Authorization', '')}", written)
         self._query = [(name.lower(), value) for name, value in parse_qsl(scope["query_string"].decode("latin-1"))]
         self.account: Account | None = None
         self.credential: Credential | None = None
@@ -36,6 +39,8 @@ class Request:
             found = world.find(value.strip(), lambda account: account.tokens)
         if found is not None:
             self.account, self.credential = found
+        elif refreshed := world.find(self.form.get("refresh_token", ""), lambda account: account.refresh_tokens):
+            self.account, _ = refreshed
 
     @property
     def account_name(self) -> str | None:

@@ -76,7 +76,7 @@ class StateFile:
         """Accounts of which another process may know more than this file, which is not the one it was."""
         self._problem: str | None = None
         self._ended_well = False
-        self._is_first_start = not path.exists()
+        self._is_first_start = _identity(path) is None
         """An account that was never called may be called at once; one that is only unknown may not."""
         with self._lock:
             try:

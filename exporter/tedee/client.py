@@ -5,13 +5,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from .credentials import CredentialsUnavailable, Signer
 from .errors import (
@@ -22,6 +22,7 @@ from .errors import (
     error_for,
 )
 from .models import LockDetails, Reading, SyncedLock, read_details, read_sync
+from .secret import Secret, disguised, without
 from .transport import NETWORK_ERRORS, deadline
 
 SYNC = "my/lock/sync"
@@ -49,12 +50,13 @@ RequestObserver = Callable[[str, str], None]
 """Told `(endpoint, code)` of each request sent: code is the HTTP status, or the reason where none came."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine, so that plain HTTP to it crosses no network."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytearray = field(repr=False)
+    secret: Secret
+    """What the request was signed with: gateways are known to repeat a request in their answer."""
 
 
 class TedeeClient:
@@ -97,8 +99,6 @@ class TedeeClient:
         self._gate = gate
         self._headers = {"Accept": "application/json", "User-Agent": user_agent}
         self._observe = observe
-        # A proxy has no business between this process and a server on the same machine.
-        self._proxies = {"no_proxy": "*"} if is_loopback(urlsplit(url).hostname or "") else None
 
     def sync(self, ids: Sequence[int] = ()) -> Reading[SyncedLock]:
         """The state of all locks, or of those with the given ids. Not more often than every 20 seconds.
@@ -137,41 +137,40 @@ class TedeeClient:
             raise KeyUnusable(str(error), account=self.account, endpoint=endpoint) from error
         with self._gate.passage(endpoint):
             try:
-                status, headers, body = self._exchange(endpoint, query)
+                answer = self._exchange(endpoint, query)
             except CredentialsUnavailable as error:
                 # It was there a moment ago, when it was prepared.
                 raise KeyUnusable(str(error), account=self.account, endpoint=endpoint) from error
             except CallError as error:
                 self._observe(endpoint, error.reason)
                 raise
-            self._observe(endpoint, str(status))
-            if status == HTTPStatus.UNAUTHORIZED:
+            self._observe(endpoint, str(answer.status))
+            if answer.status == HTTPStatus.UNAUTHORIZED:
                 self._credentials.forget()
-            return self._result(endpoint, status, headers, body)
+            return self._result(endpoint, answer)
 
-    def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> tuple[int, Mapping[str, str], bytearray]:
+    def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> "_Answer":
         """Send a request and read its whole answer, limited in size and time."""
         with deadline(self._timeout) as bound:
             try:
-                status, headers, body = self._transfer(endpoint, query)
+                answer = self._transfer(endpoint, query)
             except NETWORK_ERRORS as error:
                 kind, problem = bound.meaning(error)
-                raise kind(problem, account=self.account, endpoint=endpoint) from error
+                raise kind(problem, account=self.account, endpoint=endpoint) from None
         if bound.passed:
             raise TimedOut(bound.problem, account=self.account, endpoint=endpoint)
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(answer.body) > MAX_ANSWER_BYTES:
             problem = f"an answer of over {MAX_ANSWER_BYTES:,} bytes"
-            raise InvalidResponse(problem, account=self.account, endpoint=endpoint, status=status)
-        return status, headers, body
+            raise InvalidResponse(problem, account=self.account, endpoint=endpoint, status=answer.status)
+        return answer
 
-    def _transfer(self, endpoint: str, query: list[tuple[str, str]]) -> tuple[int, Mapping[str, str], bytearray]:
+    def _transfer(self, endpoint: str, query: list[tuple[str, str]]) -> "_Answer":
         with self._session.get(
             self._base + endpoint,
             params=query,
             headers=self._headers,
             auth=self._credentials,
             timeout=self._timeout,
-            proxies=self._proxies,
             # A redirect would carry the key to where it points.
             allow_redirects=False,
             stream=True,
@@ -179,15 +178,18 @@ class TedeeClient:
             body = bytearray()
             while len(body) <= MAX_ANSWER_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
                 body += chunk
-            return response.status_code, response.headers, body
+            secret = response.request.headers["Authorization"].partition(" ")[2]
+            headers = {name: _legible(without(secret, value)) for name, value in response.headers.items()}
+            return _Answer(response.status_code, CaseInsensitiveDict(headers), body, Secret(secret))
 
-    def _result(self, endpoint: str, status: int, headers: Mapping[str, str], body: bytearray) -> list[object]:
+    def _result(self, endpoint: str, answer: "_Answer") -> list[object]:
         """Open the envelope `{"result": …, "success": …, "errorMessages": […], "statusCode": …}`."""
+        status, headers = answer.status, answer.headers
         versions = headers.get("API-Supported-Versions", "")
         self.supported_versions = (
             tuple(filter(None, (each.strip() for each in versions.split(",")))) or self.supported_versions
         )
-        envelope = json_object(body)
+        envelope = json_object(answer.body, answer.secret.get_secret_value())
         messages = _messages(envelope)
         correlation_id = headers.get("X-Correlation-ID")
 
@@ -205,7 +207,7 @@ class TedeeClient:
         if status != HTTPStatus.OK:
             raise error(error_for(status), self._refusal(status))
         if envelope is None:
-            raise error(InvalidResponse, f"the answer is not a JSON object but {kind_of(headers, body)}")
+            raise error(InvalidResponse, f"the answer is not a JSON object but {kind_of(headers, answer.body)}")
         if envelope.get("success") is not True:
             # HTTP 200 with `success: false`: the envelope's own status says what it is.
             inner = envelope.get("statusCode")
@@ -230,10 +232,13 @@ def _bare(version: str) -> str:
     return version.strip().lower().removeprefix("v")
 
 
-def json_object(body: bytes | bytearray) -> dict[str, object] | None:
-    """What a body holds if that is a JSON object, else None."""
+def json_object(body: bytes | bytearray, secret: str = "") -> dict[str, object] | None:
+    """What a body holds if that is a JSON object, else None; without the secret, where it repeats that."""
     try:
         value = json.loads(body)
+        # A walk through thousands of locks takes its time; an escape would hide from a search what the walk finds.
+        if b"\\" in body or secret.encode() in body:
+            value = without(secret, value)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -244,12 +249,17 @@ def _messages(envelope: dict[str, object] | None) -> tuple[str, ...]:
     said = (envelope or {}).get("errorMessages")
     if not isinstance(said, list):
         return ()
-    return tuple(" ".join(each.split())[:300] for each in said[:5] if isinstance(each, str))
+    return tuple(_legible(each)[:300] for each in said[:5] if isinstance(each, str))
+
+
+def _legible(text: str) -> str:
+    """One line that steers no terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def kind_of(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     """In words, what an answer is that is no JSON object."""
-    kind = headers.get("Content-Type", "no content type").split(";")[0][:60]
+    kind = _legible(disguised(headers.get("Content-Type", "no content type").split(";")[0]))[:60]
     return f"{kind} of {len(body):,} bytes"
 
 

@@ -10,11 +10,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import SecretStr
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-SecretSource = SecretStr | Path
+from .secret import Secret, file_named
+
+SecretSource = Secret | Path
 """A secret itself, or the file that holds it."""
 
 MAX_SECRET_BYTES = 16 * 2**10
@@ -99,7 +100,7 @@ def access_token(source: SecretSource) -> Credentials:
     return Credentials(BEARER, source)
 
 
-def read_secret(source: SecretSource, what: str = "key") -> SecretStr:
+def read_secret(source: SecretSource, what: str = "key") -> Secret:
     """The secret, without the white space that editors and `echo` leave around it.
 
     Args:
@@ -109,13 +110,14 @@ def read_secret(source: SecretSource, what: str = "key") -> SecretStr:
     Raises:
         CredentialsUnavailable: it could not be read, is empty, or cannot stand in a header.
     """
-    if isinstance(source, SecretStr):
+    if isinstance(source, Secret):
         return checked_secret(source.get_secret_value(), f"the {what}", what)
-    where = f"{what} file {source}"
+    where = f"{what} file {file_named(source)}"
     try:
         content = _read_regular_file(source)
     except OSError as error:
-        raise CredentialsUnavailable(f"{where} cannot be read: {error.strerror}") from error
+        # The chain is cut: this exception repeats the file's name, which may be a secret in its place.
+        raise CredentialsUnavailable(f"{where} cannot be read: {error.strerror}") from None
     if content is None:
         raise CredentialsUnavailable(f"{where} is not a regular file")
     if len(content) > MAX_SECRET_BYTES:
@@ -128,7 +130,7 @@ def read_secret(source: SecretSource, what: str = "key") -> SecretStr:
     return checked_secret(text, where, what)
 
 
-def checked_secret(text: str, where: str, what: str) -> SecretStr:
+def checked_secret(text: str, where: str, what: str) -> Secret:
     """What can stand in a header, without white space around it.
 
     Args:
@@ -146,10 +148,10 @@ def checked_secret(text: str, where: str, what: str) -> SecretStr:
         raise CredentialsUnavailable(f"{where} is too large to be a {what}")
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise CredentialsUnavailable(f"{where} holds characters that no {what} has (is it one line, and nothing else?)")
-    return SecretStr(secret)
+    return Secret(secret)
 
 
-def jwt_expiry(token: SecretStr) -> float | None:
+def jwt_expiry(token: Secret) -> float | None:
     """The claim `exp` of a JSON Web Token, Unix seconds; None where there is none.
 
     The signature is not verified: this is told to people and decides nothing.

@@ -23,11 +23,10 @@ from urllib.parse import urlsplit
 
 import requests
 import structlog
-from pydantic import SecretStr
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-from .client import is_loopback, json_object, kind_of, retry_after
+from .client import json_object, kind_of, retry_after
 from .credentials import BEARER, CredentialsUnavailable, SecretSource, checked_secret, read_secret
 from .errors import (
     CallError,
@@ -39,7 +38,8 @@ from .errors import (
     TlsFailed,
     Unauthorized,
 )
-from .transport import NETWORK_ERRORS, Deadline, deadline
+from .secret import Secret
+from .transport import NETWORK_ERRORS, Deadline, deadline, is_loopback
 
 if TYPE_CHECKING:
     from authlib.integrations.requests_client import OAuth2Session, OAuthError
@@ -135,10 +135,10 @@ REFUSALS: dict[str, type[CallError]] = {
 class Issued:
     """What a refresh brings."""
 
-    access: SecretStr
+    access: Secret
     life: float
     """Seconds for which the access token is good."""
-    refresh: SecretStr | None
+    refresh: Secret | None
     """The next refresh token; None if the one in use stays."""
     refresh_life: float | None
     """Seconds for which the refresh token is good, if the answer says so."""
@@ -185,9 +185,8 @@ class TokenEndpoint:
         self._timeout = timeout
         self._session = session
         self._user_agent = user_agent
-        self._proxies = {"no_proxy": "*"} if is_loopback(host) else None
 
-    def refresh(self, token: SecretStr, origin: str) -> Issued:
+    def refresh(self, token: Secret, origin: str) -> Issued:
         """Make one exchange.
 
         Args:
@@ -208,7 +207,6 @@ class TokenEndpoint:
                     self._url,
                     refresh_token=token.get_secret_value(),
                     timeout=self._timeout,
-                    proxies=self._proxies,
                     # A redirect would carry the secrets to where it points.
                     allow_redirects=False,
                     stream=True,
@@ -218,7 +216,7 @@ class TokenEndpoint:
                 raise self._refusal(error, origin) from None
             except NETWORK_ERRORS as error:
                 kind, problem = bound.meaning(error)
-                raise self.error(OWN_ADVICE.get(kind, kind), problem) from error
+                raise self.error(OWN_ADVICE.get(kind, kind), problem) from None
         return self._issued(answer, token)
 
     def error(self, kind: type[CallError], problem: str, **facts: Any) -> CallError:
@@ -288,7 +286,7 @@ class TokenEndpoint:
             return self.error(kind, f"Tedee refused the OAuth client: {code}")
         return self.error(kind, f"Tedee refused to issue an access token: {code}")
 
-    def _issued(self, answer: dict[str, Any], sent: SecretStr) -> Issued:
+    def _issued(self, answer: dict[str, Any], sent: Secret) -> Issued:
         kind = answer.get("token_type", BEARER)
         if not isinstance(kind, str) or kind.lower() != BEARER.lower():
             raise self.error(TokenAnswerInvalid, f"the answer's access token is not a {BEARER} token")
@@ -304,7 +302,7 @@ class TokenEndpoint:
             _seconds(answer.get("refresh_token_expires_in")),
         )
 
-    def _token(self, answer: dict[str, Any], key: str) -> SecretStr | None:
+    def _token(self, answer: dict[str, Any], key: str) -> Secret | None:
         value = answer.get(key)
         if value is None or value == "":
             return None
@@ -321,8 +319,8 @@ class TokenEndpoint:
 class Held:
     """A refresh token, and the one that its file holds: the same, unless the file could not be written."""
 
-    token: SecretStr
-    on_file: SecretStr
+    token: Secret
+    on_file: Secret
 
 
 class RefreshTokens:
@@ -345,7 +343,7 @@ class RefreshTokens:
         with self._lock:
             return self._read(path)
 
-    def replace(self, path: Path, spent: Held, successor: SecretStr) -> None:
+    def replace(self, path: Path, spent: Held, successor: Secret) -> None:
         """Keep a token's successor in its place.
 
         Raises:
@@ -389,7 +387,7 @@ class RefreshTokens:
 
 @dataclass(frozen=True)
 class _Access:
-    token: SecretStr
+    token: Secret
     refresh_at: float
     expires_at: float
     """Both in monotonic seconds."""
@@ -485,7 +483,7 @@ class OAuthCredentials(AuthBase):
             expires_at=monotonic + issued.life,
         )
 
-    def _keep(self, spent: Held, successor: SecretStr) -> None:
+    def _keep(self, spent: Held, successor: Secret) -> None:
         try:
             self._refresh_tokens.replace(self._file, spent, successor)
         except OSError as error:
@@ -526,7 +524,7 @@ def _response(status: int, answer: dict[str, object]) -> requests.Response:
     return response
 
 
-def _write(path: Path, token: SecretStr) -> None:
+def _write(path: Path, token: Secret) -> None:
     """Replace the file at once, durably, and readable for this process' user alone.
 
     Raises:

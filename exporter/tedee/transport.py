@@ -1,10 +1,14 @@
-"""The connections to Tedee: pooled, never retried, and each exchange over at its deadline.
+"""The connections to Tedee: pooled, never retried nor redirected, and each exchange over at its deadline.
 
 A time-out of `requests` is one for each read, so that whoever sends a byte now and then could hold a call for hours,
 and the gate would not know when it ends. Here the connection is shut down when time is up, wherever the exchange is.
 """
 
 import contextlib
+import errno
+import http.client
+import os
+import re
 import socket
 import ssl
 import threading
@@ -12,18 +16,38 @@ import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.connection
 import urllib3.connectionpool
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidProxyURL
+from requests.utils import select_proxy
 from urllib3.exceptions import ConnectTimeoutError
+from urllib3.util.ssltransport import SSLTransport
 
 from .errors import CallError, ConnectionFailed, InvalidResponse, TimedOut, TlsFailed
 
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-"""Every way in which an exchange can fail for the libraries underneath."""
+"""Every way in which an exchange can fail for the libraries underneath.
+
+Whoever catches one lets nothing of it out but its `Deadline.meaning`: it carries the request, with the key in it, and
+some repeat a proxy's address, with the password in it.
+"""
+_TLS_ERRORS = (requests.exceptions.SSLError, urllib3.exceptions.SSLError)
+_ACTED_UPON = ("Location", "Set-Cookie", "Set-Cookie2")
+"""The headers of an answer that requests follows or keeps, or at least reads, whether it is to or not."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine, so that plain HTTP to it crosses no network."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Deadline:
@@ -36,17 +60,21 @@ class Deadline:
         self._lock = threading.Lock()
         self.passed = False
 
-    def watch(self, connection: socket.socket) -> None:
+    def watch(self, connection: socket.socket | SSLTransport) -> None:
         """Have the exchange go over this connection.
 
         Raises:
             TimeoutError: it is too late for that.
         """
         with self._lock:
-            if self.passed or time.monotonic() >= self._ends:
+            left = self._ends - time.monotonic()
+            if self.passed or left <= 0:
                 self.passed = True
                 raise TimeoutError
-            self._connection = connection
+            # A TLS handshake takes the socket over, out of reach of `end`, but keeps to its time-out as a whole.
+            connection.settimeout(left)
+            # TLS within the TLS of a proxy is no socket, but goes over one.
+            self._connection = connection.socket if isinstance(connection, SSLTransport) else connection
 
     def end(self) -> None:
         """Shut the exchange's connection down: whoever reads from it finds its end."""
@@ -62,15 +90,17 @@ class Deadline:
         match error:
             case _ if self.passed:
                 return TimedOut, self.problem
-            case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
-                return TlsFailed, f"TLS failed: {_cause(error)}"
+            case _ if isinstance(error, _TLS_ERRORS) or isinstance(_innermost(error), ssl.SSLError):
+                return TlsFailed, f"TLS failed: {_cause(error)}{_by_whom()}"
             case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
                 return TimedOut, self.problem
             case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
                 return InvalidResponse, "the answer's compression is broken"
+            case InvalidProxyURL():
+                return ConnectionFailed, "the connection failed: the proxy's address has to be http://host:port"
             case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
-                # What is the matter with a proxy's address, or the endpoint's; the texts repeat neither.
-                return ConnectionFailed, f"the connection failed: {error}"
+                # The texts of these repeat it, and a proxy's has a password in it.
+                return ConnectionFailed, "the connection failed: the address of the proxy, or of the API, cannot be one"
             case OSError() if not isinstance(error, requests.RequestException) and "certificate" in str(error):
                 return TlsFailed, f"TLS failed: {error}"
             case _:
@@ -95,11 +125,33 @@ def deadline(seconds: float) -> Iterator[Deadline]:
         timer.cancel()
 
 
+def _watch(connection: socket.socket | SSLTransport) -> None:
+    """Let the deadline of this thread end the connection."""
+    bound: Deadline | None = getattr(_current, "deadline", None)
+    if bound:
+        try:
+            bound.watch(connection)
+        except TimeoutError as error:
+            connection.close()
+            raise ConnectTimeoutError("the connection took all the time there was") from error
+
+
 class _Punctual:
-    """A connection that sends no request after the deadline of the thread that uses it."""
+    """A connection that is over at the deadline of the thread that uses it."""
 
     sock: socket.socket
     _spent = False
+
+    def _new_conn(self) -> socket.socket:
+        connection: socket.socket = super()._new_conn()  # type: ignore[misc]
+        _watch(connection)
+        return connection
+
+    def _tunnel(self) -> None:
+        """Ask a proxy for its connection to the other side, and wait for its answer."""
+        _watch(self.sock)
+        super()._tunnel()  # type: ignore[misc]
+        _watch(self.sock)
 
     @property
     def is_connected(self) -> bool:
@@ -114,22 +166,27 @@ class _Punctual:
         if self.sock is None:
             self.connect()
         self._spent = True
-        bound: Deadline | None = getattr(_current, "deadline", None)
-        if bound:
-            try:
-                bound.watch(self.sock)
-            except TimeoutError as error:
-                raise ConnectTimeoutError("the connection took all the time there was") from error
+        _watch(self.sock)
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]
         self._spent = response.status != HTTPStatus.OK
+        for header in _ACTED_UPON:
+            response.headers.discard(header)
+            del response._original_response.msg[header]  # noqa: SLF001  (requests takes cookies from there)
         return response
 
 
 class _HTTPConnection(_Punctual, urllib3.connection.HTTPConnection):
-    pass
+    """Plain HTTP: to this machine alone, whatever its name resolves to."""
+
+    def _new_conn(self) -> socket.socket:
+        connection = super()._new_conn()
+        if not is_loopback(connection.getpeername()[0]):
+            connection.close()
+            raise PermissionError(errno.EACCES, "plain HTTP is for this machine alone, and that is another")
+        return connection
 
 
 class _HTTPSConnection(_Punctual, urllib3.connection.HTTPSConnection):
@@ -146,6 +203,18 @@ class _HTTPSPool(urllib3.connectionpool.HTTPSConnectionPool):
 
 class _Adapter(HTTPAdapter):
     """requests' adapter with such connections, through a proxy, too."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        url = str(request.url)
+        if is_loopback(urlsplit(url).hostname or ""):
+            # A proxy has no business between this process and a server on the same machine, least over plain HTTP.
+            kwargs["proxies"] = None
+        try:
+            return super().send(request, *args, **kwargs)
+        except (ValueError, TypeError):
+            if select_proxy(url, kwargs.get("proxies")):
+                raise InvalidProxyURL from None
+            raise
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -174,8 +243,14 @@ def session(pool_size: int) -> requests.Session:
     return shared
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost cause in plain words, without the objects and addresses in memory that libraries print."""
+def _by_whom() -> str:
+    """Whose word counts for whom to trust, where it is not that of the authorities that requests brings along."""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    return f", by the CA certificates in {bundle}" if bundle else ""
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What libraries wrapped, up to the last that says something."""
     chain: list[BaseException] = []
     todo: BaseException | None = error
     while todo is not None and todo not in chain:
@@ -183,9 +258,18 @@ def _cause(error: BaseException) -> str:
         inner = next((arg for arg in todo.args if isinstance(arg, BaseException)), None)
         todo = getattr(todo, "reason", None) if isinstance(getattr(todo, "reason", None), BaseException) else None
         todo = todo or inner or chain[-1].__cause__ or chain[-1].__context__
-    for each in reversed(chain):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return each.verify_message
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-    return type(chain[-1]).__name__
+    return next((each for each in reversed(chain) if isinstance(each, OSError) and each.strerror), chain[-1])
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost cause in plain words, without the objects and addresses in memory that libraries print."""
+    cause = _innermost(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    # A proxy's own words may repeat what it was sent.
+    if refused := re.match("Tunnel connection failed: ([0-9]+)", str(cause)):
+        status = int(refused[1])
+        return f"the proxy says HTTP {status} {http.client.responses.get(status, '')}".rstrip()
+    return type(cause).__name__

@@ -21,7 +21,6 @@ import trustme
 import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from exporter.simulator import Cloud, Fault, PersonalKey, World, serve
 from exporter.tedee.client import LOCKS, MAX_ANSWER_BYTES, SYNC, TedeeClient
@@ -40,6 +39,7 @@ from exporter.tedee.errors import (
     Unauthorized,
 )
 from exporter.tedee.models import Reading, SyncedLock
+from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.conftest import FIXTURES
 
@@ -80,7 +80,7 @@ def make_client(
         "home",
         url=url,
         version=version,
-        credentials=credentials or personal_key(SecretStr(KEY)),
+        credentials=credentials or personal_key(Secret(KEY)),
         timeout=timeout,
         session=session(2),
         gate=gate or OpenGate(),
@@ -131,7 +131,7 @@ def test_the_exporter_says_who_it_is(url: str, cloud: Cloud) -> None:
 def test_names_come_page_by_page() -> None:
     world = World.of_size(accounts=1, locks=230)
     with serve(Cloud(world)) as crowded:
-        client = make_client(crowded.url, personal_key(SecretStr("key-account-0001")))
+        client = make_client(crowded.url, personal_key(Secret("key-account-0001")))
         pages = [client.locks(number) for number in (1, 2, 3, 4)]
     assert [len(page.rows) for page in pages] == [100, 100, 30, 0]
     names = {row.name for page in pages for row in page.rows.values()}
@@ -147,7 +147,7 @@ def test_every_request_passes_the_gate(url: str) -> None:
 
 
 def test_an_access_token_is_a_bearer(url: str) -> None:
-    assert make_client(url, access_token(SecretStr("simulated-token-home"))).sync().rows
+    assert make_client(url, access_token(Secret("simulated-token-home"))).sync().rows
 
 
 def test_connections_are_kept_between_calls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +443,7 @@ def test_a_key_file_that_cannot_be_used_is_named_and_nothing_is_sent(
 def test_a_key_without_the_scope_is_forbidden(cloud: Cloud, url: str) -> None:
     cloud.world.account("home").keys.append(PersonalKey("no-scope", scopes=("Bridge.Read",)))
     with pytest.raises(Forbidden):
-        make_client(url, personal_key(SecretStr("no-scope"))).sync()
+        make_client(url, personal_key(Secret("no-scope"))).sync()
 
 
 def test_a_netrc_does_not_replace_the_key(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,7 +472,34 @@ def test_a_cookie_is_not_kept(cloud: Cloud, url: str) -> None:
 
 
 def test_nothing_of_a_key_shows_in_what_is_printed_of_its_credentials() -> None:
-    assert KEY not in repr(personal_key(SecretStr(KEY)))
+    assert KEY not in repr(personal_key(Secret(KEY)))
+
+
+def test_what_an_answer_says_is_told_without_the_key_that_it_repeats(served: tuple[Cloud, str]) -> None:
+    cloud, url = served
+    cloud.faults.script(Fault.echo(403))
+    with pytest.raises(Forbidden) as caught:
+        make_client(url).sync()
+    assert caught.value.messages == ("Authorization: PersonalKey [secret]", "")
+    assert caught.value.correlation_id == "Authorization: PersonalKey [secret];"
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_that_stands_where_a_name_belongs_is_not_served(served: tuple[Cloud, str]) -> None:
+    cloud, url = served
+    escaped = "".join(f"\\u{ord(char):04x}" for char in KEY)
+    body = f'{{"success": true, "result": [{{"id": 1, "name": "a key: {escaped}"}}]}}'
+    cloud.faults.script(Fault.body(body.encode(), "application/json"))
+    assert make_client(url).locks(1).rows[1].name == "a key: [secret]"
+
+
+def test_what_an_answer_says_cannot_steer_a_terminal(served: tuple[Cloud, str]) -> None:
+    cloud, url = served
+    cloud.faults.script(Fault.error(403, "red\x1b[31m\x08\r\nline"))
+    with pytest.raises(Forbidden) as caught:
+        make_client(url).sync()
+    assert str(caught.value).isprintable()
+    assert caught.value.messages == ("red [31m line",)
 
 
 # Anything at all
@@ -568,7 +595,7 @@ def test_an_interim_answer_does_not_give_one_account_anothers_locks(interim: byt
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         outcomes = []
         for number in range(6):
-            client = make_client(url, personal_key(SecretStr(f"key-{number}")))
+            client = make_client(url, personal_key(Secret(f"key-{number}")))
             client._session = shared
             outcomes.append((number, *outcome(client)))
             over.wait(0.2)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from requests import PreparedRequest, Request
 
 from exporter.tedee.credentials import (
@@ -19,6 +18,7 @@ from exporter.tedee.credentials import (
     personal_key,
     read_secret,
 )
+from exporter.tedee.secret import Secret
 
 KEY = "PK-0pens-the-d00r"
 
@@ -35,8 +35,8 @@ def signed(signer: Any) -> PreparedRequest:
     return Request("GET", "https://tedee.test/", auth=signer).prepare()
 
 
-def jwt(claims: object) -> SecretStr:
-    return SecretStr(f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln")
+def jwt(claims: object) -> Secret:
+    return Secret(f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln")
 
 
 def descriptors() -> list[Path]:
@@ -52,13 +52,13 @@ def listening_socket(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_key_is_read_without_the_white_space_around_it(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"  {KEY}\r\n\n")
-    assert read_secret(tmp_path / "key") == SecretStr(KEY)
+    assert read_secret(tmp_path / "key") == Secret(KEY)
 
 
 def test_a_link_to_a_key_file_is_followed(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(KEY)
     (tmp_path / "link").symlink_to(tmp_path / "key")
-    assert read_secret(tmp_path / "link") == SecretStr(KEY)
+    assert read_secret(tmp_path / "link") == Secret(KEY)
 
 
 def test_a_fifo_that_nobody_writes_into_does_not_hold_up_the_program(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_folder_is_told_as_one(tmp_path: Path) -> None:
 
 def test_the_largest_key_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("k" * MAX_SECRET_BYTES)
-    assert read_secret(tmp_path / "key") == SecretStr("k" * MAX_SECRET_BYTES)
+    assert read_secret(tmp_path / "key") == Secret("k" * MAX_SECRET_BYTES)
 
 
 @pytest.mark.parametrize("content", [b"k", b" ", b"\xff", b"\0"])
@@ -105,7 +105,7 @@ def test_an_endless_file_is_read_no_further_than_a_key_may_be(tmp_path: Path) ->
 
 
 def test_a_file_of_the_kernel_that_says_it_has_no_bytes_is_read() -> None:
-    assert read_secret(Path("/proc/sys/kernel/ostype")) == SecretStr("Linux")
+    assert read_secret(Path("/proc/sys/kernel/ostype")) == Secret("Linux")
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_prepared_key_is_read_anew_when_signing(tmp_path: Path) -> None:
 
 
 def test_a_refused_key_changes_nothing() -> None:
-    credentials = personal_key(SecretStr(KEY))
+    credentials = personal_key(Secret(KEY))
     credentials.forget()
     credentials.prepare()
     assert signed(credentials).headers["Authorization"] == f"PersonalKey {KEY}"
@@ -168,12 +168,12 @@ def test_a_token_without_a_time_in_it_says_nothing(claims: object) -> None:
     "claims", [b'{"exp": 1e999}', b'{"exp": NaN}', b'{"exp": 1' + b"0" * 400 + b"}", b"[" * 9_000, b"\xff", b"", b"{"]
 )
 def test_junk_in_a_token_says_nothing(claims: bytes) -> None:
-    assert access_token(SecretStr(f"e30.{base64.urlsafe_b64encode(claims).decode()}.c2ln")).expires_at() is None
+    assert access_token(Secret(f"e30.{base64.urlsafe_b64encode(claims).decode()}.c2ln")).expires_at() is None
 
 
 @pytest.mark.parametrize("token", ["simulated-token", "a.b", "a.b.c", "a.b.c.d.e", "..", "a.!!!!.c", "a.b=b.c"])
 def test_a_token_that_is_no_jwt_says_nothing(token: str) -> None:
-    assert access_token(SecretStr(token)).expires_at() is None
+    assert access_token(Secret(token)).expires_at() is None
 
 
 def test_a_token_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:

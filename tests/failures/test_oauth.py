@@ -24,7 +24,6 @@ import requests
 import responses
 import trustme
 import urllib3
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
@@ -50,6 +49,7 @@ from exporter.tedee.oauth import (
     RefreshTokens,
     TokenEndpoint,
 )
+from exporter.tedee.secret import Secret
 from exporter.tedee.transport import Deadline, session
 from tests.clock import FakeClock
 
@@ -429,7 +429,7 @@ def test_a_file_that_somebody_replaces_during_a_refresh_is_left_as_it_is(
 ) -> None:
     really = TokenEndpoint.refresh
 
-    def meanwhile(endpoint: TokenEndpoint, token: SecretStr, origin: str) -> Any:
+    def meanwhile(endpoint: TokenEndpoint, token: Secret, origin: str) -> Any:
         issued = really(endpoint, token, origin)
         tedee.file.write_text("signed-in-again")
         return issued
@@ -765,7 +765,7 @@ def test_nothing_secret_shows_in_what_is_printed_or_logged_of_a_success(
         credentials.prepare()
         tedee.sync(credentials)
     endpoint = tedee.endpoint()
-    issued = endpoint.refresh(SecretStr(tedee.current()), "here")
+    issued = endpoint.refresh(Secret(tedee.current()), "here")
     told = [credentials, vars(credentials), endpoint, vars(endpoint), issued, vars(tedee.refresh_tokens), logs]
     told += [tedee.refresh_tokens, tedee.refresh_tokens.read(tedee.file), caplog.text]
     for secret in (*tedee.secrets(), issued.access.get_secret_value()):

@@ -51,7 +51,7 @@ def stop_being_root() -> Iterator[Callable[[], None]]:
 @pytest.fixture
 def logging_put_back() -> Iterator[None]:
     """What `logs.configure` changes in this process lasts as long as the test."""
-    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "asyncio", "urllib3")]
+    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "asyncio", "urllib3", "urllib3.connection")]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     yield
     for logger, level, handlers in before:

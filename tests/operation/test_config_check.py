@@ -13,8 +13,11 @@ SEVERAL_LINES = "holds characters that no key has (is it one line, and nothing e
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
 
 
-def test_a_good_file_is_answered_with_its_accounts_and_0(program: Program) -> None:
-    ended = program("--config.check", "--config.file", TESTDATA / "good" / "minimal.yml")
+def test_a_good_file_is_answered_with_its_accounts_and_0(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text((TESTDATA / "good" / "minimal.yml").read_text())
+    path.chmod(0o600)
+    ended = program("--config.check", "--config.file", path)
     assert ended.stdout == "The configuration is good; accounts: home\n"
     assert (ended.returncode, ended.stderr) == (0, "")
 

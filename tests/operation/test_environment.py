@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from exporter.config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
+from exporter.tedee.secret import Secret
 
 from .conftest import SECRET
 
@@ -25,14 +25,14 @@ def problems(**environ: str) -> list[str]:
 def test_a_key_alone_is_enough() -> None:
     settings = from_environment(TEDEE_PERSONAL_KEY=SECRET)
     assert [account.name for account in settings.accounts] == ["default"]
-    assert settings.accounts[0].credential == ("personal_key", SecretStr(SECRET))
+    assert settings.accounts[0].credential == ("personal_key", Secret(SECRET))
     assert settings.api.url == "https://api.tedee.com"
     assert settings.sync.interval == 20
 
 
 def test_an_access_token_alone_is_enough() -> None:
     account = from_environment(TEDEE_ACCESS_TOKEN=SECRET).accounts[0]
-    assert account.credential == ("access_token", SecretStr(SECRET))
+    assert account.credential == ("access_token", Secret(SECRET))
 
 
 @pytest.mark.parametrize("key", ["personal_key_file", "access_token_file"])

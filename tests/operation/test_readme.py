@@ -88,10 +88,13 @@ def test_every_dependency_is_in_the_lock_that_is_installed() -> None:
             assert names <= locked, lock
 
 
-def test_every_row_of_the_fault_table_names_a_test_that_exists() -> None:
-    rows = [line for line in (ROOT / "docs" / "RELIABILITY.md").read_text("utf-8").splitlines() if "| `" in line]
+@pytest.mark.parametrize(("document", "least"), [("RELIABILITY.md", 40), ("SECURITY.md", 45)])
+def test_every_row_of_the_documents_names_tests_that_exist(document: str, least: int) -> None:
+    rows = [line for line in (ROOT / "docs" / document).read_text("utf-8").splitlines() if "| `" in line]
     named = set(re.findall(r"`((?:test_|Test)\w+)`", "\n".join(rows)))
     sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     existing = set(re.findall(r"(?:def (test_\w+)|^(Test\w+)|class (Test\w+))", sources, re.MULTILINE))
-    assert len(rows) >= 40
+    assert len(rows) >= least
     assert named - {name for names in existing for name in names} == set()
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", "\n".join(rows)))
+    assert [file for file in files if not (ROOT / file).exists()] == []

@@ -2,7 +2,7 @@ import pytest
 import requests
 
 from exporter.simulator import Fault
-from exporter.simulator.faults import Faults
+from exporter.simulator.faults import TABLE, Faults
 
 from .conftest import Served
 
@@ -154,6 +154,19 @@ def test_an_edited_answer_is_the_last_answer_and_an_invented_one_is_not(served: 
 def test_an_edit_that_finds_an_error_leaves_it_alone(served: Served) -> None:
     served.cloud.faults.script(Fault.answer(lambda locks: locks[:1]))
     assert served.get(authorization=None).status_code == 401
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_gateway_may_repeat_the_credentials_of_a_call(served: Served, status: int) -> None:
+    served.cloud.faults.script(Fault.echo(status))
+    answer = served.get()
+    assert answer.status_code == status
+    assert answer.json()["errorMessages"] == ["Authorization: PersonalKey right", ""]
+    assert answer.headers["X-Correlation-ID"] == "Authorization: PersonalKey right; "
+
+
+def test_the_table_has_one_of_each_kind() -> None:
+    assert TABLE.keys() == {name for name, what in vars(Fault).items() if isinstance(what, classmethod)}
 
 
 def test_headers_may_be_added_to_any_answer(served: Served) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import requests
 
-from exporter.simulator import TOKEN_PATH, RefreshToken
+from exporter.simulator import TOKEN_PATH, Fault, RefreshToken
 
 from .conftest import NOON, Served
 
@@ -47,6 +47,16 @@ def test_a_scope_that_does_not_read_devices_is_forbidden_later(with_refresh_toke
 def test_another_grant_is_refused(with_refresh_token: Served) -> None:
     answer = refresh(with_refresh_token, grant_type="password")
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_a_token_call_is_its_accounts(with_refresh_token: Served) -> None:
+    with_refresh_token.cloud.faults.script(Fault.echo(400), account="home", endpoint="token")
+    answer = refresh(with_refresh_token)
+    assert answer.status_code == 400
+    for said in ("client_secret=hush", "refresh_token=first"):
+        assert said in answer.json()["error_description"]
+    assert with_refresh_token.cloud.calls[0].account == "home"
+    assert with_refresh_token.get(authorization="Bearer first").status_code == 401
 
 
 def test_a_token_call_counts_for_no_limit(with_refresh_token: Served) -> None:

@@ -1,0 +1,194 @@
+"""Lost if these fail: the keys, to whoever reads the traceback of a bug, or what a library says of an odd answer."""
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import authlib.oauth2.client
+import pytest
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from exporter import logs
+from exporter.clock import SystemClock
+from exporter.config import Settings
+from exporter.fleet import Fleet
+from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
+from exporter.sync.account import AccountSync
+from exporter.sync.ledger import MemoryLedger
+from exporter.sync.scheduler import LONGEST_SPREAD, Scheduler
+from exporter.sync.snapshot import Board
+from exporter.tedee import client, credentials, oauth
+from exporter.tedee.transport import Deadline
+from tests.operation.conftest import logging_put_back
+from tests.program import PATIENCE, run
+from tests.security.leaking import leaks
+from tests.security.test_secrets import jwt, secret
+
+__all__ = ["logging_put_back"]
+
+KEY, REFRESH, CLIENT = secret("home"), jwt("hotel"), secret("client")
+
+
+class Home:
+    """Two accounts, with a key and with OAuth, and turns for both in this process."""
+
+    def __init__(self, url: str, folder: Path, cloud: Cloud) -> None:
+        self.cloud = cloud
+        (folder / "client").write_text(CLIENT)
+        (folder / "refresh").write_text(REFRESH)
+        own = {"client_id": "c", "client_secret_file": str(folder / "client")}
+        oauth = {**own, "refresh_token_file": str(folder / "refresh"), "token_url": url + TOKEN_PATH}
+        accounts = [{"name": "home", "personal_key": KEY}, {"name": "hotel", "oauth": oauth}]
+        clock = SystemClock()
+        self.scheduler = Scheduler(clock)
+        fleet = Fleet(clock, MemoryLedger(), Board(), self.scheduler)
+        fleet.apply(Settings.model_validate({"api": {"url": url}, "accounts": accounts}))
+
+    def secrets(self) -> set[str]:
+        accounts = self.cloud.world.accounts
+        issued = {each.value for account in accounts for each in (*account.tokens, *account.refresh_tokens)}
+        return {KEY, REFRESH, CLIENT} | issued
+
+    def turns(self) -> None:
+        """What is due now, and a moment later, when the second account begins."""
+        self.scheduler.run_due()
+        time.sleep(2 * LONGEST_SPREAD)
+        self.scheduler.run_due()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    accounts = [
+        Account("home", [Lock(1, "Front door")], keys=[PersonalKey(KEY)]),
+        Account("hotel", [Lock(2, "Back door")], refresh_tokens=[RefreshToken(REFRESH)]),
+    ]
+    cloud = Cloud(World(accounts))
+    with serve(cloud) as address:
+        yield Home(address.url, tmp_path, cloud)
+
+
+def bug(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("a bug")
+
+
+DEPTHS: dict[str, tuple[object, str]] = {
+    "reading a key": (credentials, "checked_secret"),
+    "looking into a token": (oauth, "checked_secret"),
+    "signing": (requests.models.PreparedRequest, "prepare_auth"),
+    "sending": (HTTPAdapter, "send"),
+    "writing the request": (http.client.HTTPConnection, "putheader"),
+    "reading the answer": (urllib3.HTTPResponse, "read1"),
+    "opening the answer": (client, "json_object"),
+    "understanding the answer": (client, "read_sync"),
+    "refreshing": (authlib.oauth2.client.OAuth2Client, "refresh_token"),
+    "keeping the refresh token": (oauth, "_write"),
+    "publishing": (AccountSync, "status"),
+}
+
+
+@pytest.mark.usefixtures("logging_put_back")
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+@pytest.mark.parametrize("place", DEPTHS.values(), ids=DEPTHS)
+def test_the_traceback_of_a_bug_holds_no_secret(
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: tuple[object, str],
+    form: logs.Format,
+) -> None:
+    logs.configure("debug", form)
+    monkeypatch.setattr(*place, bug)
+    home.turns()
+    told = capsys.readouterr().err
+    assert "a turn ended in a bug" in told
+    assert "RuntimeError: a bug" in told
+    assert leaks({"told": told.encode()}, home.secrets()) == {}
+
+
+FAILURES = [
+    ((AccountSync, "_fail"), Fault.echo()),
+    ((AccountSync, "_fail"), Fault.error(500)),
+    ((AccountSync, "_fail"), Fault.malformed()),
+    ((AccountSync, "_fail"), Fault.reset()),
+    ((Deadline, "meaning"), Fault.reset()),
+]
+
+
+@pytest.mark.usefixtures("logging_put_back")
+@pytest.mark.parametrize(("place", "fault"), FAILURES)
+def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: tuple[object, str],
+    fault: Fault,
+) -> None:
+    logs.configure("debug", "json")
+    monkeypatch.setattr(*place, bug)
+    home.cloud.faults.script(fault, forever=True)
+    home.turns()
+    told = capsys.readouterr().err
+    assert told.count("a turn ended in a bug") == 2
+    assert leaks({"told": told.encode()}, home.secrets()) == {}
+
+
+# What libraries say of an odd answer, and of an odd proxy
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[bytes], bytes]) -> Iterator[str]:
+    """A server on this machine that answers one request with what is made of it."""
+
+    def serve_one() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(answer(connection.recv(65_536)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve_one)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda request: b"HTTP/1.1 200 OK\r\nno colon here\r\n" + request,
+        lambda request: b"HTTP/1.1 200 OK\r\n" + request,
+        lambda request: b"HTTP/1.1 400 " + request.split(b"Authorization: ")[1],
+        lambda request: request,
+        lambda request: request.split(b"Authorization: ")[1],
+        lambda request: b"HTTP/1.1 200 OK\r\nContent-Type: " + request.split(b"Authorization: ")[1],
+        lambda request: b"HTTP/1.1 302 Found\r\nLocation: /?" + request.split(b"Authorization: ")[1],
+        lambda request: b"HTTP/1.1 401 No\r\nX-Correlation-ID: " + request.split(b"Authorization: ")[1],
+        lambda request: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + request,
+    ],
+    ids=["odd headers", "headers", "phrase", "echo", "status line", "type", "redirect", "trace", "chunk"],
+)
+def test_an_odd_answer_that_repeats_the_key_is_not_repeated(answer: Callable[[bytes], bytes]) -> None:
+    with answering(answer) as url:
+        ended = run("--sync.once", "--log.level=debug", TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=url)
+    assert ended.returncode == 1
+    assert "sync failed" in ended.stderr
+    assert leaks({"streams": (ended.stdout + ended.stderr).encode()}, {KEY}) == {}
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://user:SECRET@127.0.0.1:1", "http://user:SECRET@proxy:99999", "SECRET://proxy"]
+)
+def test_the_password_of_a_proxy_is_not_repeated(proxy: str) -> None:
+    password = quote(KEY, safe="")
+    variables: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "HTTPS_PROXY": proxy.replace("SECRET", password)}
+    ended = run("--sync.once", "--log.level=debug", TEDEE_API_URL="https://tedee.invalid", **variables)
+    assert ended.returncode == 1
+    assert "sync failed" in ended.stderr
+    assert leaks({"streams": (ended.stdout + ended.stderr).encode()}, {KEY, password}) == {}

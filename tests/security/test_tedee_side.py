@@ -1,0 +1,850 @@
+"""Lost if these fail: the key, to whoever stands between the exporter and Tedee or in Tedee's place; or the exporter's
+time and memory."""
+
+import base64
+import contextlib
+import gzip
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import time
+import tracemalloc
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from exporter.config.settings import Api, OAuth
+from exporter.tedee.client import MAX_ANSWER_BYTES, TedeeClient
+from exporter.tedee.credentials import personal_key
+from exporter.tedee.errors import REASONS, CallError
+from exporter.tedee.oauth import SCOPE, TokenEndpoint
+from exporter.tedee.secret import Secret
+from exporter.tedee.transport import session
+from tests.program import run, running
+from tests.security.listeners import Reply, Server, listening, scripted
+
+KEY = "the-key-that-opens-doors"
+CLIENT_SECRET = "the-secret-of-the-client"
+REFRESH_TOKEN = "the-refresh-token"
+PASSWORD = "the-password-of-the-proxy"
+PASSWORD_IN_A_HEADER = base64.b64encode(f"somebody:{PASSWORD}".encode()).decode()
+SECRETS = (KEY, CLIENT_SECRET, REFRESH_TOKEN, PASSWORD, PASSWORD_IN_A_HEADER)
+
+VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+SOON = 10.0
+"""Seconds within which a call with a deadline of half a second is over, however busy the machine. What it meets goes
+on for minutes."""
+
+
+class OpenGate:
+    def passage(self, endpoint: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def client(url: str, timeout: float = 5.0) -> TedeeClient:
+    return TedeeClient(
+        "home",
+        url=url,
+        version="v37",
+        credentials=personal_key(Secret(KEY)),
+        timeout=timeout,
+        session=session(2),
+        gate=OpenGate(),
+        observe=lambda endpoint, code: None,
+        user_agent="tedee-exporter/test",
+    )
+
+
+def token_endpoint(url: str, timeout: float = 5.0) -> TokenEndpoint:
+    return TokenEndpoint(
+        "home",
+        url=f"{url}/token",
+        client_id="a-client",
+        client_secret=Secret(CLIENT_SECRET),
+        scope=SCOPE,
+        timeout=timeout,
+        session=session(2),
+        user_agent="tedee-exporter/test",
+    )
+
+
+def sync(url: str, timeout: float = 5.0) -> object:
+    return client(url, timeout).sync().rows
+
+
+def refresh(url: str, timeout: float = 5.0) -> object:
+    return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file").life
+
+
+def sync_once(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The program, for one sync."""
+    more: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "TEDEE_API_URL": url, **variables}
+    return run("--sync.once", **more)
+
+
+Call = Callable[..., object]
+both = pytest.mark.parametrize("call", [sync, refresh])
+"""What holds for the API holds for the token endpoint."""
+
+
+def outcome(call: Call, url: str, timeout: float = 5.0) -> CallError | None:
+    """The failure with which a call ends, if it does: named, legible and without a secret."""
+    try:
+        call(url, timeout)
+    except CallError as caught:
+        error = caught
+    else:
+        return None
+    assert error.reason in REASONS
+    assert str(error).isprintable()
+    for secret in SECRETS:
+        assert secret not in str(error)
+    return error
+
+
+def failure(call: Call, url: str, timeout: float = 5.0) -> CallError:
+    error = outcome(call, url, timeout)
+    assert error
+    return error
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name in (*CA_VARIABLES, "NETRC", "SSLKEYLOGFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return tmp_path / "ca.pem"
+
+
+@pytest.fixture
+def trusted(ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+
+
+def speaking_for(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def tedee(authority: trustme.CA) -> Iterator[Server]:
+    """Tedee, as far as its certificate goes: `https://tedee.test`, which only proxies can find."""
+    with listening(tls=speaking_for(authority.issue_cert("tedee.test", "localhost"))) as server:
+        yield server
+
+
+# Who it talks to
+
+NOW = datetime.now(UTC)
+
+
+def self_signed(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own = trustme.CA()
+    with trustme.Blob(own.private_key_pem.bytes() + own.cert_pem.bytes()).tempfile() as file:
+        context.load_cert_chain(file)
+    return context
+
+
+def of_nobody_known(authority: trustme.CA) -> ssl.SSLContext:
+    return speaking_for(trustme.CA().issue_cert("localhost"))
+
+
+def for_another_name(authority: trustme.CA) -> ssl.SSLContext:
+    return speaking_for(authority.issue_cert("localhost.evil.example", "*.localhost"))
+
+
+def expired(authority: trustme.CA) -> ssl.SSLContext:
+    return speaking_for(
+        authority.issue_cert("localhost", not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=1))
+    )
+
+
+def not_yet_valid(authority: trustme.CA) -> ssl.SSLContext:
+    return speaking_for(authority.issue_cert("localhost", not_before=NOW + timedelta(days=1)))
+
+
+def of_tls_1_1(authority: trustme.CA) -> ssl.SSLContext:
+    context = speaking_for(authority.issue_cert("localhost"))
+    outdated(context)
+    return context
+
+
+def outdated(context: ssl.SSLContext) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+
+
+IMPOSTORS = [self_signed, of_nobody_known, for_another_name, expired, not_yet_valid, of_tls_1_1]
+
+
+@both
+@pytest.mark.parametrize("impostor", IMPOSTORS)
+@pytest.mark.usefixtures("trusted")
+def test_who_cannot_prove_to_be_tedee_gets_nothing(
+    call: Call, impostor: Callable[[trustme.CA], ssl.SSLContext], authority: trustme.CA
+) -> None:
+    with listening(tls=impostor(authority)) as server:
+        error = failure(call, server.url())
+    assert error.reason == "tls"
+    assert server.asked == []
+
+
+def test_a_server_of_tls_1_1_would_be_spoken_to_by_who_does_not_care(authority: trustme.CA) -> None:
+    """So that the refusal above is the exporter's."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    outdated(context)
+    with (
+        listening(tls=of_tls_1_1(authority)) as server,
+        socket.create_connection(("localhost", server.port)) as connection,
+        context.wrap_socket(connection, server_hostname="localhost") as secured,
+    ):
+        assert secured.version() == "TLSv1.1"
+
+
+@both
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_a_private_authority_is_trusted_where_requests_is_told_so(
+    call: Call, variable: str, tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert failure(call, tedee.url()).reason == "tls"
+    monkeypatch.setenv(variable, str(ca_file))
+    assert call(tedee.url())
+    assert [KEY in each or REFRESH_TOKEN in each for each in tedee.asked] == [True]
+
+
+@both
+@pytest.mark.parametrize("content", [None, "", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])
+def test_authorities_that_cannot_be_read_are_named_and_nothing_is_sent(
+    call: Call, content: str | None, tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    error = failure(call, tedee.url())
+    assert error.reason == "tls"
+    assert str(file) in str(error)
+    assert tedee.asked == []
+
+
+OFF = [
+    {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "", "PYTHONHTTPSVERIFY": "0", "SSL_CERT_FILE": "", "SSL_CERT_DIR": ""},
+    {"REQUESTS_CA_BUNDLE": "False", "PYTHONHTTPSVERIFY": "0"},
+    {"CURL_CA_BUNDLE": "0"},
+]
+
+
+@pytest.mark.parametrize("variables", OFF, ids=["emptied", "False", "0"])
+def test_no_environment_lets_the_program_talk_to_an_impostor(variables: dict[str, str], tedee: Server) -> None:
+    done = sync_once(tedee.url(), **variables)
+    assert done.returncode == 1
+    assert "TLS failed" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert tedee.asked == []
+
+
+def test_the_program_tells_an_impostor_in_its_metrics(tedee: Server) -> None:
+    with running(TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=tedee.url()) as exporter:
+        exporter.wait_until_ready()
+        assert exporter.value("tedee_sync_failures_total", account="default", reason="tls") == 1
+        assert exporter.value("tedee_up", account="default") == 0
+    assert tedee.asked == []
+
+
+def test_the_program_trusts_a_private_authority(tedee: Server, ca_file: Path) -> None:
+    done = sync_once(tedee.url(), REQUESTS_CA_BUNDLE=str(ca_file))
+    assert done.returncode == 0, done.stderr
+    assert all(KEY in each for each in tedee.asked)
+
+
+# Through a proxy
+
+
+@pytest.fixture(params=["http", "https"])
+def proxy(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[Server]:
+    tls = speaking_for(authority.issue_cert("localhost")) if request.param == "https" else None
+    with listening(tls=tls) as server:
+        yield server
+
+
+def with_password(proxy: Server) -> str:
+    return proxy.url(f"somebody:{PASSWORD}@localhost")
+
+
+@both
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.usefixtures("trusted")
+def test_a_proxy_passes_on_what_it_cannot_read(
+    call: Call, variable: str, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, with_password(proxy))
+    assert call(tedee.url("tedee.test"))
+    (connect,) = proxy.asked
+    assert (connect.method, connect.target) == ("CONNECT", f"tedee.test:{tedee.port}")
+    assert {name.lower() for name in connect.headers} <= {"host", "proxy-authorization"}
+    assert tedee.asked
+    for secret in (KEY, CLIENT_SECRET, REFRESH_TOKEN):
+        assert secret not in connect
+        assert secret.encode() not in proxy.passed_on
+    assert all("proxy-authorization" not in map(str.lower, each.headers) for each in tedee.asked)
+
+
+@both
+@pytest.mark.usefixtures("trusted")
+def test_no_proxy_is_obeyed(call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1", *rest, **more))
+    monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
+    monkeypatch.setenv("NO_PROXY", "elsewhere.test,tedee.test")
+    assert call(tedee.url("tedee.test"))
+    assert proxy.asked == []
+
+
+@both
+@pytest.mark.usefixtures("trusted")
+def test_behind_a_proxy_it_is_still_tedee_who_has_to_prove_it(
+    call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    with listening(tls=speaking_for(trustme.CA().issue_cert("tedee.test"))) as impostor:
+        assert failure(call, impostor.url("tedee.test")).reason == "tls"
+    assert impostor.asked == []
+
+
+@both
+@pytest.mark.usefixtures("trusted")
+def test_a_proxy_that_cannot_prove_who_it_is_does_not_even_get_its_password(
+    call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(tls=speaking_for(trustme.CA().issue_cert("localhost"))) as impostor:
+        monkeypatch.setenv("HTTPS_PROXY", with_password(impostor))
+        assert failure(call, tedee.url("tedee.test")).reason == "tls"
+    assert impostor.asked == tedee.asked == []
+
+
+PROXIES = [
+    f"http://somebody:{PASSWORD}@127.0.0.1:1",
+    f"https://somebody:{PASSWORD}@127.0.0.1:1",
+    f"http://somebody:{PASSWORD}@proxy.invalid:3128",
+    f"http://somebody:{PASSWORD}@proxy:99999",
+    f"http://somebody:{PASSWORD}@proxy:port",
+    f"http://somebody:{PASSWORD}@:3128",
+    f"http://somebody:{PASSWORD}@",
+    f"http://somebody:{PASSWORD}#1@proxy:3128",
+    f"http://somebody:{PASSWORD}/1@proxy:3128",
+    f"http://somebody:[{PASSWORD}@proxy:3128",
+    f"http://somebody:{PASSWORD}@[::1:3128",
+    f"http://somebody:{PASSWORD}@pro xy:3128",
+    f"http://somebody:{PASSWORD}@{'p' * 70}:3128",
+    f"somebody:{PASSWORD}@127.0.0.1:1",
+    f"://somebody:{PASSWORD}@127.0.0.1:1",
+    f"ftp://somebody:{PASSWORD}@127.0.0.1:1",
+    f"socks5://somebody:{PASSWORD}@127.0.0.1:1",
+    f"socks9://somebody:{PASSWORD}@127.0.0.1:1",
+]
+
+
+@both
+@pytest.mark.parametrize("address", PROXIES)
+def test_a_proxy_that_is_not_there_is_told_without_its_password(
+    call: Call, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    error = failure(call, "https://tedee.test")
+    assert error.reason == "connection"
+    assert "proxy" in str(error)
+    assert PASSWORD not in caplog.text
+
+
+@both
+def test_a_proxy_that_refuses_is_told_by_its_status_alone(
+    call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def echo(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 407 {PASSWORD} is wrong\r\n\r\n".encode())
+
+    with scripted(echo) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@127.0.0.1:{port}")
+        error = failure(call, tedee.url("tedee.test"))
+    assert error.reason == "connection"
+    assert "the proxy says HTTP 407 Proxy Authentication Required" in str(error)
+    assert tedee.asked == []
+
+
+def test_the_program_shows_a_proxy_password_nowhere(tedee: Server) -> None:
+    with listening(password="Basic of-somebody-else") as proxy:
+        url = tedee.url("tedee.test")
+        with running(
+            "--log.level=debug", TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=url, HTTPS_PROXY=with_password(proxy)
+        ) as exporter:
+            exporter.wait_until_ready()
+            shown = [exporter.get(path).text for path in ("/", "/metrics", "/docs")]
+            exporter.stop()
+    told = "".join([*shown, *exporter.log])
+    assert "the proxy says HTTP 407" in told
+    for secret in SECRETS:
+        assert secret not in told
+    assert proxy.asked
+    assert tedee.asked == []
+
+
+# On this machine
+
+
+@both
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_is_unencrypted_stays_on_this_machine_whatever_proxy_is_set(
+    call: Call, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening() as server, listening() as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url())
+            monkeypatch.setenv(name.lower(), proxy.url())
+        assert call(server.url(host))
+    assert len(server.asked) == 1
+    assert proxy.asked == []
+
+
+def test_the_program_asks_no_proxy_for_this_machine() -> None:
+    with listening() as server, listening() as proxy:
+        there = proxy.url()
+        done = sync_once(server.url("127.0.0.1"), HTTP_PROXY=there, http_proxy=there, ALL_PROXY=there)
+    assert done.returncode == 0, done.stderr
+    assert server.asked
+    assert proxy.asked == []
+
+
+@both
+def test_calls_to_this_machine_change_no_proxy_setting_of_the_calls_beside_them(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed: list[object] = []
+    monkeypatch.setattr(os, "putenv", lambda *args: changed.append(args))
+    with listening() as server, ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, [server.url("127.0.0.1")] * 16))
+    assert changed == []
+
+
+@both
+def test_a_localhost_that_is_another_machine_gets_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but its own")
+        address = probe.getsockname()[0]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve(address, *rest, **more))
+    reached: list[bytes] = []
+    with scripted(lambda connection: reached.append(connection.recv(65536)), address) as port:
+        error = failure(call, f"http://localhost:{port}")
+    assert error.reason == "connection"
+    assert "plain HTTP is for this machine alone" in str(error)
+    assert b"".join(reached) == b""
+
+
+OWN = ["http://127.0.0.1:8080", "http://127.8.9.10", "http://[::1]:8080", "http://localhost", "http://LOCALHOST:1/"]
+OTHERS = [
+    "http://127.0.0.1.evil.example",
+    "http://localhost.evil.example",
+    "http://localhost.",
+    "http://evil.example/127.0.0.1",
+    "http://127.0.0.1@evil.example",
+    "http://127.0.0.1:80@evil.example",
+    "http://evil.example#@127.0.0.1",
+    "http://evil.example?@127.0.0.1",
+    "http://evil.example\\@127.0.0.1",
+    "http://127.0.0.1\\.evil.example",
+    "http://127.0.0.1;.evil.example",
+    "http://127.0.0.1%2eevil.example",
+    "http://127.0.0.1%00.evil.example",
+    "http://127.0.0.1\t.evil.example",
+    "http://[::1]@evil.example",
+    "http://[::ffff:192.0.2.1]",
+    "http://[::]",
+    "http://0.0.0.0",
+    "http://0",
+    "http://127.1",
+    "http://0177.0.0.1",
+    "http://0x7f000001",
+    "http://2130706433",
+    "http://\uff11\uff12\uff17.0.0.1",
+    "http://127\u30020\u30020\u30021",
+    "http://\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3",
+    "http://lоcalhost",  # noqa: RUF001  (that o is Cyrillic)
+    "http:127.0.0.1",
+    "http:///127.0.0.1",
+    "//127.0.0.1",
+    "HTTP://evil.example",
+    "ws://127.0.0.1",
+    f"https://somebody:{PASSWORD}@api.tedee.com",
+]
+
+
+def configured(url: str) -> list[Callable[[], object]]:
+    """The settings that say where a secret goes."""
+    files = {"client_id": "a-client", "refresh_token_file": "refresh-token"}
+    return [
+        lambda: Api.model_validate({"url": url}),
+        lambda: OAuth.model_validate({"token_url": url, **files}, context={"folder": Path()}),
+    ]
+
+
+@pytest.mark.parametrize("url", OWN)
+def test_plain_http_may_be_spoken_with_this_machine(url: str) -> None:
+    for setting in configured(url):
+        setting()
+
+
+@pytest.mark.parametrize("url", OTHERS)
+def test_plain_http_is_spoken_with_nobody_who_only_looks_like_this_machine(url: str) -> None:
+    for setting in configured(url):
+        with pytest.raises(ValidationError) as caught:
+            setting()
+        assert PASSWORD not in str(caught.value)
+
+
+@both
+@pytest.mark.parametrize("url", ["http://[::1].evil.example", "http://evil.example[::1]", "http://[::1]evil.example"])
+def test_an_address_that_one_parser_takes_for_this_machine_and_another_does_not_is_not_called(
+    call: Call, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+
+    def look_up(host: str, *rest: object, **more: object) -> list[object]:
+        looked_up.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with contextlib.suppress(ValueError):
+        assert failure(call, url).reason == "connection"
+    assert looked_up == []
+
+
+# What of the user's is not for Tedee
+
+
+@both
+@pytest.mark.usefixtures("trusted")
+def test_a_netrc_is_for_neither_tedee_nor_the_proxy(
+    call: Call, proxy: Server, tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text(
+        "machine tedee.test login somebody password else\nmachine localhost login somebody password else\n"
+    )
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    call(tedee.url("tedee.test"))
+    (asked,) = tedee.asked
+    assert asked.headers.get("Authorization") == (f"PersonalKey {KEY}" if call is sync else None)
+    assert all("Basic" not in str(each.headers) for each in proxy.asked)
+
+
+def test_the_program_does_not_use_a_netrc(tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("default login somebody password else\n")
+    with listening() as server:
+        sync_once(server.url("127.0.0.1"), HOME=str(tmp_path), NETRC=str(tmp_path / ".netrc"))
+    assert {each.headers["Authorization"] for each in server.asked} == {f"PersonalKey {KEY}"}
+
+
+def test_no_cookie_comes_back() -> None:
+    with listening(Reply(headers={"Set-Cookie": "session=home; Path=/"})) as server:
+        api, endpoint = client(server.url("127.0.0.1")), token_endpoint(server.url("127.0.0.1"))
+        for _ in range(2):
+            api.sync()
+            endpoint.refresh(Secret(REFRESH_TOKEN), "its file")
+    assert len(server.asked) == 4
+    assert all("Cookie" not in each.headers for each in server.asked)
+
+
+# Redirects
+
+
+@both
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["another host", "another scheme", "the same host"])
+@pytest.mark.usefixtures("trusted")
+def test_a_redirect_is_not_followed_anywhere(call: Call, where: str, status: int, tedee: Server) -> None:
+    with listening() as elsewhere:
+        tedee.reply = Reply(status)
+        targets = {
+            "another host": elsewhere.url("127.0.0.1"),
+            "another scheme": f"http://localhost:{elsewhere.port}",
+            "the same host": tedee.url(),
+        }
+        tedee.reply = Reply(status, {"Location": f"{targets[where]}/api/v37/my/lock/sync"})
+        error = failure(call, tedee.url())
+    assert error.reason == "invalid_response"
+    assert "redirects are not followed" in str(error)
+    assert len(tedee.asked) == 1
+    assert elsewhere.asked == []
+
+
+@both
+def test_an_answer_that_points_elsewhere_is_taken_for_what_it_is(call: Call) -> None:
+    with listening() as elsewhere:
+        there = elsewhere.url("127.0.0.1")
+        with listening(
+            Reply(headers={"Location": there, "Refresh": f"0; url={there}", "Link": f"<{there}>"})
+        ) as server:
+            assert call(server.url("127.0.0.1"))
+    assert elsewhere.asked == []
+
+
+@both
+@pytest.mark.parametrize(
+    "location", ["", "//", "http://[", "http://host:99999/", "http://a b", "mailto:a", "\x80\xff", "x" * 60_000]
+)
+def test_a_redirect_to_nowhere_is_a_redirect(call: Call, location: str) -> None:
+    with listening(Reply(302, {"Location": location})) as server:
+        assert "redirects are not followed" in str(failure(call, server.url("127.0.0.1")))
+
+
+# Size
+
+BLANKS = 300_000_000
+PACKED = gzip.compress(b" " * BLANKS)
+BOMBS = {
+    "gzip": ("gzip", PACKED),
+    "deflate": ("deflate", zlib.compress(b" " * BLANKS)),
+    "gzip in gzip": ("gzip, gzip", gzip.compress(PACKED)),
+    "gzip in gzip in gzip": ("gzip, gzip, gzip", gzip.compress(gzip.compress(PACKED))),
+    "no end of gzip": ("gzip" + ", gzip" * 999, PACKED),
+}
+
+
+@both
+@pytest.mark.parametrize("status", [200, 302, 401, 503])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_is_small_on_the_wire_stays_small_in_memory(call: Call, bomb: str, status: int) -> None:
+    encoding, body = BOMBS[bomb]
+    headers = {"Content-Encoding": encoding, "Location": "http://127.0.0.1:1/"}
+    with listening(Reply(status, headers, body)) as server:
+        tracemalloc.start()
+        try:
+            failure(call, server.url("127.0.0.1"), 60)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 3 * MAX_ANSWER_BYTES
+
+
+def flooding(begin: bytes, more: bytes) -> tuple[Callable[[socket.socket], None], list[int]]:
+    """A server that never stops sending, as fast as it can; and how much it got rid of."""
+    sent = [0]
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(begin)
+        while True:
+            connection.sendall(more)
+            sent[0] += len(more)
+
+    return speak, sent
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+FLOODS: dict[str, tuple[bytes, bytes]] = {
+    "a body of no length": (OK + b"\r\n", b" " * 65536),
+    "a body of a great length": (OK + b"Content-Length: 99999999999999\r\n\r\n", b" " * 65536),
+    "a body of two lengths": (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", b" " * 65536),
+    "chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 65536 + b"\r\n"),
+    "a chunk's size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 65536),
+    "a redirect's body": (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b" " * 65536),
+    "a status line": (b"HTTP/1.1 200 ", b"O" * 65536),
+    "a header": (OK + b"X-Long: ", b"x" * 65536),
+    "headers": (OK, b"X-More: headers\r\n" * 1000),
+}
+
+
+@both
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_is_given_up(call: Call, flood: str) -> None:
+    speak, sent = flooding(*FLOODS[flood])
+    with scripted(speak) as port:
+        failure(call, f"http://127.0.0.1:{port}", 60)
+    # The kernel's buffers come on top.
+    assert sent[0] < 4 * MAX_ANSWER_BYTES
+
+
+# Time
+
+HANDSHAKE = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
+"""The beginning of a server's part of a TLS handshake, of 16 kB."""
+
+
+def dripping(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Callable[[socket.socket], None]:
+    """A server that sends a little at a time, for minutes."""
+
+    def speak(connection: socket.socket) -> None:
+        with tls.wrap_socket(connection, server_side=True) if tls else nullcontext(connection) as speaker:
+            speaker.recv(65536)
+            speaker.sendall(begin)
+            for _ in range(3_000):
+                time.sleep(0.05)
+                speaker.sendall(drop)
+
+    return speak
+
+
+def is_over_in_time(call: Call, url: str) -> bool:
+    began = time.monotonic()
+    error = failure(call, url, 0.5)
+    return error.reason == "timeout" and time.monotonic() - began < SOON
+
+
+DRIPS: dict[str, tuple[bytes, bytes]] = {
+    "a status line": (b"HTTP/1.1 200 ", b"O"),
+    "headers": (OK, b"X-More: headers\r\n"),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body": (OK + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a redirect's body": (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 1000000\r\n\r\n", b" "),
+}
+
+
+@both
+@pytest.mark.parametrize("drip", DRIPS)
+@pytest.mark.usefixtures("trusted")
+def test_what_drips_is_over_at_the_time_out_behind_tls_and_a_proxy_too(
+    call: Call, drip: str, proxy: Server, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    with scripted(dripping(*DRIPS[drip], speaking_for(authority.issue_cert("tedee.test")))) as port:
+        # A redirect of the token endpoint is one before its body comes.
+        assert is_over_in_time(call, f"https://tedee.test:{port}") or (call is refresh and "redirect" in drip)
+
+
+@both
+def test_a_tls_handshake_that_drips_is_over_at_the_time_out(call: Call) -> None:
+    with scripted(dripping(HANDSHAKE, b"a")) as port:
+        assert is_over_in_time(call, f"https://localhost:{port}")
+
+
+@both
+@pytest.mark.usefixtures("trusted")
+def test_a_tls_handshake_that_drips_through_a_proxy_is_over_at_the_time_out(
+    call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    with scripted(dripping(HANDSHAKE, b"a")) as port:
+        assert is_over_in_time(call, f"https://tedee.test:{port}")
+
+
+@both
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("drip", ["a status line", "headers"])
+@pytest.mark.usefixtures("trusted")
+def test_a_proxy_whose_answer_drips_is_over_at_the_time_out(
+    call: Call, drip: str, scheme: str, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = speaking_for(authority.issue_cert("localhost")) if scheme == "https" else None
+    with scripted(dripping(*DRIPS[drip], tls)) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://localhost:{port}")
+        assert is_over_in_time(call, "https://tedee.test")
+
+
+@both
+def test_interim_answers_without_end_are_over_at_the_time_out(call: Call) -> None:
+    speak, _ = flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    with scripted(speak) as port:
+        assert is_over_in_time(call, f"http://127.0.0.1:{port}")
+
+
+@both
+@pytest.mark.parametrize("header", [b"Set-Cookie", b"Set-Cookie2"])
+def test_headers_that_are_made_to_be_slow_to_read_are_not_read(call: Call, header: bytes) -> None:
+    """The standard library takes a minute for these."""
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        cookies = [b"Set-Cookie: a=b\r\n", *[header + b": " + b"a;" * 32_000 + b"\r\n"] * 90]
+        connection.sendall(b"HTTP/1.1 500 Oh\r\n" + b"".join(cookies) + b"Content-Length: 0\r\n\r\n")
+
+    with scripted(speak) as port:
+        began = time.monotonic()
+        assert failure(call, f"http://127.0.0.1:{port}", 60).reason == "server"
+        assert time.monotonic() - began < SOON
+
+
+# Anything at all
+
+PARTS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.0 302 Found",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols",
+        b"HTTP/9.9 -1 ",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n",
+        b"Content-Length: ",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: 2, 3\r\n",
+        b"Content-Type: application/json; charset=\xff\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Content-Encoding: gzip\r\n",
+        b"Content-Encoding: br, zstd, deflate\r\n",
+        b"Location: http://[\r\n",
+        b"Location: //\xff:99999\r\n",
+        b"Set-Cookie: a=b; expires=\xff; max-age=x\r\n",
+        b"Retry-After: Fri, 99 Sep 99999 25:61:61 GMT\r\n",
+        b"API-Supported-Versions: ,,\xe4\r\n",
+        b" folded\r\n",
+        b": nameless\r\n",
+        b"5\r\nhello\r\n",
+        b"-5\r\n",
+        b"fffffffffffffffff\r\n",
+        b"0\r\n\r\n",
+        b'{"result": [], "success": true}',
+        gzip.compress(b"{}")[:-3],
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(said=st.lists(PARTS | st.binary(max_size=8), max_size=12).map(b"".join))
+def test_any_bytes_on_the_wire_give_an_answer_or_a_named_failure(said: bytes) -> None:
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(said)
+
+    with scripted(speak) as port:
+        for call in (sync, refresh):
+            outcome(call, f"http://127.0.0.1:{port}", 2.0)
