@@ -15,6 +15,8 @@ from .passwords import Passwords, TooManyGuesses
 PROBES = frozenset({"/-/healthy", "/-/ready"})
 """Open to everybody, since what probes has no password: they tell that the exporter runs, and nothing of locks."""
 
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+
 
 class Gate:
     """The middleware around the application."""
@@ -41,16 +43,15 @@ class Gate:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(raw=message.setdefault("headers", []))
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.update(protection.headers)
+                message["headers"].append(NOSNIFF)
+                if protection.headers:
+                    MutableHeaders(raw=message["headers"]).update(protection.headers)
             await send(message)
 
         try:
-            headers = Headers(scope=scope)
-            refusal = _misfit(headers)
+            refusal = _misfit(scope)
             if not refusal and scope["path"] not in PROBES:
-                refusal = self._excess(protection.rate_limit) or await self._stranger(protection, scope, headers)
+                refusal = self._excess(protection.rate_limit) or await self._stranger(protection, scope)
             await (refusal or self._app)(scope, receive, send_with_headers)
         finally:
             if connection:
@@ -65,10 +66,10 @@ class Gate:
             headers={"Retry-After": str(math.ceil(limit.interval))},
         )
 
-    async def _stranger(self, protection: Protection, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+    async def _stranger(self, protection: Protection, scope: Scope) -> PlainTextResponse | None:
         if not protection.users:
             return None
-        authorization = headers.get("authorization")
+        authorization = Headers(scope=scope).get("authorization")
         client = scope.get("client") or ("",)
         try:
             if authorization and await self._passwords.admit(protection.users, authorization, client[0]):
@@ -97,8 +98,10 @@ class Bucket:
         return granted
 
 
-def _misfit(headers: Headers) -> PlainTextResponse | None:
+def _misfit(scope: Scope) -> PlainTextResponse | None:
     """The answer to a request with a body: there is nothing here to send one to, so it is not even read."""
-    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-        return None
-    return PlainTextResponse("Requests have no body here.\n", 413, headers={"Connection": "close"})
+    # Each request passes here: the headers as they are cost a tenth of those that Starlette makes of them.
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return PlainTextResponse("Requests have no body here.\n", 413, headers={"Connection": "close"})
+    return None
