@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import threading
 
 import bcrypt
@@ -69,6 +70,7 @@ def test_the_right_password_is_let_in() -> None:
         f"alice:{PASSWORD}",
         "",
     ],
+    ids=itertools.count(),  # the hash is another in each process
 )
 def test_anything_else_is_not(authorization: str) -> None:
     assert admitted(authorization) == [False]
