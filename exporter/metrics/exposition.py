@@ -48,9 +48,15 @@ Lines = dict[str, str]
 class Scrape:
     """What is sent to a scraper."""
 
-    body: bytes
+    parts: tuple[bytes, bytes]
+    """One after the other. The first, which is large, is the same for everybody: put together, it would be copied."""
     content_type: str
     gzipped: bool
+
+    @property
+    def body(self) -> bytes:
+        """All of it."""
+        return b"".join(self.parts)
 
 
 class _Families(Collector):
@@ -77,12 +83,12 @@ class _FleetPart:
         gzipped = compressor.compress(plain) + compressor.flush(zlib.Z_SYNC_FLUSH)
         return cls(plain, gzipped, compressor)
 
-    def with_own_part(self, own: bytes, *, gzipped: bool) -> bytes:
+    def with_own_part(self, own: bytes, *, gzipped: bool) -> tuple[bytes, bytes]:
         """Both parts; compressed, they are one gzip member, for which only the small part is compressed now."""
         if not gzipped:
-            return self.plain + own
+            return self.plain, own
         rest = self.compressor.copy()
-        return self.gzipped + rest.compress(own) + rest.flush()
+        return self.gzipped, rest.compress(own) + rest.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +148,8 @@ class Exposition:
         content_type = _negotiate(accept)
         gzipped = gzip_accepted(accept_encoding)
         name = OPENMETRICS if content_type.startswith("application/openmetrics-text") else TEXT
-        body = self._fleet.parts[name].with_own_part(self._own.parts[name], gzipped=gzipped)
-        return Scrape(body, content_type, gzipped)
+        parts = self._fleet.parts[name].with_own_part(self._own.parts[name], gzipped=gzipped)
+        return Scrape(parts, content_type, gzipped)
 
     def _render_fleet(self) -> _Fleet:
         now = self._clock.monotonic()

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import Exposition
@@ -50,7 +50,7 @@ def create_app(
         headers = {"Content-Type": scrape.content_type, "Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
         if scrape.gzipped:
             headers["Content-Encoding"] = "gzip"
-        return Response(scrape.body, headers=headers)
+        return _InParts(scrape.parts, headers)
 
     def status(_request: Request) -> Response:
         # Not async: a page of thousands of locks is rendered on a thread beside the loop that answers scrapes.
@@ -89,6 +89,21 @@ def create_app(
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
     return Gate(app, clock, protection)
+
+
+class _InParts(Response):
+    """An answer whose parts are sent one after the other."""
+
+    def __init__(self, parts: tuple[bytes, ...], headers: dict[str, str]) -> None:
+        super().__init__(headers={**headers, "Content-Length": str(sum(map(len, parts)))})
+        self._parts = parts
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        *first, last = self._parts
+        for part in first:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": last})
 
 
 def _host(headers: Headers) -> str:

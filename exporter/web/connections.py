@@ -10,9 +10,11 @@ import contextlib
 import errno
 import resource
 import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import inf
 from typing import Any
 
 import structlog
@@ -22,6 +24,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .configuration import Protection
 
 log = structlog.get_logger(__name__)
+
+WAITING_BYTES = 2**16
+"""Of an answer, that wait until the client has taken those before them: here, and as much in the kernel."""
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER, on, for 0 seconds: what was not taken is thrown away with the connection."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Limits:
     answer_seconds: float = 75.0
     """From a request to its answer's last byte taken; then, that long the connection may stay idle. It is longer than
     the common scrape intervals, so that scrapes reuse it."""
+    stall_seconds: float = 10.0
+    """Without taking anything of an answer that waits."""
     sweep_seconds: float = 1.0
     """Between two looks for those whose time is up."""
 
@@ -79,6 +89,8 @@ class Connections:
                         self._make_room()
                         await asyncio.sleep(0.1)
                     continue
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes megabytes for each
+                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING_BYTES)
                 if len(self._all) >= self.limits.connections:
                     self._make_room()
                 connection = Connection(self, accepted, server)
@@ -131,9 +143,14 @@ class Connection(asyncio.Protocol):
         )
         self._received = 0
         self._answering = False
-        self.deadline = 0.0
-        """When it has had its time, by the loop's clock."""
+        self._ends_at = inf
+        self._stalls_at = inf
         self._allow(connections.limits.request_seconds)
+
+    @property
+    def deadline(self) -> float:
+        """When it has had its time, by the loop's clock."""
+        return min(self._ends_at, self._stalls_at)
 
     async def begin(self) -> None:
         """Come to terms about TLS, where that is configured, and listen."""
@@ -168,6 +185,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, with a client whose name is welcome."""
         self._transport = transport
+        transport.set_write_buffer_limits(WAITING_BYTES)  # over TLS it would be half a MiB
         self._http.connection_made(transport)
         welcome = self._connections.protection().client_sans
         if self._tls and welcome and not welcome & _names(transport.get_extra_info("peercert")):
@@ -190,16 +208,22 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Have the application wait until the client has taken something."""
+        self._stalls_at = self._loop.time() + self._connections.limits.stall_seconds
         self._http.pause_writing()
 
     def resume_writing(self) -> None:
         """Have the application go on."""
+        self._stalls_at = inf
         self._http.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be forgotten."""
         self._connections.forget(self)
         self._http.connection_lost(exc)
+        # They all hold each other, with the buffers of TLS: that should not wait for the garbage collector.
+        self._http.cycle = None  # type: ignore[assignment]
+        self._transport = None
+        del self._http
 
     # What the others want
 
@@ -213,6 +237,8 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """End it at once. What was not sent yet is lost."""
         self._connections.forget(self)
+        with contextlib.suppress(OSError):  # closed already
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         if self._transport:
             self._transport.abort()
         else:
@@ -220,7 +246,7 @@ class Connection(asyncio.Protocol):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def _allow(self, seconds: float) -> None:
-        self.deadline = self._loop.time() + seconds
+        self._ends_at = self._loop.time() + seconds
 
     def _refuse(self) -> None:
         assert self._transport  # noqa: S101

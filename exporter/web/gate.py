@@ -1,7 +1,7 @@
 """What every request passes on its way to the application: the rate limit, passwords, and headers for its answer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -11,6 +11,9 @@ from exporter.clock import Clock
 
 from .configuration import Protection, RateLimit
 from .passwords import Passwords, TooManyGuesses
+
+PIECE = 2**16
+"""Bytes of an answer that are handed on at once."""
 
 PROBES = frozenset({"/-/healthy", "/-/ready"})
 """Open to everybody, since what probes has no password: they tell that the exporter runs, and nothing of locks."""
@@ -46,7 +49,8 @@ class Gate:
                 message["headers"].append(NOSNIFF)
                 if protection.headers:
                     MutableHeaders(raw=message["headers"]).update(protection.headers)
-            await send(message)
+            for piece in _pieces(message):
+                await send(piece)
 
         try:
             refusal = _misfit(scope)
@@ -96,6 +100,20 @@ class Bucket:
         granted = spent + 1 <= limit.burst
         self._spent, self._at = spent + granted, now
         return granted
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """A message with a large body as several, of which each waits until the client has taken those before it.
+
+    Whoever takes nothing would otherwise have the whole answer kept for him: encrypted, and in the kernel.
+    """
+    body = message.get("body", b"")
+    if len(body) <= PIECE:
+        yield message
+        return
+    whole, more = memoryview(body), message.get("more_body", False)
+    for at in range(0, len(whole), PIECE):
+        yield {**message, "body": whole[at : at + PIECE], "more_body": more or at + PIECE < len(whole)}
 
 
 def _misfit(scope: Scope) -> PlainTextResponse | None:

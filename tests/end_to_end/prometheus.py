@@ -33,18 +33,22 @@ class Prometheus:
         }
 
     def target(self) -> dict[str, Any]:
-        """What Prometheus says of its one target."""
-        targets = requests.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()["data"]["activeTargets"]
-        result: dict[str, Any] = targets[0]
-        return result
+        """What Prometheus says of its one target, which it knows a moment after it is ready."""
+
+        def targets() -> list[dict[str, Any]]:
+            answer = requests.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()
+            active: list[dict[str, Any]] = answer["data"]["activeTargets"]
+            return active
+
+        return eventually(targets, "Prometheus to know its target")[0]
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Prometheus, scraping `host:port` every second."""
+def prometheus(folder: Path, target: str, **job: Any) -> Iterator[Prometheus]:
+    """Prometheus, scraping `host:port` every second; `job` is what its configuration says besides."""
     program = real_part("prometheus")
     config = folder / "prometheus.yml"
-    jobs = [{"job_name": "tedee", "static_configs": [{"targets": [target]}]}]
+    jobs = [{"job_name": "tedee", "static_configs": [{"targets": [target]}], **job}]
     config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
     port = free_port()
     log = folder / "prometheus.log"

@@ -18,7 +18,14 @@ from tests.clock import FakeClock
 from tests.cloud import synced
 from tests.program import PATIENCE
 
-LIMITS = Limits(connections=20, request_bytes=16 * 2**10, request_seconds=0.3, answer_seconds=0.6, sweep_seconds=0.05)
+LIMITS = Limits(
+    connections=20,
+    request_bytes=16 * 2**10,
+    request_seconds=0.3,
+    answer_seconds=0.6,
+    stall_seconds=0.3,
+    sweep_seconds=0.05,
+)
 """Those of the program, with less patience."""
 
 

@@ -99,6 +99,15 @@ def test_who_does_not_take_the_answer_is_ended(server: Server) -> None:
         eventually(lambda: server.count() == 0, "its end")
 
 
+def test_who_takes_nothing_for_a_while_is_not_waited_for_until_the_answers_time_is_up() -> None:
+    with serving(replace(LIMITS, answer_seconds=10 * PATIENCE)) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(server.address)
+        client.sendall(GET * 8)
+        eventually(lambda: server.count() == 1, "the connection")
+        eventually(lambda: server.count() == 0, "its end")
+
+
 def test_who_takes_none_of_many_answers_is_ended(server: Server) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -181,7 +190,7 @@ def test_a_new_connection_takes_the_place_of_the_one_that_was_served_longest_ago
         assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
         newcomer = stack.enter_context(server.open(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"))
         assert b"200 OK" in newcomer.recv(4096)
-        assert stalled[0].recv(1) == b"", "it had waited longest"
+        assert everything(stalled[0]) == b"", "it had waited longest"
         assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
         assert server.count() == LIMITS.connections
 

@@ -1,0 +1,38 @@
+"""A real Chromium."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+from tests.conftest import real_part
+
+FLAGS = [
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,1600",
+]
+
+
+@contextlib.contextmanager
+def chromium(folder: Path, *flags: str) -> Iterator[Chrome]:
+    """Chromium, with a profile of its own in `folder`."""
+    options = ChromeOptions()
+    options.binary_location = real_part("chromium")
+    for flag in [*FLAGS, f"--user-data-dir={folder}", *flags]:
+        options.add_argument(flag)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options=options, service=ChromeService(executable_path=real_part("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()

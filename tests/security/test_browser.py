@@ -1,0 +1,286 @@
+"""Lost if these fail: a reader's browser, to a name somebody gave a lock, or the exporter, to a page somebody made."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+
+from exporter.simulator import Address, Cloud, World, serve
+from tests.end_to_end.chromium import chromium
+from tests.program import PATIENCE, Exporter, configuration, eventually, running
+from tests.security.listeners import Reply, Server, listening
+from tests.security.web_files import HASH, PASSWORD, WebFiles
+
+TITLE = "Tedee exporter: locks"
+SCRIPT = '<script>document.title="owned"</script>'
+IMAGE = '"><img src=x onerror=document.title="owned">'
+STYLE = "</title></style><style>*{display:none}</style><svg onload=document.title='owned'>"
+LOADED_AT = "tedee_exporter_config_last_reload_success_timestamp_seconds"
+HOSTS = "--host-resolver-rules=MAP *.example 127.0.0.1"
+"""Sites by name, as a browser knows them: to it, 127.0.0.1 is a place of its own that it trusts more than others."""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("chromium"), HOSTS) as browser:
+        browser.set_script_timeout(PATIENCE)
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[Address]:
+    world = World.demo()
+    for lock, name in zip(world.account("home").locks, [SCRIPT, IMAGE, STYLE], strict=False):
+        lock.rename(name)
+    with serve(Cloud(world)) as address:
+        yield address
+
+
+def arguments(folder: Path, address: Address) -> str:
+    accounts = [{"name": name, "personal_key": key} for name, key in ACCOUNTS.items()]
+    return f"--config.file={configuration(folder, address.url, accounts)}"
+
+
+ACCOUNTS = {f"home {SCRIPT}": "simulated-key-home", f"hotel {IMAGE}": "simulated-key-hotel"}
+
+
+@pytest.fixture(scope="module")
+def exporter(address: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    with running(arguments(tmp_path_factory.mktemp("exporter"), address)) as exporter:
+        exporter.wait_until_ready()
+        eventually(lambda: exporter.get("/metrics").text.count("\nlock_info{") == 18, "names of all locks")
+        yield exporter
+
+
+@pytest.fixture(scope="module")
+def secured(address: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter that wants a password."""
+    web = WebFiles(tmp_path_factory.mktemp("secured"))
+    web.write(basic_auth_users={"reader": HASH})
+    with running(arguments(web.folder, address), f"--web.config.file={web.file}") as exporter:
+        yield exporter.wait_until_ready()
+
+
+def page_of(exporter: Exporter, host: str = "exporter.example", user: str = "") -> str:
+    return f"http://{user}{host}:{exporter.port}/"
+
+
+def names(browser: Chrome) -> set[str]:
+    return {name.text for name in browser.find_elements(By.CSS_SELECTOR, ".lock .name b")}
+
+
+def complaints(browser: Chrome) -> list[str]:
+    """What the browser has logged since it was asked last."""
+    return [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
+# Names
+
+
+def test_names_of_markup_are_shown_as_text_and_run_nothing(browser: Chrome, exporter: Exporter) -> None:
+    complaints(browser)
+    browser.get(page_of(exporter))
+    assert {SCRIPT, IMAGE, STYLE} <= names(browser)
+    assert {each.text for each in browser.find_elements(By.CSS_SELECTOR, ".account h2")} == set(ACCOUNTS)
+    assert browser.title == TITLE
+    assert not browser.find_elements(By.CSS_SELECTOR, "script, img, svg")
+    assert len(browser.find_elements(By.TAG_NAME, "style")) == 1
+    assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("path", ["", "docs", "metrics", "-/healthy", "-/ready", "no/such/page"])
+def test_the_browser_finds_nothing_wrong_and_is_sent_nowhere_else(
+    browser: Chrome, exporter: Exporter, path: str
+) -> None:
+    complaints(browser)
+    browser.get(page_of(exporter) + path)
+    # A browser asks each site for its icon, unless a page says which it is.
+    assert [each for each in complaints(browser) if "no/such/page" not in each and "favicon.ico" not in each] == []
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
+    assert [name for name in loaded if not name.startswith(("data:", page_of(exporter)))] == []
+
+
+SMUGGLED = {
+    "a script": "const it = document.createElement('script'); it.text = 'document.title = \"owned\"'",
+    "a script from elsewhere": "const it = document.createElement('script'); it.src = arguments[0]",
+    "a handler": "const it = document.createElement('b'); it.innerHTML = '<b onclick=\"document.title = 1\">'",
+    "a style": "const it = document.createElement('style'); it.textContent = '* {display: none}'",
+    "a style from elsewhere": (
+        "const it = document.createElement('link'); it.rel = 'stylesheet'; it.href = arguments[0]"
+    ),
+    "a picture": "const it = document.createElement('img'); it.src = arguments[0]",
+    "a frame": "const it = document.createElement('iframe'); it.src = arguments[0]",
+}
+
+
+@pytest.mark.parametrize("what", SMUGGLED)
+def test_what_is_smuggled_into_the_page_does_nothing(browser: Chrome, exporter: Exporter, what: str) -> None:
+    """As it would be if some text were not escaped after all."""
+    with listening(Reply(body=b'document.title = "owned"')) as elsewhere:
+        browser.get(page_of(exporter))
+        complaints(browser)
+        insert = "document.body.append(it); it.firstChild?.click?.()"
+        browser.execute_script(f"{SMUGGLED[what]}; {insert}", elsewhere.url("elsewhere.example"))
+        assert eventually(lambda: [each for each in complaints(browser) if "Content Security Policy" in each], "a word")
+        assert browser.title == TITLE
+        assert browser.find_element(By.CSS_SELECTOR, ".lock").is_displayed()
+        assert elsewhere.asked == []
+
+
+# Pages on other sites
+
+ATTACKS = {
+    "a form": "form.submit()",
+    "a form without referrer": "document.head.innerHTML = '<meta name=referrer content=no-referrer>'; form.submit()",
+    "fetch": "fetch(target, {method: 'POST', mode: 'no-cors', credentials: 'include'}).then(done, done)",
+    "fetch without referrer": (
+        "fetch(target, {method: 'POST', mode: 'no-cors', referrerPolicy: 'no-referrer'}).then(done, done)"
+    ),
+    "fetch with text": (
+        "fetch(target, {method: 'POST', body: 'x', headers: {'Content-Type': 'text/plain'}}).then(done, done)"
+    ),
+    "fetch that lives on": "fetch(target, {method: 'POST', mode: 'no-cors', keepalive: true}).then(done, done)",
+    "a beacon": "navigator.sendBeacon(target, 'x'); setTimeout(done, 500)",
+    "an empty beacon": "navigator.sendBeacon(target); setTimeout(done, 500)",
+    "XMLHttpRequest": (
+        "const it = new XMLHttpRequest(); it.onloadend = done; it.open('POST', target); it.withCredentials = true; "
+        "it.send()"
+    ),
+    "a picture": "const it = new Image(); it.onload = it.onerror = done; it.src = target",
+    "a frame": "frame.src = target",
+    "a script": "const it = document.createElement('script'); it.onload = it.onerror = done; it.src = target; "
+    "document.body.append(it)",
+}
+SETTING = """
+    const [target, finish] = arguments, done = () => finish(null);
+    const frame = document.createElement('iframe'), form = document.createElement('form');
+    frame.name = form.target = 'hidden';
+    form.method = 'POST';
+    form.action = target;
+    document.body.append(frame, form);
+    frame.onload = done;
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Server]:
+    """Another site, of whose pages nothing good is to be expected; it remembers what it is asked itself."""
+    with listening(
+        Reply(headers={"Content-Type": "text/html"}, body=b"<!doctype html><title>Elsewhere</title>")
+    ) as site:
+        yield site
+
+
+def attack(browser: Chrome, elsewhere: Server, how: str, target: str) -> None:
+    """Have a page of another site do it."""
+    browser.get(elsewhere.url("elsewhere.example"))
+    browser.execute_async_script(SETTING + ATTACKS[how], target)
+
+
+def reloads(exporter: Exporter) -> int:
+    return sum('msg="configuration reloaded"' in line for line in exporter.log)
+
+
+def reload(exporter: Exporter, **credentials: Any) -> None:
+    """As an administrator does."""
+    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE, **credentials)
+    assert (answer.status_code, answer.text) == (200, "reloaded\n")
+
+
+@pytest.mark.parametrize("how", ATTACKS)
+def test_the_attack_would_reach_a_server_that_is_not_on_its_guard(browser: Chrome, elsewhere: Server, how: str) -> None:
+    with listening() as victim:
+        attack(browser, elsewhere, how, victim.url("victim.example") + "/-/reload")
+        (method,) = eventually(lambda: {each.method for each in victim.asked}, "the request")
+        assert method == ("GET" if how in {"a picture", "a frame", "a script"} else "POST")
+
+
+@pytest.mark.parametrize("host", ["exporter.example", "127.0.0.1", "localhost"])
+@pytest.mark.parametrize("how", ATTACKS)
+def test_no_page_of_another_site_makes_the_exporter_reload(
+    browser: Chrome, exporter: Exporter, elsewhere: Server, how: str, host: str
+) -> None:
+    before = reloads(exporter)
+    attack(browser, elsewhere, how, page_of(exporter, host) + "-/reload")
+    reload(exporter)
+    eventually(lambda: reloads(exporter) > before, "the administrator's reload")
+    assert reloads(exporter) == before + 1
+
+
+def test_a_page_that_has_taken_the_exporters_place_by_name_does_not_either(browser: Chrome, exporter: Exporter) -> None:
+    """A site may give its name another address at any time, and its pages then are of one origin with the exporter."""
+    browser.get(page_of(exporter, "rebound.example") + "-/healthy")
+    post = "fetch('/-/reload', {method: 'POST'}).then(answer => arguments[0](answer.status))"
+    assert browser.execute_async_script(post) == 403
+
+
+def test_the_time_of_the_last_reload_is_that_of_the_last_honest_one(
+    browser: Chrome, exporter: Exporter, elsewhere: Server
+) -> None:
+    before = exporter.value(LOADED_AT)
+    for how in ATTACKS:
+        attack(browser, elsewhere, how, page_of(exporter) + "-/reload")
+    scraped = exporter.value("process_cpu_seconds_total")
+    eventually(lambda: exporter.value("process_cpu_seconds_total") != scraped, "metrics of a later moment")
+    assert exporter.value(LOADED_AT) == before
+    reload(exporter)
+    eventually(lambda: exporter.value(LOADED_AT) != before, "the administrator's reload")
+
+
+@pytest.mark.parametrize("path", ["", "docs"])
+def test_no_page_of_another_site_shows_the_exporters_in_a_frame(
+    browser: Chrome, exporter: Exporter, elsewhere: Server, path: str
+) -> None:
+    complaints(browser)
+    attack(browser, elsewhere, "a frame", page_of(exporter) + path)
+    browser.switch_to.frame(browser.find_element(By.TAG_NAME, "iframe"))
+    assert browser.execute_script("return document.URL") == "chrome-error://chromewebdata/"
+    assert not browser.find_elements(By.CSS_SELECTOR, ".lock, .account")
+    (why,) = complaints(browser)
+    assert "frame-ancestors 'none'" in why
+
+
+def test_a_frame_shows_what_does_not_mind(browser: Chrome, elsewhere: Server) -> None:
+    """So that the test before it tests something."""
+    attack(browser, elsewhere, "a frame", elsewhere.url("victim.example"))
+    browser.switch_to.frame(browser.find_element(By.TAG_NAME, "iframe"))
+    assert browser.execute_script("return document.title") == "Elsewhere"
+
+
+# Passwords
+
+
+def status_of(browser: Chrome) -> int:
+    return int(browser.execute_script("return performance.getEntriesByType('navigation')[0].responseStatus"))
+
+
+def test_a_reader_with_the_password_sees_the_page_and_nobody_else(
+    browser: Chrome, secured: Exporter, elsewhere: Server
+) -> None:
+    browser.get(page_of(secured))
+    assert status_of(browser) == 401
+    assert names(browser) == set()
+
+    browser.get(page_of(secured, user="reader:wrong@"))
+    assert status_of(browser) == 401
+    assert names(browser) == set()
+
+    browser.get(page_of(secured, user=f"reader:{quote(PASSWORD)}@"))
+    assert (status_of(browser), browser.title) == (200, TITLE)
+    assert SCRIPT in names(browser)
+
+    # The page loads itself again, and links lead to others, without anybody typing anything.
+    browser.get(page_of(secured) + "docs")
+    assert status_of(browser) == 200
+
+    # A browser that knows the password sends it along, whoever has made the page that asks.
+    for how in ATTACKS:
+        attack(browser, elsewhere, how, page_of(secured) + "-/reload")
+    reload(secured, auth=("reader", PASSWORD))
+    eventually(lambda: reloads(secured), "the administrator's reload")
+    assert reloads(secured) == 1
