@@ -155,12 +155,12 @@ def overview(everything: Iterable[AccountSection]) -> list[AccountSection]:
 def _state(state: DeviceState) -> Said:
     if state.state_change_result == JAMMED:
         return Said("jammed", "bad")
-    said = _said(LockState, state.state, _STATE_TONES)
+    said = _said(LockState, state.state, _STATE_TONES, "bad")  # what nobody knows is not well
     return Said(f"{said.words}, with an error", "bad") if state.state_change_result else said
 
 
-def _said(kind: type[Code], code: int | None, tones: dict[int, str]) -> Said:
-    return UNSAID if code is None else Said(kind.describe(code), tones.get(code, "quiet"))
+def _said(kind: type[Code], code: int | None, tones: dict[int, str], unlisted: str = "quiet") -> Said:
+    return UNSAID if code is None else Said(kind.describe(code), tones.get(code, unlisted))
 
 
 def _connection(lock: Lock) -> Said:

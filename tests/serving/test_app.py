@@ -150,6 +150,7 @@ def test_a_jam_is_called_one(clock: FakeClock) -> None:
 def test_codes_that_nobody_knows_are_shown_as_codes(clock: FakeClock) -> None:
     shown = words(page(board(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
     assert "state code 42 door code 7" in shown
+    assert "1 jammed or unknown" in shown
 
 
 def test_the_summary_counts_what_a_person_looks_for(clock: FakeClock) -> None:
