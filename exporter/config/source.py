@@ -26,6 +26,9 @@ class ConfigurationError(Exception):
 
 M = TypeVar("M", bound=Section)
 
+MAX_FILE_BYTES = 16 * 2**20
+"""Of a configuration; ten thousand accounts have about one MiB."""
+
 
 @dataclass
 class Source:
@@ -155,12 +158,15 @@ def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
         ConfigurationError: it cannot be read, or is not YAML.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:  # which may be a pipe: a shell's <(…)
+            content = file.read(MAX_FILE_BYTES + 1)
         text = content.decode()
     except OSError as error:
         raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigurationError([f"{path}: is too large to be a configuration"])
     try:
         for event in yaml.parse(text, _Loader):
             if any(getattr(event, mark, None) for mark in ("anchor", "tag")):

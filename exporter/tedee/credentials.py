@@ -1,10 +1,7 @@
 """Who calls: a personal access key or an access token, read anew at every use so that it can be rotated."""
 
 import base64
-import errno
 import json
-import os
-import stat
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Protocol
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-from .secret import Secret, file_named
+from .secret import Secret, file_named, read_regular_file
 
 SecretSource = Secret | Path
 """A secret itself, or the file that holds it."""
@@ -114,7 +111,7 @@ def read_secret(source: SecretSource, what: str = "key") -> Secret:
         return checked_secret(source.get_secret_value(), f"the {what}", what)
     where = f"{what} file {file_named(source)}"
     try:
-        content = _read_regular_file(source)
+        content = read_regular_file(source, MAX_SECRET_BYTES + 1)
     except OSError as error:
         # The chain is cut: this exception repeats the file's name, which may be a secret in its place.
         raise CredentialsUnavailable(f"{where} cannot be read: {error.strerror}") from None
@@ -166,23 +163,3 @@ def jwt_expiry(token: Secret) -> float | None:
     except (ValueError, OverflowError, RecursionError):
         return None
     return at if at is not None and isfinite(at) else None
-
-
-def _read_regular_file(path: Path) -> bytes | None:
-    """At most a byte more than a secret may have; None if it is not a regular file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    # Without O_NONBLOCK the opening of a FIFO waits until somebody writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            return None
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_SECRET_BYTES + 1)
-    finally:
-        os.close(descriptor)

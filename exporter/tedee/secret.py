@@ -1,7 +1,9 @@
 """A secret, held so that it does not get out by accident; and one that somebody put in a wrong place."""
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,3 +54,23 @@ def file_named(path: Path) -> str:
         return str(path)
     there = next((folder for folder in path.parents if os.access(folder, os.F_OK)), Path())
     return str(there / disguised(str(path.relative_to(there))))
+
+
+def read_regular_file(path: Path, most: int) -> bytes | None:
+    """So many bytes of a file; None if it is not a regular one, which might never end, or never begin.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    # Without O_NONBLOCK the opening of a FIFO waits until somebody writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(descriptor)

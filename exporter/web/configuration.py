@@ -20,7 +20,7 @@ from exporter.config import ConfigurationError
 from exporter.config.modes import too_open
 from exporter.config.section import Count, Section, Text, Where, file_name, one_of, seconds, wrong
 from exporter.config.source import read_file
-from exporter.tedee.secret import Secret, file_named
+from exporter.tedee.secret import Secret, file_named, read_regular_file
 
 from .tls import (
     BROKEN_VERSIONS,
@@ -64,10 +64,11 @@ def _nothing(section: object) -> object:
 
 def _read(path: Path) -> Pem:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_PEM_BYTES + 1)
+        content = read_regular_file(path, MAX_PEM_BYTES + 1)
     except OSError as error:
         raise wrong(f"{file_named(path)} cannot be read: {error.strerror}") from None
+    if content is None:
+        raise wrong(f"{path} is not a regular file")
     if len(content) > MAX_PEM_BYTES:
         raise wrong(f"{path} is too large")
     return Pem(content, path)
@@ -260,12 +261,18 @@ class Loaded:
     """What it was read from."""
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, *, again: bool = False) -> Loaded:
     """Read the file and those it names.
+
+    Args:
+        path: of the file.
+        again: it was a regular file before. Reading another kind might never end.
 
     Raises:
         ConfigurationError: with everything that is wrong with them.
     """
+    if again and path.exists() and not path.is_file():
+        raise ConfigurationError([f"{path}: is no longer a regular file"])
     source = read_file(path, may_be_empty=True)
     settings = source.validated(WebSettings)
     tls = settings.tls_server_config
@@ -338,13 +345,15 @@ class WebConfiguration:
     def _changed(self) -> bool:
         # Content, not time stamps: a copy may keep those, and a secret's mount may turn them back.
         try:
-            return any(file.read_bytes() != content for file, content in self._loaded.files.items())
+            return any(
+                read_regular_file(file, len(content) + 1) != content for file, content in self._loaded.files.items()
+            )
         except OSError:
             return True
 
     def _load(self, path: Path) -> None:
         try:
-            self._loaded = load(path)
+            self._loaded = load(path, again=path in self._loaded.files)
         except ConfigurationError as error:
             if error.problems != self._problems:
                 for problem in error.problems:

@@ -1,7 +1,9 @@
 # ruff: noqa: E501  (messages are whole)
 """Lost if these fail: a web configuration written for another exporter works here, or says why it does not."""
 
+import os
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -459,6 +461,36 @@ def test_a_change_that_is_broken_changes_nothing_and_is_told(web: WebFiles) -> N
     assert configured.protection is before
     assert configured.refresh() == [problem]
     web.put("key.pem", good)
+    assert configured.refresh() == []
+
+
+@pytest.mark.parametrize("name", ["web.yml", "key.pem"])
+@pytest.mark.parametrize("what", ["a pipe", "a device without end", "a folder", "nothing"])
+def test_whatever_takes_a_files_place_is_told_and_not_waited_for(web: WebFiles, name: str, what: str) -> None:
+    configured = WebConfiguration(web.write(tls_server_config=PAIR))
+    before, path = configured.protection, web.folder / name
+    path.unlink()
+    match what:
+        case "a pipe":
+            os.mkfifo(path)
+        case "a device without end":
+            path.symlink_to("/dev/zero")
+        case "a folder":
+            path.mkdir()
+    (problem,) = configured.refresh()
+    assert str(path) in problem
+    assert configured.protection is before
+
+
+def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_again(web: WebFiles) -> None:
+    text = web.write(tls_server_config=PAIR).read_bytes()
+    pipe = web.folder / "pipe"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_bytes, args=(text,))
+    writing.start()
+    configured = WebConfiguration(pipe)
+    writing.join()
+    assert configured.protection.tls
     assert configured.refresh() == []
 
 
