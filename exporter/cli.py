@@ -140,15 +140,14 @@ def serve(
         _invite(f"{scheme}://localhost:{shown_port}", options.web_telemetry_path)
     code = FAILED
     while web.alive():
-        try:
-            command = commands.get(timeout=1.0)
-        except Empty:
-            reload.watch()
-            continue
-        if command is Command.STOP:
+        asked = _asked(commands)
+        if Command.STOP in asked:
             code = OK
             break
-        reload()
+        if Command.RELOAD in asked:
+            reload()
+        else:
+            reload.watch()
     if code != OK:
         log.error("the web server ended by itself")
     scheduler.stop()
@@ -222,6 +221,10 @@ def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConf
             settings = stack.enter_context(_settings(options))
         except ConfigurationError as error:
             raise ConfigurationError(error.problems + problems) from None
+        except NotConfigured:
+            if problems:
+                complain("\n".join(problems))
+            raise
         if web is None:
             raise ConfigurationError(problems)
         yield settings, web
@@ -352,6 +355,16 @@ def _commands() -> "SimpleQueue[Command]":
 
 def _enqueue(commands: "SimpleQueue[Command]", command: Command, _number: int, _frame: FrameType | None) -> None:
     commands.put(command)
+
+
+def _asked(commands: "SimpleQueue[Command]") -> set[Command]:
+    """All that was asked for, however often, within a second."""
+    asked = set()
+    with suppress(Empty):
+        asked.add(commands.get(timeout=1.0))
+        while True:
+            asked.add(commands.get_nowait())
+    return asked
 
 
 def _invite(url: str, telemetry_path: str) -> None:

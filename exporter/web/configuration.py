@@ -8,6 +8,7 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,8 @@ def _read(path: Path) -> Pem:
         content = read_regular_file(path, MAX_PEM_BYTES + 1)
     except OSError as error:
         raise wrong(f"{file_named(path)} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise wrong("must be the name of a file") from None
     if content is None:
         raise wrong(f"{path} is not a regular file")
     if len(content) > MAX_PEM_BYTES:
@@ -77,27 +80,27 @@ def _read(path: Path) -> Pem:
 def _inline(text: object) -> Pem:
     if not isinstance(text, str):
         raise wrong("must be text in PEM form")
-    return Pem(text.encode(), None)
+    return Pem(text.encode(errors="replace"), None)
 
 
 def _version(value: object) -> str:
-    if value not in VERSIONS and value not in BROKEN_VERSIONS:
+    if not isinstance(value, str) or value not in (*VERSIONS, *BROKEN_VERSIONS):
         raise wrong(f"must be {_or(VERSIONS)}")
-    return str(value)
+    return value
 
 
 def _client_auth(value: object) -> str:
     if value in UNVERIFIED_CLIENT_AUTH:
         raise wrong("lets in certificates that nobody verified, which is not possible here; use " + _or(CLIENT_AUTH))
-    if value not in CLIENT_AUTH:
+    if not isinstance(value, str) or value not in CLIENT_AUTH:
         raise wrong(f"must be {_or(CLIENT_AUTH)}")
-    return str(value)
+    return value
 
 
 def _cipher_suite(value: object) -> str:
-    if value not in CIPHER_SUITES and value not in TLS13_SUITES:
+    if not isinstance(value, str) or value not in (*CIPHER_SUITES, *TLS13_SUITES):
         raise wrong(f"is not a cipher suite known here: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
-    return str(value)
+    return value
 
 
 def _refused(_value: object) -> None:
@@ -217,8 +220,9 @@ class RateLimit(Section):
     @classmethod
     def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:
         """A bucket that nothing fits into."""
-        if given.get("interval") not in {None, 0, "0s"} and not given.get("burst"):
-            yield ("burst",), wrong("must be at least 1, or no request is ever answered")
+        with suppress(PydanticCustomError):  # a wrong interval is told as such
+            if _interval(given.get("interval", 0)) and not given.get("burst"):
+                yield ("burst",), wrong("must be at least 1, or no request is ever answered")
 
 
 class WebSettings(Section):
@@ -273,7 +277,8 @@ def load(path: Path, *, again: bool = False) -> Loaded:
     """
     if again and path.exists() and not path.is_file():
         raise ConfigurationError([f"{path}: is no longer a regular file"])
-    source = read_file(path, may_be_empty=True)
+    # A file that is being written is empty for a moment: that must not open the doors.
+    source = read_file(path, may_be_empty=not again)
     settings = source.validated(WebSettings)
     tls = settings.tls_server_config
     try:
@@ -290,9 +295,9 @@ def load(path: Path, *, again: bool = False) -> Loaded:
     )
     pems = [tls.cert_file, tls.key_file, tls.client_ca_file] if tls else []
     files = {path: source.content} | {pem.file: pem.content for pem in pems if pem and pem.file}
-    # What is no regular file, a shell's <(…) say, can be read once.
-    watched = {file: content for file, content in files.items() if os.path.isfile(file)}  # noqa: PTH113  (never raises)
-    return Loaded(protection, tuple(_notes(settings, path)), watched)
+    # What is no regular file, a shell's <(…) say, can be read once: then nothing is read again.
+    regular = os.path.isfile(path)  # noqa: PTH113  (never raises)
+    return Loaded(protection, tuple(_notes(settings, path)), files if regular else {})
 
 
 def _notes(settings: WebSettings, path: Path) -> Iterator[str]:
@@ -352,6 +357,7 @@ class WebConfiguration:
             return True
 
     def _load(self, path: Path) -> None:
+        before = self._loaded.protection
         try:
             self._loaded = load(path, again=path in self._loaded.files)
         except ConfigurationError as error:
@@ -362,6 +368,10 @@ class WebConfiguration:
         else:
             self._problems = []
             log.info("web configuration reloaded")
+            if before.tls and not self.protection.tls:
+                log.warning("TLS is off from now on: the web configuration has no tls_server_config any more")
+            if before.users and not self.protection.users:
+                log.warning("no password is asked for from now on: the web configuration has no users any more")
             self._tell()
 
     def _tell(self) -> None:

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 from math import inf
 from typing import Any
 
@@ -125,7 +126,7 @@ class Connections:
         while True:
             await asyncio.sleep(self.limits.sweep_seconds)
             now = asyncio.get_running_loop().time()
-            for connection in [each for each in self._all if each.deadline <= now]:
+            for connection in [each for each in self._all if each.deadline <= now or each.abandoned()]:
                 connection.expire()
 
 
@@ -143,6 +144,10 @@ class Connection(asyncio.Protocol):
         )
         self._received = 0
         self._answering = False
+        self._idle = False
+        """Whether the last request is answered, and nothing came since."""
+        self.lost = False
+        """Whether nothing can be sent any more."""
         self._ends_at = inf
         self._stalls_at = inf
         self._allow(connections.limits.request_seconds)
@@ -168,16 +173,16 @@ class Connection(asyncio.Protocol):
     def request_begins(self) -> None:
         """A request is complete, and now being answered."""
         self._answering = True
+        self._idle = False  # a request that came with others: what is received goes on counting
         self._allow(self._connections.limits.answer_seconds)
 
     def request_ends(self) -> None:
         """It is answered, as far as the application is concerned."""
         self._answering = False
-        self._received = 0
+        self._idle = True
         self._allow(self._connections.limits.answer_seconds)
         self._connections.served(self)
-        if self._transport and self._tls is not self._connections.protection().tls:
-            # Certificates, or who may come, have changed since.
+        if self._transport and self._outdated():
             self._transport.close()
 
     # What the transport tells
@@ -194,7 +199,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand data on, unless it is too much."""
-        if not self._received and not self._answering:
+        if self._idle:
+            if self.abandoned():
+                self.abort()
+                return
+            self._idle = False
+            self._received = 0
             self._allow(self._connections.limits.request_seconds)
         self._received += len(data)
         if self._received > self._connections.limits.request_bytes:
@@ -219,6 +229,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Be forgotten."""
         self._connections.forget(self)
+        self.lost = True
         self._http.connection_lost(exc)
         # They all hold each other, with the buffers of TLS: that should not wait for the garbage collector.
         self._http.cycle = None  # type: ignore[assignment]
@@ -226,6 +237,10 @@ class Connection(asyncio.Protocol):
         del self._http
 
     # What the others want
+
+    def abandoned(self) -> bool:
+        """Whether it does nothing, and certificates, or who may come, have changed since it began."""
+        return self._idle and self._outdated()
 
     def expire(self) -> None:
         """End it: the time is up. Who does not let it end in peace, by taking what was sent, is asked once."""
@@ -245,6 +260,9 @@ class Connection(asyncio.Protocol):
             with contextlib.suppress(OSError):  # closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
 
+    def _outdated(self) -> bool:
+        return self._tls is not self._connections.protection().tls
+
     def _allow(self, seconds: float) -> None:
         self._ends_at = self._loop.time() + seconds
 
@@ -259,5 +277,8 @@ class Connection(asyncio.Protocol):
 
 
 def _names(certificate: dict[str, Any] | None) -> set[str]:
-    """The subject's alternative names: hosts, IP addresses, mail addresses and URIs."""
-    return {str(value) for _, value in (certificate or {}).get("subjectAltName", ())}
+    """The subject's alternative names: hosts, IP addresses in their short form, mail addresses and URIs."""
+    return {
+        str(ip_address(value)) if kind == "IP Address" else str(value)
+        for kind, value in (certificate or {}).get("subjectAltName", ())
+    }

@@ -50,7 +50,9 @@ class Gate:
                 if protection.headers:
                     MutableHeaders(raw=message["headers"]).update(protection.headers)
             for piece in _pieces(message):
-                await send(piece)
+                # uvicorn marks only the last of pipelined requests as disconnected, and would write for the others.
+                if not (connection and connection.lost):
+                    await send(piece)
 
         try:
             refusal = _misfit(scope)
@@ -75,8 +77,11 @@ class Gate:
             return None
         authorization = Headers(scope=scope).get("authorization")
         client = scope.get("client") or ("",)
+        connection = scope.get("state", {}).get("connection")
         try:
-            if authorization and await self._passwords.admit(protection.users, authorization, client[0]):
+            if authorization and await self._passwords.admit(
+                protection.users, authorization, client[0], lambda: bool(connection and connection.lost)
+            ):
                 return None
         except TooManyGuesses:
             return PlainTextResponse("Too many passwords at once.\n", 429, headers={"Retry-After": "1"})

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
 
 import bcrypt
 
@@ -14,6 +15,9 @@ from exporter.tedee.secret import Secret
 
 MAX_WAITING = 8
 """Passwords of one client's address that may wait to be checked: a guard against guessing that starves the others."""
+
+MAX_WAITING_ALTOGETHER = 64
+"""Of all clients: with hashes of a usual cost the last of them waits less than a scrape's time-out of 10 seconds."""
 
 BCRYPT_BYTES = 72
 """All that bcrypt looks at; longer passwords are cut there, as other servers do."""
@@ -38,13 +42,16 @@ class Passwords:
         self._waiting: Counter[str] = Counter()
         self._turn = asyncio.Lock()
 
-    async def admit(self, users: Mapping[str, Secret], authorization: str, client: str) -> bool:
+    async def admit(
+        self, users: Mapping[str, Secret], authorization: str, client: str, gone: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Whether the header names a user and has the user's password.
 
         Args:
             users: name to bcrypt hash.
             authorization: the header.
             client: address that it came from.
+            gone: whether the client no longer waits for the answer.
 
         Raises:
             TooManyGuesses: try again later.
@@ -59,11 +66,14 @@ class Passwords:
         digest = self._digest(name, hashed, password)
         if known and digest in self._right:
             return True
-        if self._waiting[client] >= MAX_WAITING:
+        client = _network(client)
+        if self._waiting[client] >= MAX_WAITING or self._waiting.total() >= MAX_WAITING_ALTOGETHER:
             raise TooManyGuesses
         self._waiting[client] += 1
         try:
             async with self._turn:
+                if gone():
+                    return False
                 right = await asyncio.to_thread(_matches, password, hashed)
         finally:
             self._waiting[client] -= 1
@@ -85,6 +95,17 @@ def _parse(authorization: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     return (name, password) if colon and scheme.lower() == "basic" else None
+
+
+def _network(client: str) -> str:
+    """An IPv4 address, or the network of an IPv6 one: its owner has all of it."""
+    try:
+        address = ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    if address.version == 4 or address.ipv4_mapped:  # noqa: PLR2004
+        return str(address)
+    return str(ip_network((address, 64), strict=False))
 
 
 def _pick(names: list[str], digest: bytes) -> str:

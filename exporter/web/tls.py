@@ -104,8 +104,9 @@ def server_context(
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         else:
             try:
-                context.load_verify_locations(cadata=client_ca.content.decode("ascii"))
-            except (ssl.SSLError, UnicodeDecodeError):
+                # What is not ASCII can only stand in a comment.
+                context.load_verify_locations(cadata=client_ca.content.decode("ascii", errors="ignore"))
+            except (ssl.SSLError, ValueError):
                 raise UnusableTls("client_ca", f"{client_ca} holds no certificates in PEM form") from None
     return context
 

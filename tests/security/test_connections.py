@@ -10,16 +10,18 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import bcrypt
 import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.web.configuration import load
+from exporter.tedee.secret import Secret
+from exporter.web.configuration import Protection, load
 from exporter.web.connections import Limits
 from tests.program import PATIENCE, eventually
 from tests.security.serving import LIMITS, Server, everything, serving, statuses
-from tests.security.web_files import PAIR, WebFiles
+from tests.security.web_files import HASH, PAIR, WebFiles
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -176,6 +178,41 @@ def test_requests_by_the_thousand_in_one_go_are_cut_off(server: Server) -> None:
             client.sendall(GET * 20_000)
         everything(client)
     assert "lock_state{" in server.scrape()
+
+
+def test_requests_do_not_pile_up_behind_those_that_are_being_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = threading.Semaphore(0)
+    monkeypatch.setattr(bcrypt, "checkpw", lambda _password, _hashed: not turns.acquire(timeout=PATIENCE))
+    burst = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n") * 230
+    assert len(burst) < LIMITS.request_bytes < 2 * len(burst)
+    patient = replace(LIMITS, answer_seconds=PATIENCE, request_seconds=PATIENCE)
+    with serving(patient, Protection(users={"alice": Secret(HASH)})) as server:
+        with server.open(burst) as client:
+            turns.release()
+            answers = client.recv(100)  # from here on more is read, although the others are not answered yet
+            client.sendall(burst)
+            eventually(lambda: server.count() == 0 or client.recv(1, socket.MSG_PEEK) == b"", "it to be cut off")
+            answers += everything(client)
+        assert statuses(answers) == [401]
+        turns.release(300)
+        eventually(lambda: not server.web._server.server_state.tasks, "the requests to come to their end")
+
+
+def test_who_leaves_while_several_of_his_requests_wait_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    checking, gone = threading.Event(), threading.Event()
+
+    def slow(_password: bytes, _hashed: bytes) -> bool:
+        checking.set()
+        return gone.wait(PATIENCE)
+
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    request = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n")
+    with serving(protection=Protection(users={"alice": Secret(HASH)})) as server:
+        with server.open(request * 3):
+            assert checking.wait(PATIENCE)
+        eventually(lambda: server.count() == 0, "the exporter to notice")
+        gone.set()
+        eventually(lambda: not server.web._server.server_state.tasks, "the requests to come to their end")
 
 
 # Number

@@ -9,7 +9,7 @@ import bcrypt
 import pytest
 
 from exporter.tedee.secret import Secret
-from exporter.web.passwords import MAX_WAITING, Passwords, TooManyGuesses
+from exporter.web.passwords import MAX_WAITING, MAX_WAITING_ALTOGETHER, Passwords, TooManyGuesses
 from tests.security.web_files import HASH, PASSWORD
 
 USERS = {"alice": Secret(HASH)}
@@ -185,3 +185,43 @@ def test_who_guesses_too_much_at_once_is_sent_away_and_nobody_else_is(slow: thre
         assert not await guess("mallory"), "later it may try again"
 
     asyncio.run(ask())
+
+
+def test_all_together_no_more_wait_than_are_checked_within_a_scrapes_time_out(slow: threading.Event) -> None:
+    async def ask() -> None:
+        passwords = Passwords()
+        waiting = [
+            asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), f"192.0.2.{number}"))
+            for number in range(MAX_WAITING_ALTOGETHER)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyGuesses):
+            await passwords.admit(USERS, basic("alice", "x"), "198.51.100.1")
+        slow.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(ask())
+
+
+def test_who_has_a_whole_network_counts_once(slow: threading.Event) -> None:
+    async def ask() -> None:
+        passwords = Passwords()
+        waiting = [
+            asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), f"2001:db8::{number:x}%eth0"))
+            for number in range(MAX_WAITING)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyGuesses):
+            await passwords.admit(USERS, basic("alice", "x"), "2001:db8::ffff")
+        slow.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(ask())
+
+
+def test_a_password_whose_sender_has_left_is_not_checked(checked: list[bytes]) -> None:
+    async def ask() -> bool:
+        return await Passwords().admit(USERS, basic("alice", PASSWORD), "c", gone=lambda: True)
+
+    assert not asyncio.run(ask())
+    assert checked == []

@@ -3,6 +3,7 @@
 import contextlib
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import trustme
 from exporter.web.configuration import load
 from exporter.web.tls import CIPHER_SUITES
 from tests.program import PATIENCE, eventually, running
-from tests.security.serving import Server, serving
+from tests.security.serving import LIMITS, Server, serving
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 CLIENTS = {**PAIR, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
@@ -84,6 +85,7 @@ def test_a_certificate_that_is_only_welcome_is_verified_if_it_comes(web: WebFile
     [
         ("prometheus.example", ["other.example", "prometheus.example"]),
         ("192.0.2.7", ["192.0.2.7"]),
+        ("2001:db8::1", ["2001:db8::1"]),
         ("ops@example.org", ["ops@example.org"]),
     ],
 )
@@ -161,9 +163,22 @@ def test_a_new_certificate_holds_from_the_next_connection_and_old_connections_en
         before = connect(server, web)[2]
         web.issue()
         server.protection = load(web.file).protection
-        assert connect(server, web)[2] != before
-        assert session.get(url, verify=trusted, timeout=PATIENCE).ok
         eventually(lambda: server.count() == 0, "the old connection's end")
+        assert connect(server, web)[2] != before
+
+
+def test_a_client_whose_name_was_taken_off_the_list_gets_no_answer_any_more(web: WebFiles) -> None:
+    patient = replace(LIMITS, answer_seconds=PATIENCE, sweep_seconds=PATIENCE)
+    allowed = load(web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})).protection
+    with serving(patient, allowed) as server, requests.Session() as session:
+        options = {"verify": str(web.folder / "ca.pem"), "cert": str(web.client("prometheus.example"))}
+        url = f"https://localhost:{server.address[1]}/metrics"
+        assert session.get(url, timeout=PATIENCE, **options).ok  # type: ignore[arg-type]
+        web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["other.example"]})
+        server.protection = load(web.file).protection
+        for _ in range(2):
+            with pytest.raises(requests.ConnectionError):
+                session.get(url, timeout=PATIENCE, **options)  # type: ignore[arg-type]
 
 
 def test_the_program_takes_up_certificates_and_users_without_being_asked(web: WebFiles) -> None:

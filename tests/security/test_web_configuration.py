@@ -5,6 +5,7 @@ import os
 import ssl
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -377,6 +378,18 @@ def test_each_bad_file_has_its_own_message(web: WebFiles, what: str) -> None:
     assert problems(web.put("web.yml", text.encode())) == messages
 
 
+def test_lists_in_place_of_words_are_told(web: WebFiles) -> None:
+    wrong = {"min_version": ["TLS12"], "max_version": {"a": 1}, "client_auth_type": ["x"], "cipher_suites": [["x"]]}
+    told = problems(web.write(tls_server_config={**PAIR, **wrong}, rate_limit={"interval": ["1s"]}))
+    assert [line.split(": ")[1] for line in told] == [
+        "rate_limit.interval",
+        "tls_server_config.cipher_suites[0]",
+        "tls_server_config.client_auth_type",
+        "tls_server_config.max_version",
+        "tls_server_config.min_version",
+    ]
+
+
 def test_a_file_that_is_not_there_is_told(web: WebFiles) -> None:
     assert problems(web.folder / "web.yml") == ["web.yml: cannot be read: No such file or directory"]
 
@@ -464,6 +477,50 @@ def test_a_change_that_is_broken_changes_nothing_and_is_told(web: WebFiles) -> N
     assert configured.refresh() == []
 
 
+def test_a_file_that_is_empty_for_a_moment_opens_no_door(web: WebFiles) -> None:
+    configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH}))
+    before = configured.protection
+    for emptied in ("web.yml", "ca.pem", "cert.pem", "key.pem"):
+        content = (web.folder / emptied).read_bytes()
+        web.put(emptied, b"")
+        configured.refresh()
+        assert configured.protection is before
+        web.put(emptied, content)
+        assert configured.refresh() == []
+        before = configured.protection
+
+
+def test_an_empty_file_of_authorities_is_told(web: WebFiles) -> None:
+    web.put("ca.pem", b"")
+    clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
+    assert problems(web.write(tls_server_config={**PAIR, **clients})) == [
+        "web.yml:4: tls_server_config.client_ca_file: ca.pem holds no certificates in PEM form"
+    ]
+
+
+def test_authorities_may_have_comments_in_any_language(web: WebFiles) -> None:
+    web.put("ca.pem", "# Zaufany urząd\n".encode() + (web.folder / "ca.pem").read_bytes())
+    clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
+    assert load(web.write(tls_server_config={**PAIR, **clients})).protection.tls
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [({"basic_auth_users": {"a": HASH}}, "TLS is off"), ({"tls_server_config": PAIR}, "no password")],
+)
+def test_what_no_longer_protects_is_told_aloud(
+    web: WebFiles, sections: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(
+        "exporter.web.configuration.log", SimpleNamespace(warning=warnings.append, info=warnings.append)
+    )
+    configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"a": HASH}))
+    web.write(**sections)
+    assert configured.refresh() == []
+    assert any(told in warning for warning in warnings)
+
+
 @pytest.mark.parametrize("name", ["web.yml", "key.pem"])
 @pytest.mark.parametrize("what", ["a pipe", "a device without end", "a folder", "nothing"])
 def test_whatever_takes_a_files_place_is_told_and_not_waited_for(web: WebFiles, name: str, what: str) -> None:
@@ -490,8 +547,11 @@ def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_agai
     writing.start()
     configured = WebConfiguration(pipe)
     writing.join()
-    assert configured.protection.tls
+    before = configured.protection
+    assert before.tls
+    web.issue()
     assert configured.refresh() == []
+    assert configured.protection is before
 
 
 def test_a_file_that_comes_later_ends_the_problem(web: WebFiles) -> None:
