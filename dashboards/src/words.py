@@ -1,0 +1,58 @@
+"""Codes in words and tones: the very ones of the exporter's status page."""
+
+from collections.abc import Mapping
+
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardRangeMapOptions,
+    RangeMap,
+    ValueMap,
+    ValueMapping,
+    ValueMappingResult,
+)
+
+from exporter.sync.snapshot import Lock
+from exporter.tedee.models import DeviceState, DoorState, LockState, SyncedLock
+from exporter.web.status import JAMMED, LockRow, Said
+
+from .colours import TONES
+
+Words = Mapping[int, Said]
+
+
+def _row(state: DeviceState | None = None, *, connected: bool = True) -> LockRow:
+    return LockRow.of(Lock(SyncedLock(0, connected, state)))
+
+
+STATES: Words = {code.value: _row(DeviceState(state=code)).state for code in LockState}
+DOORS: Words = {code.value: _row(DeviceState(door_state=code)).door for code in DoorState}
+CONNECTIONS: Words = {int(connected): _row(connected=connected).connection for connected in (True, False)}
+RESULTS: Words = {0: Said("well", "good"), JAMMED: _row(DeviceState(state_change_result=JAMMED)).state}
+SOME_ERROR = Said("with an error", "bad")
+"""Of every result beyond those."""
+CHARGING: Words = {1: Said("charging", "busy"), 0: Said("no")}
+UPDATES: Words = {1: Said("update available", "busy"), 0: Said("up to date", "good")}
+
+ACCOUNTS: Words = {1: Said("up", "good"), 0: Said("failing", "bad")}
+VERSIONS: Words = {1: Said("supported", "good"), 0: Said("no longer supported", "bad")}
+CONFIGURATIONS: Words = {1: Said("loaded", "good"), 0: Said("refused", "bad")}
+STATE_FILES: Words = {1: Said("usable", "good"), 0: Said("not usable", "bad")}
+
+UNKNOWN_CODE = f"prefix:{LockState.describe(-1).removesuffix('-1')}"
+"""As a unit: how a number is shown that is none of the codes."""
+
+
+def of_tone(words: Words, tone: str) -> list[int]:
+    """The codes that are said in that tone."""
+    return [code for code, said in words.items() if said.tone == tone]
+
+
+def mappings(words: Words, beyond: Said | None = None) -> list[ValueMapping]:
+    """Value mappings of codes; `beyond` is what all higher numbers mean."""
+    known: list[ValueMapping] = [ValueMap({str(code): _result(said) for code, said in words.items()})]
+    if beyond:
+        known.append(RangeMap(DashboardRangeMapOptions(max(words) + 1, None, _result(beyond))))
+    return known
+
+
+def _result(said: Said) -> ValueMappingResult:
+    return ValueMappingResult(text=said.words, color=TONES[said.tone])
