@@ -1,0 +1,326 @@
+"""Lost if these fail: somebody is told when something is the matter with a lock, and when it no longer is.
+
+One story, since an account syncs every 20 seconds at the most and there are many alerts: a world in which all is well,
+in which then everything goes wrong at once, and in which each thing is put right as soon as somebody was told of it.
+Nothing stands in for anything: the simulated cloud says what is wrong, the exporter exports it, Prometheus has the
+rules and Alertmanager its example. Waits are shortened (see `quickened`). A battery's forecast, old software, a lock
+that was there for long and credentials that nobody renews need a past, which is written into Prometheus before it
+starts.
+"""
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from exporter.clock import SystemClock
+from exporter.simulator import Account, Bridge, Cloud, Fault, Lock, PersonalKey, Token, World, serve
+from exporter.simulator.answer import Answer
+from exporter.sync.budget import WINDOW
+from exporter.sync.ledger import Page
+from exporter.sync.state import StateFile
+from exporter.tedee.client import SYNC
+from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES
+from tests.alerts.stack import Labels, Webhook, alertmanager, prometheus, quickened
+from tests.program import PATIENCE, Exporter, configuration, eventually, free_port, running
+
+HOUR = 3600
+DAY = 24 * HOUR
+NOW = int(time.time())
+
+WELL: dict[str, Any] = {
+    "isConnected": True,
+    "state": 6,
+    "doorState": 3,
+    "isCharging": False,
+    "batteryLevel": 80,
+    "stateChangeResult": 0,
+    "lastStateChangedDate": "2020-01-01T12:00:00.000Z",
+}
+IN_USE = "2100-01-01T00:00:00.000Z"
+"""A last change that never is long ago."""
+
+WRONG: dict[str, dict[str, Any]] = {
+    "Jammed": {"state": 3, "stateChangeResult": 1, "lastStateChangedDate": IN_USE},
+    "Left unlocked": {"state": 2},
+    "Left open": {"doorState": 2},
+    "Wide open": {"state": 2, "doorState": 2, "lastStateChangedDate": IN_USE},
+    "Offline": {"isConnected": False, "deviceState": None},
+    "Low": {"batteryLevel": 18},
+    "Critical": {"batteryLevel": 8},
+    "Emptying": {"batteryLevel": 30},
+    "Uncalibrated": {"state": 0},
+    "Unknown": {"state": 9},
+}
+"""What is the matter with the lock of that name."""
+
+PERSONAL = ("refused", "hurried", "silent", "spent", "outdated")
+"""Accounts of which something other than a lock will be wrong, besides those with tokens."""
+
+
+def token(expires_at: int) -> str:
+    """An access token that says when it expires."""
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": expires_at}).encode()).decode().rstrip("=")
+    return f"e30.{claims}.signature"
+
+
+EXPIRING = {"expiring": NOW + 3 * DAY, "expiring today": NOW + 12 * HOUR}
+"""When the tokens expire that these accounts will have in place of lasting ones."""
+LASTING = {account: NOW + 30 * DAY + number for number, account in enumerate(EXPIRING)}
+
+
+def world() -> World:
+    """All is well."""
+    bridge = Bridge(1, "Hallway", "100000-00001")
+    # Of every fifth lock the simulated cloud says that there is an update.
+    ids = (number for number in range(1001, 2000) if number % 5)
+
+    def account(name: str, *locks: str, **credentials: Any) -> Account:
+        return Account(name, [Lock(next(ids), lock, bridge=bridge) for lock in locks or (name,)], **credentials)
+
+    accounts = [account("home", *WRONG, "Outdated", "Vanished", keys=[PersonalKey("key-of-home")])]
+    accounts += [account(name, keys=[PersonalKey(f"key-of-{name}")]) for name in (*PERSONAL, "elsewhere")]
+    accounts += [account(name, tokens=[Token(token(EXPIRING[name])), Token(token(LASTING[name]))]) for name in EXPIRING]
+    for lock in (lock for each in accounts for lock in each.locks):
+        lock.override(**WELL)
+    accounts[0].lock("Outdated").override(softwareVersions=[])
+    return World(accounts)
+
+
+def history(home: Account) -> str:
+    """What Prometheus knows of the days before, in the OpenMetrics format: a sample at every full hour."""
+    this_hour = NOW // HOUR * HOUR
+
+    def samples(name: str, labels: str, hours: int, value: Callable[[int], float]) -> list[str]:
+        return [f"{name}{{{labels}}} {value(ago)} {this_hour - ago * HOUR}" for ago in range(hours, 0, -1)]
+
+    def lock(name: str) -> str:
+        return f'account="home",lock_id="{home.lock(name).id}",lock_name="{name}"'
+
+    lines = samples("lock_battery_level", lock("Emptying"), 75, lambda ago: 32 + ago / 2.5)
+    lines += samples("lock_firmware_update_available", lock("Outdated"), 15 * 24, lambda ago: 1)
+    lines += samples("lock:lock_seen:timestamp", lock("Vanished"), 3, lambda ago: NOW - ago * HOUR)
+    for account, expiry in EXPIRING.items():
+        expires = f'account="{account}"'
+        lines += samples("tedee_credentials_expiry_timestamp_seconds", expires, 40, lambda ago: expiry)  # noqa: B023
+    return "\n".join([*lines, "# EOF", ""])
+
+
+class Story:
+    """What can be made wrong, and put right again."""
+
+    def __init__(self, folder: Path, cloud: Cloud, url: str, stack: contextlib.ExitStack) -> None:
+        self._cloud = cloud
+        self._home = cloud.world.account("home")
+        self._stack = stack
+        self._is_outdated = False
+        (folder / "main").mkdir()
+        (folder / "spare").mkdir()
+        self._folder = folder
+        for account in EXPIRING:
+            self._renew(account)
+        accounts: list[dict[str, Any]] = [
+            {"name": name, "personal_key": f"key-of-{name}"} for name in ("home", *PERSONAL)
+        ]
+        accounts += [{"name": name, "access_token_file": str(self._token_file(name))} for name in EXPIRING]
+        self._state = folder / "main" / "state.db"
+        # Stale after 55 seconds: long enough for one failed sync and the wait after it.
+        sync = {"stale_after": "55s"}
+        self._config = configuration(folder / "main", url, accounts, state_file=str(self._state), sync=sync)
+        self._good = self._config.read_text()
+        self._spare_state = folder / "spare" / "state.db"
+        elsewhere = [{"name": "elsewhere", "personal_key": "key-of-elsewhere"}]
+        self._spare_config = configuration(folder / "spare", url, elsewhere, state_file=str(self._spare_state))
+        self._spare_port = free_port()
+        self.main = stack.enter_context(running(f"--config.file={self._config}")).wait_until_ready()
+        self._spare = self._start_spare().wait_until_ready()
+
+    @property
+    def targets(self) -> tuple[str, str]:
+        return f"127.0.0.1:{self.main.port}", f"127.0.0.1:{self._spare_port}"
+
+    def _start_spare(self) -> Exporter:
+        arguments = (f"--config.file={self._spare_config}", f"--web.listen-address=127.0.0.1:{self._spare_port}")
+        return self._stack.enter_context(running(*arguments))
+
+    def go_wrong(self) -> None:
+        for name, what in WRONG.items():
+            self._home.lock(name).override(**what)
+        self._update("Outdated", available=True)
+        self._vanished = self._home.remove(self._home.lock("Vanished").id)
+        self._cloud.world.account("refused").keys[0].revoked = True
+        self._cloud.faults.script(Fault.too_many_requests(), account="hurried", endpoint="sync")
+        # Long enough to become stale.
+        self._cloud.faults.script(Fault.error(503, headers={"Retry-After": "60"}), account="silent", endpoint="sync")
+        self._is_outdated = True
+        self._cloud.faults.script(Fault(edit=self._list_versions), account="outdated", endpoint="sync", forever=True)
+        self._spend()
+        for account, expiry in EXPIRING.items():
+            self._token_file(account).write_text(token(expiry))
+        self._config.write_text("accounts: none\n")
+        self._reload(expected=500)
+        self._spare.kill()
+
+    def remedies(self) -> dict[Labels, Callable[[], None]]:
+        """What puts right the trouble of which an alert with these labels tells."""
+        main, spare = ({"job": "tedee", "instance": target} for target in self.targets)
+        alerts: list[tuple[str, dict[str, str], Callable[[], None]]] = [
+            ("TedeeLockJammed", self._lock("Jammed"), self._well("Jammed")),
+            ("TedeeLockLeftUnlocked", self._lock("Left unlocked"), self._well("Left unlocked")),
+            ("TedeeDoorLeftOpen", self._lock("Left open"), self._well("Left open")),
+            ("TedeeLockUnlockedDoorOpen", self._lock("Wide open"), self._well("Wide open")),
+            ("TedeeLockOffline", self._lock("Offline"), self._well("Offline")),
+            ("TedeeBatteryLow", self._lock("Low"), self._well("Low")),
+            ("TedeeBatteryCritical", self._lock("Critical"), self._well("Critical")),
+            ("TedeeBatteryEmptyingSoon", self._lock("Emptying"), self._well("Emptying")),
+            ("TedeeLockUncalibrated", self._lock("Uncalibrated"), self._well("Uncalibrated")),
+            ("TedeeLockStateUnknown", self._lock("Unknown"), self._well("Unknown")),
+            ("TedeeFirmwareOutdated", self._lock("Outdated"), lambda: self._update("Outdated", available=False)),
+            ("TedeeLockVanished", self._lock("Vanished"), lambda: self._home.add(self._vanished)),
+            ("TedeeSyncRefused", {"account": "refused", "reason": "auth"}, self._accept),
+            # These heal by waiting.
+            ("TedeeSyncRateLimited", {"account": "hurried"}, lambda: None),
+            ("TedeeSyncFailing", {"account": "silent", "reason": "server"}, lambda: None),
+            ("TedeeDataStale", {"account": "silent"}, lambda: None),
+            ("TedeeRequestsNearlyUsed", {"account": "spent"}, lambda: None),
+            ("TedeeApiVersionRetiring", {"account": "outdated", "version": "v37"}, self._speak_again),
+            ("TedeeCredentialsExpiring", {"account": "expiring"}, lambda: self._renew("expiring")),
+            ("TedeeCredentialsExpiringToday", {"account": "expiring today"}, lambda: self._renew("expiring today")),
+            ("TedeeConfigReloadFailed", main, self._correct_configuration),
+            # The second trouble of the spare exporter begins as the first ends.
+            ("TedeeExporterDown", spare, self._start_spare_without_state),
+            ("TedeeStateFileUnusable", spare, self._spare_state.rmdir),
+            ("TedeeLockUnlockedAtNight", self._lock("Left unlocked"), lambda: None),
+        ]
+        return {labelled(name, labels): remedy for name, labels, remedy in alerts}
+
+    def side_effects(self) -> set[Labels]:
+        """What else is told, since one trouble brings another: what the example does not hush."""
+        unlocked = {labelled("TedeeLockUnlockedAtNight", self._lock(name)) for name in ("Jammed", "Wide open")}
+        return {*unlocked, labelled("TedeeDoorLeftOpen", self._lock("Wide open"))}
+
+    def _lock(self, name: str) -> dict[str, str]:
+        lock = self._vanished if name == "Vanished" else self._home.lock(name)
+        return {"account": "home", "lock_id": str(lock.id), "lock_name": name}
+
+    def _well(self, name: str) -> Callable[[], None]:
+        def remedy() -> None:
+            lock = self._home.lock(name)
+            lock.clear_overrides()
+            lock.override(**WELL)
+
+        return remedy
+
+    def _update(self, name: str, *, available: bool) -> None:
+        lock = self._home.lock(name)
+        lock.override(softwareVersions=[{"softwareType": 0, "version": "2.4", "updateAvailable": available}])
+        # The exporter fetches names and the rest again when the revision moves.
+        lock.revision += 1
+
+    def _accept(self) -> None:
+        self._cloud.world.account("refused").keys[0].revoked = False
+
+    def _list_versions(self, answer: Answer) -> Answer:
+        return answer.with_headers({"API-Supported-Versions": "38, 39"}) if self._is_outdated else answer
+
+    def _speak_again(self) -> None:
+        self._is_outdated = False
+
+    def _spend(self) -> None:
+        """Another process uses up the share but for one request; in 40 seconds the hour will have forgotten it."""
+        clock = SystemClock()
+        then = clock.monotonic() - WINDOW + 40
+
+        def spent(page: Page) -> Page:
+            return replace(page, sent=(*[(then, SYNC)] * (349 - len(page.sent)), *page.sent))
+
+        ledger = StateFile(self._state, clock)
+        ledger.record("spent", spent)
+        ledger.close()
+
+    def _token_file(self, account: str) -> Path:
+        return self._folder / f"token of {account}"
+
+    def _renew(self, account: str) -> None:
+        self._token_file(account).write_text(token(LASTING[account]))
+
+    def _correct_configuration(self) -> None:
+        self._config.write_text(self._good)
+        self._reload(expected=200)
+
+    def _reload(self, expected: int) -> None:
+        assert requests.post(f"{self.main.url}/-/reload", timeout=PATIENCE).status_code == expected
+
+    def _start_spare_without_state(self) -> None:
+        for path in self._spare_state.parent.glob("state.db*"):
+            path.unlink()
+        self._spare_state.mkdir()
+        self._start_spare()
+
+
+def labelled(alert: str, labels: dict[str, str]) -> Labels:
+    """The labels of an alert as its receiver sees them."""
+    return frozenset({"alertname": alert, "severity": ALL_ALERTS[alert]["labels"]["severity"], **labels}.items())
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.timeout(400)
+def test_every_alert_is_told_when_it_is_true_and_again_when_it_is_not(
+    tmp_path: Path, stack: contextlib.ExitStack
+) -> None:
+    cloud = Cloud(world(), strict=True)
+    story = Story(tmp_path, cloud, stack.enter_context(serve(cloud)).url, stack)
+    night = quickened(NIGHT)
+    for rule in night["groups"][0]["rules"]:
+        if rule.get("record") == "tedee:night:hours":
+            # It is always night.
+            rule["expr"] = "vector(1)"
+    webhook = stack.enter_context(Webhook())
+    manager = stack.enter_context(alertmanager(tmp_path / "alertmanager", webhook))
+    past = history(cloud.world.account("home"))
+    server = stack.enter_context(
+        prometheus(
+            tmp_path / "prometheus",
+            rules=[quickened(RULES), night],
+            targets=story.targets,
+            alertmanagers=[manager],
+            history=past,
+        )
+    )
+    locks = sum(len(account.locks) for account in cloud.world.accounts)
+    eventually(lambda: len(server.query("lock:lock_state:held")) == locks, "all locks to be known")
+    assert server.query("ALERTS") == []
+
+    story.go_wrong()
+    remedies = story.remedies()
+    assert {dict(labels)["alertname"] for labels in remedies} == set(ALL_ALERTS)
+    untold = dict(remedies)
+
+    def all_told_and_put_right() -> bool:
+        for labels in untold.keys() & webhook.told("firing").keys():
+            untold.pop(labels)()
+        return not untold
+
+    try:
+        eventually(all_told_and_put_right, "all alerts", patience=180)
+        eventually(lambda: remedies.keys() <= webhook.told("resolved").keys(), "all ends", patience=120)
+    except AssertionError as error:
+        unended = remedies.keys() - webhook.told("resolved").keys()
+        raise AssertionError(f"{error}; not told: {[*untold]}; not ended: {[*unended]}") from error
+    # Nothing else was told, and nobody is woken for what can wait.
+    assert webhook.told("firing").keys() - story.side_effects() == remedies.keys()
+    receivers = {"critical": "night-porter", "warning": "office", "info": "caretaker"}
+    expected = {labels: receivers[dict(labels)["severity"]] for labels in webhook.told("firing")}
+    assert webhook.told("firing") == expected
