@@ -1,0 +1,188 @@
+{{- define "tedee-exporter.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "tedee-exporter.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "tedee-exporter.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- /* A list of the chart's context and maps of labels, of which the first that has a label wins. The chart's own go
+before all: the selectors are among them. */ -}}
+{{- define "tedee-exporter.labels" -}}
+{{- $ := index . 0 -}}
+{{- $labels := include "tedee-exporter.selectorLabels" $ | fromYaml -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" | trunc 63) -}}
+{{- $_ := set $labels "app.kubernetes.io/version" ($.Chart.AppVersion | replace "+" "_") -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $.Release.Service -}}
+{{- range rest . -}}
+{{- $labels = merge $labels . -}}
+{{- end -}}
+{{- merge $labels $.Values.commonLabels | toYaml -}}
+{{- end -}}
+
+{{- define "tedee-exporter.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.serviceAccountName" -}}
+{{- default (ternary (include "tedee-exporter.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "tedee-exporter.keysSecret" -}}
+{{- if .Values.existingSecret -}}
+{{- .Values.existingSecret -}}
+{{- else if .Values.keys -}}
+{{- include "tedee-exporter.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.folder.keys" -}}/etc/tedee-exporter/keys{{- end -}}
+{{- define "tedee-exporter.folder.tls" -}}/etc/tedee-exporter/tls{{- end -}}
+{{- define "tedee-exporter.folder.state" -}}/var/lib/tedee-exporter{{- end -}}
+
+{{- /* The exporter's configuration, in which every account has a credential. */ -}}
+{{- define "tedee-exporter.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $accounts := list -}}
+{{- range default (list) $config.accounts -}}
+{{- $accounts = append $accounts (include "tedee-exporter.account" . | fromYaml) -}}
+{{- end -}}
+{{- if not $accounts -}}
+{{- range $name := keys .Values.keys | sortAlpha -}}
+{{- $accounts = append $accounts (include "tedee-exporter.account" (dict "name" $name) | fromYaml) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $config "accounts" $accounts -}}
+{{- range $section := list "api" "sync" -}}
+{{- if not (index $config $section) -}}
+{{- $_ := unset $config $section -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{- define "tedee-exporter.account" -}}
+{{- if include "tedee-exporter.hasCredential" . -}}
+{{- toYaml . -}}
+{{- else -}}
+{{- set (deepCopy .) "personal_key_file" (printf "%s/%s" (include "tedee-exporter.folder.keys" .) .name) | toYaml -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.hasCredential" -}}
+{{- if or .personal_key .personal_key_file .access_token .access_token_file .oauth -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The web configuration; none where there is nothing to write, or somebody else has written it. */ -}}
+{{- define "tedee-exporter.webConfig" -}}
+{{- if not .Values.webConfig.existingSecret -}}
+{{- $config := deepCopy .Values.webConfig.config -}}
+{{- if .Values.webConfig.tlsSecret -}}
+{{- $folder := include "tedee-exporter.folder.tls" . -}}
+{{- $files := dict "cert_file" (printf "%s/tls.crt" $folder) "key_file" (printf "%s/tls.key" $folder) -}}
+{{- $_ := set $config "tls_server_config" (merge (default (dict) $config.tls_server_config) $files) -}}
+{{- end -}}
+{{- with $config -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.webConfigSecret" -}}
+{{- if .Values.webConfig.existingSecret -}}
+{{- .Values.webConfig.existingSecret -}}
+{{- else if include "tedee-exporter.webConfig" . -}}
+{{- include "tedee-exporter.fullname" . }}-web
+{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.scheme" -}}
+{{- $config := include "tedee-exporter.webConfig" . | fromYaml -}}
+{{- if or .Values.webConfig.tls .Values.webConfig.clientCertificates $config.tls_server_config -}}https{{- else -}}http{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.demandsClientCertificates" -}}
+{{- $config := include "tedee-exporter.webConfig" . | fromYaml -}}
+{{- $type := dig "tls_server_config" "client_auth_type" "" $config -}}
+{{- if or .Values.webConfig.clientCertificates (eq $type "RequireAndVerifyClientCert") -}}true{{- end -}}
+{{- end -}}
+
+{{- /* What a probe does. The kubelet takes any certificate and has none. */ -}}
+{{- define "tedee-exporter.probe" -}}
+{{- $ := index . 0 -}}
+{{- if include "tedee-exporter.demandsClientCertificates" $ -}}
+tcpSocket:
+  port: metrics
+{{- else -}}
+httpGet:
+  path: {{ index . 1 }}
+  port: metrics
+  scheme: {{ include "tedee-exporter.scheme" $ | upper }}
+{{- end }}
+{{- end -}}
+
+{{- /* What the operator is told of where to scrape; a ServiceMonitor and a PodMonitor have it in common. */ -}}
+{{- define "tedee-exporter.endpoint" -}}
+{{- $ := index . 0 -}}
+{{- $monitor := index . 1 -}}
+port: metrics
+path: /metrics
+scheme: {{ include "tedee-exporter.scheme" $ }}
+{{- range $key := list "interval" "scrapeTimeout" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
+{{- with index $monitor $key }}
+{{ dict $key . | toYaml }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tedee-exporter.initContainers" -}}
+{{- $containers := list -}}
+{{- if not (or .Values.demo .Values.persistence.enabled (ne (dir .Values.config.state_file) (include "tedee-exporter.folder.state" .))) -}}
+{{- $containers = append $containers (include "tedee-exporter.stateContainer" . | fromYaml) -}}
+{{- end -}}
+{{- with concat $containers .Values.initContainers -}}
+{{- tpl (toYaml .) $ -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* An exporter that has no state file yet was never started, and calls Tedee at once. This pod may follow one that
+called a second ago and took its state with it: an empty file says that there was one, and the 20 seconds are waited. */ -}}
+{{- define "tedee-exporter.stateContainer" -}}
+name: state
+image: {{ include "tedee-exporter.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+command:
+  - python3
+  - -c
+  - import pathlib, sys; pathlib.Path(sys.argv[1]).touch(0o600)
+  - {{ .Values.config.state_file | quote }}
+volumeMounts:
+  - name: state
+    mountPath: {{ include "tedee-exporter.folder.state" . }}
+{{- with .Values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,131 @@
+"""The exporter of a release, run on this machine as a kubelet would run it in its pod."""
+
+import base64
+import contextlib
+import http.client
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.program import PATIENCE, Exporter, run, running
+
+from .release import Object, Release
+
+Secrets = Mapping[str, Mapping[str, str | bytes]]
+"""Those that others made, by name: files and their contents."""
+
+
+class Pod:
+    """A pod's volumes, in a folder, and what runs in it.
+
+    The program sees no container here: where its arguments and files name a folder of the container, they name this
+    machine's in its place. The next pod in the same folder finds nothing of this one but its claims.
+    """
+
+    def __init__(self, release: Release, folder: Path, secrets: Secrets | None = None) -> None:
+        self.release = release
+        self._secrets: dict[str, Mapping[str, bytes]] = {
+            name: {file: content.encode() if isinstance(content, str) else content for file, content in files.items()}
+            for name, files in (secrets or {}).items()
+        }
+        for secret in release.all("Secret"):
+            files = {name: base64.b64decode(content) for name, content in secret["data"].items()}
+            self._secrets[secret["metadata"]["name"]] = files
+        self._folder = folder
+        shutil.rmtree(folder / "pod", ignore_errors=True)
+        self._volumes = {volume["name"]: self._path(volume) for volume in release.pod["spec"]["volumes"]}
+        mounts = [mount for container in release.containers for mount in container["volumeMounts"]]
+        self._places = {mount["mountPath"]: self._volumes[mount["name"]] for mount in mounts}
+        for volume in release.pod["spec"]["volumes"]:
+            self._fill(volume)
+
+    def __getitem__(self, path: str) -> Path:
+        """Where a file of the container is on this machine."""
+        return Path(self._here(path))
+
+    def _path(self, volume: Object) -> Path:
+        if "persistentVolumeClaim" in volume:
+            return self._folder / "claims" / str(volume["persistentVolumeClaim"]["claimName"])
+        return self._folder / "pod" / str(volume["name"])
+
+    def _fill(self, volume: Object) -> None:
+        """As the kubelet does it: files are links into a folder that is swapped whole."""
+        path = self._volumes[volume["name"]]
+        path.mkdir(parents=True, exist_ok=True)
+        files: Mapping[str, bytes] = {}
+        mode = 0o644
+        if "secret" in volume:
+            files = self._secrets[volume["secret"]["secretName"]]
+            mode = volume["secret"]["defaultMode"]
+        elif "configMap" in volume:
+            config = self.release.one("ConfigMap", volume["configMap"]["name"])
+            files = {name: text.encode() for name, text in config["data"].items()}
+        if files:
+            (path / "..swapped").mkdir()
+            (path / "..data").symlink_to("..swapped")
+        for name, content in files.items():
+            file = path / "..swapped" / name
+            file.write_bytes(self._here(content.decode()).encode())
+            file.chmod(mode)
+            (path / name).symlink_to(Path("..data", name))
+
+    def _here(self, text: str) -> str:
+        for place, path in self._places.items():
+            text = re.sub(rf"{place}(?=/|$)", str(path), text)
+        return text
+
+    def _arguments(self) -> list[str]:
+        return [self._here(argument) for argument in self.release.container["args"]]
+
+    def prepare(self) -> None:
+        """Run the containers that go before."""
+        for container in self.release.containers[:-1]:
+            program, *arguments = container["command"]
+            assert program == "python3"
+            command = [sys.executable, *(self._here(argument) for argument in arguments)]
+            subprocess.run(command, check=True, timeout=PATIENCE)
+
+    def check(self) -> "subprocess.CompletedProcess[str]":
+        """Let the exporter check its configuration."""
+        return run(*self._arguments(), "--config.check")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Exporter]:
+        """The exporter, where it is free to listen."""
+        assert f":{self._port}" in [each.partition("=")[2] for each in self._arguments()]
+        with running(*self._arguments(), "--web.listen-address=127.0.0.1:0") as exporter:
+            yield exporter
+
+    @property
+    def _port(self) -> int:
+        (port,) = self.release.container["ports"]
+        return int(port["containerPort"])
+
+    def probe(self, which: str, exporter: Exporter) -> int:
+        """What the kubelet gets for an answer: the status, or 0 where it is enough that the port is open.
+
+        Raises:
+            OSError: no answer.
+            http.client.HTTPException: none that is HTTP.
+        """
+        probe = self.release.container[f"{which}Probe"]
+        (kind,) = probe.keys() & {"httpGet", "tcpSocket"}
+        assert probe[kind]["port"] == self.release.container["ports"][0]["name"]
+        if kind == "tcpSocket":
+            with socket.create_connection(("127.0.0.1", exporter.port)):
+                return 0
+        # The kubelet shows no certificate and takes any.
+        trusting = ssl._create_unverified_context()
+        connection = (
+            http.client.HTTPSConnection("127.0.0.1", exporter.port, timeout=PATIENCE, context=trusting)
+            if probe[kind]["scheme"] == "HTTPS"
+            else http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=PATIENCE)
+        )
+        with contextlib.closing(connection):
+            connection.request("GET", probe[kind]["path"])
+            return connection.getresponse().status

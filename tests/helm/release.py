@@ -1,0 +1,92 @@
+"""What the chart makes of values, by the real Helm engine."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import yaml
+
+from helm.refresh import CHART
+
+Values = Mapping[str, Any]
+Object = dict[str, Any]
+
+CI = sorted((CHART / "ci").glob("*-values.yaml"))
+NAMES = [path.name.removesuffix("-values.yaml") for path in CI]
+HOME: Values = {"keys": {"home": "key-of-home"}}
+"""The least that there is to say."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """The chart, installed with some values."""
+
+    objects: list[Object]
+    notes: str
+
+    def all(self, kind: str) -> list[Object]:
+        return [each for each in self.objects if each["kind"] == kind]
+
+    def one(self, kind: str, name: str | None = None) -> Object:
+        (only,) = [each for each in self.all(kind) if name in {None, each["metadata"]["name"]}]
+        return only
+
+    @property
+    def pod(self) -> Object:
+        """As the Deployment has it made."""
+        pod: Object = self.one("Deployment")["spec"]["template"]
+        return pod
+
+    @property
+    def containers(self) -> list[Object]:
+        """Those that go before, and at the end the exporter's."""
+        return [*self.pod["spec"].get("initContainers", ()), self.container]
+
+    @property
+    def container(self) -> Object:
+        (only,) = self.pod["spec"]["containers"]
+        assert isinstance(only, dict)
+        return only
+
+    @property
+    def config(self) -> str:
+        """The exporter's configuration file."""
+        text: str = self.one("ConfigMap")["data"]["tedee-exporter.yml"]
+        return text
+
+
+def values_of(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return values
+
+
+@cache
+def chart(path: Path = CHART) -> helm_python.Chart:
+    return helm_python.Chart.load(path)
+
+
+def release(
+    values: Values = HOME, *, name: str = "tedee-exporter", namespace: str = "locks", path: Path = CHART
+) -> Release:
+    """Install the chart as it would be, without a cluster.
+
+    Raises:
+        helm_python.HelmError: it refuses the values.
+    """
+    rendered = chart(path).render(dict(values), name=name, namespace=namespace)
+    notes = next(text for template, text in rendered.items() if template.endswith("NOTES.txt"))
+    manifests = [text for template, text in rendered.items() if template.endswith(".yaml")]
+    objects = [each for text in manifests for each in yaml.load_all(text, _Loader) if each is not None]
+    return Release(objects, notes)
+
+
+class _Loader(yaml.CSafeLoader):
+    """Refuses a key that stands twice, as Kubernetes does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep)
+        assert len(mapping) == len(node.value), f"a key stands twice:\n{node.start_mark}"
+        return mapping

@@ -1,0 +1,126 @@
+"""Lost if these fail: a Service, monitors and policies that mean this pod, and no other."""
+
+from typing import Any
+
+import pytest
+
+from exporter import __version__
+
+from .release import CI, HOME, NAMES, Object, Release, release, values_of
+
+EVERYTHING: dict[str, Any] = {
+    **HOME,
+    "podDisruptionBudget": {"enabled": True},
+    "networkPolicy": {"enabled": True},
+}
+
+
+def install(name: str, **values: Any) -> Release:
+    return release({**EVERYTHING, **values}, name=name)
+
+
+def selectors(made: Release) -> dict[str, Object]:
+    """What selects by labels, and the labels that it wants."""
+    return {
+        "Service": made.one("Service")["spec"]["selector"],
+        "Deployment": made.one("Deployment")["spec"]["selector"]["matchLabels"],
+        "NetworkPolicy": made.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        "PodDisruptionBudget": made.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+    } | {each["kind"]: each["spec"]["selector"]["matchLabels"] for each in made.all("PodMonitor")}
+
+
+def finds(wanted: Object, found: Object) -> bool:
+    return bool(found["metadata"]["labels"].items() >= wanted.items())
+
+
+@pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "x"}])
+def test_what_selects_pods_finds_this_releases_and_no_other_releases(labels: dict[str, str]) -> None:
+    monitored = {"podMonitor": {"enabled": True}, "podLabels": labels, "commonLabels": labels}
+    ours, theirs = install("ours", **monitored), install("theirs", **monitored)
+    assert len(selectors(ours)) == 5
+    for wanted in selectors(ours).values():
+        assert finds(wanted, ours.pod)
+        assert not finds(wanted, theirs.pod)
+
+
+@pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "x"}])
+def test_a_service_monitor_finds_this_releases_service_wherever_it_is_itself(labels: dict[str, str]) -> None:
+    monitor: dict[str, Any] = {"serviceMonitor": {"enabled": True, "namespace": "monitoring"}}
+    ours, theirs = (install(name, service={"labels": labels}, **monitor) for name in ("ours", "theirs"))
+    spec = ours.one("ServiceMonitor")["spec"]
+    assert spec["namespaceSelector"] == {"matchNames": [ours.one("Service")["metadata"]["namespace"]]}
+    assert finds(spec["selector"]["matchLabels"], ours.one("Service"))
+    assert not finds(spec["selector"]["matchLabels"], theirs.one("Service"))
+
+
+def test_a_pod_monitor_looks_where_the_pod_is() -> None:
+    made = install("ours", podMonitor={"enabled": True, "namespace": "monitoring"})
+    assert made.one("PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["locks"]}
+
+
+def test_all_ports_are_the_one_that_the_exporter_has() -> None:
+    made = install("ours", serviceMonitor={"enabled": True}, service={"port": 80})
+    (port,) = made.container["ports"]
+    assert port["containerPort"] == 10333
+    (served,) = made.one("Service")["spec"]["ports"]
+    assert (served["port"], served["targetPort"]) == (80, port["name"])
+    (endpoint,) = made.one("ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["port"] == served["name"]
+    (incoming,) = made.one("NetworkPolicy")["spec"]["ingress"]
+    assert [each["port"] for each in incoming["ports"]] == [port["containerPort"]]
+
+
+def test_an_upgrade_changes_no_selector_which_kubernetes_would_refuse() -> None:
+    changed = install("ours", commonLabels={"a": "b"}, image={"tag": "2"}, podLabels={"c": "d"})
+    assert selectors(changed) == selectors(install("ours"))
+    assert [label for label in selectors(changed)["Deployment"] if "version" in label or "chart" in label] == []
+
+
+def test_the_network_policy_lets_prometheus_in_and_the_exporter_out_to_dns_and_tedee() -> None:
+    spec = install("ours").one("NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    (incoming,) = spec["ingress"]
+    prometheus = {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
+    assert incoming["from"] == [{"namespaceSelector": {}, "podSelector": prometheus}]
+    outgoing = [(each["port"], each["protocol"]) for rule in spec["egress"] for each in rule["ports"]]
+    assert outgoing == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
+
+
+def test_the_network_policy_lets_in_and_out_whom_the_values_name() -> None:
+    values = values_of(CI[NAMES.index("network-policy")])
+    spec = release(values).one("NetworkPolicy")["spec"]
+    assert spec["ingress"][0]["from"] == values["networkPolicy"]["from"]
+    assert spec["egress"][-1] == values["networkPolicy"]["egress"][0]
+
+
+def test_the_pod_runs_as_the_account_that_was_made_or_named() -> None:
+    made = install("ours")
+    assert made.pod["spec"]["serviceAccountName"] == made.one("ServiceAccount")["metadata"]["name"]
+    named = install("ours", serviceAccount={"create": False, "name": "nobody"})
+    assert named.all("ServiceAccount") == []
+    assert named.pod["spec"]["serviceAccountName"] == "nobody"
+    assert install("ours", serviceAccount={"create": False}).pod["spec"]["serviceAccountName"] == "default"
+
+
+def test_the_pod_has_the_claim_that_was_made_or_named() -> None:
+    def claimed(made: Release) -> Any:
+        return made.pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+
+    made = install("ours", persistence={"enabled": True})
+    assert claimed(made) == made.one("PersistentVolumeClaim")["metadata"]["name"]
+    named = install("ours", persistence={"enabled": True, "existingClaim": "ours-already"})
+    assert named.all("PersistentVolumeClaim") == []
+    assert claimed(named) == "ours-already"
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({}, "ghcr.io/tedee-exporter/tedee-exporter:{version}"),
+        ({"tag": "edge"}, "ghcr.io/tedee-exporter/tedee-exporter:edge"),
+        ({"repository": "r/i", "tag": "edge", "digest": f"sha256:{'0' * 64}"}, f"r/i@sha256:{'0' * 64}"),
+    ],
+)
+def test_the_image_is_that_of_the_chart_unless_another_is_named(image: dict[str, str], expected: str) -> None:
+    made = install("ours", image=image)
+    assert {each["image"] for each in made.containers} == {expected.format(version=__version__)}

@@ -1,0 +1,127 @@
+"""Lost if these fail: a chart that every cluster takes, whatever is switched on."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import jsonschema
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+from kubernetes_validate.utils import all_versions  # type: ignore[import-untyped]
+
+from helm.refresh import CHART
+
+from .release import CI, HOME, NAMES, Object, chart, release, values_of
+
+OPERATOR = "monitoring.coreos.com/v1"
+VERSIONS = [all_versions()[0], all_versions()[-1]]
+"""The oldest and the newest Kubernetes that there is a schema of here."""
+
+each_ci_file = pytest.mark.parametrize("path", CI, ids=NAMES)
+
+
+def check(thing: Object, version: str) -> None:
+    """Hold an object against its schema, in which nothing else may be.
+
+    Raises:
+        jsonschema.ValidationError: it is another.
+    """
+    _check(json.dumps(thing), version)
+
+
+@cache
+def _check(text: str, version: str) -> None:
+    # Most objects are the same whatever the values are.
+    thing = json.loads(text)
+    if thing["apiVersion"] == OPERATOR:
+        jsonschema.Draft202012Validator(_strict(_schema(thing["kind"]))).validate(thing)
+        # The schema leaves these to Kubernetes.
+        thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": thing["metadata"]}
+    try:
+        kubernetes_validate.validate(thing, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        raise jsonschema.ValidationError(error.message) from None
+
+
+def _schema(kind: str) -> Any:
+    return json.loads((Path(__file__).parent / "crds" / f"{kind.lower()}.json").read_text("utf-8"))
+
+
+def _strict(schema: Any) -> Any:
+    """A schema without room for what it does not name, which the API server would drop or refuse."""
+    if isinstance(schema, dict):
+        schema = {key: _strict(value) for key, value in schema.items()}
+        if isinstance(schema.get("properties"), dict) and "type" in schema:
+            schema.setdefault("additionalProperties", False)
+    elif isinstance(schema, list):
+        schema = [_strict(each) for each in schema]
+    return schema
+
+
+@each_ci_file
+def test_helm_has_nothing_to_say_against_it(path: Path) -> None:
+    report = helm_python.lint(CHART, values_of(path), strict=True, namespace="locks")
+    # That charts should have an icon is all.
+    assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
+    assert report["errors"] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@each_ci_file
+def test_kubernetes_and_the_operator_take_every_object(path: Path, version: str) -> None:
+    for thing in release(values_of(path)).objects:
+        check(thing, version)
+
+
+def test_the_oldest_kubernetes_is_the_one_that_the_chart_asks_for() -> None:
+    oldest = ".".join(VERSIONS[0].split(".")[:2])
+    assert chart().metadata["kubeVersion"] == f">={oldest}.0-0"
+    assert f"Kubernetes {oldest} or newer" in (CHART / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("Deployment", ["spec"]),
+        ("Deployment", ["spec", "template", "spec", "containers", 0, "livenessProbe"]),
+        ("ServiceMonitor", ["metadata"]),
+        ("ServiceMonitor", ["spec", "endpoints", 0]),
+        ("PrometheusRule", ["spec", "groups", 0, "rules", 0]),
+    ],
+)
+def test_what_is_misspelt_in_an_object_would_be_found(kind: str, place: list[str | int]) -> None:
+    values = {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
+    thing: Any = release({**HOME, **values}).one(kind)
+    check(thing, VERSIONS[0])
+    part = thing
+    for step in place:
+        part = part[step]
+    part["misspelt"] = "x"
+    with pytest.raises(jsonschema.ValidationError, match="misspelt"):
+        check(thing, VERSIONS[0])
+
+
+@each_ci_file
+def test_no_two_objects_are_one_and_all_names_are_names(path: Path) -> None:
+    objects = release(values_of(path), name="a-release-with-a-name-that-is-as-long-as-helm-allows").objects
+    names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
+    assert len(set(names)) == len(names)
+    for kind, _, name in names:
+        longest = 63 if kind == "Service" else 253
+        assert re.fullmatch(r"[a-z]([a-z0-9.-]*[a-z0-9])?", name), name
+        assert len(name) <= longest
+
+
+@each_ci_file
+def test_every_object_says_whose_it_is_and_is_where_it_was_asked_for(path: Path) -> None:
+    values = values_of(path)
+    for thing in release({**values, "extraObjects": []}).objects:
+        metadata = thing["metadata"]
+        assert metadata["labels"]["app.kubernetes.io/instance"] == "tedee-exporter"
+        assert metadata["labels"]["helm.sh/chart"] == f"tedee-exporter-{chart().version}"
+        assert metadata["labels"].items() >= values.get("commonLabels", {}).items()
+        assert metadata["namespace"] in {"locks", "monitoring"}
+    assert {each["metadata"]["namespace"] for each in release().objects} == {"locks"}

@@ -1,0 +1,93 @@
+"""Lost if these fail: a chart whose alerts, dashboards, versions and README are those of the repository."""
+
+import base64
+import gzip
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helm import refresh
+from helm.refresh import CHART
+from tests.conftest import real_part
+from tests.program import ROOT
+
+from .release import HOME, Values, chart, release, values_of
+
+MIB = 2**20
+README = (CHART / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", refresh.made(), ids=lambda path: path.name)
+def test_what_is_made_is_up_to_date(path: Path) -> None:
+    assert path.read_text("utf-8") == refresh.made()[path], "run: make chart"
+
+
+def test_nothing_is_left_of_what_is_no_more() -> None:
+    assert {path for path in refresh.COPIES.rglob("*") if path.is_file()} <= refresh.made().keys(), "run: make chart"
+
+
+def test_there_is_no_link_which_some_who_deploy_from_a_checkout_leave_out() -> None:
+    assert [path for path in CHART.rglob("*") if path.is_symlink()] == []
+
+
+def test_the_alerts_are_those_of_the_repository() -> None:
+    rule = release({**HOME, "prometheusRule": {"enabled": True}}).one("PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8"))
+    names = [group["name"] for group in rule["spec"]["groups"]]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("values", [{"prometheusRule": {"enabled": True}}, values_of(CHART / "ci/alerts-values.yaml")])
+def test_prometheus_takes_the_rules(values: Values, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yml"
+    rules.write_text(yaml.safe_dump(release({**HOME, **values}).one("PrometheusRule")["spec"]))
+    result = subprocess.run(
+        [real_part("promtool"), "check", "rules", rules], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_dashboards_are_those_of_the_repository_and_found_by_grafanas_sidecar() -> None:
+    maps = release({**HOME, "dashboards": {"enabled": True}}).all("ConfigMap")
+    found = [each for each in maps if each["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    files = {name: text for each in found for name, text in each["data"].items()}
+    sources = {f"tedee-{path.name}": path for path in (ROOT / "dashboards").glob("*.json")}
+    assert len(sources) >= 3
+    assert files.keys() == sources.keys()
+    for name, path in sources.items():
+        assert files[name].rstrip("\n") == path.read_text("utf-8").rstrip("\n")
+        json.loads(files[name])
+
+
+def test_everything_fits_into_what_kubernetes_stores_it_in() -> None:
+    values = {name: {"enabled": True} for name in ("dashboards", "prometheusRule")}
+    made = release({**HOME, **values})
+    assert max(len(json.dumps(each)) for each in made.objects) < 0.9 * MIB
+    # Helm keeps a release in a Secret: chart and objects, as JSON, packed and encoded.
+    files = [each["data"] for each in chart().files + chart().templates]
+    kept = base64.b64encode(gzip.compress(json.dumps([files, made.objects]).encode()))
+    assert len(kept) < 0.7 * MIB
+
+
+def test_the_package_has_all_that_the_folder_has(tmp_path: Path) -> None:
+    archive = Path(chart().save(tmp_path))
+    everything = {name: {"enabled": True} for name in ("dashboards", "prometheusRule", "networkPolicy")}
+    assert release({**HOME, **everything}, path=archive) == release({**HOME, **everything})
+
+
+def test_every_example_of_the_readme_installs() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 4
+    for block in blocks:
+        values = yaml.safe_load(block)
+        least = {} if {"keys", "existingSecret"} & values.keys() else HOME
+        assert release({**least, **values}).objects
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("https://")]
+    assert [link for link in links if not (CHART / link).exists()] == []
