@@ -31,6 +31,13 @@ def _printable(name: str) -> str:
     return name
 
 
+def _without_quotes(name: str) -> str:
+    # Grafana puts what is chosen of a variable into a query as it is: with one such account its dashboards show errors.
+    if '"' in name:
+        raise wrong('must not have "')
+    return name
+
+
 def _serial_number(number: str) -> str:
     # It is told where an account does not have the lock: a key that stands in its place must not be.
     if not re.fullmatch("[0-9A-Z-]{1,32}", number):
@@ -173,7 +180,7 @@ class Account(Section):
     SECRETS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
     CREDENTIALS: ClassVar = (*SECRETS, "oauth")
 
-    name: Annotated[Text, AfterValidator(_printable)]
+    name: Annotated[Text, AfterValidator(_printable), AfterValidator(_without_quotes)]
     personal_key: Key | None = None
     personal_key_file: FileName | None = None
     access_token: Key | None = None

@@ -132,3 +132,9 @@ def test_an_account_name_that_could_steer_a_terminal_is_refused_and_not_repeated
     ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT="home\x1b[2J\nall is well")
     assert ended.returncode == 2
     assert ended.stderr == "environment: TEDEE_ACCOUNT: must not have control characters\n"
+
+
+def test_an_account_name_that_grafana_cannot_put_into_a_query_is_refused(program: Program) -> None:
+    ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT='the "old" house')
+    assert ended.returncode == 2
+    assert ended.stderr == 'environment: TEDEE_ACCOUNT: must not have "\n'
