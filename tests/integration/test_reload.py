@@ -37,7 +37,7 @@ def test_a_post_loads_the_configuration_again(
     configuration(tmp_path, address.url, [HOTEL], state_file=str(tmp_path / "state.db"))
     answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
     assert (answer.status_code, answer.text) == (200, "reloaded\n")
-    assert exporter.value("tedee_locks", account="home") is None
+    eventually(lambda: exporter.value("tedee_locks", account="home") is None, "the old account to be gone")
     eventually(lambda: exporter.value("tedee_locks", account="hotel") == 12, "the new account's locks")
     after = exporter.value("tedee_exporter_config_last_reload_success_timestamp_seconds")
     assert before
