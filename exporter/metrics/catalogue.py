@@ -93,6 +93,12 @@ SYNC_DURATION = Metric(
 SYNC_FAILURES = Metric(
     "tedee_sync_failures_total", "counter", "Syncs that brought nothing usable, by reason.", ("account", "reason")
 )
+SYNC_FAILING = Metric(
+    "tedee_sync_failing",
+    "gauge",
+    "1 with the reason for which the account's last sync failed. Absent where it succeeded.",
+    ("account", "reason"),
+)
 API_REQUESTS = Metric(
     "tedee_api_requests_total",
     "counter",
@@ -159,6 +165,7 @@ ACCOUNT_METRICS = (
     NEXT_SYNC,
     SYNC_DURATION,
     SYNC_FAILURES,
+    SYNC_FAILING,
     API_REQUESTS,
     API_REQUESTS_REMAINING,
     REJECTED_VALUES,

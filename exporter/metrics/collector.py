@@ -97,6 +97,8 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
     sheet.add(catalogue.SYNC_DURATION, status.durations.total, "_sum")
     for reason, count in status.failures.items():
         sheet.add(catalogue.SYNC_FAILURES, count, reason=reason)
+    if status.failure:
+        sheet.add(catalogue.SYNC_FAILING, 1, reason=status.failure.reason)
     for (endpoint, code), count in status.requests.items():
         sheet.add(catalogue.API_REQUESTS, count, endpoint=endpoint, code=code)
     sheet.add(catalogue.API_REQUESTS_REMAINING, status.requests_remaining)

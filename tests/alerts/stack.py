@@ -68,15 +68,16 @@ class Webhook:
 def quickened(path: Path) -> Any:
     """The rules of a file with every wait in minutes made as many seconds.
 
-    A wait is a `for`, a `keep_firing_for`, the interval of a group or the step of a subquery. How far an expression
-    looks back stays as it is: the past is written into Prometheus before it starts.
+    A wait is a `for`, a `keep_firing_for`, the interval of a group, the step of a subquery, or how long a charger has
+    to be off. How far an expression looks back stays as it is otherwise: the past is written into Prometheus before
+    it starts.
     """
     groups = load(path)
     for group in groups["groups"]:
         if "interval" in group:
             group["interval"] = group["interval"].replace("m", "s")
         for rule in group["rules"]:
-            rule["expr"] = re.sub(r":(\d+)m\]", r":\1s]", str(rule["expr"]))
+            rule["expr"] = re.sub(r"(:|charging:held\[)(\d+)m\]", r"\1\2s]", str(rule["expr"]))
             for key in {"for", "keep_firing_for"} & rule.keys():
                 rule[key] = rule[key].replace("m", "s")
     return groups

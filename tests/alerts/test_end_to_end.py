@@ -105,7 +105,9 @@ def history(home: Account) -> str:
         return f'account="home",lock_id="{home.lock(name).id}",lock_name="{name}"'
 
     lines = samples("lock_battery_level", lock("Emptying"), 75, lambda ago: 32 + ago / 2.5)
-    lines += samples("lock_firmware_update_available", lock("Outdated"), 15 * 24, lambda ago: 1)
+    outdated = f'account="home",lock_id="{home.lock("Outdated").id}"'
+    since = NOW - 15 * DAY
+    lines += samples("lock:lock_firmware_update_available:since", outdated, 3, lambda ago: since)
     lines += samples("lock:lock_seen:timestamp", lock("Vanished"), 3, lambda ago: NOW - ago * HOUR)
     for account, expiry in EXPIRING.items():
         expires = f'account="{account}"'
@@ -187,7 +189,7 @@ class Story:
             ("TedeeSyncRefused", {"account": "refused", "reason": "auth"}, self._accept),
             # These heal by waiting.
             ("TedeeSyncRateLimited", {"account": "hurried"}, lambda: None),
-            ("TedeeSyncFailing", {"account": "silent", "reason": "server"}, lambda: None),
+            ("TedeeSyncFailing", {"account": "silent"}, lambda: None),
             ("TedeeDataStale", {"account": "silent"}, lambda: None),
             ("TedeeRequestsNearlyUsed", {"account": "spent"}, lambda: None),
             ("TedeeApiVersionRetiring", {"account": "outdated", "version": "v37"}, self._speak_again),

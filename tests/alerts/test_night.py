@@ -50,7 +50,7 @@ def test_the_offset_is_that_of_central_europe_at_any_time(server: Prometheus) ->
         assert value(server, RECORDED["tedee:utc_offset:hours"], at) == offset.total_seconds() / 3600, at
 
 
-@pytest.mark.parametrize(("begin", "end"), [(23, 6), (0, 6), (22, 24), (1, 2)])
+@pytest.mark.parametrize(("begin", "end"), [(23, 6), (0, 6), (22, 24), (1, 2), (6, 6), (0, 24)])
 def test_it_is_night_from_the_first_hour_to_the_last(server: Prometheus, begin: int, end: int) -> None:
     expression = RECORDED["tedee:night:hours"].replace("tedee:utc_offset:hours", "vector(2)")
     expression = expression.replace("tedee:night_hour:begin", f"vector({begin})")

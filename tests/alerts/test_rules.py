@@ -131,7 +131,7 @@ def test_alertmanager_accepts_its_example_with_all_that_can_be_switched_on(tmp_p
     path = tmp_path / "alertmanager.yml"
     path.write_text(ALERTMANAGER.read_text("utf-8").replace("#: ", ""), "utf-8")
     ran("amtool", "check-config", path)
-    assert {"email_configs", "webhook_configs", "name"} == set(load(path)["receivers"][0])
+    assert {"email_configs", "pushover_configs", "webhook_configs", "name"} == set(load(path)["receivers"][0])
     assert ran("amtool", "config", "routes", "test", f"--config.file={path}", "alertname=TedeeLockUnlockedAtNight") == (
         "night-porter\n"
     )
@@ -143,6 +143,13 @@ def test_alertmanager_accepts_its_example_with_all_that_can_be_switched_on(tmp_p
 def test_the_urgent_goes_to_who_is_awake(severity: str, receiver: str) -> None:
     labels = (f"severity={severity}", "alertname=TedeeLockJammed")
     assert ran("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", *labels) == f"{receiver}\n"
+
+
+def test_the_urgent_does_not_wait_for_what_was_told_before_it() -> None:
+    (tedee,) = load(ALERTMANAGER)["route"]["routes"]
+    (urgent,) = [route for route in tedee["routes"] if route["matchers"] == ['severity = "critical"']]
+    assert seconds(urgent["group_wait"]) <= 10
+    assert seconds(urgent["group_interval"]) <= 60
 
 
 def matched(rule: dict[str, Any], side: str) -> set[str]:
@@ -175,10 +182,9 @@ def test_nothing_urgent_is_hushed_by_what_is_not() -> None:
 
 
 def test_the_operator_gets_the_same_groups() -> None:
-    (command,) = re.findall(r"^#   (\{ .*?)\|", RULES.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    lines = command.replace("\n#", "\n")
-    shown = subprocess.run(["bash", "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
+    (command,) = re.findall(r"^(\{ printf .*?)\| kubectl", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    shown = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     resource = yaml.safe_load(shown.stdout)
     assert (resource["apiVersion"], resource["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
-    assert resource["metadata"]["name"]
+    assert resource["metadata"] == {"name": "tedee", "labels": {"release": "kube-prometheus-stack"}}
     assert resource["spec"] == load(RULES)

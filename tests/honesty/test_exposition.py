@@ -21,6 +21,7 @@ from exporter.metrics import exposition as module
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector, account_families, lock_families
 from exporter.metrics.exposition import Exposition, Renderer
+from exporter.sync.ledger import Failure
 from exporter.sync.snapshot import AccountStatus, Board, Lock
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.board import board, locks_of, status
@@ -131,7 +132,8 @@ def test_the_exposition_has_every_metric_of_the_catalogue_with_its_labels_and_no
     exposed: dict[str, set[str]] = {}
     types: dict[str, str] = {}
     helps: dict[str, str] = {}
-    for family in parse_openmetrics(text_of(expose(board(status(clock)), clock), OPENMETRICS)):
+    everything = status(clock, failure=Failure("timeout", "no complete answer within 10 s", clock.wall()))
+    for family in parse_openmetrics(text_of(expose(board(everything), clock), OPENMETRICS)):
         name = family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
         if not name.startswith(("process_", "python_")):
             exposed[name] = set().union(*(sample.labels for sample in family.samples)) - {"le"}
@@ -149,6 +151,13 @@ def test_process_and_platform_metrics_are_there(clock: FakeClock) -> None:
 def test_samples_carry_no_timestamps(clock: FakeClock) -> None:
     text = text_of(expose(board(status(clock)), clock), OPENMETRICS)
     assert all(sample.timestamp is None for family in parse_openmetrics(text) for sample in family.samples)
+
+
+@pytest.mark.parametrize("failure", [None, "auth", "timeout"])
+def test_what_the_last_sync_failed_of_is_there_and_only_that(clock: FakeClock, failure: str | None) -> None:
+    last = Failure(failure, "in words", clock.wall()) if failure else None
+    failing = series(expose(board(status(clock, failure=last)), clock), "tedee_sync_failing")
+    assert [labels["reason"] for labels in failing] == ([failure] if failure else [])
 
 
 # What is old, gone or unsaid
