@@ -16,10 +16,12 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from .colours import PURPLE
-from .variables import SOURCE
+from .variables import KEPT, SOURCE
 
 TAG = "tedee"
-"""By which the dashboards find each other, also under another uid or in another folder."""
+"""By which people find them."""
+ADDRESSES = {"Locks": "/d/tedee-locks", "Lock": "/d/tedee-lock", "Exporter": "/d/tedee-exporter"}
+"""By title of the link that leads there."""
 SCHEMA = 39
 """Grafana 10.4's version of the JSON. Newer ones know how to read it."""
 
@@ -34,8 +36,14 @@ class Alerts(AnnotationQuery):
 
     def to_json(self) -> dict[str, object]:
         """As Grafana takes it."""
-        said = {"titleFormat": "{{alertname}}", "textFormat": "{{account}} {{lock_name}}", "tagKeys": "severity"}
-        return {**super().to_json(), **said}
+        return {
+            **super().to_json(),
+            # Newer Grafana asks the target, older `expr`.
+            "target": {"refId": "Anno", "expr": self.expr},
+            "titleFormat": "{{alertname}}",
+            "textFormat": "{{account}} {{lock_name}} {{instance}}",
+            "tagKeys": "severity",
+        }
 
 
 @dataclass(frozen=True)
@@ -71,14 +79,13 @@ class Board:
             .tooltip(DashboardCursorSync.CROSSHAIR)
             .time(f"now-{self.span}", "now")
             .refresh("30s")
-            .link(
-                builders.DashboardLink("Tedee")
-                .type(DashboardLinkType.DASHBOARDS)
-                .tags([TAG])
-                .include_vars(True)
-                .keep_time(True)
-            )
         )
+        for title, address in ADDRESSES.items():
+            if address != f"/d/{self.uid}":
+                # Not the lock: who leaves it wants to see the others, and "all of them" is to mean all.
+                url = f"{address}?{'&'.join(f'${{{name}:queryparam}}' for name in KEPT)}"
+                link = builders.DashboardLink(title).type(DashboardLinkType.LINK).icon("dashboard").url(url)
+                builder.link(link.keep_time(True))
         for section in self.sections:
             if section.title:
                 builder.with_row(builders.Row(section.title))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from exporter.metrics import catalogue
-from exporter.web.status import LOW_BATTERY
+from exporter.web.status import LOW_BATTERY, Said
 
 from . import queries as q
 from . import variables, words
@@ -18,8 +18,8 @@ EMPTY = 10
 """Percent at which a battery should have been charged."""
 
 LATEST = (
-    f"topk({FEW}, max by (lock_id) (last_over_time({q.of(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS)}[{q.MEMORY}]))"
-    f" or 0 * group by (lock_id) (last_over_time({q.known(q.LOCKS)}[{q.MEMORY}])))"
+    f"topk({FEW}, max by (lock_id) {q.kept(q.of(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS))}"
+    f" or 0 * group by (lock_id) {q.kept(q.of(catalogue.LOCK_REVISION, q.LOCKS))})"
 )
 SEVERAL = f" Of several locks, the {FEW} that changed last are shown."
 
@@ -44,13 +44,13 @@ def now() -> list[stat.Panel]:
         one(
             "State",
             "What the bolt does. `not known` while the lock is offline.",
-            q.now(catalogue.LOCK_STATE, q.SHOWN_LOCKS),
+            q.state(q.SHOWN_LOCKS),
             replace(STATE, unsaid="not known"),
         ),
         one(
             "Door",
             "What the door's sensor says. `not paired`: there is none.",
-            q.now(catalogue.LOCK_DOOR_STATE, q.SHOWN_LOCKS),
+            q.door(q.SHOWN_LOCKS),
             Reading(words=words.DOORS, unsaid="not known"),
         ),
         one(
@@ -63,14 +63,14 @@ def now() -> list[stat.Panel]:
         one(
             "Last change",
             "When its state last changed. Tedee's app tells who turned it.",
-            f"max {q.EACH_LOCK} ({q.of(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)}) * 1000",
+            f"{q.latest(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)} * 1000",
             Reading("dateTimeFromNow", unsaid="not known"),
         ),
         one(
             "How it ended",
             "How the last change of state ended. Jammed: go and see whether the door is shut, then turn the lock "
             "again.",
-            f"max {q.EACH_LOCK} ({q.of(catalogue.LOCK_STATE_CHANGE_RESULT, q.SHOWN_LOCKS)})",
+            q.latest(catalogue.LOCK_STATE_CHANGE_RESULT, q.SHOWN_LOCKS),
             replace(RESULT, unsaid="not known"),
         ),
         one(
@@ -85,7 +85,16 @@ def now() -> list[stat.Panel]:
 
 def one(title: str, description: str, expression: str, reading: Reading) -> stat.Panel:
     """A tile of the first line."""
-    return tile(title, description, expression, reading, BY_NAME).span(4).height(5)
+    return of_locks(title, description, expression, reading).span(4).height(5)
+
+
+def of_locks(title: str, description: str, expression: str, reading: Reading) -> stat.Panel:
+    """A tile of which each lock has a part with its name, also one of which nothing is known.
+
+    Else the only value of several locks, one of them locked and the others offline, would pass for all of them.
+    """
+    said = {q.NOT_KNOWN: Said(reading.unsaid), **reading.words}
+    return tile(title, description, q.of_each(expression, q.SHOWN_LOCKS), replace(reading, words=said), BY_NAME)
 
 
 def states() -> list[statetimeline.Panel]:
@@ -94,13 +103,13 @@ def states() -> list[statetimeline.Panel]:
         timeline(
             "State over time",
             "What the bolt did. Gaps: the lock was offline, or its account silent; nobody knows.",
-            q.now(catalogue.LOCK_STATE, q.SHOWN_LOCKS),
-            STATE,
+            q.named(q.state(q.SHOWN_LOCKS), q.SHOWN_LOCKS),
+            replace(STATE, steps=((None, "bad"),)),
         ).span(12),
         timeline(
             "Door over time",
             "What the door's sensor said. A door that opened while the bolt was out was never really locked.",
-            q.now(catalogue.LOCK_DOOR_STATE, q.SHOWN_LOCKS),
+            q.named(q.door(q.SHOWN_LOCKS), q.SHOWN_LOCKS),
             Reading(words=words.DOORS),
         ).span(12),
     ]
@@ -114,26 +123,31 @@ def battery() -> list[timeseries.Panel | stat.Panel]:
             "Battery over time",
             f"Charge of the battery; at {LOW_BATTERY} % and below it is low. One that falls faster than it used to "
             "drives a bolt that is hard to turn: see to the door's hinges and the strike.",
-            {BY_NAME: level},
+            {BY_NAME: q.named(level, q.SHOWN_LOCKS)},
             BATTERY,
         ).span(16),
-        tile(
+        of_locks(
             "Battery",
             f"Charge of the battery now. Charge it at {LOW_BATTERY} %.",
             level,
             Reading("percent", steps=BATTERY.steps, decimals=0, unsaid="not known"),
-            BY_NAME,
         )
         .span(4)
         .height(8),
-        tile(
+        of_locks(
             f"Days until {EMPTY} %",
-            f"How many days the battery takes down to {EMPTY} %, as it has been emptying for three days. `no trend` "
-            "where it has not been emptying steadily for as long, or is being charged: then nobody can tell. Charge "
-            "it before.",
+            f"How many days the battery takes down to {EMPTY} %, as it has been emptying for {q.LONG} days, or for "
+            f"{q.SHORT} where it falls fast. `no trend`: it fell too little, was not watched for long enough, or was "
+            "charged; then nobody can tell. Charge it before.",
             q.days_until(EMPTY, q.SHOWN_LOCKS),
-            Reading("none", steps=((None, "bad"), (7, "warn"), (14, "good")), decimals=0, unsaid="no trend"),
-            BY_NAME,
+            Reading(
+                # Not Grafana's own unit of days, which makes weeks of seven.
+                "suffix:days",
+                {q.MOST_DAYS: Said(f"{q.MOST_DAYS} days or more", "good")},
+                steps=((None, "quiet"), (0, "bad"), (7, "warn"), (14, "good")),
+                decimals=0,
+                unsaid="no trend",
+            ),
         )
         .span(4)
         .height(8),
@@ -142,25 +156,27 @@ def battery() -> list[timeseries.Panel | stat.Panel]:
 
 def connection() -> list[statetimeline.Panel | stat.Panel]:
     """Whether it could be reached."""
-    connected = q.of(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS, "")
+    connected = f"{q.of(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS)}[$__range]"
     return [
         timeline(
             "Connection over time",
             "When its bridge reached it. Locks that go offline together share a bridge or its network.",
-            q.now(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS),
+            q.named(q.now(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS), q.SHOWN_LOCKS),
             Reading(words=words.CONNECTIONS),
         )
         .span(16)
         .height(7),
-        tile(
+        of_locks(
             "Connected",
             "The part of the time range, as far as anything is known of it, in which its bridge reached it. Move the "
             "bridge nearer if it is much below 100 %.",
-            f"max {q.EACH_LOCK} (avg_over_time({connected}[$__range]))",
+            f"sum by {q.BY_ID} (sum_over_time({connected})) / sum by {q.BY_ID} (count_over_time({connected}))",
             Reading(
-                "percentunit", steps=((None, "bad"), (0.95, "warn"), (0.99, "good")), decimals=1, unsaid="no bridge"
+                "percentunit",
+                steps=((None, "quiet"), (0, "bad"), (0.95, "warn"), (0.99, "good")),
+                decimals=1,
+                unsaid="no bridge",
             ),
-            BY_NAME,
         )
         .span(8)
         .height(7),
@@ -190,9 +206,10 @@ def facts() -> table.Panel:
             Column("revision", "Revision", Reading("none", decimals=0)),
         ],
         {
-            "info": f"group by ({', '.join(titles)}) ({q.of(catalogue.LOCK_INFO, q.SHOWN_LOCKS)})",
-            "update": q.now(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
-            "revision": f"max {q.EACH_LOCK} ({q.of(catalogue.LOCK_REVISION, q.SHOWN_LOCKS)})",
+            "info": f"topk by {q.BY_ID} "
+            f"(1, group by ({', '.join(titles)}) ({q.of(catalogue.LOCK_INFO, q.SHOWN_LOCKS)}))",
+            "update": q.latest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
+            "revision": q.latest(catalogue.LOCK_REVISION, q.SHOWN_LOCKS),
         },
         [("lock_name", False)],
     ).height(6)

@@ -13,10 +13,30 @@ from .panels import PAINTED, Column, Reading, bars, lines, sheet, tile
 
 SEVERAL = f" Of more than {FEW} accounts, the {FEW} with the oldest data are shown."
 
-OLDEST = (
-    f"bottomk({FEW}, max by (account) (last_over_time({q.of(catalogue.LAST_SYNC, q.ACCOUNTS)}[{q.MEMORY}]))"
-    f" or 0 * group by (account) (last_over_time({q.of(catalogue.UP, q.ACCOUNTS)}[{q.MEMORY}])))"
+MOST_ACCOUNTS = 100
+"""In the table: those that fail before the others."""
+
+
+def newest(metric: catalogue.Metric, those: str = q.ACCOUNTS) -> str:
+    """An account's value; of two exporters that know the account, the later or better one."""
+    return f"max by (account) ({q.of(metric, those)})"
+
+
+def worst(metric: catalogue.Metric) -> str:
+    """An account's value; of two exporters that know the account, the lower one."""
+    return f"min by (account) ({q.of(metric, q.ACCOUNTS)})"
+
+
+LAST_SYNCS = (
+    f"max by (account) ({q.of(catalogue.LAST_SYNC, q.ACCOUNTS)}"
+    f" or last_over_time({q.of(catalogue.LAST_SYNC, q.ACCOUNTS)}[{q.EXPORTER_MEMORY}:{q.RARELY}]))"
+    f" and on (account) ({q.accounts()})"
 )
+"""When each account last heard from Tedee, those included of which nothing is heard any more."""
+STANDINGS = f"{newest(catalogue.UP)} or {words.SILENT} * group by (account) ({q.accounts()})"
+"""How the syncs of each account go, those included."""
+OLDEST = f"bottomk({FEW}, {LAST_SYNCS} or 0 * group by (account) ({q.accounts()}))"
+LISTED = f"bottomk({MOST_ACCOUNTS}, {STANDINGS})"
 BY_ACCOUNT = "{{account}}"
 BY_INSTANCE = "{{instance}}"
 
@@ -41,15 +61,6 @@ def board() -> Board:
     )
 
 
-def newest(metric: catalogue.Metric, those: str = q.SHOWN_ACCOUNTS) -> str:
-    """An account's value; of two exporters that know the account, the later or better one."""
-    return f"max by (account) ({q.of(metric, those)})"
-
-
-AGE = f"time() - {newest(catalogue.LAST_SYNC)}"
-WAIT = f"{newest(catalogue.NEXT_SYNC)} - time()"
-
-
 def answers() -> list[stat.Panel]:
     """The big answers."""
     up = q.of("up", q.EXPORTERS)
@@ -58,35 +69,42 @@ def answers() -> list[stat.Panel]:
             "Exporters down",
             "Exporters that Prometheus cannot scrape. See whether the program runs, and whether Prometheus reaches "
             "its port.",
-            f"count({q.ours(f'{up} == 0', within='1d')}) or 0 * count({q.ours(up, within='1d')})",
-            Reading("none", steps=((None, "good"), (1, "bad")), unsaid="not known"),
+            f"count({q.ours(f'{up} == 0', within=q.EXPORTER_MEMORY)})"
+            f" or 0 * count({q.ours(up, within=q.EXPORTER_MEMORY)})",
+            Reading("none", steps=((None, "quiet"), (0, "good"), (1, "bad")), unsaid="not known"),
         ),
         answer(
             "Accounts failing",
-            "Accounts whose last sync failed, or whose data is too old. The table below has them; the exporter's "
-            "status page and its log say what Tedee answered and what to do.",
-            f"count({newest(catalogue.UP, q.ACCOUNTS)} == 0) or 0 * count({q.of(catalogue.UP, q.ACCOUNTS)})",
-            Reading("none", steps=((None, "good"), (1, "bad")), unsaid="not known"),
+            "Accounts whose last sync failed, whose data is too old, or whose exporter is not heard. The table below "
+            "has them; the exporter's status page and its log say what Tedee answered and what to do.",
+            f"count(({STANDINGS}) < 1) or 0 * count({q.accounts()})",
+            Reading("none", steps=((None, "quiet"), (0, "good"), (1, "bad")), unsaid="not known"),
         ),
         answer(
             "Oldest data",
             "Age of the oldest account's data. Usual are 20 seconds; from 5 minutes on an account's locks are no "
             "longer served, since nobody knows what the doors did.",
-            f"max(time() - {newest(catalogue.LAST_SYNC, q.ACCOUNTS)})",
-            Reading("s", steps=((None, "good"), (60, "warn"), (300, "bad")), decimals=0, unsaid="none yet"),
+            f"clamp_min(max(time() - ({LAST_SYNCS})), 0)",
+            Reading(
+                "s", steps=((None, "quiet"), (0, "good"), (60, "warn"), (300, "bad")), decimals=0, unsaid="none yet"
+            ),
         ),
         answer(
             "Failures in the last hour",
             "Syncs that brought nothing usable. A few are the network's; many have their reason below.",
             f"sum(increase({q.of(catalogue.SYNC_FAILURES, q.ACCOUNTS)}[1h]))",
-            Reading("none", steps=((None, "good"), (1, "warn"), (10, "bad")), decimals=0, unsaid="not known"),
+            Reading(
+                "none", steps=((None, "quiet"), (0, "good"), (1, "warn"), (10, "bad")), decimals=0, unsaid="not known"
+            ),
         ),
         answer(
             "Fewest requests left",
             "Requests that the tightest account has left of the exporter's share of the hour. At 0 the exporter "
             "waits. Look for what else uses them up: restarts without a state file, or a second exporter.",
             f"min({q.of(catalogue.API_REQUESTS_REMAINING, q.ACCOUNTS)})",
-            Reading("none", steps=((None, "bad"), (10, "warn"), (50, "good")), decimals=0, unsaid="not known"),
+            Reading(
+                "none", steps=((None, "quiet"), (0, "bad"), (10, "warn"), (50, "good")), decimals=0, unsaid="not known"
+            ),
         ),
         answer(
             "Tedee's API",
@@ -119,10 +137,13 @@ def answer(title: str, description: str, expression: str, reading: Reading) -> s
 
 def accounts() -> table.Panel:
     """Every account."""
+    listed = f"and on (account) {LISTED}"
+    supported = f"min by (account, version) ({q.of(catalogue.API_VERSION_SUPPORTED, q.ACCOUNTS)})"
     return sheet(
         "Accounts",
-        "How each account's syncs go, the oldest data first. Credentials without a date do not expire by themselves; "
-        "where one is near, somebody has to sign in again." + SEVERAL,
+        "How each account's syncs go: those that fail first, then the oldest data. `silent`: its exporter is not "
+        "heard. Credentials without a date do not expire by themselves; where one is near, somebody has to sign in "
+        f"again. Of more than {MOST_ACCOUNTS} accounts the first {MOST_ACCOUNTS}.",
         [
             Column("account", "Account"),
             Column("up", "Syncs", Reading(words=words.ACCOUNTS), PAINTED, 110),
@@ -135,15 +156,15 @@ def accounts() -> table.Panel:
             Column("expiry", "Credentials expire", Reading("dateTimeFromNow")),
         ],
         {
-            "up": newest(catalogue.UP),
-            "age": AGE,
-            "next": WAIT,
-            "left": f"min by (account) ({q.of(catalogue.API_REQUESTS_REMAINING, q.SHOWN_ACCOUNTS)})",
-            "locks": newest(catalogue.LOCKS),
-            "supported": f"min by (account, version) ({q.of(catalogue.API_VERSION_SUPPORTED, q.SHOWN_ACCOUNTS)})",
-            "expiry": f"min by (account) ({q.of(catalogue.CREDENTIALS_EXPIRY, q.SHOWN_ACCOUNTS)}) * 1000",
+            "up": LISTED,
+            "age": f"time() - ({LAST_SYNCS} {listed})",
+            "next": f"{newest(catalogue.NEXT_SYNC)} - time() {listed}",
+            "left": f"{worst(catalogue.API_REQUESTS_REMAINING)} {listed}",
+            "locks": f"{newest(catalogue.LOCKS)} {listed}",
+            "supported": f"bottomk by (account) (1, {supported}) {listed}",
+            "expiry": f"{worst(catalogue.CREDENTIALS_EXPIRY)} * 1000 {listed}",
         },
-        [("account", False), ("Value #age", True)],
+        [("account", False), ("Value #age", True), ("Value #up", False)],
     ).height(8)
 
 
@@ -159,7 +180,7 @@ def syncs() -> list[timeseries.Panel]:
             "Age of the data",
             "Seconds since each account's last successful sync. A saw of some 20 seconds is as it should be; a line "
             "that climbs is an account that fails." + SEVERAL,
-            {BY_ACCOUNT: AGE},
+            {BY_ACCOUNT: f"time() - {newest(catalogue.LAST_SYNC, q.SHOWN_ACCOUNTS)}"},
             Reading("s", least=0),
         ).span(12),
         bars(
@@ -187,7 +208,7 @@ def syncs() -> list[timeseries.Panel]:
             "Next sync",
             "Seconds until each account's next call may go out. Up to 20 are usual, more after failures: up to 5 "
             "minutes, or what Tedee asks for. Below 0 a call is overdue: the exporter has too much to do." + SEVERAL,
-            {BY_ACCOUNT: WAIT},
+            {BY_ACCOUNT: f"{newest(catalogue.NEXT_SYNC, q.SHOWN_ACCOUNTS)} - time()"},
             Reading("s"),
         ).span(12),
     ]

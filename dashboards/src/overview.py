@@ -24,8 +24,9 @@ TO_DETAIL = (
     "&var-lock=${__data.fields.Id}&${__url_time_range}"
 )
 
-JAM = -JAMMED
-"""Stands for a state in the table, as on the status page: a jam is more than where the bolt came to rest."""
+JAM, ERROR = -1, -2
+"""Stand for a state in the table, as on the status page: a jam, or another error, is more than where the bolt is."""
+ENDINGS = {JAM: words.RESULTS[JAMMED], ERROR: words.SOME_ERROR}
 STATE = Reading(words=words.STATES, steps=((None, "quiet"), (0, "bad")))
 """A code that nobody knows is none to be trusted."""
 
@@ -44,10 +45,10 @@ ACCOUNT = Column("account", "Account", width=140)
 ID = Column("lock_id", "Id", width=90)
 
 
-def counted(title: str, advice: str, locks: str, metric: catalogue.Metric, tone: str) -> stat.Panel:
+def counted(title: str, advice: str, locks: str, among: str, tone: str) -> stat.Panel:
     """How many locks something is the matter with; nothing is known where there are none that could say so."""
-    reading = Reading(COUNT, steps=((None, "good"), (1, tone)), unsaid="not known")
-    return tile(title, advice, q.count(locks, q.of(metric, q.LOCKS)), reading).span(3)
+    reading = Reading(COUNT, steps=((None, "quiet"), (0, "good"), (1, tone)), unsaid="not known")
+    return tile(title, advice, q.count(locks, among), reading).span(3)
 
 
 def board() -> Board:
@@ -69,14 +70,14 @@ def answers() -> list[stat.Panel]:
         tile(
             "Locked and closed?",
             "How many locks are not known to be locked with their door closed: unlocked, open, on their way, offline, "
-            "or without any word of theirs. The table has them at its top. Doors without a sensor count as closed; "
-            "locks without a bridge are not counted, since they are never heard of. `not known`: the exporter, or an "
-            "account of it, is silent; see the exporter's dashboard.",
+            "with a sensor that cannot tell, or without any word of theirs. The table has them at its top. Doors "
+            "without a sensor count as closed; locks without a bridge are not counted, since they are never heard of. "
+            "`not known`: the exporter, or an account of it, is silent; see the exporter's dashboard.",
             q.not_safe(q.LOCKS),
             Reading(
                 "suffix:not",
                 {0: Said("all of them", "good")},
-                steps=((None, "warn"),),
+                steps=((None, "quiet"), (1, "warn")),
                 unsaid="not known",
             ),
         ).span(6),
@@ -84,14 +85,15 @@ def answers() -> list[stat.Panel]:
             "Unlocked",
             "Locks whose bolt is back. Lock them in Tedee's app, or go and look.",
             q.unlocked(q.LOCKS),
-            catalogue.LOCK_STATE,
+            q.of(catalogue.LOCK_STATE, q.LOCKS),
             "warn",
         ),
         counted(
             "Doors open",
-            "Locks whose sensor says that the door stands open. Somebody has to go and close it.",
+            "Locks whose sensor says that the door stands open. Somebody has to go and close it. `not known`: no door "
+            "has a sensor, or none is heard of.",
             q.open_doors(q.LOCKS),
-            catalogue.LOCK_DOOR_STATE,
+            q.with_sensor(q.LOCKS),
             "warn",
         ),
         counted(
@@ -99,7 +101,7 @@ def answers() -> list[stat.Panel]:
             "Locks whose last turn failed, or that are half locked, uncalibrated or in a state that nobody knows. Go "
             "and see whether the door is shut, then turn the lock again; calibrate it in Tedee's app if that says so.",
             q.jammed(q.LOCKS),
-            catalogue.LOCK_STATE,
+            q.of(catalogue.LOCK_STATE, q.LOCKS),
             "bad",
         ),
         counted(
@@ -107,22 +109,22 @@ def answers() -> list[stat.Panel]:
             "Locks that their bridge does not reach: nobody knows whether they are locked. See whether the bridge has "
             "power and network, and whether the lock's battery is empty.",
             q.offline(q.LOCKS),
-            catalogue.LOCK_CONNECTED,
+            q.of(catalogue.LOCK_CONNECTED, q.LOCKS),
             "bad",
         ),
         counted(
             "Low batteries",
             f"Locks with {LOW_BATTERY} % or less that are not being charged. Charge them, those with the least first.",
             q.low(q.LOCKS),
-            catalogue.LOCK_BATTERY_LEVEL,
+            q.of(catalogue.LOCK_BATTERY_LEVEL, q.LOCKS),
             "bad",
         ),
         tile(
             "Silent accounts",
-            "Accounts that spoke within the hour and of whose locks nothing is known now: they are in none of the "
+            "Accounts that were heard of before and of whose locks nothing is known now: they are in none of the "
             "numbers beside this. The exporter's dashboard says why.",
-            f"count({q.silent()}) or 0 * count({q.of(catalogue.UP, q.ACCOUNTS)})",
-            Reading(COUNT, steps=((None, "good"), (1, "bad")), unsaid="not known"),
+            f"count({q.silent()}) or 0 * count({q.accounts()})",
+            Reading(COUNT, steps=((None, "quiet"), (0, "good"), (1, "bad")), unsaid="not known"),
         ).span(3),
     ]
 
@@ -132,12 +134,12 @@ def every_lock() -> table.Panel:
     return sheet(
         "Every lock",
         "All chosen locks, those that need attention first: what is jammed, unknown, offline or low, then what is "
-        f"unlocked or open, then the others by name. Of more than {MOST_ROWS} the first {MOST_ROWS}: choose an "
-        "account or locks above to see others. A lock's name leads to its details.",
+        f"not known to be locked and closed, then the others by name. Of more than {MOST_ROWS} the first {MOST_ROWS}: "
+        "choose an account or locks above to see others. A lock's name leads to its details.",
         [
             NAME,
             ACCOUNT,
-            Column("state", "State", replace(STATE, words={**words.STATES, JAM: words.RESULTS[JAMMED]}), PAINTED, 130),
+            Column("state", "State", replace(STATE, words={**words.STATES, **ENDINGS}), PAINTED, 130),
             Column("door", "Door", Reading(words=words.DOORS), PAINTED, 120),
             Column("battery", "Battery", BATTERY, BAR),
             Column("charging", "Charging", Reading(words=words.CHARGING), width=100),
@@ -149,15 +151,14 @@ def every_lock() -> table.Panel:
         ],
         {
             "state": state(q.SHOWN_LOCKS),
-            "door": q.now(catalogue.LOCK_DOOR_STATE, q.SHOWN_LOCKS),
+            "door": q.door(q.SHOWN_LOCKS),
             "battery": q.now(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS),
             "charging": q.now(catalogue.LOCK_CHARGING, q.SHOWN_LOCKS),
             "connection": q.now(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS),
-            "changed": f"max {q.EACH_LOCK} ({q.of(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)}) * 1000",
-            "firmware": "group by (account, lock_id, lock_name, firmware_version) "
-            f"({q.of(catalogue.LOCK_INFO, q.SHOWN_LOCKS)})",
-            "update": q.now(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
-            "attention": q.attention(q.SHOWN_LOCKS, q.EACH_LOCK),
+            "changed": f"{q.latest(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)} * 1000",
+            "name": names(q.SHOWN_LOCKS),
+            "update": q.latest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
+            "attention": q.attention(q.SHOWN_LOCKS, f"by {q.BY_ID}"),
         },
         [("lock_name", False), ("Value #attention", True)],
     ).height(14)
@@ -165,7 +166,7 @@ def every_lock() -> table.Panel:
 
 def changes() -> table.Panel:
     """What changed lately."""
-    latest = f"topk({LATEST}, max {q.EACH_LOCK} ({q.of(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS)}))"
+    latest = f"topk({LATEST}, {q.latest(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS)})"
     of_those = f"and on {q.BY_ID} {latest}"
     return (
         sheet(
@@ -182,8 +183,9 @@ def changes() -> table.Panel:
             ],
             {
                 "changed": f"{latest} * 1000",
-                "state": f"{q.now(catalogue.LOCK_STATE, q.LOCKS)} {of_those}",
-                "result": f"max {q.EACH_LOCK} ({q.of(catalogue.LOCK_STATE_CHANGE_RESULT, q.LOCKS)}) {of_those}",
+                "name": f"{q.names(q.LOCKS)} {of_those}",
+                "state": f"({q.state(q.LOCKS)}) {of_those}",
+                "result": f"{q.latest(catalogue.LOCK_STATE_CHANGE_RESULT, q.LOCKS)} {of_those}",
             },
             [("Value #changed", True)],
         )
@@ -198,14 +200,15 @@ def history() -> timeseries.Panel:
         "not locked": (catalogue.LOCK_STATE, f"!= bool {LockState.LOCKED.value}"),
         "with door open": (catalogue.LOCK_DOOR_STATE, f"== bool {DoorState.OPENED.value}"),
         "offline": (catalogue.LOCK_CONNECTED, "== bool 0"),
-        "with low battery": (catalogue.LOCK_BATTERY_LEVEL, f"<= bool {LOW_BATTERY}"),
     }
+    counts = {legend: q.how_many(metric, q.SHOWN_LOCKS, what) for legend, (metric, what) in asked.items()}
+    low = q.count(q.low(q.SHOWN_LOCKS), q.of(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS))
     return (
         lines(
             "How many, over time",
             "How many of the locks in the table were so. A line that never comes back to 0 is a lock to look after; "
             "many that go offline at once share a bridge or a network.",
-            {legend: q.how_many(metric, q.SHOWN_LOCKS, what) for legend, (metric, what) in asked.items()},
+            {**counts, "with low battery": low},
             Reading(COUNT, decimals=0, least=0),
         )
         .max_data_points(POINTS)
@@ -215,6 +218,12 @@ def history() -> timeseries.Panel:
 
 
 def state(those: str) -> str:
-    """The state of each lock, or that it is jammed."""
-    is_jammed = f"{q.of(catalogue.LOCK_STATE_CHANGE_RESULT, those)} == {JAMMED}"
-    return f"min {q.EACH_LOCK} (-1 * ({is_jammed}) or {q.of(catalogue.LOCK_STATE, those)})"
+    """The state of each lock, or how its last change went wrong."""
+    result = q.of(catalogue.LOCK_STATE_CHANGE_RESULT, those)
+    return f"min by {q.BY_ID} (-clamp_max({result} > 0, {-ERROR})) or {q.state(those)}"
+
+
+def names(those: str) -> str:
+    """One name and one firmware of each lock; what is known of a lock at first is its revision."""
+    info = f"group by (account, lock_id, lock_name, firmware_version) ({q.of(catalogue.LOCK_INFO, those)})"
+    return f"topk by {q.BY_ID} (1, {info} or on {q.BY_ID} {q.names(those)})"

@@ -25,8 +25,8 @@ from .words import UNKNOWN_CODE, Words, mappings
 ValuePanel = TypeVar("ValuePanel", stat.Panel, timeseries.Panel, statetimeline.Panel)
 AnyPanel = TypeVar("AnyPanel", stat.Panel, timeseries.Panel, statetimeline.Panel, table.Panel)
 
-BY_NAME = "{{lock_name}}"
-"""The legend of series that are locks."""
+BY_NAME = "{{lock_name}} · {{account}}"
+"""The legend of series that are locks: names are not told apart by themselves."""
 
 Steps = Sequence[tuple[float | None, str]]
 """The tone from each number on; the first from minus infinity on."""
@@ -43,6 +43,7 @@ class Reading:
     beyond: Said | None = None
     """What all numbers above those codes mean."""
     steps: Steps = ((None, "quiet"),)
+    """The first is also the colour of what is not known: quiet, where that may be."""
     decimals: int | None = None
     least: float | None = None
     most: float | None = None
@@ -113,6 +114,9 @@ class Column:
         return f"Value #{self.source}" if self.reading else self.source
 
 
+BAR_WIDTH = "5m"
+"""At the least: $__rate_interval is never shorter than four scrapes, and of shorter bars several count one event."""
+
 PAINTED = common.TableColoredBackgroundCellOptions(mode=common.TableCellBackgroundDisplayMode.BASIC)
 BAR = common.TableBarGaugeCellOptions(
     mode=common.BarGaugeDisplayMode.BASIC, value_display_mode=common.BarGaugeValueMode.TEXT
@@ -127,11 +131,17 @@ def tile(title: str, description: str, expression: str, reading: Reading, legend
         .graph_mode(common.BigValueGraphMode.NONE)
         .reduce_options(options.ReduceDataOptions().calcs(["lastNotNull"]))
     )
+    if legend:
+        panel.text_mode(common.BigValueTextMode.VALUE_AND_NAME)
     return _about(reading.to(panel), title, description, [_query("A", expression, legend).instant()]).height(4)
 
 
 def timeline(title: str, description: str, expression: str, reading: Reading) -> statetimeline.Panel:
-    """A band for each lock, with the words of its codes. Where nothing is known there is a gap."""
+    """A band for each lock, with the words of its codes. Where nothing is known there is a gap.
+
+    What is no known code has one tone: of several, Grafana's legend shows the numbers at which they begin in place of
+    the words.
+    """
     panel = (
         statetimeline.Panel()
         .show_value(common.VisibilityMode.AUTO)
@@ -172,11 +182,12 @@ def lines(title: str, description: str, queries: Mapping[str, str], reading: Rea
 
 def bars(title: str, description: str, expression: str, legend: str, *, known: Iterable[str] = ()) -> timeseries.Panel:
     """What was counted in each interval, stacked; the series `known` beforehand have a colour each."""
-    panel = Reading("none", least=0).to(
+    panel = Reading("none", decimals=0, least=0).to(
         timeseries.Panel()
         .draw_style(common.GraphDrawStyle.BARS)
         .line_width(0)
         .fill_opacity(90)
+        .interval(BAR_WIDTH)
         .stacking(options.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
         .legend(_legend())
         .tooltip(_tooltip())

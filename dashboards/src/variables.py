@@ -14,9 +14,11 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from exporter.metrics import catalogue
 
-from .queries import ACCOUNTS, EXPORTERS, MEMORY, known, of
+from .queries import ACCOUNTS, EXPORTERS, LOCK_MEMORY, of
 
 SOURCE = DataSourceRef("prometheus", "${datasource}")
+KEPT = ("datasource", "job", "instance", "account")
+"""What stays chosen from one dashboard to the next."""
 ALL = VariableOption(selected=True, text=["All"], value=["$__all"])
 
 
@@ -42,9 +44,11 @@ def accounts() -> VariableModel:
 
 
 def locks() -> VariableModel:
-    """The accounts' locks, by name; the value is the id. A lock that has just been renamed has its new name alone."""
-    by = "group by (lock_id, lock_name)"
-    query = f"{by} ({known(ACCOUNTS)}) or on (lock_id) {by} (last_over_time({known(ACCOUNTS)}[{MEMORY}]))"
+    """The accounts' locks, by name and account; the value is the id. A renamed one has its new name alone."""
+    revision = of(catalogue.LOCK_REVISION, ACCOUNTS)  # which every lock has
+    by = "group by (lock_id, account, lock_name)"
+    every = f"{by} ({revision}) or on (lock_id) {by} (last_over_time({revision}[{LOCK_MEMORY}]))"
+    query = f'group by (lock_id, lock_name) (label_join({every}, "lock_name", " · ", "lock_name", "account"))'
     # Grafana writes labels as they are, without escapes: a name may hold quotes, backslashes and newlines.
     name = r'/lock_id="(?<value>\d+)",lock_name="(?<text>[\s\S]*)"} /'
     variable = _chosen("lock", "Lock", f"query_result({query})")
@@ -74,6 +78,7 @@ def chain(*variables: VariableModel) -> Sequence[VariableModel]:
 
 
 def _chosen(name: str, label: str, query: str) -> VariableModel:
+    # Grafana's linter wants variables anew with the time range, which every refresh moves: they are to cost little.
     return (
         builders.QueryVariable(name)
         .label(label)

@@ -32,7 +32,9 @@ SOME_ERROR = Said("with an error", "bad")
 CHARGING: Words = {1: Said("charging", "busy"), 0: Said("no")}
 UPDATES: Words = {1: Said("update available", "busy"), 0: Said("up to date", "good")}
 
-ACCOUNTS: Words = {1: Said("up", "good"), 0: Said("failing", "bad")}
+SILENT = -1
+"""Stands for the success of an account's syncs, where nobody says anything of it."""
+ACCOUNTS: Words = {1: Said("up", "good"), 0: Said("failing", "bad"), SILENT: Said("silent", "bad")}
 VERSIONS: Words = {1: Said("supported", "good"), 0: Said("no longer supported", "bad")}
 CONFIGURATIONS: Words = {1: Said("loaded", "good"), 0: Said("refused", "bad")}
 STATE_FILES: Words = {1: Said("usable", "good"), 0: Said("not usable", "bad")}

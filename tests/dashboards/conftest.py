@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import real_part
 from tests.end_to_end.prometheus import Prometheus, prometheus
 
-from . import day
+from . import corners, day
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,16 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     for recording in (day.record(folder), day.record_fleet(folder), day.record_twins(folder)):
         backfill(promtool, recording, folder / "data")
     # Its one target is nobody: all that it has is there already.
+    with prometheus(folder, "127.0.0.1:9") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rarities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that holds what seldom is."""
+    promtool = real_part("promtool")
+    folder = tmp_path_factory.mktemp("rarities")
+    backfill(promtool, corners.record(folder), folder / "data")
     with prometheus(folder, "127.0.0.1:9") as running:
         yield running
 

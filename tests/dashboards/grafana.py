@@ -5,7 +5,7 @@ Written from Grafana's documentation and its Prometheus data source; there is no
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,8 @@ from tests.program import PATIENCE, ROOT
 FOLDER = ROOT / "dashboards"
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))
 
-Chosen = Mapping[str, str]
-"""One value for each variable named; the others are at their default, All."""
+Chosen = Mapping[str, str | tuple[str, ...]]
+"""A value, or several, for each variable named; the others are at their default, All."""
 Options = list[tuple[str, str]]
 """(text, value) of each value that can be chosen."""
 Series = list[dict[str, Any]]
@@ -40,7 +40,7 @@ def queries(dashboard: Any) -> Iterator[tuple[str, Any]]:
         for target in panel["targets"]:
             yield panel["title"], target
     for annotation in dashboard["annotations"]["list"]:
-        yield annotation["name"], {"refId": "Anno", "expr": annotation["expr"], "range": True}
+        yield annotation["name"], {**annotation["target"], "range": True}
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class Grafana:
 
     def _value(self, variable: Any, values: Mapping[str, str], chosen: Chosen) -> str:
         if variable["name"] in chosen:
-            return _escaped(chosen[variable["name"]])
+            picked = chosen[variable["name"]]
+            return _any_of([picked] if isinstance(picked, str) else picked)
         assert variable["current"]["value"] == ["$__all"]
         if "allValue" in variable:
             return str(variable["allValue"])
-        options = [_escaped(value) for _, value in self._options(variable, values)]
-        return options[0] if len(options) == 1 else f"({'|'.join(options)})"
+        return _any_of([value for _, value in self._options(variable, values)])
 
     def _options(self, variable: Any, values: Mapping[str, str]) -> Options:
         texts = list(self._found(self.fill(variable["query"], values)))
@@ -132,6 +132,12 @@ class Grafana:
                 yield f"{name}{{{labels}}} {value} {at * 1000:.0f}"
         else:
             raise AssertionError(f"Grafana does not understand {query}")
+
+
+def _any_of(values: Sequence[str]) -> str:
+    """Values that are chosen together, as a regular expression."""
+    options = [_escaped(value) for value in values]
+    return options[0] if len(options) == 1 else f"({'|'.join(options)})"
 
 
 def _escaped(value: str) -> str:

@@ -117,8 +117,12 @@ def draw(name: str, grafana: Grafana) -> str:
 
 def tiles(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
     config = panel["fieldConfig"]["defaults"]
+    always = panel["options"].get("textMode") == "value_and_name"
     found = [
-        (Said.of(float(each["value"][1]), config, grafana.end), legend(panel, each) if len(series) > 1 else "")
+        (
+            Said.of(float(each["value"][1]), config, grafana.end),
+            legend(panel, each) if always or len(series) > 1 else "",
+        )
         for series in answers.values()
         for each in series
     ] or [(Said.of(None, config, grafana.end), "")]
@@ -226,6 +230,9 @@ def timeline(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str
                 f'<rect x={x:.1f} y={y:.1f} width={step + 0.5:.1f} height={band * 0.8:.1f} fill="{said.colour}" />'
             )
         parts.append(f'<text x=36 y={y + 16:.1f} font-size=12 fill="#111">{html.escape(legend(target, each))}</text>')
+    steps = config["thresholds"]["steps"]
+    if len(steps) > 1:  # as Grafana has it: then the legend is of the steps, and not of the words
+        seen = {written(step["value"] or 0, config["unit"], None, grafana.end): step["color"] for step in steps}
     names = "  ".join(f'<span style="color:{colour}">■</span> {text}' for text, colour in seen.items())
     return f"<svg width={width + 40} height={height}>{''.join(parts)}</svg><div class=legend>{names}</div>"
 

@@ -6,14 +6,21 @@ from typing import Any
 import pytest
 
 from dashboards.src import colours, overview
+from dashboards.src.queries import NOT_KNOWN
 from tests.end_to_end.prometheus import Prometheus
 
 from . import day
-from .grafana import FILES, Chosen, Grafana, load, queries
+from .grafana import FILES, Chosen, Grafana, Series, load, queries
 from .layout import draw
 
 EVERYTHING: Chosen = {}
 ONE: Chosen = {**day.TARGET, "account": "hotel", "lock": "2101"}
+TWO: Chosen = {
+    "job": ("tedee", "other"),
+    "instance": ("127.0.0.1:10333", "other"),
+    "account": ("home", "hotel"),
+    "lock": ("1001", "2101"),
+}
 LARGE = 500
 """Series of one query that a browser still shows at once."""
 
@@ -38,7 +45,7 @@ def fleet(history: Prometheus) -> Grafana:
 
 
 @of_each_query
-@pytest.mark.parametrize("chosen", [EVERYTHING, ONE], ids=["everything", "one"])
+@pytest.mark.parametrize("chosen", [EVERYTHING, ONE, TWO], ids=["everything", "one", "two"])
 def test_each_query_has_data(evening: Grafana, name: str, query: Any, chosen: Chosen) -> None:
     assert evening.run(query, evening.variables(load(name), chosen))
 
@@ -47,27 +54,34 @@ def test_each_query_has_data(evening: Grafana, name: str, query: Any, chosen: Ch
 def test_each_variable_has_values(evening: Grafana, name: str) -> None:
     dashboard = load(name)
     for variable in dashboard["templating"]["list"][1:]:
-        for chosen in (EVERYTHING, ONE):
+        for chosen in (EVERYTHING, ONE, TWO):
             assert evening.options(dashboard, variable["name"], chosen)
 
 
 def test_locks_are_chosen_by_names_however_odd_and_known_by_their_ids(evening: Grafana) -> None:
     options = evening.options(load("locks-overview.json"), "lock", EVERYTHING)
-    assert (day.ODD_NAME, "1006") in options
-    assert ('Kids\' "castle" 🏰', "1004") in options
+    assert (f"{day.ODD_NAME} · home", "1006") in options
+    assert ('Kids\' "castle" 🏰 · home', "1004") in options
     assert len(options) == 18
 
 
 def test_a_renamed_lock_has_its_new_name_alone(history: Prometheus) -> None:
     soon_after = Grafana(history, day.RENAMED + 2 * day.EVERY)
     options = soon_after.options(load("lock-detail.json"), "lock", EVERYTHING)
-    assert [text for text, value in options if value == "2106"] == ["Suite 106"]
+    assert [text for text, value in options if value == "2106"] == ["Suite 106 · hotel"]
 
 
 def test_a_lock_of_a_silent_account_can_still_be_chosen(history: Prometheus) -> None:
     silence = Grafana(history, day.SILENT[1] - day.EVERY)
-    assert ("Room 101", "2101") in silence.options(load("lock-detail.json"), "lock", EVERYTHING)
+    assert ("Room 101 · hotel", "2101") in silence.options(load("lock-detail.json"), "lock", EVERYTHING)
     assert silence.variables(load("lock-detail.json"), {"lock": "2101"})["shown"] == "2101"
+
+
+def test_of_many_locks_those_are_shown_that_changed_last(evening: Grafana) -> None:
+    changed = rows(evening, "What changed lately", "changed", EVERYTHING)
+    latest = sorted(changed, key=lambda row: float(row["value"][1]))[-colours.FEW :]
+    shown = evening.options(load("lock-detail.json"), "shown", EVERYTHING)
+    assert {value for _, value in shown} == {row["metric"]["lock_id"] for row in latest}
 
 
 # The big answers
@@ -81,6 +95,18 @@ def answer(
     (query,) = (query for each, query in queries(dashboard) if each == title)
     result = grafana.run(query, grafana.variables(dashboard, chosen))
     return float(result[0]["value"][1]) if result else None
+
+
+def rows(grafana: Grafana, title: str, query: str, chosen: Chosen, name: str = "locks-overview.json") -> Series:
+    """What one query of a panel brings."""
+    dashboard = load(name)
+    (found,) = (each for panel, each in queries(dashboard) if (panel, each["refId"]) == (title, query))
+    return grafana.run(found, grafana.variables(dashboard, chosen))
+
+
+def column(grafana: Grafana, query: str, chosen: Chosen) -> list[float]:
+    """The numbers of a column of the table of all locks."""
+    return [float(each["value"][1]) for each in rows(grafana, "Every lock", query, chosen)]
 
 
 @pytest.mark.parametrize(
@@ -117,11 +143,8 @@ def test_nobody_says_anything_while_the_exporter_is_down(history: Prometheus) ->
 
 
 def test_one_lock_under_two_exporters_is_one_lock(evening: Grafana) -> None:
-    dashboard = load("locks-overview.json")
-    table = {query["refId"]: query for title, query in queries(dashboard) if title == "Every lock"}
     twins = Grafana(evening.prometheus, day.TWINS_EVENING)
-    (state,) = twins.run(table["state"], twins.variables(dashboard, EVERYTHING))
-    assert state["value"][1] == "2"
+    assert column(twins, "state", EVERYTHING) == [2]
     assert answer(twins, "Unlocked") == 1
     assert answer(twins, "Locked and closed?") == 1
 
@@ -141,28 +164,33 @@ def test_the_exporters_dashboard_tells_a_silent_account_from_an_exporter_that_is
 # The table and the forecast
 
 
+def needed(grafana: Grafana, chosen: Chosen) -> dict[str, float]:
+    """How much attention each lock needs, by its name, as the table has them."""
+
+    def told_by(row: Any) -> tuple[str, str]:
+        return row["metric"]["account"], row["metric"]["lock_id"]
+
+    names = {told_by(row): row["metric"]["lock_name"] for row in rows(grafana, "Every lock", "name", chosen)}
+    found = rows(grafana, "Every lock", "attention", chosen)
+    return {names[told_by(row)]: float(row["value"][1]) for row in found}
+
+
 def test_the_table_has_each_lock_once_and_the_needy_first(evening: Grafana) -> None:
-    dashboard = load("locks-overview.json")
-    (query,) = (query for title, query in queries(dashboard) if (title, query["refId"]) == ("Every lock", "attention"))
-    rows = evening.run(query, evening.variables(dashboard, EVERYTHING))
-    needs = {row["metric"]["lock_name"]: float(row["value"][1]) for row in rows}
-    assert len(rows) == len(needs) == 18
+    needs = needed(evening, EVERYTHING)
+    assert len(needs) == len(rows(evening, "Every lock", "attention", EVERYTHING)) == 18
     assert needs.pop("Garage") == 1
     assert {name for name, need in needs.items() if need} == {"Annex", "Cellar", "Pool gate", "Room 102", day.ODD_NAME}
 
 
 def test_the_forecast_is_right_and_says_nothing_of_a_battery_that_was_charged(evening: Grafana) -> None:
-    dashboard = load("lock-detail.json")
-    (query,) = (query for title, query in queries(dashboard) if title == "Days until 10 %")
-
-    def days(lock: str) -> float | None:
-        result = evening.run(query, evening.variables(dashboard, {"lock": lock}))
-        return float(result[0]["value"][1]) if result else None
+    def days(lock: str) -> float:
+        (found,) = rows(evening, "Days until 10 %", "A", {"lock": lock}, "lock-detail.json")
+        return float(found["value"][1])
 
     # 90 percent in 20 days, of which 45 are left.
     assert days("2101") == pytest.approx(10, abs=0.5)
-    assert days("1005") is None, "the garden door was charged two days ago"
-    assert days("1003") is None, "the cellar is being charged"
+    assert days("1005") == NOT_KNOWN, "the garden door was charged two days ago"
+    assert days("1003") == NOT_KNOWN, "the cellar is being charged"
 
 
 # Thousands

@@ -23,14 +23,24 @@ from dashboards.src import boards, colours, words
 from exporter.metrics.catalogue import CATALOGUE, LOCK_METRICS
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import DoorState, LockState
-from exporter.web.status import JAMMED
 from tests.program import ROOT
 
 from .grafana import FILES, load, panels, queries
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 UIDS = {"locks-overview.json": "tedee-locks", "lock-detail.json": "tedee-lock", "exporter.json": "tedee-exporter"}
-UNITS = {"none", "string", "percent", "percentunit", "s", "bytes", "dateTimeFromNow", "prefix:code ", "suffix:not"}
+UNITS = {
+    "none",
+    "string",
+    "percent",
+    "percentunit",
+    "s",
+    "bytes",
+    "dateTimeFromNow",
+    "prefix:code ",
+    "suffix:not",
+    "suffix:days",
+}
 """Those of Grafana's that are used here."""
 
 of_each_dashboard = pytest.mark.parametrize("name", FILES)
@@ -61,10 +71,10 @@ def test_the_json_is_what_the_code_writes() -> None:
 def test_the_sdk_reads_back_every_word(name: str) -> None:
     register_default_plugins()
     said = load(name)
-    read = json.loads(json.dumps(Dashboard.from_json(said), cls=JSONEncoder))
     for annotation in said["annotations"]["list"]:
         # The SDK has no model for what is Prometheus' own in an annotation.
-        assert all(annotation.pop(key) for key in ("titleFormat", "textFormat", "tagKeys"))
+        assert all(annotation.pop(key) for key in ("target", "titleFormat", "textFormat", "tagKeys"))
+    read = json.loads(json.dumps(Dashboard.from_json(said), cls=JSONEncoder))
     assert read == said
 
 
@@ -95,12 +105,19 @@ def test_all_data_comes_from_the_chosen_source(name: str) -> None:
 
 
 @of_each_dashboard
-def test_the_dashboards_lead_to_each_other_and_keep_what_is_chosen(name: str) -> None:
+def test_the_dashboards_lead_to_each_other_and_keep_what_is_chosen_but_the_lock(name: str) -> None:
     dashboard = load(name)
     assert "tedee" in dashboard["tags"]
-    (link,) = dashboard["links"]
-    assert (link["type"], link["tags"], link["includeVars"], link["keepTime"]) == ("dashboards", ["tedee"], True, True)
-    for url in re.findall(r'"url": "(/.*?)"', json.dumps(dashboard)):
+    kept = "&".join(f"${{{variable}:queryparam}}" for variable in ("datasource", "job", "instance", "account"))
+    others = [f"/d/{uid}?{kept}" for file, uid in UIDS.items() if file != name]
+    assert [link["url"] for link in dashboard["links"]] == others
+    for link in dashboard["links"]:
+        assert (link["type"], link["includeVars"], link["keepTime"]) == ("link", False, True)
+
+
+@of_each_dashboard
+def test_links_out_of_tables_keep_the_time_range(name: str) -> None:
+    for url in re.findall(r'"url": "(/.*?)"', json.dumps(load(name)["panels"])):
         assert url.split("?")[0] in {f"/d/{uid}" for uid in UIDS.values()}
         assert "${__url_time_range}" in url
 
@@ -193,7 +210,24 @@ def test_each_variable_asks_for_what_there_is(query: str) -> None:
     match = re.fullmatch(r"label_values\((.+), \w+\)|query_result\((.+)\)", query)
     assert match
     known = {metric.name for metric in CATALOGUE}
-    assert all(metrics <= known for metrics, _ in selectors(match[1] or match[2]))
+    assert all(metrics <= known | FOREIGN for metrics, _ in selectors(match[1] or match[2]))
+
+
+@pytest.mark.parametrize("query", variable_queries())
+def test_no_variable_goes_through_all_samples_of_thousands_of_locks(query: str) -> None:
+    match = re.fullmatch(r"label_values\((.+), \w+\)|query_result\((.+)\)", query)
+    assert match
+    for each in nodes(match[1] or match[2]):
+        if isinstance(each, promql.MatrixSelector):
+            assert not (each.vector_selector.name or "lock_").startswith("lock_")
+
+
+@pytest.mark.parametrize("name", ["locks-overview.json", "lock-detail.json"])
+def test_the_locks_to_choose_from_are_asked_for_by_one_metric(name: str) -> None:
+    (variable,) = (each for each in load(name)["templating"]["list"] if each["name"] == "lock")
+    query = re.fullmatch(r"query_result\((.+)\)", variable["query"])
+    assert query
+    assert {metric for metrics, _ in selectors(query[1]) for metric in metrics} == {"lock_revision"}
 
 
 @of_each_query
@@ -229,6 +263,20 @@ def test_the_alerts_are_ours(name: str) -> None:
     alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
     assert alerts
     assert all(re.fullmatch(matchers["alertname"], alert) for alert in alerts)
+
+
+@of_each_dashboard
+def test_each_grafana_finds_the_alerts_where_it_looks_for_them(name: str) -> None:
+    (annotation,) = load(name)["annotations"]["list"]
+    assert annotation["target"] == {"refId": "Anno", "expr": annotation["expr"]}
+
+
+@of_each_dashboard
+def test_an_alert_says_what_it_is_about_also_where_that_is_no_lock(name: str) -> None:
+    (annotation,) = load(name)["annotations"]["list"]
+    said = set(re.findall(r"{{(\w+)}}", annotation["textFormat"]))
+    assert said == {"account", "lock_name", "instance"}
+    assert all(label in annotation["expr"] for label in said)
 
 
 # Panels
@@ -290,7 +338,8 @@ def test_each_column_has_a_query_and_each_query_a_use(table: Any) -> None:
     text = json.dumps(table["transformations"])
     labels = {name for name in _renamed(table).values() if not name.startswith("Value #")}
     for target in table["targets"]:
-        gives_labels = labels & set(re.findall(r"\w+", target["expr"].partition("(")[2].partition(")")[0]))
+        grouped = re.findall(r"group by \((.*?)\)", target["expr"])
+        gives_labels = labels & set(re.findall(r"\w+", " ".join(grouped)))
         assert target["refId"] in columns or f"Value #{target['refId']}" in text or gives_labels
 
 
@@ -333,18 +382,19 @@ def mapped(panel: Any, column: str | None) -> dict[str, str]:
 
 STATE_WORDS = {str(code.value): code.words for code in LockState}
 DOOR_WORDS = {str(code.value): code.words for code in DoorState}
+NOT_KNOWN = {"-1": "not known"}
 
 
 @pytest.mark.parametrize(
     ("file", "title", "column", "expected"),
     [
-        ("locks-overview.json", "Every lock", "State", {**STATE_WORDS, str(-JAMMED): "jammed"}),
+        ("locks-overview.json", "Every lock", "State", {**STATE_WORDS, "-1": "jammed", "-2": "with an error"}),
         ("locks-overview.json", "Every lock", "Door", DOOR_WORDS),
         ("locks-overview.json", "Every lock", "Connection", {"1": "connected", "0": "offline"}),
         ("locks-overview.json", "What changed lately", "Now", STATE_WORDS),
-        ("lock-detail.json", "State", None, STATE_WORDS),
+        ("lock-detail.json", "State", None, STATE_WORDS | NOT_KNOWN),
         ("lock-detail.json", "State over time", None, STATE_WORDS),
-        ("lock-detail.json", "Door", None, DOOR_WORDS),
+        ("lock-detail.json", "Door", None, DOOR_WORDS | NOT_KNOWN),
         ("lock-detail.json", "Door over time", None, DOOR_WORDS),
     ],
 )
@@ -353,6 +403,90 @@ def test_each_code_is_said_in_the_exporters_words(
 ) -> None:
     (panel,) = (panel for panel in panels(load(file)) if panel["title"] == title)
     assert mapped(panel, column) == expected
+
+
+def all_mappings() -> Iterator[Any]:
+    for name in FILES:
+        for panel in panels(load(name)):
+            where = f"{name.removesuffix('.json')}/{panel['title']}"
+            if found := panel["fieldConfig"]["defaults"].get("mappings"):
+                yield pytest.param(found, id=where)
+            for override in panel["fieldConfig"]["overrides"]:
+                for each in override["properties"]:
+                    if each["id"] == "mappings":
+                        yield pytest.param(each["value"], id=f"{where}/{override['matcher']['options']}")
+
+
+KINDS = (
+    words.STATES,
+    words.DOORS,
+    words.CONNECTIONS,
+    words.RESULTS,
+    words.CHARGING,
+    words.UPDATES,
+    words.ACCOUNTS,
+    words.VERSIONS,
+    words.CONFIGURATIONS,
+    words.STATE_FILES,
+)
+STAND_INS = {"-1", "-2", "90"}
+"""Not codes, but numbers that stand for something else, such as `not known`."""
+
+
+@pytest.mark.parametrize("mappings", list(all_mappings()))
+def test_where_one_code_has_words_all_of_its_kind_have_them_and_their_colours(mappings: Any) -> None:
+    said = {
+        number: (result["text"], result["color"])
+        for mapping in mappings
+        if mapping["type"] == "value"
+        for number, result in mapping["options"].items()
+        if number not in STAND_INS
+    }
+    kinds = [{str(code): (each.words, colours.TONES[each.tone]) for code, each in kind.items()} for kind in KINDS]
+    whole = [{code: each for code, each in kind.items() if code not in STAND_INS} for kind in kinds]
+    assert said in [*whole, {"0": ("all of them", colours.TONES["good"])}, {}]
+    for mapping in mappings:
+        if mapping["type"] == "range":
+            assert mapping["options"]["to"] is None
+            assert mapping["options"]["result"]["color"] == colours.TONES["bad"]
+
+
+def panels_of(kind: str) -> list[Any]:
+    return [
+        pytest.param(panel, id=f"{name}/{panel['title']}")
+        for name in FILES
+        for panel in panels(load(name))
+        if kind in {panel["type"], panel["fieldConfig"]["defaults"].get("custom", {}).get("drawStyle")}
+    ]
+
+
+@pytest.mark.parametrize("panel", panels_of("stat"))
+def test_what_is_not_known_is_neither_good_nor_bad(panel: Any) -> None:
+    config = panel["fieldConfig"]["defaults"]
+    assert config["noValue"]
+    base, *_ = config["thresholds"]["steps"]
+    # Grafana has no other colour for no data.
+    assert (base["value"], base["color"]) == (None, colours.TONES["quiet"])
+
+
+@pytest.mark.parametrize("panel", panels_of("stat"))
+def test_a_value_of_one_of_several_locks_has_the_locks_name(panel: Any) -> None:
+    if "lock_name" in panel["targets"][0]["expr"]:
+        assert panel["targets"][0]["legendFormat"] == "{{lock_name}} · {{account}}"
+        assert panel["options"]["textMode"] == "value_and_name"
+        assert mapped(panel, None)["-1"] == panel["fieldConfig"]["defaults"]["noValue"]
+
+
+@pytest.mark.parametrize("panel", panels_of("state-timeline"))
+def test_the_legend_of_a_timeline_has_words(panel: Any) -> None:
+    # Of several steps Grafana lists the numbers at which they begin instead.
+    assert len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) == 1
+
+
+@pytest.mark.parametrize("panel", panels_of("bars"))
+def test_bars_are_wide_enough_to_count_each_event_about_once_and_in_whole_numbers(panel: Any) -> None:
+    assert panel["interval"] == "5m"
+    assert panel["fieldConfig"]["defaults"]["decimals"] == 0
 
 
 def test_each_reason_has_a_colour_of_its_own() -> None:
