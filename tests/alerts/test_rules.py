@@ -182,7 +182,9 @@ def test_nothing_urgent_is_hushed_by_what_is_not() -> None:
 
 
 def test_the_operator_gets_the_same_groups() -> None:
-    (command,) = re.findall(r"^(\{ printf .*?)\| kubectl", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (command,) = re.findall(
+        r"^(\{ printf .*?)\| kubectl", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
     shown = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     resource = yaml.safe_load(shown.stdout)
     assert (resource["apiVersion"], resource["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
