@@ -1,6 +1,7 @@
 """The real program as a child process, in an environment of its own."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -177,6 +178,15 @@ def lock_values(answer: Any, details: Any) -> dict[str, dict[int, float]]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, for programs that do not tell which they chose."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port for programs that do not tell which they chose.
+
+    It is below those that the kernel gives away meanwhile, and each of pytest's workers has a thousand of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
+    while True:
+        port = 12_000 + 1_000 * worker + next(_ports) % 1_000
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+_ports = itertools.count(os.getpid())

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from exporter.metrics.catalogue import CATALOGUE, Metric
+from exporter.metrics.catalogue import CATALOGUE, SYNC_FAILING, Metric
 from exporter.simulator import Cloud, Lock
 from tests.conftest import real_part
 from tests.end_to_end.conftest import ODD_NAME
@@ -102,7 +102,11 @@ def test_the_accounts_metrics_say_how_the_syncs_went(scraped: Prometheus, cloud:
     assert waits == pytest.approx({("home",): 20, ("hotel",): 20}, abs=0.1)
 
 
-@pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
+def test_nothing_is_said_to_fail_where_all_is_well(scraped: Prometheus) -> None:
+    assert scraped.query(SYNC_FAILING.name) == []
+
+
+@pytest.mark.parametrize("metric", [each for each in CATALOGUE if each is not SYNC_FAILING], ids=lambda each: each.name)
 def test_a_query_for_each_metric_of_the_catalogue_answers(scraped: Prometheus, metric: Metric) -> None:
     name = metric.name + ("_count" if metric.type == "histogram" else "")
     series = scraped.query(name)

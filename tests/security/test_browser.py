@@ -46,7 +46,11 @@ def arguments(folder: Path, address: Address) -> str:
     return f"--config.file={configuration(folder, address.url, accounts)}"
 
 
-ACCOUNTS = {f"home {SCRIPT}": "simulated-key-home", f"hotel {IMAGE}": "simulated-key-hotel"}
+ACCOUNTS = {
+    f"home {SCRIPT}".replace('"', "'"): "simulated-key-home",
+    f"hotel {IMAGE}".replace('"', "'"): "simulated-key-hotel",
+}
+"""Names of accounts cannot have the one character that names of locks may have."""
 
 
 @pytest.fixture(scope="module")
