@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # Most tests wait for a child process or a clock of 20 seconds, not for a processor.
 WORKERS ?= 6
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit soak dashboards chart audit lock clean
+.PHONY: help demo test lint types unit soak dashboards chart audit dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -41,13 +41,20 @@ chart: $(VENV)/dev ## copy alerts, dashboards and the version into the chart, an
 audit: $(VENV)/dev ## what the lock files pin, against the package index
 	$(BIN)/python .ci/audit.py
 
+dist: $(VENV)/dev ## the source archive and the wheel that are released, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
 lock: $(VENV)/dev ## bring the lock files up to date with pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header -q --upgrade -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header -q --upgrade \
 		-c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile --group build --universal --generate-hashes --no-header -q -c requirements-dev.lock \
+		-o requirements-build.lock
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,0 +1,184 @@
+"""Lost if these fail: locks in Grafana after `docker compose up`.
+
+There is no Grafana here. Prometheus and Alertmanager are those of this machine, with the files that compose.yaml gives
+them, where it puts them; the services' names in them stand for ports of this machine.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from tests.conftest import real_part
+from tests.end_to_end.prometheus import Prometheus
+from tests.program import PATIENCE, ROOT, Exporter, eventually, free_port, running
+
+from .command import ran
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
+SERVICES: dict[str, Any] = COMPOSE["services"]
+PORTS = {"exporter": 10333, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
+
+
+def mounts(service: str) -> dict[PurePosixPath, Path]:
+    """What a service finds where: files and folders of this repository."""
+    volumes = [volume.split(":") for volume in SERVICES[service]["volumes"]]
+    return {PurePosixPath(there): ROOT / here for here, there, *_ in volumes if here.startswith(".")}
+
+
+def read(service: str, path: str) -> Any:
+    return yaml.safe_load(mounts(service)[PurePosixPath(path)].read_text("utf-8"))
+
+
+def place(service: str, folder: Path, **addresses: str) -> Path:
+    """What a service finds, in a folder of this machine, with addresses for names of services."""
+    for there, here in mounts(service).items():
+        text = here.read_text("utf-8")
+        for name, address in addresses.items():
+            text = text.replace(f"{name}:{PORTS[name]}", address)
+        path = folder / there.relative_to("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return folder
+
+
+@contextlib.contextmanager
+def started(program: str, *flags: str, log: Path, url: str) -> Iterator[str]:
+    """A program of this machine that is ready."""
+    with log.open("w") as output:
+        process = subprocess.Popen([real_part(program), *flags], cwd=log.parent, stdout=output, stderr=output)
+
+    def ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{url}/-/ready", timeout=PATIENCE).ok
+        return False
+
+    try:
+        eventually(ready, f"{program} to be ready")
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[Exporter]:
+    with running("--demo") as exporter:
+        yield exporter.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = place("alertmanager", tmp_path_factory.mktemp("alertmanager"))
+    address = f"127.0.0.1:{free_port()}"
+    flags = [
+        f"--config.file={folder / 'etc/alertmanager/alertmanager.yml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    with started("prometheus-alertmanager", *flags, log=folder / "log", url=f"http://{address}"):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory, exporter: Exporter, alertmanager: str) -> Iterator[Prometheus]:
+    addresses = {"exporter": f"127.0.0.1:{exporter.port}", "alertmanager": alertmanager}
+    folder = place("prometheus", tmp_path_factory.mktemp("prometheus"), **addresses)
+    address = f"127.0.0.1:{free_port()}"
+    flags = [
+        f"--config.file={folder / 'etc/prometheus/prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address={address}",
+    ]
+    with started("prometheus", *flags, log=folder / "log", url=f"http://{address}") as url:
+        yield Prometheus(url)
+
+
+def test_the_file_is_of_the_published_schema() -> None:
+    ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / "compose.yaml")
+
+
+def test_everything_that_is_mounted_exists() -> None:
+    assert {str(here) for service in SERVICES if service != "exporter" for here in mounts(service).values()}
+    assert [str(here) for service in SERVICES for here in mounts(service).values() if not here.exists()] == []
+
+
+def test_nothing_listens_to_other_machines() -> None:
+    assert {name: service["ports"] for name, service in SERVICES.items()} == {
+        name: [f"127.0.0.1:{port}:{port}"] for name, port in PORTS.items()
+    }
+
+
+def test_each_image_is_of_one_version() -> None:
+    images = {service["image"] for service in SERVICES.values() if "image" in service}
+    assert len(images) == 3
+    assert [image for image in images if not re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", image)] == []
+
+
+def test_prometheus_scrapes_the_exporter(prometheus: Prometheus) -> None:
+    up = eventually(lambda: prometheus.values("lock_state", "lock_name"), "locks in Prometheus")
+    assert ("Front door",) in up
+    target = prometheus.target()
+    assert (target["labels"]["job"], target["health"], target["lastError"]) == ("tedee", "up", "")
+
+
+def test_prometheus_evaluates_the_alerting_rules(prometheus: Prometheus) -> None:
+    def evaluated() -> list[dict[str, Any]]:
+        groups = requests.get(f"{prometheus.url}/api/v1/rules", timeout=PATIENCE).json()["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"] if rule["health"] != "unknown"]
+
+    rules = eventually(evaluated, "rules to be evaluated")
+    assert {rule["health"] for rule in rules} == {"ok"}
+    assert (ROOT / "alerts" / "tedee.rules.yml") in mounts("prometheus").values()
+
+
+def test_prometheus_tells_alertmanager(prometheus: Prometheus, alertmanager: str) -> None:
+    def told() -> list[dict[str, str]]:
+        answer = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=PATIENCE).json()
+        active: list[dict[str, str]] = answer["data"]["activeAlertmanagers"]
+        return active
+
+    assert eventually(told, "Prometheus to know Alertmanager") == [{"url": f"http://{alertmanager}/api/v2/alerts"}]
+
+
+def test_alertmanager_shows_alerts_and_tells_nobody(alertmanager: str) -> None:
+    alert = [{"labels": {"alertname": "TedeeTest", "account": "home"}}]
+    assert requests.post(f"http://{alertmanager}/api/v2/alerts", json=alert, timeout=PATIENCE).ok
+
+    def shown() -> list[dict[str, Any]]:
+        alerts: list[dict[str, Any]] = requests.get(f"http://{alertmanager}/api/v2/alerts", timeout=PATIENCE).json()
+        return alerts
+
+    assert eventually(shown, "the alert")[0]["receivers"] == [{"name": "nobody"}]
+    assert read("alertmanager", "/etc/alertmanager/alertmanager.yml")["receivers"] == [{"name": "nobody"}]
+
+
+def test_grafana_has_prometheus_as_its_default_and_knows_how_often_it_scrapes() -> None:
+    sources = read("grafana", "/etc/grafana/provisioning/datasources/tedee.yml")["datasources"]
+    scraping = read("prometheus", "/etc/prometheus/prometheus.yml")
+    assert {source["type"]: source["url"] for source in sources} == {
+        name: f"http://{name}:{PORTS[name]}" for name in ("prometheus", "alertmanager")
+    }
+    (default,) = [source for source in sources if source.get("isDefault")]
+    assert default["type"] == "prometheus"
+    assert default["jsonData"]["timeInterval"] == scraping["global"]["scrape_interval"]
+
+
+def test_grafana_finds_the_dashboards_and_begins_with_one_of_them() -> None:
+    (provider,) = read("grafana", "/etc/grafana/provisioning/dashboards/tedee.yml")["providers"]
+    folder = mounts("grafana")[PurePosixPath(provider["options"]["path"])]
+    home = PurePosixPath(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    dashboards = {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    assert str(home.parent) == provider["options"]["path"]
+    assert home.name in dashboards
+    assert len({dashboard["uid"] for dashboard in dashboards.values()}) == len(dashboards)

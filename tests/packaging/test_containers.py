@@ -1,0 +1,244 @@
+"""Lost if these fail: an image that runs where next to nothing is allowed, and a service that systemd starts."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter import __version__
+from exporter.simulator import Address, Cloud, World, serve
+from tests.program import PATIENCE, ROOT, configuration, eventually, free_port
+
+from .engine import CONFINED, Engine, default, unable
+
+BASE, IMAGE = "localhost/base", "localhost/tedee-exporter"
+USER = 65532
+MEGABYTE = 1_000_000
+ANY_PORT = "--web.listen-address=127.0.0.1:0"
+
+# The first one waits for Debian's packages and for the image.
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    if os.geteuid() != 0:
+        unable("containers are tested as root alone")
+    with tempfile.TemporaryDirectory(prefix="tedee-exporter-images-") as folder:
+        engine = Engine(Path(folder))
+        try:
+            prepare(engine)
+            yield engine
+        finally:
+            engine.remove_everything()
+
+
+def prepare(engine: Engine) -> None:
+    try:
+        engine.make_base(BASE)
+        engine.says(BASE, "true")
+    except AssertionError as error:
+        unable(f"no container runs here: {error}")
+    engine.build(IMAGE, f"--build-arg=BASE={BASE}", f"--build-arg=VERSION={__version__}", ROOT)
+
+
+@pytest.fixture
+def address() -> Iterator[Address]:
+    """A simulated cloud that turns away whoever calls too often."""
+    with serve(Cloud(World.demo(), strict=True)) as address:
+        yield address
+
+
+def status(engine: Engine, name: str) -> dict[str, str]:
+    """What the kernel says of a container's first process."""
+    text = Path(f"/proc/{engine.inspect(name)['State']['Pid']}/status").read_text()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def mounted(folder: Path, address: Address) -> list[str]:
+    """Options that give a container a configuration and a volume for its state."""
+    config = configuration(folder, address.url, [{"name": "home", "personal_key": "simulated-key-home"}])
+    os.chown(config, USER, USER)
+    return [f"--volume={config}:/etc/tedee-exporter/tedee-exporter.yml:ro", "--volume=state:/var/lib/tedee-exporter"]
+
+
+# The image
+
+
+def test_the_base_has_the_python_of_the_dockerfiles_default(engine: Engine) -> None:
+    version = default("BASE").partition(":")[2].partition("-")[0]
+    code = "import sys; print(*sys.version_info[:2], sep='.')"
+    assert engine.says(BASE, "python3", "-c", code).strip() == version
+
+
+def test_the_build_gets_nothing_but_what_it_needs(engine: Engine, tmp_path: Path) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM scratch\nCOPY . /\n")
+    engine.build("localhost/context", f"--file={dockerfile}", ROOT)
+    context = Path(engine("image", "mount", "localhost/context").strip())
+    program = {path for path in (ROOT / "exporter").rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
+    others = ("LICENSE", "README.md", "packaging/docker/healthcheck.py", "pyproject.toml")
+    locks = ("requirements.lock", "requirements-build.lock")
+    assert {str(path.relative_to(context)) for path in context.rglob("*") if path.is_file()} == {
+        *others,
+        *locks,
+        *(str(path.relative_to(ROOT)) for path in program),
+    }
+
+
+def test_the_image_adds_the_program_and_a_place_for_its_state_and_nothing_else(engine: Engine) -> None:
+    changes = [line.split(maxsplit=1) for line in engine("image", "diff", IMAGE, BASE).splitlines()]
+    assert changes
+    assert {kind for kind, _ in changes} <= {"A", "C"}
+    allowed = ("/opt/tedee-exporter", "/var/lib/tedee-exporter")
+    assert [path for kind, path in changes if kind == "A" and not path.startswith(allowed)] == []
+    state = (Path(engine("image", "mount", IMAGE).strip()) / "var/lib/tedee-exporter").stat()
+    assert (state.st_uid, state.st_gid, state.st_mode & 0o777) == (USER, USER, 0o700)
+    added = engine.inspect(IMAGE)["Size"] - engine.inspect(BASE)["Size"]
+    print(f"The image adds {added / MEGABYTE:.0f} MB to its base.")
+    assert added < 120 * MEGABYTE
+
+
+def test_the_image_says_what_it_is_and_how_to_run_it(engine: Engine) -> None:
+    config = engine.inspect(IMAGE)["Config"]
+    labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
+    assert config["User"] == f"{USER}:{USER}"
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["ExposedPorts"] == {"10333/tcp": {}}
+    assert config["Volumes"] == {"/var/lib/tedee-exporter": {}}
+    assert config["Entrypoint"] == ["tedee-exporter"]
+    assert labels["version"] == __version__
+    assert labels["title"] == "tedee-exporter"
+    assert labels["licenses"] == "Apache-2.0"
+    assert labels["base.name"] == BASE
+
+
+def test_what_follows_the_image_are_flags(engine: Engine) -> None:
+    assert engine.says(IMAGE, "--version").startswith(f"tedee-exporter, version {__version__} ")
+
+
+def test_it_serves_and_keeps_its_state_where_it_may_do_nothing_else(
+    engine: Engine, tmp_path: Path, address: Address
+) -> None:
+    options = [*CONFINED, *mounted(tmp_path, address)]
+    flags = ["--config.file=/etc/tedee-exporter/tedee-exporter.yml", ANY_PORT]
+    with engine.exporter("first", IMAGE, *flags, options=options) as exporter:
+        exporter.wait_until_ready()
+        locks = exporter.value("tedee_locks", account="home")
+        synced = exporter.value("tedee_last_sync_timestamp_seconds", account="home")
+        assert locks == 6
+        assert exporter.value("tedee_exporter_state_file_usable") == 1
+        assert "Front door" in exporter.get("/").text
+        first = status(engine, "first")
+        assert first["Uid"].split() == first["Gid"].split() == [str(USER)] * 4
+        assert (int(first["CapEff"], 16), first["NoNewPrivs"]) == (0, "1")
+        refused = engine.run("exec", "first", "touch", "/opt/tedee-exporter/file")
+        assert "Read-only file system" in refused.stderr
+        engine("stop", "first")
+        assert exporter.process.wait(PATIENCE) == 0
+        eventually(lambda: "msg=stopped" in exporter.log[-1], "the exporter to say goodbye")
+    with engine.exporter("second", IMAGE, *flags, options=options) as exporter:
+        assert exporter.value("tedee_last_sync_timestamp_seconds", account="home") == synced
+        assert exporter.value("tedee_locks", account="home") == locks
+
+
+def test_an_engine_finds_it_healthy_on_whatever_port(engine: Engine) -> None:
+    port = free_port()
+    with engine.exporter("healthy", IMAGE, "--demo", f"--web.listen-address=127.0.0.1:{port}") as exporter:
+        exporter.wait_until_ready()
+        assert engine.run("healthcheck", "run", "healthy").returncode == 0
+
+
+# What compose.yaml makes of it
+
+
+@pytest.fixture(scope="module")
+def composed() -> list[str]:
+    """compose.yaml's exporter, as options of podman."""
+    service: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["exporter"]
+    assert service["read_only"]
+    return [
+        *("--read-only", "--read-only-tmpfs=false"),
+        *(f"--cap-drop={capability}" for capability in service["cap_drop"]),
+        *(f"--security-opt={option.replace(':true', '')}" for option in service["security_opt"]),
+        "--entrypoint=" + json.dumps([word.replace("$$", "$") for word in service["entrypoint"]]),
+    ]
+
+
+def test_compose_runs_the_demo(engine: Engine, composed: list[str]) -> None:
+    with engine.exporter("demo", IMAGE, ANY_PORT, options=composed) as exporter:
+        exporter.wait_until_ready()
+        assert exporter.value("tedee_up", account="hotel") == 1
+
+
+@pytest.mark.parametrize("variable", ["TEDEE_PERSONAL_KEY", "TEDEE_PERSONAL_KEY_FILE"])
+def test_compose_asks_tedee_where_the_environment_has_a_key(
+    engine: Engine, composed: list[str], address: Address, tmp_path: Path, variable: str
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("simulated-key-home")
+    os.chown(key, USER, USER)
+    given = {"TEDEE_PERSONAL_KEY": "simulated-key-home", "TEDEE_PERSONAL_KEY_FILE": "/run/secrets/tedee"}[variable]
+    environment = [f"--env={variable}={given}", f"--env=TEDEE_API_URL={address.url}"]
+    options = [*composed, *environment, f"--volume={key}:/run/secrets/tedee:ro"]
+    with engine.exporter("real", IMAGE, ANY_PORT, options=options) as exporter:
+        exporter.wait_until_ready()
+        assert exporter.value("tedee_up", account="default") == 1
+        command_line = Path(f"/proc/{engine.inspect('real')['State']['Pid']}/cmdline").read_text()
+        assert "--web.listen-address" in command_line
+        assert "simulated-key-home" not in command_line
+
+
+# What systemd makes of it
+
+CLOUD = "http://127.0.0.1:8080"
+DROP_IN = f"[Service]\nEnvironment=TEDEE_API_URL={CLOUD}\n"
+
+
+def test_systemd_starts_the_service_with_its_key_and_its_state_and_reloads_and_stops_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    key, drop_in = tmp_path / "personal-key", tmp_path / "simulated.conf"
+    key.write_text("simulated-key-home")
+    key.chmod(0o600)
+    drop_in.write_text(DROP_IN)
+    unit = ROOT / "packaging" / "systemd" / "tedee-exporter.service"
+    system = "/etc/systemd/system"
+    files = {
+        unit: f"{system}/{unit.name}",
+        drop_in: f"{system}/{unit.name}.d/{drop_in.name}",
+        key: "/etc/tedee-exporter/personal-key",
+    }
+
+    def there(*command: str) -> str:
+        return engine("exec", "machine", *command)
+
+    def scrape() -> str:
+        code = "import urllib.request as u; print(u.urlopen('http://localhost:10333/metrics').read().decode())"
+        return engine.run("exec", "machine", "python3", "-c", code).stdout
+
+    def journal() -> str:
+        return there("journalctl", "--unit=tedee-exporter", "--no-pager")
+
+    with engine.machine("machine", IMAGE, *(f"--volume={here}:{path}:ro" for here, path in files.items())):
+        eventually(lambda: engine.run("exec", "machine", "systemctl", "is-system-running").returncode == 0, "systemd")
+        python = "/opt/tedee-exporter/bin/python"
+        there("systemd-run", "--unit=cloud", python, "-m", "exporter.simulator", "--port=8080", "--strict")
+        there("systemctl", "start", "tedee-exporter")
+        eventually(lambda: 'tedee_up{account="default"} 1.0' in scrape(), "the service to have synced")
+        metrics = scrape()
+        assert "tedee_exporter_state_file_usable 1.0" in metrics
+        assert "process_start_time_seconds 1." in metrics
+        main = there("systemctl", "show", "--property=MainPID", "--value", "tedee-exporter").strip()
+        assert there("stat", "--format=%u", f"/proc/{main}").strip() != "0"
+        there("systemctl", "reload", "tedee-exporter")
+        eventually(lambda: 'msg="configuration reloaded"' in journal(), "the service to reload")
+        there("systemctl", "stop", "tedee-exporter")
+        assert "msg=stopped" in journal()
+        assert "level=warn" not in journal()
+        assert there("systemctl", "show", "--property=Result", "--value", "tedee-exporter").strip() == "success"

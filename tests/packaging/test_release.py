@@ -1,0 +1,103 @@
+"""Lost if these fail: a package that runs once it is installed, and says truly which version it is."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import __version__
+from tests.program import ROOT, Exporter, environment
+
+from .command import ran
+
+BIN = Path(sys.executable).parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROGRAM = {
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "exporter").rglob("*")
+    if path.is_file() and path.parent.name != "__pycache__"
+}
+
+
+def built(folder: Path, *options: str) -> list[Path]:
+    """What is released, sorted: the wheel's name comes after the source archive's."""
+    ran(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", *options, ROOT)
+    return sorted(folder.iterdir(), key=lambda path: path.suffix)
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The source archive, and the wheel made from it."""
+    return built(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture
+def archive(distributions: list[Path]) -> Path:
+    return distributions[0]
+
+
+@pytest.fixture
+def wheel(distributions: list[Path]) -> Path:
+    return distributions[1]
+
+
+def test_the_package_index_takes_both(archive: Path, wheel: Path) -> None:
+    ran(sys.executable, "-m", "twine", "check", "--strict", archive, wheel)
+
+
+def test_the_wheel_has_the_program_and_nothing_else(wheel: Path) -> None:
+    files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert files == PROGRAM
+
+
+def test_the_source_archive_has_what_makes_the_program_and_nothing_else_that_lies_about(archive: Path) -> None:
+    with tarfile.open(archive) as files:
+        names = {member.name.partition("/")[2] for member in files.getmembers() if member.isfile()}
+    others = {"CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "tedee-exporter.example.yml"}
+    assert names - {".gitignore"} == PROGRAM | others
+
+
+def test_the_source_archive_makes_the_wheel_that_a_checkout_makes(wheel: Path, tmp_path: Path) -> None:
+    (other,) = built(tmp_path, "--wheel")
+    assert other.read_bytes() == wheel.read_bytes()
+
+
+def test_it_runs_in_an_environment_that_had_nothing(wheel: Path, tmp_path: Path) -> None:
+    ran(BIN / "uv", "venv", "--quiet", f"--python={sys.executable}", tmp_path)
+    ran(BIN / "uv", "pip", "install", "--quiet", f"--python={tmp_path / 'bin' / 'python'}", wheel)
+    program = tmp_path / "bin" / "tedee-exporter"
+    assert ran(program, "--version").startswith(f"tedee-exporter, version {__version__} ")
+    process = subprocess.Popen(
+        [program, "--demo", "--web.listen-address=127.0.0.1:0"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=""),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    exporter = Exporter(process)
+    try:
+        exporter.wait_until_ready()
+        assert exporter.value("tedee_up", account="home") == 1
+        assert "Front door" in exporter.get("/").text
+        assert "lock_battery_level" in exporter.get("/docs").text
+        assert exporter.stop() == 0
+    finally:
+        exporter.kill()
+
+
+def test_the_version_comes_from_one_place(wheel: Path) -> None:
+    assert wheel.name.split("-")[1] == __version__
+    assert PROJECT["project"]["dynamic"] == ["version"]
+
+
+def test_what_builds_is_locked_too() -> None:
+    assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
+    locked = re.findall(r"(?m)^([\w-]+)==", (ROOT / "requirements-build.lock").read_text("utf-8"))
+    assert "hatchling" in locked

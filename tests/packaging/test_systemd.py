@@ -1,0 +1,41 @@
+"""Lost if these fail: a service that may do little besides its work. test_containers.py starts it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.conftest import real_part
+from tests.program import ROOT
+
+UNIT = ROOT / "packaging" / "systemd" / "tedee-exporter.service"
+PROGRAM = "/opt/tedee-exporter/bin/tedee-exporter"
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [real_part("systemd-analyze"), "--no-pager", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    # The one thing that this machine does not have.
+    unit.write_text(UNIT.read_text("utf-8").replace(f"ExecStart={PROGRAM}", f"ExecStart={shutil.which('true')}"))
+    verified = analyze("verify", "--man=no", "--recursive-errors=no", unit)
+    assert verified.returncode == 0, verified.stderr
+    assert UNIT.name not in verified.stderr
+
+
+def test_systemd_finds_it_well_confined() -> None:
+    rated = analyze("security", "--offline=true", "--threshold=20", UNIT)
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+) OK", rated.stdout)
+    assert rated.returncode == 0, rated.stdout
+    assert found
+    assert float(found[1]) < 2.0
+
+
+def test_the_program_is_where_its_comment_installs_it() -> None:
+    text = UNIT.read_text("utf-8")
+    folder = PROGRAM.removesuffix("/bin/tedee-exporter")
+    assert f"ExecStart={PROGRAM}\n" in text
+    assert f"python3 -m venv {folder} && {folder}/bin/pip install tedee-exporter\n" in text

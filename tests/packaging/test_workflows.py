@@ -1,0 +1,70 @@
+"""Lost if these fail: checks on GitHub that run, and a release that nobody else can make."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import real_part
+from tests.program import ROOT
+
+from .command import ran
+
+GITHUB = ROOT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return content
+
+
+def test_actionlint_finds_nothing_in_the_workflows() -> None:
+    # It has shellcheck look at what they run.
+    ran(real_part("actionlint"), f"-shellcheck={real_part('shellcheck')}", *WORKFLOWS)
+
+
+@pytest.mark.parametrize("schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
+def test_the_workflows_are_of_the_published_schema_and_end(schema: str) -> None:
+    ran(sys.executable, "-m", "check_jsonschema", f"--builtin-schema={schema}", *WORKFLOWS)
+
+
+def test_what_keeps_versions_new_is_of_the_published_schema() -> None:
+    ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.dependabot", GITHUB / "dependabot.yml")
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_only_read_but_for_jobs_that_publish(workflow: Path) -> None:
+    content = load(workflow)
+    assert content["permissions"] == {"contents": "read"}
+    writing = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
+    assert writing == ({"pypi", "image", "chart", "github"} if workflow.stem == "release" else set())
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_expression_of_a_workflow_becomes_a_command(workflow: Path) -> None:
+    steps = [step for job in load(workflow)["jobs"].values() for step in job.get("steps", [])]
+    assert [step["run"] for step in steps if "${{" in step.get("run", "")] == []
+
+
+def test_the_tests_run_with_the_oldest_python_that_is_supported_and_that_of_the_image() -> None:
+    pythons = load(GITHUB / "workflows" / "tests.yml")["jobs"]["pythons"]["strategy"]["matrix"]["python"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    image = re.search(r"(?m)^ARG BASE=python:([\d.]+)-", (ROOT / "Dockerfile").read_text("utf-8"))
+    assert pythons[0] == project["requires-python"].removeprefix(">=")
+    assert image
+    assert image[1] in pythons
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    ran(Path(sys.executable).parent / "hadolint", ROOT / "Dockerfile")
+
+
+def test_shellcheck_finds_nothing_in_the_scripts() -> None:
+    scripts = [path for path in (ROOT / ".ci").iterdir() if path.is_file() and path.read_text().startswith("#!")]
+    assert scripts
+    ran(real_part("shellcheck"), *scripts)
