@@ -171,8 +171,7 @@ def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
     """Where the calls are written down: nowhere for the demo, whose cloud ends with it."""
     if demo:
         return MemoryLedger()
-    configured = settings.state_file is not None
-    return StateFile(settings.state_file or default_state_file(os.environ), clock, configured=configured)
+    return StateFile(settings.state_file or default_state_file(os.environ), clock)
 
 
 def sync_once(settings: Settings, commands: "SimpleQueue[Command]", *, demo: bool) -> int:

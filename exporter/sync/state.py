@@ -55,14 +55,12 @@ FAULTS = (sqlite3.Error, OSError, Unusable, UnicodeDecodeError)
 class StateFile:
     """A ledger in an SQLite file, shared with every process that has the same file."""
 
-    def __init__(self, path: Path, clock: Clock, *, configured: bool = True) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         """Open the file, or make it; its folder, too. Whatever goes wrong is told, and not raised.
 
         Args:
             path: the file.
             clock: tells how much of what is written is still to come.
-            configured: whether somebody asked for this file, who then expects that a start without it assumes the
-                worst; a place that was only a guess may turn out not to exist.
         """
         self.path = path
         self._clock = clock
@@ -83,7 +81,8 @@ class StateFile:
                 self._open()
             except FAULTS as error:
                 self._fail(error)
-                self._is_first_start = self._is_first_start and not configured
+                # That there is no file says nothing where none can be.
+                self._is_first_start = False
 
     def page(self, account: str) -> Page:
         """The account's page as this process last saw it; at first, as the file has it."""

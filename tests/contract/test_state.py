@@ -301,12 +301,6 @@ def test_a_place_where_no_file_can_be_costs_one_spacing_and_the_contract_holds_i
     assert not ledger.usable()
 
 
-def test_a_place_that_nobody_asked_for_may_be_missing(clock: FakeClock) -> None:
-    ledger = StateFile(Path("/proc/nowhere/state.db"), clock, configured=False)
-    assert gate(ledger, clock).wait(SYNC) == 0
-    assert not ledger.usable()
-
-
 @contextmanager
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """SQLite itself refuses to let the file grow, as it does when the disk is full."""
