@@ -1,7 +1,7 @@
 """The image's health check: asks the exporter whether it is healthy, wherever its flags say that it listens.
 
-COMMAND_LINE is where its flags are: /proc/1/cmdline, since it is process 1 of its container. Exit codes: 0 it is
-healthy, 1 it is not.
+COMMAND_LINE is where its flags are: /proc/1/cmdline, since it is process 1 of its container. (With the host's
+processes, `--pid=host`, or a shell around it, it is not: say `--no-healthcheck` there.) Exit codes: 0 healthy, 1 not.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +97,9 @@ def test_the_image_adds_the_program_and_a_place_for_its_state_and_nothing_else(e
     assert changes
     assert {kind for kind, _ in changes} <= {"A", "C"}
     allowed = ("/opt/tedee-exporter", "/var/lib/tedee-exporter")
-    assert [path for kind, path in changes if kind == "A" and not path.startswith(allowed)] == []
+    # Of folders above, it is told that something in them is new; a file that was there before is as it was.
+    above = {str(folder) for path in allowed for folder in Path(path).parents}
+    assert {path for kind, path in changes if not path.startswith(allowed)} <= above
     state = (Path(engine("image", "mount", IMAGE).strip()) / "var/lib/tedee-exporter").stat()
     assert (state.st_uid, state.st_gid, state.st_mode & 0o777) == (USER, USER, 0o700)
     added = engine.inspect(IMAGE)["Size"] - engine.inspect(BASE)["Size"]
@@ -112,6 +115,7 @@ def test_the_image_says_what_it_is_and_how_to_run_it(engine: Engine) -> None:
     assert config["ExposedPorts"] == {"10333/tcp": {}}
     assert config["Volumes"] == {"/var/lib/tedee-exporter": {}}
     assert config["Entrypoint"] == ["tedee-exporter"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "python3", "-I", "/opt/tedee-exporter/healthcheck.py"]
     assert labels["version"] == __version__
     assert labels["title"] == "tedee-exporter"
     assert labels["licenses"] == "Apache-2.0"
@@ -152,6 +156,25 @@ def test_an_engine_finds_it_healthy_on_whatever_port(engine: Engine) -> None:
     with engine.exporter("healthy", IMAGE, "--demo", f"--web.listen-address=127.0.0.1:{port}") as exporter:
         exporter.wait_until_ready()
         assert engine.run("healthcheck", "run", "healthy").returncode == 0
+        exporter_process = int(engine.inspect("healthy")["State"]["Pid"])
+        os.kill(exporter_process, signal.SIGSTOP)
+        assert engine.run("healthcheck", "run", "healthy").returncode != 0
+        os.kill(exporter_process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("trouble", ["a volume of another user", "no volume"])
+def test_where_it_cannot_keep_its_state_it_waits_before_it_calls(
+    engine: Engine, tmp_path: Path, address: Address, trouble: str
+) -> None:
+    volume = [f"--volume={tmp_path}:/var/lib/tedee-exporter"] if trouble != "no volume" else ["--image-volume=ignore"]
+    environment = ["--env=TEDEE_PERSONAL_KEY=simulated-key-home", f"--env=TEDEE_API_URL={address.url}"]
+    with engine.exporter("stateless", IMAGE, ANY_PORT, options=[*CONFINED, *volume, *environment]) as exporter:
+        assert exporter.value("tedee_exporter_state_file_usable") == 0
+        next_sync = exporter.value("tedee_next_sync_timestamp_seconds", account="default")
+        started = exporter.value("process_start_time_seconds")
+        assert next_sync
+        assert started
+        assert next_sync - started >= 20
 
 
 # What compose.yaml makes of it
@@ -162,6 +185,8 @@ def composed() -> list[str]:
     """compose.yaml's exporter, as options of podman."""
     service: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["exporter"]
     assert service["read_only"]
+    assert service["environment"] == ["TEDEE_PERSONAL_KEY"]
+    assert service["volumes"] == ["state:/var/lib/tedee-exporter"]
     return [
         *("--read-only", "--read-only-tmpfs=false"),
         *(f"--cap-drop={capability}" for capability in service["cap_drop"]),
@@ -174,6 +199,8 @@ def test_compose_runs_the_demo(engine: Engine, composed: list[str]) -> None:
     with engine.exporter("demo", IMAGE, ANY_PORT, options=composed) as exporter:
         exporter.wait_until_ready()
         assert exporter.value("tedee_up", account="hotel") == 1
+        engine("stop", "demo")
+        assert exporter.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("variable", ["TEDEE_PERSONAL_KEY", "TEDEE_PERSONAL_KEY_FILE"])

@@ -1,6 +1,8 @@
 """Lost if these fail: checks on GitHub that run, and a release that nobody else can make."""
 
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter import __version__
 from tests.conftest import real_part
 from tests.program import ROOT
 
@@ -43,6 +46,45 @@ def test_a_workflow_may_only_read_but_for_jobs_that_publish(workflow: Path) -> N
     assert content["permissions"] == {"contents": "read"}
     writing = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
     assert writing == ({"pypi", "image", "chart", "github"} if workflow.stem == "release" else set())
+
+
+def test_nothing_is_released_before_the_tests_and_what_cannot_be_taken_back_comes_last() -> None:
+    jobs = load(GITHUB / "workflows" / "release.yml")["jobs"]
+
+    def before(job: str) -> set[str]:
+        needed = jobs[job].get("needs", [])
+        direct = {needed} if isinstance(needed, str) else set(needed)
+        return direct.union(*map(before, direct))
+
+    assert all("tests" in before(job) for job in set(jobs) - {"tests"})
+    assert {"distributions", "image", "chart"} <= before("pypi")
+    assert before("github") == set(jobs) - {"github"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "changelog", "released"),
+    [("v{}", "## [{}] - 2027-01-31", True), ("v9{}", "## [{}] - 2027-01-31", False), ("v{}", "## [Unreleased]", False)],
+)
+def test_a_release_stops_where_tag_version_and_changelog_do_not_agree(
+    tmp_path: Path, tag: str, changelog: str, released: bool
+) -> None:
+    steps = load(GITHUB / "workflows" / "release.yml")["jobs"]["distributions"]["steps"]
+    (command,) = [step["run"] for step in steps if step.get("id") == "version"]
+    (tmp_path / "exporter").mkdir()
+    (tmp_path / "exporter" / "__init__.py").write_text((ROOT / "exporter" / "__init__.py").read_text("utf-8"))
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{changelog.format(__version__)}\n")
+    output = tmp_path / "output"
+    said = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag.format(__version__), "GITHUB_OUTPUT": str(output)}
+    # As GitHub runs it.
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command]
+    ended = subprocess.run(shell, cwd=tmp_path, env=said, check=False)
+    assert (ended.returncode == 0) == released
+    assert not released or output.read_text() == f"version={__version__}\n"
+
+
+def test_the_chart_takes_the_image_that_is_released() -> None:
+    values = load(ROOT / "helm" / "tedee-exporter" / "values.yaml")
+    assert load(GITHUB / "workflows" / "release.yml")["env"]["IMAGE"] == values["image"]["repository"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
