@@ -58,6 +58,16 @@ def test_a_pod_monitor_looks_where_the_pod_is() -> None:
     assert made.one("PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["locks"]}
 
 
+@pytest.mark.parametrize("monitor", ["serviceMonitor", "podMonitor"])
+def test_a_namespace_in_place_of_the_releases_is_that_of_all_and_where_monitors_look(monitor: str) -> None:
+    made = install("ours", namespaceOverride="house", **{monitor: {"enabled": True}})
+    assert {each["metadata"]["namespace"] for each in made.objects} == {"house"}
+    spec = made.one(f"{monitor[0].upper()}{monitor[1:]}")["spec"]
+    assert spec["namespaceSelector"] == {"matchNames": ["house"]}
+    assert "--namespace house" in made.notes
+    assert "--namespace locks" not in made.notes
+
+
 def test_all_ports_are_the_one_that_the_exporter_has() -> None:
     made = install("ours", serviceMonitor={"enabled": True}, service={"port": 80})
     (port,) = made.container["ports"]
@@ -111,6 +121,35 @@ def test_the_pod_has_the_claim_that_was_made_or_named() -> None:
     named = install("ours", persistence={"enabled": True, "existingClaim": "ours-already"})
     assert named.all("PersistentVolumeClaim") == []
     assert claimed(named) == "ours-already"
+
+
+def test_an_ingress_leads_each_of_its_hosts_to_the_service() -> None:
+    hosts = ["locks.example.com", "*.house.example.com"]
+    made = install("ours", ingress={"enabled": True, "hosts": hosts})
+    service = made.one("Service")
+    rules = made.one("Ingress")["spec"]["rules"]
+    assert [rule["host"] for rule in rules] == hosts
+    for rule in rules:
+        (path,) = rule["http"]["paths"]
+        assert (path["path"], path["pathType"]) == ("/", "Prefix")
+        assert path["backend"]["service"]["name"] == service["metadata"]["name"]
+        assert path["backend"]["service"]["port"]["name"] == service["spec"]["ports"][0]["name"]
+    assert "or http://locks.example.com/. " in made.notes
+    # The network policy is on.
+    assert "The Ingress finds nothing unless networkPolicy.from lets its controller in" in made.notes
+
+
+def test_an_ingress_without_hosts_takes_any() -> None:
+    (rule,) = install("ours", ingress={"enabled": True}).one("Ingress")["spec"]["rules"]
+    assert list(rule) == ["http"]
+
+
+def test_an_ingress_has_the_class_and_the_certificates_that_are_named() -> None:
+    values = values_of(CI[NAMES.index("ingress")])
+    made = release(values)
+    spec = made.one("Ingress")["spec"]
+    assert (spec["ingressClassName"], spec["tls"]) == (values["ingress"]["className"], values["ingress"]["tls"])
+    assert "or https://locks.example.com/. " in made.notes
 
 
 @pytest.mark.parametrize(

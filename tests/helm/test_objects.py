@@ -110,9 +110,45 @@ def test_no_two_objects_are_one_and_all_names_are_names(path: Path) -> None:
     names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
     assert len(set(names)) == len(names)
     for kind, _, name in names:
-        longest = 63 if kind == "Service" else 253
-        assert re.fullmatch(r"[a-z]([a-z0-9.-]*[a-z0-9])?", name), name
-        assert len(name) <= longest
+        assert is_name(kind, name), name
+
+
+def is_name(kind: str, name: str) -> bool:
+    """Whether Kubernetes takes it: that of a Service is a DNS label of RFC 1035, others are host names."""
+    dots, longest = ("", 63) if kind == "Service" else (".", 253)
+    return len(name) <= longest and bool(re.fullmatch(rf"[a-z]([a-z0-9{dots}-]*[a-z0-9])?", name))
+
+
+AT_THE_LIMIT = "a" * 48
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "expected"),
+    [
+        ("my.release", "", "my-release-tedee-exporter"),
+        ("my.tedee-exporter", "", "my-tedee-exporter"),
+        (f"{AT_THE_LIMIT}.tee", "locks-at-the-house", f"{AT_THE_LIMIT}-tee-locks-at-t"),
+        (f"{AT_THE_LIMIT}.tee", "locks-at--t", f"{AT_THE_LIMIT}-tee-locks-at"),
+    ],
+)
+def test_a_name_is_one_that_a_service_may_have(name: str, override: str, expected: str) -> None:
+    for made in release({**HOME, "nameOverride": override}, name=name).objects:
+        assert made["metadata"]["name"] == expected
+        assert is_name("Service", expected)
+
+
+@pytest.mark.parametrize("name", ["123abc", "1.tedee-exporter"])
+def test_a_release_whose_name_no_service_can_have_is_refused(name: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=r"cannot be the name of a Service.*set fullnameOverride"):
+        release(name=name)
+    assert release({**HOME, "fullnameOverride": "locks"}, name=name).objects
+
+
+@pytest.mark.parametrize("which", ["nameOverride", "fullnameOverride"])
+@pytest.mark.parametrize("name", ["x.y", "MyTedee", "locks-", "1locks", "a" * 64])
+def test_an_override_that_no_service_can_have_is_refused(which: str, name: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=which):
+        release({**HOME, which: name})
 
 
 @each_ci_file
@@ -123,5 +159,5 @@ def test_every_object_says_whose_it_is_and_is_where_it_was_asked_for(path: Path)
         assert metadata["labels"]["app.kubernetes.io/instance"] == "tedee-exporter"
         assert metadata["labels"]["helm.sh/chart"] == f"tedee-exporter-{chart().version}"
         assert metadata["labels"].items() >= values.get("commonLabels", {}).items()
-        assert metadata["namespace"] in {"locks", "monitoring"}
+        assert metadata["namespace"] in {values.get("namespaceOverride", "locks"), "monitoring"}
     assert {each["metadata"]["namespace"] for each in release().objects} == {"locks"}

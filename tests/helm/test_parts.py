@@ -51,6 +51,12 @@ def test_prometheus_takes_the_rules(values: Values, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_readme_says_for_how_long_prometheus_must_keep_data() -> None:
+    rules = (ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8")
+    assert max(int(days) for days in re.findall(r"\[(\d+)d\b", rules)) == 3
+    assert "Prometheus must keep data for three days or more" in README
+
+
 def test_the_dashboards_are_those_of_the_repository_and_found_by_grafanas_sidecar() -> None:
     maps = release({**HOME, "dashboards": {"enabled": True}}).all("ConfigMap")
     found = [each for each in maps if each["metadata"]["labels"].get("grafana_dashboard") == "1"]

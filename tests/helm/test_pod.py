@@ -1,6 +1,7 @@
 """Lost if these fail: a pod in which the exporter runs, keeps Tedee's limits, and can do nothing else."""
 
 import base64
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import trustme
 
 from exporter.simulator import Cloud, World, serve
-from tests.program import eventually
+from tests.program import ROOT, eventually
 
 from .kubelet import Pod, Secrets
 from .release import CI, HOME, NAMES, Release, Values, release, values_of
@@ -107,10 +108,20 @@ DEMANDED = {
         (CERTIFICATE, "https"),
         ({"webConfig": {**CERTIFICATE["webConfig"], "config": {"basic_auth_users": {"prometheus": HASH}}}}, "https"),
         ({"webConfig": {"existingSecret": "tedee-exporter-web", "tls": True}}, "https"),
+        ({"webConfig": {"existingSecret": "tedee-exporter-web", **CERTIFICATE["webConfig"]}}, "https"),
         ({"webConfig": {**CERTIFICATE["webConfig"], "config": DEMANDED}}, "https"),
         ({"webConfig": {"existingSecret": "demanding-web", "clientCertificates": True}}, "https"),
     ],
-    ids=["plain", "passwords", "tls", "tls-passwords", "own-tls", "client-certificates", "own-client-certificates"],
+    ids=[
+        "plain",
+        "passwords",
+        "tls",
+        "tls-passwords",
+        "own-tls",
+        "own-tls-secret",
+        "client-certificates",
+        "own-client-certificates",
+    ],
 )
 def test_probes_and_monitors_speak_what_the_port_speaks(
     values: Values, scheme: str, tmp_path: Path, secrets: Secrets
@@ -123,7 +134,7 @@ def test_probes_and_monitors_speak_what_the_port_speaks(
         eventually(lambda: pod.probe("readiness", exporter) == well, "the pod to be ready")
         assert f"tls={scheme == 'https'}".lower() in "".join(exporter.log).lower()
     (endpoint,) = pod.release.one("ServiceMonitor")["spec"]["endpoints"]
-    assert endpoint["scheme"] == scheme
+    assert (endpoint["scheme"], endpoint["path"]) == (scheme, "/metrics")
     with_pods = release({"demo": True, **values, "podMonitor": {"enabled": True}})
     assert with_pods.one("PodMonitor")["spec"]["podMetricsEndpoints"] == [endpoint]
 
@@ -275,6 +286,12 @@ def test_it_has_no_token_and_no_variables_of_others() -> None:
     assert made.one("ServiceAccount")["automountServiceAccountToken"] is False
     assert made.pod["spec"]["automountServiceAccountToken"] is False
     assert made.pod["spec"]["enableServiceLinks"] is False
+
+
+def test_user_and_group_are_those_of_the_image_and_a_claim_is_the_groups() -> None:
+    (user, group) = re.findall(r"(?m)^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text("utf-8"))[-1]
+    context = release().pod["spec"]["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (int(user), int(group), int(group))
 
 
 def test_a_user_whom_the_cluster_chooses_is_left_to_the_cluster() -> None:

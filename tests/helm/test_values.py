@@ -2,22 +2,31 @@
 
 import copy
 import itertools
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import helm_python
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from exporter.config import load
 from exporter.config.settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
+from exporter.web.configuration import BCRYPT_HASH, HEADERS, HttpServer, RateLimit, TlsServer, WebSettings
+from exporter.web.tls import BROKEN_VERSIONS, CIPHER_SUITES, CLIENT_AUTH, TLS13_SUITES
+from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
 from helm.refresh import CHART, documented
 
 from .release import CI, HOME, Values, chart, release, values_of
+from .test_objects import VERSIONS, check
 
 DEFAULTS = (CHART / "values.yaml").read_text("utf-8")
 DOCUMENTED = {name: default for name, default, _ in documented(DEFAULTS)}
+SCHEMA: Any = chart().schema
 
 
 def leaf(values: Values, name: str) -> Any:
@@ -46,11 +55,20 @@ def given(value: Any, name: str) -> dict[str, Any]:
     return dict(value)
 
 
-def outcome(values: Values) -> object:
+def with_some_account(values: Values) -> Values:
+    """The values, and keys if they have none."""
+    if {"demo", "keys", "existingSecret"} & values.keys():
+        return values
+    return {**values, "keys": {"home": "key-of-home", "hotel": "key-of-the-hotel"}}
+
+
+def refusal(values: Values) -> str:
+    """What is said against the values; nothing where the chart takes them."""
     try:
-        return chart().render(dict(values))
-    except helm_python.HelmRenderError as error:
+        release(values)
+    except helm_python.HelmError as error:
         return str(error)
+    return ""
 
 
 # What they do
@@ -67,7 +85,9 @@ def test_every_value_is_tried_out_and_changes_something(name: str) -> None:
         except KeyError:
             continue
     assert tried, f"no file in ci/ sets {name}"
-    assert any(outcome(values) != outcome(without(values, name)) for values in tried)
+    left = [(values, with_some_account(without(values, name))) for values in tried]
+    # That a chart fails without it is not yet something that it does.
+    assert any(release(values).objects != release(each).objects for values, each in left if not refusal(each))
 
 
 def test_each_of_the_keys_is_an_account_where_no_other_is_named() -> None:
@@ -115,6 +135,46 @@ def test_limits_are_replaced_alerts_left_out_and_groups_added() -> None:
     assert sum(len(group["rules"]) for group in before) == sum(len(group["rules"]) for group in after[:-1]) + 1
 
 
+def test_a_token_beside_the_states_folder_is_not_taken_for_one_in_it() -> None:
+    oauth = {"client_id": "c", "refresh_token_file": "/var/lib/tedee-exporter2/token"}
+    assert not refusal({"config": {"accounts": [{"name": "guests", "oauth": oauth}]}})
+
+
+def test_what_the_pod_is_given_arrives_as_it_is() -> None:
+    values = values_of(CHART / "ci/pod-values.yaml")
+    spec = release(values).pod["spec"]
+    for name in ("dnsConfig", "hostAliases", "nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):
+        assert spec[name] == values[name]
+    assert spec["volumes"][0] == {"name": "state", "emptyDir": {"sizeLimit": values["persistence"]["sizeLimit"]}}
+    assert release(values).one("Deployment")["spec"]["revisionHistoryLimit"] == values["revisionHistoryLimit"]
+    more = values_of(CHART / "ci/extra-values.yaml")
+    container = release(more).container
+    assert (container["env"], container["envFrom"]) == (more["extraEnv"], more["extraEnvFrom"])
+
+
+@pytest.mark.parametrize("monitor", ["ServiceMonitor", "PodMonitor"])
+def test_what_a_monitor_is_given_arrives_as_it_is(monitor: str) -> None:
+    path = CHART / "ci" / f"{monitor.removesuffix('Monitor').lower()}-monitor-values.yaml"
+    given_to_it = values_of(path)[f"{monitor[0].lower()}{monitor[1:]}"]
+    spec = release(values_of(path)).one(monitor)["spec"]
+    (endpoint,) = spec["endpoints" if monitor == "ServiceMonitor" else "podMetricsEndpoints"]
+    arrived = {name: value for name, value in given_to_it.items() if (spec | endpoint).get(name) == value}
+    left = given_to_it.keys() - arrived.keys()
+    # Those of its metadata, and what is left out where it says nothing.
+    assert left - {name for name in left if given_to_it[name] == ""} == {
+        "enabled",
+        "namespace",
+        "labels",
+        "annotations",
+    }
+
+
+def test_a_limit_may_be_zero() -> None:
+    zero = {"enabled": True, "limits": {"tedee:battery_percent:low": 0}}
+    (limits, *_) = release({**HOME, "prometheusRule": zero}).one("PrometheusRule")["spec"]["groups"]
+    assert [rule["expr"] for rule in limits["rules"] if rule["record"] == "tedee:battery_percent:low"] == ["0"]
+
+
 @pytest.mark.parametrize(("storage_class", "expected"), [("", None), ("-", ""), ("fast", "fast")])
 def test_a_claim_has_the_clusters_storage_class_or_none_or_the_one_that_is_named(
     storage_class: str, expected: str | None
@@ -151,6 +211,123 @@ def test_a_misspelt_value_is_refused_by_name(name: str) -> None:
         release({**HOME, **misspelt})
 
 
+# The names below these are those of others: of labels, of people, of Kubernetes' own objects.
+NAMED_BY_OTHERS = re.compile(
+    r"(.*[aA]nnotations|.*[lL]abels|keys|nodeSelector|affinity\..*|prometheusRule\.limits|.*basic_auth_users)\."
+)
+
+
+def everything_below(values: Values, above: str = "") -> Iterator[str]:
+    """The name of each value that stands in a map, at any depth."""
+    for key, value in values.items():
+        yield f"{above}{key}"
+        if isinstance(value, dict):
+            yield from everything_below(value, f"{above}{key}.")
+
+
+TRIED = {
+    name: values
+    for values in [yaml.safe_load(DEFAULTS), *map(values_of, CI)]
+    for name in everything_below(values)
+    if "." in name and not NAMED_BY_OTHERS.match(name)
+}
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_misspelt_value_within_another_is_refused_by_name(name: str) -> None:
+    above, _, last = name.rpartition(".")
+    misspelt = copy.deepcopy(TRIED[name])
+    leaf(misspelt, above)[f"{last}Misspelt"] = leaf(misspelt, above).pop(last)
+    with pytest.raises(helm_python.HelmValuesError, match=f"'{last}Misspelt'"):
+        release({**HOME, **misspelt})
+
+
+def test_what_is_misspelt_is_looked_for_in_every_corner() -> None:
+    places = {name.rpartition(".")[0] for name in TRIED}
+    assert places >= {
+        "podSecurityContext",
+        "podSecurityContext.seccompProfile",
+        "securityContext",
+        "securityContext.capabilities",
+        "resources.limits",
+        "serviceMonitor.tlsConfig",
+        "podMonitor.tlsConfig.ca.secret",
+        "serviceMonitor.basicAuth.password",
+        "webConfig.config.tls_server_config",
+    }
+
+
+SECTIONS = {name.rsplit(".", dots)[0] for name in DOCUMENTED for dots in range(1, name.count(".") + 1)}
+
+
+# The last is one of two of which there must be one.
+@pytest.mark.parametrize("name", sorted(SECTIONS | DOCUMENTED.keys() - {"podDisruptionBudget.maxUnavailable"}))
+def test_null_is_refused_by_name_or_the_same_as_nothing(name: str) -> None:
+    section, _, rest = name.partition(".")
+    values: dict[str, Any] = {**HOME, section: given(None, rest) if rest else None}
+    if rest and f"{section}.enabled" in DOCUMENTED:
+        values[section] = {"enabled": True, **values[section]}
+    refused = refusal(values)
+    if refused:
+        assert f"missing property '{name.rpartition('.')[2]}'" in refused
+        return
+    for thing in release(values).objects:
+        check(thing, VERSIONS[0])
+        assert "nil>" not in str(thing)
+
+
+def test_null_is_refused_deep_in_the_web_configuration_too() -> None:
+    with pytest.raises(helm_python.HelmValuesError, match="tls_server_config': got null"):
+        release({**HOME, "webConfig": {"config": {"tls_server_config": None}}})
+
+
+def web(**config: Any) -> dict[str, Any]:
+    return {"webConfig": {"tlsSecret": "tedee-exporter-tls", "config": config}}
+
+
+def accounts(**account: Any) -> dict[str, Any]:
+    return {"config": {"accounts": [{"name": "home", **account}]}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (web(basic_auth_user={}), "'basic_auth_user' not allowed"),
+        (web(basic_auth_users={"prometheus": "hunter2"}), "users/prometheus.* does not match"),
+        (web(basic_auth_users={"a:b": f"$2y$10${'a' * 53}"}), "a:b.* does not match"),
+        (web(tls_server_config={"client_auth_type": "RequireAnyClientCert"}), "client_auth_type.*must be one of"),
+        (web(tls_server_config={"client_ca_file": "/ca"}), "'client_auth_type' required"),
+        (web(tls_server_config={"curve_preferences": ["X25519"]}), "'curve_preferences' not allowed"),
+        (web(tls_server_config={"cipher_suites": ["RC4"]}), "cipher_suites/0.*must be one of"),
+        (web(tls_server_config={"max_version": "TLS11"}), "max_version.*must be one of"),
+        (web(http_server_config={"headers": {"X-Frame-Options": "no"}}), "X-Frame-Options.*must be"),
+        (web(rate_limit={"interval": "1s"}), "'burst' required"),
+        ({"securityContext": {"readOnlyRootFileSystem": True}}, "'readOnlyRootFileSystem' not allowed"),
+        ({"serviceMonitor": {"tlsConfig": {"insecureSkipverify": True}}}, "'insecureSkipverify' not allowed"),
+        ({"podMonitor": {"tlsConfig": {"caFile": "/ca"}}}, "'caFile' not allowed"),
+        ({"resources": {"limits": {"memroy": "1Gi"}}}, "'memroy' not allowed"),
+        ({"config": {"sync": {"interval": 20}}}, "got number, want string"),
+        ({"config": {"sync": {"requests_per_hour": 701}}}, "requests_per_hour.*maximum"),
+        ({"config": {"api": {"version": "37"}}}, "version.*does not match"),
+        (accounts(name='"home"'), "name.*does not match"),
+        (accounts(locks={}), "locks.*minProperties"),
+        (accounts(locks={"ids": [1], "serial_numbers": ["1-2"]}), "locks.*maxProperties"),
+        (accounts(locks={"ids": []}), "ids.*minItems"),
+        (accounts(locks={"serial_numbers": ["a key"]}), "serial_numbers/0.*does not match"),
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)
+def test_what_the_pod_would_stumble_over_is_refused(values: Values, message: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=message):
+        release({**HOME, **values})
+
+
+def test_resources_may_be_any_that_there_are() -> None:
+    more = {"ephemeral-storage": "1Gi", "hugepages-2Mi": "4Mi", "nvidia.com/gpu": 1}
+    limits = release({**HOME, "resources": {"limits": more}}).container["resources"]["limits"]
+    assert limits == {"memory": "256Mi", **more}
+
+
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_a_value_of_another_type_is_refused(name: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=name.replace(".", "/")):
@@ -176,11 +353,78 @@ def test_the_state_has_a_file_since_the_pod_has_no_home() -> None:
 def test_the_configuration_may_have_what_the_exporter_knows_and_nothing_else(
     place: str, section: type[BaseModel]
 ) -> None:
-    schema: Any = chart().schema
+    schema = SCHEMA
     for step in ["config", *place.split(".")] if place else ["config"]:
         schema = schema["items"] if step == "items" else schema["properties"][step]
     assert set(schema["properties"]) == set(section.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def properties(schema: Any, *steps: str) -> Any:
+    """What the chart's schema says of the keys in that place, past references."""
+    for step in steps:
+        schema = schema["properties"][step]
+        if "$ref" in schema:
+            schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]]
+    assert schema["additionalProperties"] is False
+    return schema["properties"]
+
+
+@pytest.mark.parametrize(
+    ("place", "section"),
+    [
+        ([], WebSettings),
+        (["tls_server_config"], TlsServer),
+        (["http_server_config"], HttpServer),
+        (["rate_limit"], RateLimit),
+    ],
+)
+def test_the_web_configuration_may_have_what_the_exporter_knows_and_nothing_else(
+    place: list[str], section: type[BaseModel]
+) -> None:
+    found = properties(SCHEMA, "webConfig", "config", *place)
+    # The exporter knows those that it cannot choose, to say so.
+    assert set(found) == section.model_fields.keys() - {"curve_preferences"}
+
+
+def test_what_may_be_chosen_for_tls_and_headers_is_what_the_exporter_takes() -> None:
+    tls = properties(SCHEMA, "webConfig", "config", "tls_server_config")
+    assert tls["client_auth_type"]["enum"] == list(CLIENT_AUTH)
+    assert tls["cipher_suites"]["items"]["enum"] == [*CIPHER_SUITES, *TLS13_SUITES]
+    assert set(tls["min_version"]["enum"]) == {*BROKEN_VERSIONS, *VERSIONS_OF_TLS}
+    assert tls["max_version"]["enum"] == list(VERSIONS_OF_TLS)
+    users = SCHEMA["definitions"]["webConfig"]["properties"]["basic_auth_users"]
+    assert users["additionalProperties"]["pattern"] == f"^{BCRYPT_HASH}$"
+    headers = properties(SCHEMA, "webConfig", "config", "http_server_config", "headers")
+    assert {name: tuple(header.get("enum", ())) for name, header in headers.items()} == HEADERS
+
+
+@pytest.mark.parametrize(
+    ("value", "definition"),
+    [("podSecurityContext", "PodSecurityContext"), ("securityContext", "SecurityContext")],
+)
+def test_a_security_context_may_have_what_kubernetes_knows(value: str, definition: str) -> None:
+    assert set(properties(SCHEMA, value)) == set(kubernetes(definition)["properties"])
+
+
+def kubernetes(definition: str) -> Any:
+    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{VERSIONS[-1]}-local"
+    return json.loads((folder / f"{definition.lower()}-v1.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("monitor", ["ServiceMonitor", "PodMonitor"])
+@pytest.mark.parametrize(
+    "place",
+    [["tlsConfig"], ["tlsConfig", "ca"], ["tlsConfig", "ca", "secret"], ["basicAuth"], ["basicAuth", "username"]],
+    ids=".".join,
+)
+def test_what_a_monitor_shows_and_demands_may_have_what_the_operator_knows(monitor: str, place: list[str]) -> None:
+    endpoints = "endpoints" if monitor == "ServiceMonitor" else "podMetricsEndpoints"
+    known = json.loads((Path(__file__).parent / "crds" / f"{monitor.lower()}.json").read_text("utf-8"))
+    known = known["properties"]["spec"]["properties"][endpoints]["items"]
+    for step in place:
+        known = known["properties"][step]
+    assert set(properties(SCHEMA, f"{monitor[0].lower()}{monitor[1:]}", *place)) == set(known["properties"])
 
 
 GROUPS = yaml.safe_load((CHART / "files" / "tedee.rules.yml").read_text("utf-8"))["groups"]
@@ -232,3 +476,70 @@ def test_the_notes_name_what_there_is(path: Path) -> None:
 def test_the_notes_name_the_accounts_and_say_how_to_get_a_key() -> None:
     assert "\n  - home\n" in release().notes
     assert "https://portal.tedee.com" in release({"demo": True}).notes
+
+
+EVERYBODY = "Everybody in the cluster may look at the locks: webConfig has TLS and passwords"
+PERHAPS = "Where the file in the Secret web asks for no password, everybody in the cluster may look at the locks"
+UNENCRYPTED = "Passwords are sent unencrypted"
+CA = "Prometheus takes no certificate of a CA that it does not know: {}.tlsConfig"
+CERTIFICATE = "The exporter demands a certificate of Prometheus, which has none: see {}.tlsConfig"
+PASSWORD = "The exporter asks Prometheus for a password, which it does not know: see {}.basicAuth"
+WARNINGS = (EVERYBODY, PERHAPS, UNENCRYPTED, CA, CERTIFICATE, PASSWORD)
+
+TLS = {"tlsSecret": "tls"}
+USERS = {"basic_auth_users": {"prometheus": f"$2y$10${'a' * 53}"}}
+DEMANDING = {"tls_server_config": {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "/ca"}}
+OFFERED = {"tls_server_config": {"client_auth_type": "VerifyClientCertIfGiven", "client_ca_file": "/ca"}}
+KNOWN_CA = {"tlsConfig": {"ca": {"secret": {"name": "tls", "key": "ca.crt"}}}}
+KEY_PAIR = {"tlsConfig": {"cert": {"secret": {"name": "p", "key": "c"}}, "keySecret": {"name": "p", "key": "k"}}}
+USER = {"basicAuth": {"username": {"name": "p", "key": "u"}, "password": {"name": "p", "key": "p"}}}
+
+
+@pytest.mark.parametrize(
+    ("web_config", "policy", "monitor", "expected"),
+    [
+        ({}, {}, None, [EVERYBODY]),
+        ({}, {"enabled": True}, None, []),
+        ({}, {"enabled": True, "from": []}, None, [EVERYBODY]),
+        (TLS, {}, None, [EVERYBODY]),
+        ({**TLS, "config": OFFERED}, {}, None, [EVERYBODY]),
+        ({**TLS, "config": DEMANDING}, {}, None, []),
+        ({**TLS, "config": USERS}, {}, None, []),
+        ({"config": USERS}, {}, None, [UNENCRYPTED]),
+        ({"config": USERS}, {"enabled": True}, None, [UNENCRYPTED]),
+        ({"existingSecret": "web"}, {}, None, [PERHAPS]),
+        ({"existingSecret": "web", "tls": True}, {}, None, [PERHAPS]),
+        ({"existingSecret": "web", "clientCertificates": True}, {}, None, []),
+        ({"existingSecret": "web"}, {"enabled": True}, None, []),
+        ({}, {"enabled": True}, {}, []),
+        (TLS, {"enabled": True}, {}, [CA]),
+        (TLS, {"enabled": True}, KNOWN_CA, []),
+        ({"existingSecret": "web", "tls": True}, {"enabled": True}, {}, [CA]),
+        ({**TLS, "config": DEMANDING}, {}, {}, [CA, CERTIFICATE]),
+        ({**TLS, "config": DEMANDING}, {}, KNOWN_CA, [CERTIFICATE]),
+        ({**TLS, "config": DEMANDING}, {}, KEY_PAIR, []),
+        ({"existingSecret": "web", "clientCertificates": True}, {}, KNOWN_CA, [CERTIFICATE]),
+        ({**TLS, "config": USERS}, {}, KNOWN_CA, [PASSWORD]),
+        ({**TLS, "config": USERS}, {}, {**KNOWN_CA, **USER}, []),
+    ],
+)
+@pytest.mark.parametrize("which", ["serviceMonitor", "podMonitor"])
+def test_the_notes_warn_of_doors_that_are_open_and_of_prometheus_without_a_key(
+    which: str, web_config: Values, policy: Values, monitor: Values | None, expected: list[str]
+) -> None:
+    monitored = {which: {"enabled": True, **monitor}} if monitor is not None else {}
+    notes = release({**HOME, "webConfig": web_config, "networkPolicy": policy, **monitored}).notes
+    notes = " ".join(notes.split())
+    assert [each for each in WARNINGS if each.format(which) in notes] == expected
+
+
+def test_the_notes_warn_of_an_ingress_that_asks_for_nothing() -> None:
+    ingress = {"enabled": True, "hosts": ["locks.example.com"]}
+    warning = "Everybody whom the Ingress lets in may look at the locks"
+    assert warning in release({**HOME, "ingress": ingress}).notes
+    assert warning not in release({**HOME, "ingress": ingress, "webConfig": {"config": USERS}}).notes
+
+
+@pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
+def test_the_notes_have_no_two_empty_lines(path: Path) -> None:
+    assert "\n\n\n" not in release(values_of(path)).notes

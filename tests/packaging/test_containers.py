@@ -108,14 +108,15 @@ def test_the_image_adds_the_program_and_a_place_for_its_state_and_nothing_else(e
 
 
 def test_the_image_says_what_it_is_and_how_to_run_it(engine: Engine) -> None:
-    config = engine.inspect(IMAGE)["Config"]
+    image = engine.inspect(IMAGE)
+    config = image["Config"]
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
     assert config["User"] == f"{USER}:{USER}"
     assert config["StopSignal"] == "SIGTERM"
     assert config["ExposedPorts"] == {"10333/tcp": {}}
     assert config["Volumes"] == {"/var/lib/tedee-exporter": {}}
     assert config["Entrypoint"] == ["tedee-exporter"]
-    assert config["Healthcheck"]["Test"] == ["CMD", "python3", "-I", "/opt/tedee-exporter/healthcheck.py"]
+    assert image["Healthcheck"]["Test"] == ["CMD", "python3", "-I", "/opt/tedee-exporter/healthcheck.py"]
     assert labels["version"] == __version__
     assert labels["title"] == "tedee-exporter"
     assert labels["licenses"] == "Apache-2.0"

@@ -3,6 +3,11 @@
 {{- $problems := list -}}
 {{- $accounts := default (list) .Values.config.accounts -}}
 
+{{- $name := include "tedee-exporter.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- $problems = append $problems (printf "%q cannot be the name of a Service, which begins with a letter; name the release otherwise, or set fullnameOverride" $name) -}}
+{{- end -}}
+
 {{- if and .Values.demo (or $accounts .Values.keys .Values.existingSecret) -}}
 {{- $problems = append $problems "demo: brings its own accounts; it goes with none of config.accounts, keys and existingSecret" -}}
 {{- else if and .Values.existingSecret (not $accounts) -}}
@@ -14,12 +19,32 @@
 {{- if and .Values.keys .Values.existingSecret -}}
 {{- $problems = append $problems "keys: goes not with existingSecret; put the keys there, or leave it out" -}}
 {{- end -}}
+{{- $cannot := "cannot be the name of a file in a Secret, which has letters, digits, '-', '_' and '.', and is neither '.' nor begins with '..'" -}}
+{{- $instead := printf "with personal_key_file: %s/NAME" (include "tedee-exporter.folder.keys" .) -}}
 {{- range $name := keys .Values.keys | sortAlpha -}}
-{{- if not (regexMatch "^[-._a-zA-Z0-9]{1,200}$" $name) -}}
-{{- $problems = append $problems (printf "keys: %q cannot be the name of a file in a Secret, which has letters, digits, '-', '_' and '.'; an account whose name has others names its file itself, with personal_key_file: %s/NAME" $name (include "tedee-exporter.folder.keys" $)) -}}
+{{- if not (include "tedee-exporter.isFileName" $name) -}}
+{{- $problems = append $problems (printf "keys: %q %s; an account whose name is another names its file itself, %s" $name $cannot $instead) -}}
 {{- end -}}
 {{- end -}}
 
+{{- /* The exporter would say the rest, when the old pod is already gone. */ -}}
+{{- with .Values.config.sync -}}
+{{- $interval := include "tedee-exporter.seconds" (default "20s" .interval) | float64 -}}
+{{- $stale := include "tedee-exporter.seconds" (default (printf "%fs" (maxf 300 (mulf 3 $interval))) .stale_after) | float64 -}}
+{{- if lt $interval 20.0 -}}
+{{- $problems = append $problems "config.sync.interval: Tedee allows one sync in 20s; a shorter interval would lock the account out of the API" -}}
+{{- else if gt $interval 86400.0 -}}
+{{- $problems = append $problems "config.sync.interval: must be at most 24h" -}}
+{{- end -}}
+{{- if lt $stale (mulf 2 $interval) -}}
+{{- $problems = append $problems "config.sync.stale_after: must be at least twice the interval, or every late sync leaves a hole" -}}
+{{- end -}}
+{{- if lt (mulf $stale (default 350 .requests_per_hour)) 7200.0 -}}
+{{- $problems = append $problems "config.sync.requests_per_hour: is too little to keep data younger than stale_after" -}}
+{{- end -}}
+{{- end -}}
+
+{{- $names := dict -}}
 {{- range $index, $account := $accounts -}}
 {{- $where := printf "config.accounts[%d]" $index -}}
 {{- range $inline, $instead := dict "personal_key" "keys" "access_token" "keys, and its name to access_token_file" -}}
@@ -27,14 +52,31 @@
 {{- $problems = append $problems (printf "%s.%s: would be for everybody to read in a ConfigMap; give it to %s" $where $inline $instead) -}}
 {{- end -}}
 {{- end -}}
-{{- if not (or (include "tedee-exporter.hasCredential" $account) $.Values.existingSecret (hasKey $.Values.keys $account.name)) -}}
+{{- if hasKey $names $account.name -}}
+{{- $problems = append $problems (printf "%s.name: is the name of config.accounts[%d] too" $where (get $names $account.name)) -}}
+{{- else -}}
+{{- $_ := set $names $account.name $index -}}
+{{- end -}}
+{{- $given := list -}}
+{{- range $credential := list "personal_key_file" "access_token_file" "oauth" -}}
+{{- if hasKey $account $credential -}}
+{{- $given = append $given $credential -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (len $given) 1 -}}
+{{- $problems = append $problems (printf "%s: has several credentials; give it one of %s" $where (join ", " $given)) -}}
+{{- end -}}
+{{- if or (include "tedee-exporter.hasCredential" $account) (hasKey $.Values.keys $account.name) -}}
+{{- else if not (include "tedee-exporter.isFileName" $account.name) -}}
+{{- $problems = append $problems (printf "%s: %q %s; name the file of its key, %s" $where $account.name $cannot $instead) -}}
+{{- else if not $.Values.existingSecret -}}
 {{- $problems = append $problems (printf "%s: there is no key for %q; give it one in keys or existingSecret, or name a personal_key_file, access_token_file or oauth of its own" $where $account.name) -}}
 {{- end -}}
 {{- with $account.oauth -}}
 {{- $file := .refresh_token_file -}}
 {{- if hasPrefix "/etc/tedee-exporter/" $file -}}
 {{- $problems = append $problems (printf "%s.oauth.refresh_token_file: is on a volume that cannot be written to, and each refresh brings a new token; let it be in %s" $where (include "tedee-exporter.folder.state" $)) -}}
-{{- else if and (hasPrefix (include "tedee-exporter.folder.state" $) $file) (not $.Values.persistence.enabled) -}}
+{{- else if and (hasPrefix (printf "%s/" (include "tedee-exporter.folder.state" $)) $file) (not $.Values.persistence.enabled) -}}
 {{- $problems = append $problems (printf "%s.oauth.refresh_token_file: would be lost with the pod, and somebody would have to sign in again; set persistence.enabled" $where) -}}
 {{- end -}}
 {{- end -}}
@@ -46,6 +88,44 @@
 {{- end -}}
 {{- if and (or .tls .clientCertificates) (not .existingSecret) -}}
 {{- $problems = append $problems "webConfig.tls and webConfig.clientCertificates: say what is in webConfig.existingSecret, which is not set" -}}
+{{- end -}}
+{{- if hasKey .config "tls_server_config" -}}
+{{- range $what := list "cert" "key" -}}
+{{- $file := printf "%s_file" $what -}}
+{{- $tls := $.Values.webConfig.config.tls_server_config -}}
+{{- if and (hasKey $tls $what) (or (hasKey $tls $file) $.Values.webConfig.tlsSecret) -}}
+{{- $problems = append $problems (printf "webConfig.config.tls_server_config.%s: goes with neither %s nor webConfig.tlsSecret; give one of them" $what $file) -}}
+{{- else if not (or (hasKey $tls $what) (hasKey $tls $file) $.Values.webConfig.tlsSecret) -}}
+{{- $problems = append $problems (printf "webConfig.config.tls_server_config: needs a %s; set webConfig.tlsSecret, or %s" $what $file) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.persistence -}}
+{{- if and .existingClaim (not .enabled) -}}
+{{- $problems = append $problems "persistence.existingClaim: is not used without persistence.enabled" -}}
+{{- end -}}
+{{- if and .sizeLimit .enabled -}}
+{{- $problems = append $problems "persistence.sizeLimit: is of the volume that there is without a claim; with persistence.enabled set persistence.size" -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.service -}}
+{{- if and .nodePort (eq .type "ClusterIP") -}}
+{{- $problems = append $problems "service.nodePort: goes not with service.type ClusterIP; set NodePort or LoadBalancer, or leave it out" -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.ingress -}}
+{{- if and .enabled (include "tedee-exporter.demandsClientCertificates" $) -}}
+{{- $problems = append $problems "ingress.enabled: goes not with webConfig that demands certificates of clients; the Ingress has none" -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.podDisruptionBudget -}}
+{{- if and .enabled (kindIs "invalid" .minAvailable) (kindIs "invalid" .maxUnavailable) -}}
+{{- $problems = append $problems "podDisruptionBudget: needs maxUnavailable or minAvailable" -}}
 {{- end -}}
 {{- end -}}
 

@@ -1,16 +1,17 @@
 {{- define "tedee-exporter.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride -}}
 {{- end -}}
 
+{{- /* That of most objects, and so of a Service, which is a DNS label: a release's name may have dots. */ -}}
+
 {{- define "tedee-exporter.fullname" -}}
-{{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
-{{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- $name := include "tedee-exporter.name" . -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | replace "." "-" | trunc 63 | trimAll "-" -}}
 {{- end -}}
+
+{{- define "tedee-exporter.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
 
 {{- define "tedee-exporter.selectorLabels" -}}
@@ -79,6 +80,21 @@ before all: the selectors are among them. */ -}}
 {{- toYaml $config -}}
 {{- end -}}
 
+{{- /* Whether a text can be the name of a file in a Secret. */ -}}
+{{- define "tedee-exporter.isFileName" -}}
+{{- if regexMatch "^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]{0,198}$" . -}}true{{- end -}}
+{{- end -}}
+
+{{- /* A duration, such as 1h30m, in seconds. */ -}}
+{{- define "tedee-exporter.seconds" -}}
+{{- $seconds := 0.0 -}}
+{{- range regexFindAll "[0-9.]+[a-z]+" . -1 -}}
+{{- $unit := get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) (regexFind "[a-z]+" .) -}}
+{{- $seconds = addf $seconds (mulf (regexFind "[0-9.]+" . | float64) $unit) -}}
+{{- end -}}
+{{- $seconds -}}
+{{- end -}}
+
 {{- define "tedee-exporter.account" -}}
 {{- if include "tedee-exporter.hasCredential" . -}}
 {{- toYaml . -}}
@@ -116,7 +132,8 @@ before all: the selectors are among them. */ -}}
 
 {{- define "tedee-exporter.scheme" -}}
 {{- $config := include "tedee-exporter.webConfig" . | fromYaml -}}
-{{- if or .Values.webConfig.tls .Values.webConfig.clientCertificates $config.tls_server_config -}}https{{- else -}}http{{- end -}}
+{{- $said := or .Values.webConfig.tls .Values.webConfig.clientCertificates .Values.webConfig.tlsSecret -}}
+{{- if or $said $config.tls_server_config -}}https{{- else -}}http{{- end -}}
 {{- end -}}
 
 {{- define "tedee-exporter.demandsClientCertificates" -}}
@@ -146,7 +163,7 @@ httpGet:
 port: metrics
 path: /metrics
 scheme: {{ include "tedee-exporter.scheme" $ }}
-{{- range $key := list "interval" "scrapeTimeout" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
+{{- range $key := list "interval" "scrapeTimeout" "honorLabels" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
 {{- with index $monitor $key }}
 {{ dict $key . | toYaml }}
 {{- end }}
