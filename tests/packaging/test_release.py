@@ -16,7 +16,6 @@ from tests.program import ROOT, Exporter, environment
 
 from .command import ran
 
-BIN = Path(sys.executable).parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROGRAM = {
     str(path.relative_to(ROOT))
@@ -69,8 +68,8 @@ def test_the_source_archive_makes_the_wheel_that_a_checkout_makes(wheel: Path, t
 
 
 def test_it_runs_in_an_environment_that_had_nothing(wheel: Path, tmp_path: Path) -> None:
-    ran(BIN / "uv", "venv", "--quiet", f"--python={sys.executable}", tmp_path)
-    ran(BIN / "uv", "pip", "install", "--quiet", f"--python={tmp_path / 'bin' / 'python'}", wheel)
+    ran(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    ran(sys.executable, "-m", "pip", f"--python={tmp_path / 'bin' / 'python'}", "install", "--quiet", wheel)
     program = tmp_path / "bin" / "tedee-exporter"
     assert ran(program, "--version").startswith(f"tedee-exporter, version {__version__} ")
     process = subprocess.Popen(
