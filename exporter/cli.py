@@ -22,7 +22,16 @@ from tabulate import tabulate
 
 from . import __version__, logs
 from .clock import Clock, SystemClock
-from .config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, default_state_file, load
+from .config import (
+    ENVIRONMENT,
+    BadShard,
+    ConfigurationError,
+    NotConfigured,
+    Settings,
+    Shard,
+    default_state_file,
+    load,
+)
 from .fleet import Fleet
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
@@ -72,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
                 return OK if say(f"The configuration is good; accounts: {names}") else FAILED
             if options.sync_once:
-                return sync_once(settings, commands, demo=options.demo)
+                return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)
     except NotConfigured:
         complain(HOW_TO_START)
@@ -102,9 +111,15 @@ def serve(
     clock = SystemClock()
     ledger = _ledger(settings, clock, demo=options.demo)
     board, scheduler = Board(), Scheduler(clock)
-    fleet = Fleet(clock, ledger, board, scheduler)
+    fleet = Fleet(clock, ledger, board, scheduler, shards=options.shard.count)
     fleet.apply(settings)
-    reload = Reload(settings, lambda: load(options.config_file), fleet.apply, web_configuration.refresh, clock)
+    reload = Reload(
+        settings,
+        lambda: options.shard.of(load(options.config_file)),
+        fleet.apply,
+        web_configuration.refresh,
+        clock,
+    )
     exposition = Exposition(board, ExporterCollector(__version__, reload.state, ledger.usable), clock)
     renderer = Renderer(exposition)
     board.on_change(renderer.wake)
@@ -174,12 +189,12 @@ def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
     return StateFile(settings.state_file or default_state_file(os.environ), clock)
 
 
-def sync_once(settings: Settings, commands: "SimpleQueue[Command]", *, demo: bool) -> int:
+def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: argparse.Namespace) -> int:
     """One real sync of each account, and a table of the locks."""
     clock = SystemClock()
-    ledger = _ledger(settings, clock, demo=demo)
+    ledger = _ledger(settings, clock, demo=options.demo)
     board, scheduler = Board(), Scheduler(clock)
-    Fleet(clock, ledger, board, scheduler).apply(settings)
+    Fleet(clock, ledger, board, scheduler, shards=options.shard.count).apply(settings)
     wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in board.statuses()))
     if wait > 1:
         complain(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
@@ -217,7 +232,7 @@ def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConf
         problems = error.problems
     with ExitStack() as stack:
         try:
-            settings = stack.enter_context(_settings(options))
+            settings = options.shard.of(stack.enter_context(_settings(options)))
         except ConfigurationError as error:
             raise ConfigurationError(error.problems + problems) from None
         except NotConfigured:
@@ -297,6 +312,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="YAML file with TLS and passwords for those who scrape, in the format of Prometheus' exporter-toolkit",
     )
+    add(
+        "--shard",
+        type=_shard,
+        default=Shard(),
+        metavar="I/N",
+        help="be the I-th (from 0) of N processes with the same configuration, each with its part of the accounts",
+    )
     add("--log.level", dest="log_level", choices=logs.LEVELS, default="info", help="least level (default %(default)s)")
     add("--log.format", dest="log_format", choices=get_args(logs.Format), default="logfmt", help="default %(default)s")
     add(
@@ -320,6 +342,13 @@ def _listen_address(address: str) -> str:
     except BadAddress as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return address
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except BadShard as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _telemetry_path(path: str) -> str:

@@ -26,20 +26,31 @@ LAST_BYTES = 1.0
 class Fleet:
     """All accounts, each with its own gate; they share one pool of connections and one ledger."""
 
-    def __init__(self, clock: Clock, ledger: Ledger, board: Board, scheduler: Scheduler) -> None:
+    def __init__(self, clock: Clock, ledger: Ledger, board: Board, scheduler: Scheduler, *, shards: int = 1) -> None:
+        """Begin without accounts.
+
+        Args:
+            clock: for all of them.
+            ledger: has their calls.
+            board: gets their statuses.
+            scheduler: gives them their turns.
+            shards: processes that share the accounts. An account that the ledger does not know, or knows from when
+                they were more or fewer, may have been another one's a moment ago: it waits out one spacing.
+        """
         self.accounts: dict[str, AccountSync] = {}
         self._clock = clock
         self._ledger = ledger
         self._board = board
         self._scheduler = scheduler
         self._longest_call = 0.0
-        self._applied: dict[str, tuple[Account, Api, Sync]] = {}
+        self._shards = shards
+        self._applied: dict[str, tuple[Account, Api, Sync]] | None = None
         self._connections = session(MOST_WORKERS)
         self._refresh_tokens = RefreshTokens()
 
     def apply(self, settings: Settings) -> None:
         """Have just the accounts of these settings. One that stays keeps its gate, its snapshot and its counters."""
-        is_reload = bool(self._applied)
+        applied = self._applied
         # Of those that may be under way, and of those to come.
         self._longest_call = max(self._longest_call, settings.api.timeout + LAST_BYTES)
         wanted = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
@@ -49,18 +60,18 @@ class Fleet:
         new = []
         for name, what in wanted.items():
             if name not in self.accounts:
-                self.accounts[name] = self._build(name, self._options(*what), is_reload=is_reload)
+                self.accounts[name] = self._build(name, self._options(*what), is_reload=applied is not None)
                 self._board.publish(self.accounts[name].status())
                 new.append(self.accounts[name])
-            elif what != self._applied[name]:
+            elif applied is None or what != applied[name]:
                 self.accounts[name].configure(self._options(*what))
         self._applied = wanted
         self._scheduler.add(new, interval=settings.sync.interval)
 
     def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
         budget = Budget(name, self._ledger, self._clock)
-        if is_reload:
-            # It may be an account that was synced a moment ago under a name that has just gone.
+        if is_reload or (self._shards > 1 and not self._ledger.page(name).user):
+            # It may be an account that was synced a moment ago, under a name that has just gone or by another shard.
             budget.distrust(self._longest_call)
         return AccountSync(name, options, budget, self._clock, self._board.publish)
 
@@ -82,9 +93,8 @@ class Fleet:
             longest_call=api.timeout + LAST_BYTES,
         )
         chosen = account.locks or ChosenLocks.model_construct()
-        return Options(
-            connect, rules, sync.stale_after, Chosen(chosen.ids or (), chosen.serial_numbers or ()), _user(key, secret)
-        )
+        user = _user(key, secret) + (f" {self._shards} shards" if self._shards > 1 else "")
+        return Options(connect, rules, sync.stale_after, Chosen(chosen.ids or (), chosen.serial_numbers or ()), user)
 
     def _credentials(self, account: Account, api: Api) -> Signer:
         key, secret = account.credential

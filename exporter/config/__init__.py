@@ -12,17 +12,20 @@ import structlog
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment
 from .modes import private_files, too_open
 from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
+from .shard import BadShard, Shard
 from .source import ConfigurationError, read_file
 
 __all__ = [
     "ENVIRONMENT",
     "Account",
     "Api",
+    "BadShard",
     "ChosenLocks",
     "ConfigurationError",
     "NotConfigured",
     "OAuth",
     "Settings",
+    "Shard",
     "Sync",
     "default_state_file",
     "load",

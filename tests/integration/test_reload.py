@@ -70,3 +70,20 @@ def test_the_state_file_cannot_be_changed_by_a_reload(exporter: Exporter, addres
 
 def test_a_get_reloads_nothing(exporter: Exporter) -> None:
     assert exporter.get("/-/reload").status_code == 405
+
+
+def test_two_shards_with_one_configuration_have_each_account_once_also_after_a_reload(
+    address: Address, cloud: Cloud, tmp_path: Path
+) -> None:
+    config = configuration(tmp_path, address.url, [HOME])
+    with (
+        running(f"--config.file={config}", "--shard=0/2") as first,
+        running(f"--config.file={config}", "--shard=1/2") as second,
+    ):
+        configuration(tmp_path, address.url, [HOME, HOTEL])
+        for exporter in (first, second):
+            assert requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE).ok
+        eventually(lambda: first.value("tedee_up", account="home"), "the first shard to sync home")
+        eventually(lambda: second.value("tedee_up", account="hotel"), "the second shard to sync hotel")
+        assert first.value("tedee_up", account="hotel") is second.value("tedee_up", account="home") is None
+    assert not cloud.violations

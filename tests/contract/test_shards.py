@@ -1,0 +1,109 @@
+"""Lost if these fail: accounts that several exporters share, each called by one of them and never early."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.config.settings import Settings
+from exporter.config.shard import BadShard, Shard
+from exporter.fleet import Fleet
+from exporter.sync.ledger import MemoryLedger
+from exporter.sync.scheduler import Scheduler
+from exporter.sync.snapshot import Board
+from tests.clock import FakeClock
+
+NAMES = [f"hotel {number}" for number in range(3000)]
+
+
+def shards(count: int) -> list[Shard]:
+    return [Shard(index, count) for index in range(count)]
+
+
+def owner(account: str, count: int) -> int:
+    (index,) = [shard.index for shard in shards(count) if shard.holds(account)]
+    return index
+
+
+@given(st.text(), st.integers(min_value=1, max_value=50))
+def test_every_account_is_in_exactly_one_shard(account: str, count: int) -> None:
+    assert owner(account, count) in range(count)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_shards_are_of_about_the_same_size(count: int) -> None:
+    sizes = [sum(shard.holds(name) for name in NAMES) for shard in shards(count)]
+    assert max(sizes) < 1.2 * len(NAMES) / count
+    assert min(sizes) > 0.8 * len(NAMES) / count
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_with_one_shard_more_few_accounts_move_and_all_of_them_to_it(count: int) -> None:
+    moves = [(owner(name, count), owner(name, count + 1)) for name in NAMES]
+    moved = [after for before, after in moves if before != after]
+    assert set(moved) == {count}
+    assert len(moved) < 1.2 * len(NAMES) / (count + 1)
+
+
+def test_an_account_stays_where_it_was_from_release_to_release() -> None:
+    assert [owner(name, 3) for name in ("home", "hotel", "office", "Müller")] == [0, 2, 2, 1]
+
+
+@pytest.mark.parametrize("text", ["3/3", "0/0", "-1/3", "1", "1/3/5", "a/b", "1/", "", "1 /3", "²/3", "0/10000"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(BadShard):
+        Shard.parse(text)
+
+
+def settings(*names: str) -> Settings:
+    accounts = [{"name": name, "personal_key": f"key-of-{name}"} for name in names]
+    return Settings.model_validate({"accounts": accounts})
+
+
+def test_settings_keep_the_accounts_of_the_shard_in_their_order() -> None:
+    names = ["home", "hotel", "office", "attic", "cellar"]
+    parts = [[account.name for account in shard.of(settings(*names)).accounts] for shard in shards(2)]
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    assert all(part == [name for name in names if name in part] for part in parts)
+
+
+def wait(clock: FakeClock, ledger: MemoryLedger, shards: int) -> float:
+    """Seconds from a start to the account's first sync."""
+    board = Board()
+    Fleet(clock, ledger, board, Scheduler(clock), shards=shards).apply(settings("home"))
+    (status,) = board.statuses()
+    assert status.next_sync
+    return status.next_sync - clock.wall()
+
+
+CALL_AND_SPACING = 31.0
+
+
+def test_an_account_that_was_perhaps_another_shards_a_moment_ago_is_not_called_early(clock: FakeClock) -> None:
+    assert wait(clock, MemoryLedger(), shards=1) == 0
+    assert wait(clock, MemoryLedger(), shards=2) == CALL_AND_SPACING
+
+
+def test_a_shard_that_starts_again_goes_on_where_it_was(clock: FakeClock) -> None:
+    ledger = MemoryLedger()
+    wait(clock, ledger, shards=2)
+    clock.advance(40)
+    assert wait(clock, ledger, shards=2) == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (1, 2), (2, 1)])
+def test_an_account_that_comes_back_when_the_number_changes_is_not_called_early(
+    clock: FakeClock, before: int, after: int
+) -> None:
+    ledger = MemoryLedger()
+    wait(clock, ledger, before)
+    clock.advance(40)
+    assert wait(clock, ledger, after) == CALL_AND_SPACING
+
+
+def test_an_account_that_comes_to_a_shard_without_any_is_not_called_early(clock: FakeClock) -> None:
+    board = Board()
+    fleet = Fleet(clock, MemoryLedger(), board, Scheduler(clock))
+    fleet.apply(Shard(1, 2).of(settings("home")))
+    assert board.statuses() == ()
+    fleet.apply(settings("home"))
+    assert board.statuses()[0].next_sync == clock.wall() + CALL_AND_SPACING
