@@ -36,23 +36,31 @@ def family(metric: Metric) -> Family:
 class Sheet:
     """Samples under way to their families. What is None is not said: it makes no sample."""
 
-    def __init__(self, metrics: Iterable[Metric], labels: dict[str, str]) -> None:
-        self._labels = labels
+    def __init__(self, metrics: Iterable[Metric], **labels: str) -> None:
+        self.labels = labels
+        """Of all samples that are added from now on, beside their own."""
         self._families = {metric: family(metric) for metric in metrics}
 
     def add(self, metric: Metric, value: float | None, suffix: str = "", **labels: str) -> None:
         """Add a sample, with these labels beside the sheet's."""
         if value is not None:
-            self._families[metric].add_sample(metric.name + suffix, {**self._labels, **labels}, float(value))
+            self._families[metric].add_sample(metric.name + suffix, {**self.labels, **labels}, float(value))
 
     def families(self) -> Iterator[Family]:
         """The families that have samples."""
         return (family for family in self._families.values() if family.samples)
 
 
-def lock_families(account: str, lock: Lock) -> Iterator[Family]:
-    """The families of one lock."""
-    sheet = Sheet(LOCK_METRICS, {"account": account, "lock_id": str(lock.id), "lock_name": lock.name})
+def lock_families(locks: Iterable[tuple[str, Lock]]) -> Iterator[Family]:
+    """The families of locks, each with the name of its account; a lock has one sample in each, or none."""
+    sheet = Sheet(LOCK_METRICS)
+    for account, lock in locks:
+        sheet.labels = {"account": account, "lock_id": str(lock.id), "lock_name": lock.name}
+        _add_lock(sheet, lock)
+    return sheet.families()
+
+
+def _add_lock(sheet: Sheet, lock: Lock) -> None:
     sheet.add(catalogue.LOCK_CONNECTED, lock.synced.is_connected)
     sheet.add(catalogue.LOCK_REVISION, lock.synced.revision)
     if state := lock.synced.device_state:
@@ -74,7 +82,6 @@ def lock_families(account: str, lock: Lock) -> Iterator[Family]:
             time_zone=_text(details.time_zone),
             organization_id=_text(details.organization_id),
         )
-    return sheet.families()
 
 
 def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
@@ -84,7 +91,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
         status: the account's newest.
         fresh: whether its snapshot is young enough to be served.
     """
-    sheet = Sheet(ACCOUNT_METRICS, {"account": status.account})
+    sheet = Sheet(ACCOUNT_METRICS, account=status.account)
     # Without a result for that long nobody knows whether a sync would succeed; none has, in any case.
     sheet.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
     if status.snapshot:
@@ -129,7 +136,7 @@ class ExporterCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """The families, made anew."""
         successful, at = self._reloaded()
-        sheet = Sheet(EXPORTER_METRICS, {})
+        sheet = Sheet(EXPORTER_METRICS)
         sheet.add(catalogue.BUILD_INFO, 1, version=self._version, python_version=platform.python_version())
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESSFUL, successful)
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, at)

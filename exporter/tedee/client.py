@@ -21,7 +21,7 @@ from .errors import (
     TimedOut,
     error_for,
 )
-from .models import LockDetails, Reading, SyncedLock, read_details, read_sync
+from .models import LockDetails, Reading, SyncedLock, SyncReader, read_details
 from .secret import Secret, disguised, without
 from .transport import NETWORK_ERRORS, deadline
 
@@ -99,6 +99,7 @@ class TedeeClient:
         self._gate = gate
         self._headers = {"Accept": "application/json", "User-Agent": user_agent}
         self._observe = observe
+        self._syncs = SyncReader()
 
     def sync(self, ids: Sequence[int] = ()) -> Reading[SyncedLock]:
         """The state of all locks, or of those with the given ids. Not more often than every 20 seconds.
@@ -106,7 +107,7 @@ class TedeeClient:
         Raises:
             CallError: one of its subclasses, when there is no usable answer.
         """
-        return read_sync(self._get(SYNC, [("id", str(lock_id)) for lock_id in ids]))
+        return self._syncs.read(self._get(SYNC, [("id", str(lock_id)) for lock_id in ids]))
 
     def locks(self, page: int) -> Reading[LockDetails]:
         """Name, serial number, model and firmware of the locks on one page of the list, which counts from 1.

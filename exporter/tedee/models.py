@@ -4,7 +4,8 @@ A field that cannot be used costs that one value and is reported as a Rejection;
 other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to v1.34, `deviceState` since) are read.
 """
 
-from collections.abc import Iterable, Sequence
+import marshal
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -239,35 +240,56 @@ _SYNCED = TypeAdapter(SyncedLock)
 _DETAILS = TypeAdapter(LockDetails)
 
 
-def read_sync(result: Sequence[object]) -> Reading[SyncedLock]:
-    """Read the `result` of a sync.
+class SyncReader:
+    """Reads the syncs of one account. A row that stood in the last one as it stands in this is not read again."""
 
-    A disconnected lock has no state, even where the answer has one: nobody knows what the door did since. A lock
-    that stands in the answer twice with different values is left out: which of them is true is not known.
-    """
-    rows, rejections = _read(_SYNCED, result)
-    by_id: dict[int, SyncedLock] = {}
-    contradicted = set()
-    for row in rows:
-        lock = replace(row, device_state=None) if row.is_connected is False else row
-        if by_id.setdefault(lock.id, lock) != lock:
-            contradicted.add(lock.id)
-    for lock_id in contradicted:
-        del by_id[lock_id]
-        rejections.append(Rejection(lock_id, "id", "twice, with different values"))
-    return Reading(by_id, tuple(rejections), result)
+    def __init__(self) -> None:
+        self._known: dict[bytes, SyncedLock] = {}
+
+    def read(self, result: Sequence[object]) -> Reading[SyncedLock]:
+        """Read the `result` of a sync.
+
+        A disconnected lock has no state, even where the answer has one: nobody knows what the door did since. A lock
+        that stands in the answer twice with different values is left out: which of them is true is not known.
+        """
+        rows, rejections, self._known = _read(_SYNCED, result, self._known)
+        by_id: dict[int, SyncedLock] = {}
+        contradicted = set()
+        for row in rows:
+            lock = replace(row, device_state=None) if row.is_connected is False and row.device_state else row
+            if by_id.setdefault(lock.id, lock) != lock:
+                contradicted.add(lock.id)
+        for lock_id in contradicted:
+            del by_id[lock_id]
+            rejections.append(Rejection(lock_id, "id", "twice, with different values"))
+        return Reading(by_id, tuple(rejections), result)
+
+
+def read_sync(result: Sequence[object]) -> Reading[SyncedLock]:
+    """Read the `result` of one sync, as a SyncReader does."""
+    return SyncReader().read(result)
 
 
 def read_details(result: Sequence[object]) -> Reading[LockDetails]:
     """Read the `result` of a page of locks. Of a lock that stands in it twice, the later is taken."""
-    rows, rejections = _read(_DETAILS, result)
+    rows, rejections, _ = _read(_DETAILS, result, {})
     return Reading({row.id: row for row in rows}, tuple(rejections), result)
 
 
-def _read(adapter: TypeAdapter[Row], result: Sequence[object]) -> tuple[list[Row], list[Rejection]]:
+def _read(
+    adapter: TypeAdapter[Row], result: Sequence[object], known: Mapping[bytes, Row]
+) -> tuple[list[Row], list[Rejection], dict[bytes, Row]]:
+    """The rows, what of them could not be used, and the flawless ones as they were written: known the next time."""
     rows: list[Row] = []
     rejections: list[Rejection] = []
+    flawless: dict[bytes, Row] = {}
     for item in result:
+        # Not compared as they are: to Python, true and 1 are the same.
+        written = marshal.dumps(item, 2)  # type: ignore[arg-type]  # it is what json has read
+        if row := known.get(written):
+            rows.append(row)
+            flawless[written] = row
+            continue
         unusable: list[Rejection] = []
         try:
             row = adapter.validate_python(item, context=unusable)
@@ -278,4 +300,6 @@ def _read(adapter: TypeAdapter[Row], result: Sequence[object]) -> tuple[list[Row
         else:
             rows.append(row)
             rejections += [each._replace(lock_id=row.id) for each in unusable]
-    return rows, rejections
+            if not unusable:
+                flawless[written] = row
+    return rows, rejections, flawless

@@ -4,6 +4,7 @@ import gzip
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -261,8 +262,7 @@ class Everything(Collector):
         merged: dict[str, Family] = {}
         for each in self._statuses:
             assert each.snapshot
-            for lock in each.snapshot.locks:
-                _merge(merged, lock_families(each.account, lock))
+            _merge(merged, lock_families((each.account, lock) for lock in each.snapshot.locks))
             _merge(merged, account_families(each, fresh=True))
         order = [metric.name.removesuffix("_total").removesuffix("_info") for metric in CATALOGUE]
         return iter(sorted(merged.values(), key=lambda family: order.index(family.name)))
@@ -299,15 +299,27 @@ LOCKS = st.builds(
 FLEETS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), min_size=1, max_size=3)
 
 
+@pytest.fixture(scope="module")
+def small_chunks() -> Iterator[None]:
+    """So that a few locks are several chunks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", 2)
+        yield
+
+
+@pytest.mark.usefixtures("small_chunks")
 @settings(max_examples=150, deadline=None)
-@given(FLEETS, FLEETS)
+@given(FLEETS, FLEETS, st.data())
 def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
-    before: list[list[Lock]], after: list[list[Lock]]
+    before: list[list[Lock]], after: list[list[Lock]], data: st.DataObject
 ) -> None:
     clock = FakeClock()
     everything = Board()
     exposition = expose(everything, clock)
-    for fleet in (before, after):
+    some_changed = [
+        [replace(lock, details=None) if data.draw(st.booleans()) else lock for lock in locks] for locks in after
+    ]
+    for fleet in (before, after, some_changed):
         everything.admit([f"account-{number}" for number in range(len(fleet))])
         for number, locks in enumerate(fleet):
             everything.publish(status(clock, tuple(locks), account=f"account-{number}"))
@@ -315,8 +327,10 @@ def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
         registry.register(Everything(everything.statuses()))
         plain = generate_latest(registry)
         assert exposition.scrape("", "").body.startswith(plain)
+        assert gzip.decompress(exposition.scrape("", "gzip").body) == exposition.scrape("", "").body
         parts = openmetrics.generate_latest(registry).removesuffix(b"# EOF\n")  # type: ignore[no-untyped-call]
         assert exposition.scrape(OPENMETRICS, "").body.startswith(parts)
+        assert gzip.decompress(exposition.scrape(OPENMETRICS, "gzip").body).startswith(parts)
 
 
 # Negotiation and encoding
@@ -386,9 +400,10 @@ def test_the_exporters_own_part_is_rendered_at_most_once_a_second(clock: FakeClo
 def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[int] = []
 
-    def counting(account: str, lock: Lock) -> Iterator[Any]:
-        rendered.append(lock.id)
-        return lock_families(account, lock)
+    def counting(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
+        rows = list(rows)
+        rendered.extend(lock.id for _, lock in rows)
+        return lock_families(rows)
 
     monkeypatch.setattr(module, "lock_families", counting)
     everything = board(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.tedee.models import (
@@ -12,8 +12,10 @@ from exporter.tedee.models import (
     DoorState,
     LockModel,
     LockState,
+    Reading,
     Rejection,
     SyncedLock,
+    SyncReader,
     read_details,
     read_sync,
 )
@@ -256,3 +258,36 @@ def test_no_answer_makes_reading_fail_and_only_sane_values_come_out(rows: list[A
     for details in read_details(rows).rows.values():
         if details.name is not None:
             details.name.encode("utf-8")
+
+
+VALUES = st.none() | st.booleans() | st.sampled_from([0, 1, 0.0, 1.0, 6, 255, "", "1"])
+ROWS = st.fixed_dictionaries(
+    {"id": st.integers(1, 3)},
+    optional={
+        "isConnected": VALUES,
+        "revision": VALUES,
+        "deviceState": VALUES | st.fixed_dictionaries({}, optional={"state": VALUES, "isCharging": VALUES}),
+    },
+)
+ANSWERS = st.lists(ROWS | VALUES, max_size=5)
+
+
+@settings(max_examples=300)
+@given(st.lists(ANSWERS, min_size=2, max_size=4))
+def test_a_sync_is_read_the_same_whatever_was_read_before(answers: list[list[Any]]) -> None:
+    reader = SyncReader()
+    for answer in answers:
+        assert typed(reader.read(answer)) == typed(read_sync(answer))
+
+
+def typed(reading: Reading[SyncedLock]) -> str:
+    """What was read, in which 1 is not True."""
+    return repr((reading.rows, reading.rejections))
+
+
+def test_what_has_not_changed_is_not_read_again() -> None:
+    reader = SyncReader()
+    first = reader.read([synced(1), synced(2)]).rows
+    second = reader.read([synced(1), synced(2, state=2)]).rows
+    assert second[1] is first[1]
+    assert second[2] is not first[2]

@@ -1,0 +1,54 @@
+"""Stretches of an exposition that are rendered and compressed once, for as long as what they tell of stays the same."""
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+COMPRESSION = 1
+"""zlib's level: a level up costs a third more time and saves a tenth of the bytes."""
+_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+"""RFC 1952, 2.3: gzip, deflated, without a name, a time or an operating system."""
+_RAW = -zlib.MAX_WBITS
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes, and the same deflated: on its own, up to a whole byte, so that it may follow on any other."""
+
+    plain: bytes
+    deflated: bytes
+
+    @classmethod
+    def of(cls, plain: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> "Piece":
+        """Deflate some bytes; with Z_FINISH nothing may follow on them."""
+        compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, _RAW)
+        return cls(plain, compressor.compress(plain) + compressor.flush(flush))
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Pieces in a row, plain and as the beginning of a gzip member, put together once for all who ask."""
+
+    plain: bytes
+    gzipped: bytes
+    checksum: int
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> "Stretch":
+        """Put pieces together."""
+        plain = b"".join(piece.plain for piece in pieces)
+        return cls(plain, b"".join([_HEAD, *(piece.deflated for piece in pieces)]), zlib.crc32(plain))
+
+    def followed_by(self, last: Piece, *, gzipped: bool) -> tuple[bytes, bytes]:
+        """Both, plain or as one gzip member; the last piece was made with Z_FINISH."""
+        if not gzipped:
+            return self.plain, last.plain
+        size = len(self.plain) + len(last.plain)
+        trailer = struct.pack("<LL", zlib.crc32(last.plain, self.checksum), size & 0xFFFFFFFF)
+        return self.gzipped, last.deflated + trailer
+
+
+def joined(lines: Iterable[str]) -> Piece:
+    """A piece of lines."""
+    return Piece.of("".join(lines).encode())
