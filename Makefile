@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # Most tests wait for a child process or a clock of 20 seconds, not for a processor.
 WORKERS ?= 6
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit soak dashboards chart audit dist lock clean
+.PHONY: help demo test lint types unit soak bench dashboards chart audit dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -31,6 +31,9 @@ unit: $(VENV)/dev ## pytest; ARGS="…" adds options
 
 soak: $(VENV)/dev ## the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak -s $(ARGS)
+
+bench: $(VENV)/dev ## measure it beside its peers, for a quarter of an hour, and write docs/PERFORMANCE.md
+	$(BIN)/python -m bench $(ARGS)
 
 dashboards: $(VENV)/dev ## write the dashboards' JSON from their code
 	$(BIN)/python -m dashboards.src

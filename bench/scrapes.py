@@ -1,0 +1,187 @@
+"""Scrapes: latency, rate and processor time, beside prometheus_client's server, gunicorn and nginx."""
+
+import contextlib
+import gzip
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import requests
+
+from tests.program import free_port
+
+from .cloud import exporter, simulated, wait_for_data
+from .machine import MEASURING_CORE, PATIENCE, Process, eventually, started
+
+SIZES = (1, 10, 1_000, 10_000)
+CONNECTIONS = (1, 4, 64)
+ACCEPTS = {"text": "text/plain;version=0.0.4", "OpenMetrics": "application/openmetrics-text;version=1.0.0"}
+ENCODINGS = {"plain": "identity", "gzip": "gzip"}
+TOO_LONG = 10.0
+"""Seconds of latency from which on a server is not measured any more: it does not answer within a scrape's time-out."""
+
+
+class Load(NamedTuple):
+    """How scrapes come."""
+
+    locks: int
+    connections: int
+    format: str
+    encoding: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One server under one load; times in seconds."""
+
+    p50: float
+    p99: float
+    rate: float
+    processor_time: float
+    """For each scrape."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that can be scraped."""
+
+    name: str
+    port: int
+    process: Process
+
+    def url(self, load: Load) -> str:
+        """Where it has its metrics; a file server has each format at a place of its own."""
+        return f"http://127.0.0.1:{self.port}/{'metrics' if self.name != NGINX else load.format}"
+
+
+OURS, OWN_SERVER, GUNICORN, NGINX = "tedee-exporter", "prometheus_client", "gunicorn", "nginx"
+SERVERS = (OURS, OWN_SERVER, GUNICORN, NGINX)
+
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; gzip_static on; keepalive_requests 1000000; open_file_cache max=10;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{ listen 127.0.0.1:{port}; root {folder}/www; default_type "text/plain; version=0.0.4; charset=utf-8"; }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def servers(locks: int) -> Iterator[list[Server]]:
+    """All servers, with the same locks."""
+    ports = dict(zip(SERVERS, (free_port() for _ in SERVERS), strict=True))
+    with (
+        tempfile.TemporaryDirectory() as name,
+        simulated(1, locks) as cloud,
+        exporter(cloud, ports[OURS]) as ours,
+    ):
+        folder = Path(name)
+        wait_for_data(ports[OURS], locks)
+        snapshot = folder / "snapshot"
+        snapshot.write_bytes(pickle.dumps([cloud.status(account) for account in cloud.keys]))
+        conf = _nginx(folder, ports)
+        gunicorn = ("--workers=1", "--threads=2", f"--bind=127.0.0.1:{ports[GUNICORN]}", "bench.peers:application()")
+        with (
+            started(sys.executable, "-m", "bench.peers", str(snapshot), str(ports[OWN_SERVER])) as own_server,
+            started(sys.executable, "-m", "gunicorn", *gunicorn, SNAPSHOT=str(snapshot)) as under_gunicorn,
+            started("nginx", "-c", str(conf)) as nginx,
+        ):
+            processes = (ours, own_server, under_gunicorn, nginx)
+            found = [Server(name, ports[name], process) for name, process in zip(SERVERS, processes, strict=True)]
+            for server in found:
+                eventually(partial(_listens, server, locks), f"{server.name} to listen")
+            yield found
+
+
+def _nginx(folder: Path, ports: dict[str, int]) -> Path:
+    """nginx's configuration, with our bytes as files."""
+    www = folder / "www"
+    www.mkdir()
+    for format_, accept in ACCEPTS.items():
+        body = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers={"Accept": accept}, timeout=60).content
+        (www / format_).write_bytes(body)
+        (www / f"{format_}.gz").write_bytes(gzip.compress(body, 1))
+    # nginx's worker is nobody.
+    folder.chmod(0o755)
+    conf = folder / "nginx.conf"
+    conf.write_text(_NGINX.format(folder=folder, port=ports[NGINX]))
+    return conf
+
+
+def _listens(server: Server, locks: int) -> bool:
+    with contextlib.suppress(requests.ConnectionError):
+        answer = requests.get(server.url(Load(locks, 1, "text", "plain")), timeout=60)
+        return answer.ok and answer.text.count("\nlock_revision{") == locks
+    return False
+
+
+def _wrk(server: Server, load: Load, seconds: float) -> Measured:
+    before = server.process.processor_time()
+    result = subprocess.run(
+        [
+            *("taskset", "--cpu-list", str(MEASURING_CORE), "wrk", "--threads=1"),
+            *(f"--connections={load.connections}", f"--duration={max(1, round(seconds))}s", f"--timeout={PATIENCE:g}s"),
+            *(f"--script={Path(__file__).with_name('wrk.lua')}", f"--header=Accept: {ACCEPTS[load.format]}"),
+            *(f"--header=Accept-Encoding: {ENCODINGS[load.encoding]}", server.url(load)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    used = server.process.processor_time() - before
+    said = json.loads(result.stderr)
+    if said["failures"] or not said["requests"]:
+        raise RuntimeError(f"{server.name} failed under {load}: {said}")
+    return Measured(said["p50"], said["p99"], said["requests"] / said["seconds"], used / said["requests"])
+
+
+def _expected(server: Server, load: Load) -> float:
+    """Seconds that one scrape takes, by one that is made."""
+    headers = {"Accept": ACCEPTS[load.format], "Accept-Encoding": ENCODINGS[load.encoding]}
+    answer = requests.get(server.url(load), headers=headers, timeout=60)
+    return answer.elapsed.total_seconds() * load.connections
+
+
+def measure(seconds: float, rounds: int) -> dict[Load, dict[str, Measured]]:
+    """Each server under each load: the median of the rounds, in which the servers take turns.
+
+    Args:
+        seconds: of each round; servers that need longer for three answers get that.
+        rounds: at least one.
+    """
+    everything: dict[Load, dict[str, Measured]] = {}
+    for locks in SIZES:
+        with servers(locks) as candidates:
+            for rest in product(CONNECTIONS, ACCEPTS, ENCODINGS):
+                load = Load(locks, *rest)
+                expected = {server: _expected(server, load) for server in candidates}
+                runs: dict[str, list[Measured]] = defaultdict(list)
+                for _ in range(rounds):
+                    for server in candidates:
+                        if expected[server] < TOO_LONG:
+                            runs[server.name].append(_wrk(server, load, max(seconds, 3 * expected[server])))
+                everything[load] = {name: _median(measured) for name, measured in runs.items()}
+                print(".", end="", flush=True, file=sys.stderr)
+    return everything
+
+
+def _median(runs: list[Measured]) -> Measured:
+    return Measured(
+        median(run.p50 for run in runs),
+        median(run.p99 for run in runs),
+        median(run.rate for run in runs),
+        median(run.processor_time for run in runs),
+    )

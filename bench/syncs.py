@@ -1,0 +1,144 @@
+"""From Tedee's answer to new bytes: all of a sync's work, beside one `generate_latest` of the same."""
+
+import json
+import multiprocessing
+import os
+import random
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any, NamedTuple
+
+from prometheus_client import generate_latest
+
+from exporter.config import Settings
+from exporter.fleet import Fleet
+from exporter.metrics.collector import ExporterCollector
+from exporter.metrics.exposition import Exposition
+from exporter.sync.ledger import MemoryLedger
+from exporter.sync.scheduler import Scheduler
+from exporter.sync.snapshot import Board
+from tests.clock import FakeClock
+
+from . import peers
+from .cloud import PAGE, simulated
+from .machine import MEASURED_CORE, MEASURING_CORE
+
+LOCKS = 10_000
+CHANGED = (0.0, 0.01, 1.0)
+"""Which part of the locks each sync changes."""
+SYNCS = 7
+
+
+class Cost(NamedTuple):
+    """Of one sync, from sending it until its bytes can be served: seconds."""
+
+    after_answer: float
+    """From the last byte of the answer on."""
+    processor_time: float
+    """All of it: to send, receive, read, compare, render and compress both formats."""
+
+
+class Costs(NamedTuple):
+    """By the part of the locks that changed, and what one scrape would cost with prometheus_client alone."""
+
+    syncs: dict[float, Cost]
+    generate_latest: float
+    """Seconds of processor time."""
+
+
+def measure() -> Costs:
+    """Sync a fleet of one account again and again, in this process, by a clock that is moved by hand."""
+    os.sched_setaffinity(0, {MEASURED_CORE})
+    with simulated(1, LOCKS) as cloud:
+        (account,) = cloud.keys
+        rows, details = cloud.rows(account)
+    here, there = multiprocessing.Pipe()
+    bodies = _bodies(rows)
+    context = multiprocessing.get_context("spawn")
+    server = context.Process(target=_serve, args=(there, bodies, details), daemon=True)
+    server.start()
+    clock = FakeClock()
+    board, scheduler = Board(), Scheduler(clock)
+    exposition = Exposition(board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
+    accounts = [{"name": account, "personal_key": "key"}]
+    settings = Settings.model_validate({"api": {"url": here.recv()}, "accounts": accounts})
+    Fleet(clock, MemoryLedger(), board, scheduler).apply(settings)
+
+    def sync() -> Cost:
+        clock.advance(20.0)
+        began = time.process_time()
+        scheduler.run_due()
+        exposition.refresh()
+        used, now = time.process_time() - began, time.monotonic()
+        here.send("answered")
+        return Cost(now - here.recv(), used)
+
+    sync()
+    while any(lock.details is None for status in board.statuses() if status.snapshot for lock in status.snapshot.locks):
+        clock.advance(1.0)
+        scheduler.run_due()
+    exposition.refresh()
+    costs = {part: _median([sync() for _ in range(SYNCS)]) for part in CHANGED}
+    began = time.process_time()
+    generate_latest(peers.registry(board.statuses()))
+    compared = time.process_time() - began
+    server.terminate()
+    return Costs(costs, compared)
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(median(cost.after_answer for cost in costs), median(cost.processor_time for cost in costs))
+
+
+def _bodies(rows: list[dict[str, Any]]) -> list[bytes]:
+    """Answers to one sync after the other; between two, a part of the locks has changed."""
+    rng = random.Random(1)
+    bodies = [_body(rows)]
+    for part in CHANGED:
+        for _ in range(SYNCS):
+            for row in rng.sample(rows, round(part * len(rows))):
+                state = row["deviceState"] or {}
+                state["batteryLevel"] = (state.get("batteryLevel", 0) + 1) % 101
+            bodies.append(_body(rows))
+    return bodies
+
+
+def _body(rows: list[dict[str, Any]]) -> bytes:
+    envelope = {"result": rows, "success": True, "errorMessages": [], "statusCode": 200}
+    return json.dumps(envelope).encode()
+
+
+def _serve(asks: Connection, bodies: list[bytes], details: list[Any]) -> None:
+    os.sched_setaffinity(0, {MEASURING_CORE})
+    syncs = iter(bodies)
+    answered = 0.0
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            nonlocal answered
+            path, _, query = self.path.partition("?")
+            if path.endswith("/sync"):
+                body = next(syncs)
+            else:
+                page = int(query.partition("Page=")[2].partition("&")[0]) - 1
+                body = _body(details[page * PAGE : (page + 1) * PAGE])
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            answered = time.monotonic()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    asks.send(f"http://127.0.0.1:{server.server_port}")
+    while asks.recv():
+        asks.send(answered)

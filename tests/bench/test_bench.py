@@ -1,0 +1,55 @@
+"""Lost if these fail: figures that compare like with like, and that say where a goal was missed."""
+
+import pytest
+from prometheus_client import generate_latest
+
+from bench import peers, report
+from bench.fleets import Punctuality
+from bench.refreshes import Latencies
+from bench.scrapes import CONNECTIONS, ENCODINGS, GUNICORN, NGINX, OURS, OWN_SERVER, SIZES, Load, Measured
+from bench.starts import Start
+from bench.syncs import CHANGED, Cost, Costs
+from tests.board import board, status
+from tests.clock import FakeClock
+from tests.honesty.test_exposition import expose
+
+
+def test_the_peer_says_of_locks_what_we_say(clock: FakeClock) -> None:
+    ours = expose(board(status(clock)), clock).scrape("", "").body.decode().splitlines()
+    theirs = generate_latest(peers.registry([status(clock)])).decode().splitlines()
+    of_locks = {line for line in ours if line.startswith(("lock_", "# HELP lock_", "# TYPE lock_"))}
+    assert len(of_locks) > 20
+    assert set(theirs) == of_locks
+
+
+def figures(p50: float = 1.0) -> report.Figures:
+    """Everything is well, but for the time that our scrapes take, which nginx's and the peers' are measured against."""
+    servers = {name: Measured(1.0, 1.0, 1.0, 1.0) for name in (NGINX, GUNICORN)}
+    servers |= {OURS: Measured(p50, 1.0, 1.0, 1.0), OWN_SERVER: Measured(2000.0, 1.0, 1.0, 1.0)}
+    return report.Figures(
+        {
+            Load(size, connections, "text", encoding): servers
+            for size in SIZES
+            for connections in CONNECTIONS
+            for encoding in ENCODINGS
+        },
+        Latencies(1.0, 2.0, 3, 0.3),
+        Costs({part: Cost(0.1, 0.05) for part in CHANGED}, 1.0),
+        Start(0.5, 0.6),
+        {10: 50_000.0, 10_000: 80_000.0},
+        Punctuality(0.0, 0.5, 0.6, 1_000, 0, 0.5, 20, 100_000.0),
+    )
+
+
+def test_a_goal_that_is_reached_is_not_called_missed() -> None:
+    assert "missed" not in report.goals(figures())
+
+
+@pytest.mark.parametrize(("p50", "missed"), [(1.5, 1), (2.5, 2), (3.5, 3)])
+def test_a_goal_that_is_missed_is_called_so(p50: float, missed: int) -> None:
+    assert report.goals(figures(p50)).count("**missed**") == missed
+
+
+def test_every_load_has_its_row() -> None:
+    everything = figures()
+    assert report.scrapes(everything).count("\n") == 2 + len(everything.scrapes)
