@@ -18,6 +18,7 @@ FLAGS = [
     "--help",
     "--log.format",
     "--log.level",
+    "--shard",
     "--sync.once",
     "--version",
     "--web.config.file",

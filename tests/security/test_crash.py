@@ -26,6 +26,7 @@ from exporter.sync.ledger import MemoryLedger
 from exporter.sync.scheduler import LONGEST_SPREAD, Scheduler
 from exporter.sync.snapshot import Board
 from exporter.tedee import client, credentials, oauth
+from exporter.tedee.models import SyncReader
 from exporter.tedee.transport import Deadline
 from tests.operation.conftest import logging_put_back
 from tests.program import PATIENCE, run
@@ -87,7 +88,7 @@ DEPTHS: dict[str, tuple[object, str]] = {
     "writing the request": (http.client.HTTPConnection, "putheader"),
     "reading the answer": (urllib3.HTTPResponse, "read1"),
     "opening the answer": (client, "json_object"),
-    "understanding the answer": (client, "read_sync"),
+    "understanding the answer": (SyncReader, "read"),
     "refreshing": (authlib.oauth2.client.OAuth2Client, "refresh_token"),
     "keeping the refresh token": (oauth, "_write"),
     "publishing": (AccountSync, "status"),
