@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 
 from exporter.simulator import Cloud, World, serve
 from exporter.sync.snapshot import AccountStatus, Lock, Snapshot
 from exporter.tedee.models import read_details, read_sync
+from tests.program import configuration, eventually
 
-from .machine import MEASURED_CORE, MEASURING_CORE, Process, eventually, started
+from .machine import MEASURED_CORE, MEASURING_CORE, PATIENCE, Process, started
 
 PAGE = 100
 
@@ -99,11 +99,8 @@ def simulated(accounts: int, locks: int) -> Iterator[SimulatedCloud]:
 def exporter(cloud: SimulatedCloud, port: int, *flags: str) -> Iterator[Process]:
     """An exporter that asks a cloud for all its accounts."""
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "tedee-exporter.yml"
-        config.touch(mode=0o600)
         accounts = [{"name": name, "personal_key": key} for name, key in cloud.keys.items()]
-        settings = {"api": {"url": cloud.url}, "state_file": f"{folder}/state.db", "accounts": accounts}
-        config.write_text(yaml.safe_dump(settings), "utf-8")
+        config = configuration(Path(folder), cloud.url, accounts, state_file=f"{folder}/state.db")
         address = f"--web.listen-address=127.0.0.1:{port}"
         command = (sys.executable, "-m", "exporter", f"--config.file={config}", address, "--log.level=error", *flags)
         with started(*command, core=MEASURED_CORE) as process:
@@ -120,4 +117,4 @@ def wait_for_data(port: int, locks: int) -> None:
             return requests.get(url, timeout=60).text.count("\nlock_info{") == locks
         return False
 
-    eventually(complete, f"{locks} locks")
+    eventually(complete, f"{locks} locks", PATIENCE)

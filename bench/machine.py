@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,19 +61,6 @@ def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Itera
         except subprocess.TimeoutExpired:
             popen.kill()
             popen.wait()
-
-
-def eventually(happened: Callable[[], bool], what: str) -> None:
-    """Wait until something has happened.
-
-    Raises:
-        TimeoutError: it has not, for long.
-    """
-    end = time.monotonic() + PATIENCE
-    while not happened():
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {PATIENCE:g} s in vain for {what}")
-        time.sleep(0.01)
 
 
 def description() -> str:

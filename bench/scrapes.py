@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import requests
 
-from tests.program import free_port
+from tests.program import eventually, free_port
 
 from .cloud import exporter, simulated, wait_for_data
-from .machine import MEASURING_CORE, PATIENCE, Process, eventually, started
+from .machine import MEASURING_CORE, PATIENCE, Process, started
 
 SIZES = (1, 10, 1_000, 10_000)
 CONNECTIONS = (1, 4, 64)
@@ -102,7 +102,7 @@ def servers(locks: int) -> Iterator[list[Server]]:
             processes = (ours, own_server, under_gunicorn, nginx)
             found = [Server(name, ports[name], process) for name, process in zip(SERVERS, processes, strict=True)]
             for server in found:
-                eventually(partial(_listens, server, locks), f"{server.name} to listen")
+                eventually(partial(_listens, server, locks), f"{server.name} to listen", PATIENCE)
             yield found
 
 

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import requests
 
-from tests.program import free_port
+from tests.program import eventually, free_port
 
 from .cloud import exporter, simulated, wait_for_data
-from .machine import eventually
 
 STARTS = 7
 SYNCS = 3

@@ -25,7 +25,7 @@ from exporter.sync.snapshot import AccountStatus, Board, Lock
 
 from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, Metric
 from .collector import account_families, family, lock_families
-from .pieces import Piece, Stretch, joined
+from .pieces import Piece, Stretch
 
 OWN_PART_LIFE = 1.0
 """Seconds the exporter's own part is served before it is rendered again."""
@@ -92,34 +92,30 @@ Row = tuple[str, Lock]
 """A lock, and the name of its account."""
 
 
+LockLines = dict[tuple[str, int], tuple[Lock, list[str]]]
+"""By account and id: a lock, and its line of each of LOCK_METRICS, empty where it has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     """Some locks, one after the other, and what is said of them."""
 
     rows: tuple[Row, ...]
-    lines: dict[str, list[str]]
-    """By family name each lock's line; empty where it has none."""
-    pieces: dict[str, Piece]
-    """The same, by family name, put together."""
+    pieces: tuple[Piece, ...]
+    """Of each of LOCK_METRICS."""
 
     @classmethod
-    def of(cls, rows: tuple[Row, ...], before: "_Chunk | None") -> "_Chunk":
-        """Render locks, but for those that stood in the same places before and have not changed."""
+    def of(cls, rows: tuple[Row, ...], lines: LockLines, before: "_Chunk | None") -> "_Chunk":
+        """Put the lines of locks together; what stood in the same place before is not compressed again."""
         if before and before.rows == rows:
             return before
-        old = before.rows if before else ()
-        changed = [index for index, (now, then) in enumerate(zip_longest(rows, old)) if now and now != then]
-        rendered = _lock_lines([rows[index] for index in changed])
-        lines = {}
-        pieces = {}
-        for name in _LOCK_FAMILIES:
-            known = before.lines[name] if before else []
-            ours = known[: len(rows)] + [""] * (len(rows) - len(known))
-            for index, line in zip(changed, rendered[name], strict=True):
-                ours[index] = line
-            lines[name] = ours
-            pieces[name] = before.pieces[name] if before and ours == known else joined(ours)
-        return cls(rows, lines, pieces)
+        columns = zip(*(lines[account, lock.id][1] for account, lock in rows), strict=True)
+        texts = ["".join(column).encode() for column in columns]
+        old = before.pieces if before else [None] * len(texts)
+        pieces = (
+            piece if piece and piece.plain == text else Piece.of(text) for piece, text in zip(old, texts, strict=True)
+        )
+        return cls(rows, tuple(pieces))
 
 
 class Exposition:
@@ -139,6 +135,7 @@ class Exposition:
         self._registry.register(exporter)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
+        self._lock_lines: LockLines = {}
         self._chunks: list[_Chunk] = []
         self._account_lines: dict[str, tuple[AccountStatus, bool, Lines]] = {}
         self._headers = {
@@ -173,7 +170,8 @@ class Exposition:
         statuses = self._board.statuses()
         snapshots = {status.account: snapshot for status in statuses if (snapshot := status.current(now))}
         rows = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
-        self._chunks = _chunks(rows, self._chunks)
+        self._lock_lines = _lock_lines(rows, self._lock_lines)
+        self._chunks = _chunks(rows, self._lock_lines, self._chunks)
         self._account_lines = {
             status.account: self._lines_of(status, fresh=status.account in snapshots) for status in statuses
         }
@@ -181,8 +179,8 @@ class Exposition:
         return _Fleet(parts, min((snapshot.fresh_until for snapshot in snapshots.values()), default=inf))
 
     def _lock_pieces(self, name: str) -> Iterator[Piece]:
-        for metric in LOCK_METRICS:
-            pieces = [piece for chunk in self._chunks if (piece := chunk.pieces[_family_name(metric)]).plain]
+        for index, metric in enumerate(LOCK_METRICS):
+            pieces = [piece for chunk in self._chunks if (piece := chunk.pieces[index]).plain]
             if pieces:
                 yield self._headers[name][metric]
                 yield from pieces
@@ -191,8 +189,13 @@ class Exposition:
         accounts = [lines for _, _, lines in self._account_lines.values()]
         blocks = {metric: [lines.get(_family_name(metric), "") for lines in accounts] for metric in ACCOUNT_METRICS}
         headers = self._headers[name]
-        return joined(
-            line for metric, block in blocks.items() if any(block) for line in (headers[metric].plain.decode(), *block)
+        return Piece.of(
+            b"".join(
+                part
+                for metric, block in blocks.items()
+                if any(block)
+                for part in (headers[metric].plain, "".join(block).encode())
+            )
         )
 
     def _lines_of(self, status: AccountStatus, *, fresh: bool) -> tuple[AccountStatus, bool, Lines]:
@@ -253,7 +256,7 @@ def _family_name(metric: Metric) -> str:
     return family(metric).name
 
 
-_LOCK_FAMILIES = tuple(map(_family_name, LOCK_METRICS))
+_COLUMNS = {_family_name(metric): index for index, metric in enumerate(LOCK_METRICS)}
 
 
 def _lines(families: Iterator[Family]) -> Lines:
@@ -266,19 +269,27 @@ def _lines(families: Iterator[Family]) -> Lines:
     return lines
 
 
-def _lock_lines(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """By family name the line of each lock."""
-    places = {(account, str(lock.id)): index for index, (account, lock) in enumerate(rows)}
-    lines = {name: [""] * len(rows) for name in _LOCK_FAMILIES}
-    for each in lock_families(rows):
+def _lock_lines(rows: Sequence[Row], before: LockLines) -> LockLines:
+    """The lines of locks, those of before where a lock has not changed."""
+    lines: LockLines = {}
+    changed: list[Row] = []
+    for account, lock in rows:
+        known = before.get((account, lock.id))
+        if known and known[0] == lock:
+            lines[account, lock.id] = known
+        else:
+            lines[account, lock.id] = lock, [""] * len(LOCK_METRICS)
+            changed.append((account, lock))
+    for each in lock_families(changed):
         text = generate_latest(_Families([each])).decode()
         # Behind HELP and TYPE; a newline in a label's value is escaped, other ends of lines that there are, are not.
         for sample, line in zip(each.samples, text.split("\n")[2:-1], strict=True):
-            lines[each.name][places[sample.labels["account"], sample.labels["lock_id"]]] = f"{line}\n"
+            place = sample.labels["account"], int(sample.labels["lock_id"])
+            lines[place][1][_COLUMNS[each.name]] = f"{line}\n"
     return lines
 
 
-def _chunks(rows: Sequence[Row], before: Sequence[_Chunk]) -> list[_Chunk]:
+def _chunks(rows: Sequence[Row], lines: LockLines, before: Sequence[_Chunk]) -> list[_Chunk]:
     """Locks in chunks, as far as possible those of before."""
     parts = [tuple(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
-    return [_Chunk.of(part, old) for part, old in zip_longest(parts, before[: len(parts)])]
+    return [_Chunk.of(part, lines, old) for part, old in zip_longest(parts, before[: len(parts)])]

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 COMPRESSION = 1
@@ -47,8 +47,3 @@ class Stretch:
         size = len(self.plain) + len(last.plain)
         trailer = struct.pack("<LL", zlib.crc32(last.plain, self.checksum), size & 0xFFFFFFFF)
         return self.gzipped, last.deflated + trailer
-
-
-def joined(lines: Iterable[str]) -> Piece:
-    """A piece of lines."""
-    return Piece.of("".join(lines).encode())

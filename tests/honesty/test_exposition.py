@@ -414,6 +414,27 @@ def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monk
     assert series(exposition, "lock_state") == {"1": 6.0, "2": 2.0, "3": 6.0}
 
 
+def test_an_account_that_comes_before_others_has_none_of_theirs_rendered_again(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[int] = []
+
+    def counting(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
+        rows = list(rows)
+        rendered.extend(lock.id for _, lock in rows)
+        return lock_families(rows)
+
+    monkeypatch.setattr(module, "lock_families", counting)
+    everything = Board()
+    everything.admit(["first", "second"])
+    exposition = expose(everything, clock)
+    everything.publish(status(clock, locks_of([synced(1), synced(2)], []), account="second"))
+    rendered.clear()
+    everything.publish(status(clock, locks_of([synced(3)], []), account="first"))
+    assert rendered == [3]
+    assert list(series(exposition, "lock_state")) == ["3", "1", "2"]
+
+
 def test_whatever_many_threads_publish_at_once_is_served(clock: FakeClock) -> None:
     everything = board()
     everything.admit([f"account-{number}" for number in range(8)])
