@@ -4,7 +4,6 @@ Exit codes: 0 all well (SIGTERM and SIGINT included), 1 it could not do its work
 """
 
 import argparse
-import gc
 import os
 import platform
 import re
@@ -46,9 +45,8 @@ from .terminal import complain, printable, say
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
-from .web.pages import moment
 from .web.server import BadAddress, WebServer, listen, parse_address
-from .web.status import LockRow
+from .web.status import LockRow, moment
 
 log = structlog.get_logger(__name__)
 
@@ -137,7 +135,6 @@ def serve(
         Connections(Limits.of_this_process(), lambda: web_configuration.protection),
     )
 
-    _collect_garbage_rarely()
     renderer.start()
     web.start()
     scheduler.start()
@@ -171,14 +168,6 @@ def serve(
     ledger.close()
     log.info("stopped")
     return code
-
-
-def _collect_garbage_rarely() -> None:
-    """Have scrapes answered beside the sync of a large fleet, which makes some hundred thousand objects that stay.
-
-    With Python's defaults the collector looks through all there are in most syncs, and everybody waits for it.
-    """
-    gc.set_threshold(50_000, 10, 100)
 
 
 class Command(Enum):

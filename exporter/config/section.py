@@ -76,7 +76,7 @@ NotEmpty = AfterValidator(_not_empty)
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, and nothing changes once it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     @classmethod
     def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:  # noqa: ARG003

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -16,7 +18,9 @@ from exporter.sync.snapshot import Board
 
 from .configuration import Protection
 from .gate import Gate
-from .pages import HEADERS, Pages
+
+if TYPE_CHECKING:
+    from .pages import Pages
 
 BROWSER = frozenset({"origin", "referer", "sec-fetch-site"})
 """Headers by which a browser's request is known: no script can take all of them away from a POST."""
@@ -43,21 +47,20 @@ def create_app(
         reload: loads the configuration again and returns what is wrong with it; None where that is not possible.
         protection: what the web configuration demands now.
     """
-    pages = Pages(board, clock, version=version, telemetry_path=telemetry_path)
 
-    async def metrics(request: Request) -> Response:
-        scrape = exposition.scrape(request.headers.get("accept", ""), request.headers.get("accept-encoding", ""))
-        headers = {"Content-Type": scrape.content_type, "Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
-        if scrape.gzipped:
-            headers["Content-Encoding"] = "gzip"
-        return _InParts(scrape.parts, headers)
+    @cache
+    def pages() -> "Pages":
+        # A twentieth of a start and of the memory, and most exporters are only ever scraped.
+        from .pages import Pages  # noqa: PLC0415
+
+        return Pages(board, clock, version=version, telemetry_path=telemetry_path)
 
     def status(_request: Request) -> Response:
         # Not async: a page of thousands of locks is rendered on a thread beside the loop that answers scrapes.
-        return HTMLResponse(pages.status(), headers=HEADERS)
+        return HTMLResponse(pages().status(), headers=pages().headers)
 
     def docs(request: Request) -> Response:
-        return HTMLResponse(pages.docs(_host(request.headers)), headers=HEADERS)
+        return HTMLResponse(pages().docs(_host(request.headers)), headers=pages().headers)
 
     async def healthy(_request: Request) -> Response:
         return PlainTextResponse("tedee-exporter is healthy.\n")
@@ -79,7 +82,7 @@ def create_app(
         return PlainTextResponse("reloaded\n")
 
     routes: list[BaseRoute] = [
-        Route(telemetry_path, metrics),
+        Route(telemetry_path, Metrics(exposition), methods=["GET"]),
         Route("/-/healthy", healthy),
         Route("/-/ready", ready),
         Route("/-/reload", reload_configuration, methods=["POST"]),
@@ -91,18 +94,28 @@ def create_app(
     return Gate(app, clock, protection)
 
 
-class _InParts(Response):
-    """An answer whose parts are sent one after the other."""
+class Metrics:
+    """The exposition, answered without Starlette's requests and responses: they would take as long as all the rest."""
 
-    def __init__(self, parts: tuple[bytes, ...], headers: dict[str, str]) -> None:
-        super().__init__(headers={**headers, "Content-Length": str(sum(map(len, parts)))})
-        self._parts = parts
+    def __init__(self, exposition: Exposition) -> None:
+        self._exposition = exposition
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        *first, last = self._parts
-        for part in first:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer a scrape."""
+        asked = dict(scope["headers"])
+        accept, accept_encoding = (asked.get(name, b"").decode("latin-1") for name in (b"accept", b"accept-encoding"))
+        scrape = self._exposition.scrape(accept, accept_encoding)
+        headers = [
+            (b"content-type", scrape.content_type.encode()),
+            (b"content-length", b"%d" % sum(map(len, scrape.parts))),
+            (b"vary", b"Accept, Accept-Encoding"),
+            (b"cache-control", b"no-store"),
+        ]
+        if scrape.gzipped:
+            headers.append((b"content-encoding", b"gzip"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        first, last = scrape.parts
+        await send({"type": "http.response.body", "body": first, "more_body": True})
         await send({"type": "http.response.body", "body": last})
 
 

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import humanize
@@ -15,7 +14,7 @@ from exporter.clock import Clock
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.sync.snapshot import Board
 
-from .status import overview, sections
+from .status import moment, overview, sections
 
 REFRESH = 10
 """Seconds after which the status page loads itself again: half of the shortest time in which its data can change."""
@@ -27,7 +26,7 @@ _FOLDER = Path(__file__).parent / "templates"
 _STYLE = (_FOLDER / "style.css").read_text("utf-8")
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
-HEADERS = {
+_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; "
@@ -53,6 +52,8 @@ class Pages:
     """
 
     def __init__(self, board: Board, clock: Clock, *, version: str, telemetry_path: str) -> None:
+        self.headers = _HEADERS
+        """Of each answer that is a page."""
         self._board = board
         self._clock = clock
         self._rendering = threading.Lock()
@@ -98,8 +99,3 @@ class Pages:
     def _until(self, at: float) -> str:
         rest = at - self._clock.wall()
         return "now" if rest < 1 else f"in {humanize.naturaldelta(rest)}"
-
-
-def moment(at: float) -> str:
-    """Unix seconds as a person and a `datetime` attribute read them."""
-    return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, Board, Lock
@@ -182,3 +183,8 @@ def _facts(lock: Lock) -> str:
     firmware = f"firmware {details.firmware_version}" if details.firmware_version else None
     update = "update available" if details.firmware_update_available else None
     return " · ".join(filter(None, [model, details.serial_number, firmware, update]))
+
+
+def moment(at: float) -> str:
+    """Unix seconds as a person and a `datetime` attribute read them."""
+    return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
