@@ -7,10 +7,9 @@ writes every line of both.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import zip_longest
 from math import inf
 from zlib import Z_FINISH
 
@@ -21,10 +20,12 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from exporter.clock import Clock
-from exporter.sync.snapshot import AccountStatus, Board, Lock
+from exporter.sync.snapshot import AccountStatus, Board
 
 from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, Metric
-from .collector import account_families, family, lock_families
+from .chunks import Chunk, chunked
+from .collector import account_families, family
+from .lines import Families, sample_lines
 from .pieces import Piece, Stretch
 
 OWN_PART_LIFE = 1.0
@@ -33,8 +34,6 @@ REST = 0.02
 """Seconds between two renderings at the least: syncs that end together are rendered together."""
 RESTS = 4.0
 """How often the processor time of a rendering is rested after it: a fifth of one core at the most."""
-CHUNK = 256
-"""Locks whose lines are compressed together: of each family some 20 KiB, nearly all that deflate looks back on."""
 
 TEXT, OPENMETRICS = "text", "openmetrics"
 _ENCODERS: dict[str, Callable[[Collector], bytes]] = {
@@ -43,7 +42,7 @@ _ENCODERS: dict[str, Callable[[Collector], bytes]] = {
 }
 _END = b"# EOF\n"
 
-Lines = dict[str, str]
+Lines = dict[str, bytes]
 """Sample lines of one account, by family name. Both formats write a sample the same way."""
 
 
@@ -62,16 +61,6 @@ class Scrape:
         return b"".join(self.parts)
 
 
-class _Families(Collector):
-    """Families that exist already, as the collector that encoders ask for."""
-
-    def __init__(self, families: Iterable[Family]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Family]:
-        return self._families
-
-
 @dataclass(frozen=True, slots=True)
 class _Fleet:
     """The fleet's part in each format, and until when (monotonic seconds) all of it is fresh."""
@@ -86,36 +75,6 @@ class _Own:
 
     parts: dict[str, Piece]
     made_at: float
-
-
-Row = tuple[str, Lock]
-"""A lock, and the name of its account."""
-
-
-LockLines = dict[tuple[str, int], tuple[Lock, list[str]]]
-"""By account and id: a lock, and its line of each of LOCK_METRICS, empty where it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Some locks, one after the other, and what is said of them."""
-
-    rows: tuple[Row, ...]
-    pieces: tuple[Piece, ...]
-    """Of each of LOCK_METRICS."""
-
-    @classmethod
-    def of(cls, rows: tuple[Row, ...], lines: LockLines, before: "_Chunk | None") -> "_Chunk":
-        """Put the lines of locks together; what stood in the same place before is not compressed again."""
-        if before and before.rows == rows:
-            return before
-        columns = zip(*(lines[account, lock.id][1] for account, lock in rows), strict=True)
-        texts = ["".join(column).encode() for column in columns]
-        old = before.pieces if before else [None] * len(texts)
-        pieces = (
-            piece if piece and piece.plain == text else Piece.of(text) for piece, text in zip(old, texts, strict=True)
-        )
-        return cls(rows, tuple(pieces))
 
 
 class Exposition:
@@ -135,11 +94,10 @@ class Exposition:
         self._registry.register(exporter)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        self._lock_lines: LockLines = {}
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[Chunk] = []
         self._account_lines: dict[str, tuple[AccountStatus, bool, Lines]] = {}
         self._headers = {
-            name: {metric: Piece.of(_header(metric, name).encode()) for metric in LOCK_METRICS + ACCOUNT_METRICS}
+            name: {metric: Piece.of(_header(metric, name)) for metric in LOCK_METRICS + ACCOUNT_METRICS}
             for name in _ENCODERS
         }
         self._rendering = threading.Lock()
@@ -170,8 +128,7 @@ class Exposition:
         statuses = self._board.statuses()
         snapshots = {status.account: snapshot for status in statuses if (snapshot := status.current(now))}
         rows = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
-        self._lock_lines = _lock_lines(rows, self._lock_lines)
-        self._chunks = _chunks(rows, self._lock_lines, self._chunks)
+        self._chunks = chunked(rows, self._chunks)
         self._account_lines = {
             status.account: self._lines_of(status, fresh=status.account in snapshots) for status in statuses
         }
@@ -180,22 +137,17 @@ class Exposition:
 
     def _lock_pieces(self, name: str) -> Iterator[Piece]:
         for index, metric in enumerate(LOCK_METRICS):
-            pieces = [piece for chunk in self._chunks if (piece := chunk.pieces[index]).plain]
+            pieces = [piece for chunk in self._chunks if (piece := chunk.columns[index].piece).plain]
             if pieces:
                 yield self._headers[name][metric]
                 yield from pieces
 
     def _account_piece(self, name: str) -> Piece:
         accounts = [lines for _, _, lines in self._account_lines.values()]
-        blocks = {metric: [lines.get(_family_name(metric), "") for lines in accounts] for metric in ACCOUNT_METRICS}
+        blocks = {metric: [lines.get(_family_name(metric), b"") for lines in accounts] for metric in ACCOUNT_METRICS}
         headers = self._headers[name]
         return Piece.of(
-            b"".join(
-                part
-                for metric, block in blocks.items()
-                if any(block)
-                for part in (headers[metric].plain, "".join(block).encode())
-            )
+            b"".join(part for metric, block in blocks.items() if any(block) for part in (headers[metric].plain, *block))
         )
 
     def _lines_of(self, status: AccountStatus, *, fresh: bool) -> tuple[AccountStatus, bool, Lines]:
@@ -246,9 +198,9 @@ def _negotiate(accept: str) -> str:
         return choose_encoder("")[1]
 
 
-def _header(metric: Metric, name: str) -> str:
+def _header(metric: Metric, name: str) -> bytes:
     """The family's HELP and TYPE lines."""
-    return _ENCODERS[name](_Families([family(metric)])).removesuffix(_END).decode()
+    return _ENCODERS[name](Families([family(metric)])).removesuffix(_END)
 
 
 @cache
@@ -256,40 +208,5 @@ def _family_name(metric: Metric) -> str:
     return family(metric).name
 
 
-_COLUMNS = {_family_name(metric): index for index, metric in enumerate(LOCK_METRICS)}
-
-
 def _lines(families: Iterator[Family]) -> Lines:
-    """The sample lines of families, without their headers."""
-    lines: Lines = {}
-    for each in families:
-        text = generate_latest(_Families([each])).decode()
-        # HELP and TYPE are the first two lines; a newline in a label's value is escaped.
-        lines[each.name] = text.split("\n", 2)[2]
-    return lines
-
-
-def _lock_lines(rows: Sequence[Row], before: LockLines) -> LockLines:
-    """The lines of locks, those of before where a lock has not changed."""
-    lines: LockLines = {}
-    changed: list[Row] = []
-    for account, lock in rows:
-        known = before.get((account, lock.id))
-        if known and known[0] == lock:
-            lines[account, lock.id] = known
-        else:
-            lines[account, lock.id] = lock, [""] * len(LOCK_METRICS)
-            changed.append((account, lock))
-    for each in lock_families(changed):
-        text = generate_latest(_Families([each])).decode()
-        # Behind HELP and TYPE; a newline in a label's value is escaped, other ends of lines that there are, are not.
-        for sample, line in zip(each.samples, text.split("\n")[2:-1], strict=True):
-            place = sample.labels["account"], int(sample.labels["lock_id"])
-            lines[place][1][_COLUMNS[each.name]] = f"{line}\n"
-    return lines
-
-
-def _chunks(rows: Sequence[Row], lines: LockLines, before: Sequence[_Chunk]) -> list[_Chunk]:
-    """Locks in chunks, as far as possible those of before."""
-    parts = [tuple(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
-    return [_Chunk.of(part, lines, old) for part, old in zip_longest(parts, before[: len(parts)])]
+    return {each.name: b"".join(sample_lines(each)) for each in families}

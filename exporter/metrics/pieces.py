@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
 
 COMPRESSION = 1
 """zlib's level: a level up costs a third more time and saves a tenth of the bytes."""
@@ -26,24 +27,31 @@ class Piece:
         return cls(plain, compressor.compress(plain) + compressor.flush(flush))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stretch:
     """Pieces in a row, plain and as the beginning of a gzip member, put together once for all who ask."""
 
-    plain: bytes
+    pieces: Sequence[Piece]
     gzipped: bytes
+    size: int
     checksum: int
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> "Stretch":
         """Put pieces together."""
-        plain = b"".join(piece.plain for piece in pieces)
-        return cls(plain, b"".join([_HEAD, *(piece.deflated for piece in pieces)]), zlib.crc32(plain))
+        checksum = reduce(lambda before, piece: zlib.crc32(piece.plain, before), pieces, 0)
+        gzipped = b"".join([_HEAD, *(piece.deflated for piece in pieces)])
+        return cls(pieces, gzipped, sum(len(piece.plain) for piece in pieces), checksum)
+
+    @cached_property
+    def plain(self) -> bytes:
+        """Without compression: ten times as large, and Prometheus never asks for it. So only who does, pays for it."""
+        return b"".join(piece.plain for piece in self.pieces)
 
     def followed_by(self, last: Piece, *, gzipped: bool) -> tuple[bytes, bytes]:
         """Both, plain or as one gzip member; the last piece was made with Z_FINISH."""
         if not gzipped:
             return self.plain, last.plain
-        size = len(self.plain) + len(last.plain)
-        trailer = struct.pack("<LL", zlib.crc32(last.plain, self.checksum), size & 0xFFFFFFFF)
+        checksum = zlib.crc32(last.plain, self.checksum)
+        trailer = struct.pack("<LL", checksum, (self.size + len(last.plain)) & 0xFFFFFFFF)
         return self.gzipped, last.deflated + trailer

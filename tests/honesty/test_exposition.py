@@ -18,7 +18,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.metrics import exposition as module
+from exporter.metrics import chunks
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector, account_families, lock_families
 from exporter.metrics.exposition import Exposition, Renderer
@@ -303,7 +303,7 @@ FLEETS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), m
 def small_chunks() -> Iterator[None]:
     """So that a few locks are several chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", 2)
+        patch.setattr(chunks, "CHUNK", 2)
         yield
 
 
@@ -405,7 +405,7 @@ def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monk
         rendered.extend(lock.id for _, lock in rows)
         return lock_families(rows)
 
-    monkeypatch.setattr(module, "lock_families", counting)
+    monkeypatch.setattr(chunks, "lock_families", counting)
     everything = board(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
     exposition = expose(everything, clock)
     rendered.clear()
@@ -424,7 +424,7 @@ def test_an_account_that_comes_before_others_has_none_of_theirs_rendered_again(
         rendered.extend(lock.id for _, lock in rows)
         return lock_families(rows)
 
-    monkeypatch.setattr(module, "lock_families", counting)
+    monkeypatch.setattr(chunks, "lock_families", counting)
     everything = Board()
     everything.admit(["first", "second"])
     exposition = expose(everything, clock)
