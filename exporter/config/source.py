@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -159,7 +161,9 @@ def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
     """
     try:
         with path.open("rb") as file:  # which may be a pipe: a shell's <(…)
-            content = file.read(MAX_FILE_BYTES + 1)
+            # In parts: a buffer for the largest file at once would teach the C library to keep what it is given back.
+            parts = iter(partial(file.read, 2**16), b"")
+            content = b"".join(islice(parts, MAX_FILE_BYTES // 2**16 + 1))
         text = content.decode()
     except OSError as error:
         raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None

@@ -48,8 +48,10 @@ class Directory:
         self.missing: tuple[str, ...] = ()
         """Chosen locks that the account does not have."""
         self._look_again_at = 0.0
-        self._pages: list[Reading[LockDetails]] = []
+        self._pages: list[Rows] = []
         """Of a list that is not complete yet."""
+        self._listed: set[int] = set()
+        """The locks on those pages."""
 
     @property
     def next_page(self) -> int:
@@ -58,12 +60,12 @@ class Directory:
 
     def turn_page(self, page: Reading[LockDetails]) -> Rows | None:
         """Take a page that was just fetched; all rows of the list, once a page brings nothing new."""
-        known = {lock_id for earlier in self._pages for lock_id in earlier.rows}
-        self._pages.append(page)
-        if not set(page.rows) <= known:
+        self._pages.append(list(page.result))
+        if not self._listed.issuperset(page.rows):
+            self._listed.update(page.rows)
             return None
-        rows = [row for each in self._pages for row in each.result]
-        self._pages = []
+        rows = [row for each in self._pages for row in each]
+        self._pages, self._listed = [], set()
         return rows
 
     def learn(self, rows: Rows, revisions: Mapping[int, int | None], now: float) -> None:

@@ -5,7 +5,7 @@ other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to 
 """
 
 import marshal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -252,10 +252,10 @@ class SyncReader:
         A disconnected lock has no state, even where the answer has one: nobody knows what the door did since. A lock
         that stands in the answer twice with different values is left out: which of them is true is not known.
         """
-        rows, rejections, self._known = _read(_SYNCED, result, self._known)
+        rejections: list[Rejection] = []
         by_id: dict[int, SyncedLock] = {}
         contradicted = set()
-        for row in rows:
+        for row in self._rows(result, rejections):
             lock = replace(row, device_state=None) if row.is_connected is False and row.device_state else row
             if by_id.setdefault(lock.id, lock) != lock:
                 contradicted.add(lock.id)
@@ -263,6 +263,18 @@ class SyncReader:
             del by_id[lock_id]
             rejections.append(Rejection(lock_id, "id", "twice, with different values"))
         return Reading(by_id, tuple(rejections), result)
+
+    def _rows(self, result: Sequence[object], rejections: list[Rejection]) -> Iterator[SyncedLock]:
+        flawless: dict[bytes, SyncedLock] = {}
+        for item in result:
+            # Not compared as they are: to Python, true and 1 are the same.
+            written = marshal.dumps(item, 2)  # type: ignore[arg-type]  # it is what json has read
+            rejected = len(rejections)
+            if row := self._known.get(written) or _row(_SYNCED, item, rejections):
+                yield row
+                if len(rejections) == rejected:
+                    flawless[written] = row
+        self._known = flawless
 
 
 def read_sync(result: Sequence[object]) -> Reading[SyncedLock]:
@@ -272,34 +284,20 @@ def read_sync(result: Sequence[object]) -> Reading[SyncedLock]:
 
 def read_details(result: Sequence[object]) -> Reading[LockDetails]:
     """Read the `result` of a page of locks. Of a lock that stands in it twice, the later is taken."""
-    rows, rejections, _ = _read(_DETAILS, result, {})
-    return Reading({row.id: row for row in rows}, tuple(rejections), result)
-
-
-def _read(
-    adapter: TypeAdapter[Row], result: Sequence[object], known: Mapping[bytes, Row]
-) -> tuple[list[Row], list[Rejection], dict[bytes, Row]]:
-    """The rows, what of them could not be used, and the flawless ones as they were written: known the next time."""
-    rows: list[Row] = []
     rejections: list[Rejection] = []
-    flawless: dict[bytes, Row] = {}
-    for item in result:
-        # Not compared as they are: to Python, true and 1 are the same.
-        written = marshal.dumps(item, 2)  # type: ignore[arg-type]  # it is what json has read
-        if row := known.get(written):
-            rows.append(row)
-            flawless[written] = row
-            continue
-        unusable: list[Rejection] = []
-        try:
-            row = adapter.validate_python(item, context=unusable)
-        except ValidationError:
-            # Only what is no object, or has no usable id, costs the whole lock.
-            value = item.get("id") if isinstance(item, dict) else item
-            rejections.append(Rejection(None, "id", _shorten(value)))
-        else:
-            rows.append(row)
-            rejections += [each._replace(lock_id=row.id) for each in unusable]
-            if not unusable:
-                flawless[written] = row
-    return rows, rejections, flawless
+    rows = {row.id: row for item in result if (row := _row(_DETAILS, item, rejections))}
+    return Reading(rows, tuple(rejections), result)
+
+
+def _row(adapter: TypeAdapter[Row], item: object, rejections: list[Rejection]) -> Row | None:
+    """A row; None where nothing of it can be used. What cannot is added to the rejections."""
+    unusable: list[Rejection] = []
+    try:
+        row = adapter.validate_python(item, context=unusable)
+    except ValidationError:
+        # Only what is no object, or has no usable id, costs the whole lock.
+        value = item.get("id") if isinstance(item, dict) else item
+        rejections.append(Rejection(None, "id", _shorten(value)))
+        return None
+    rejections += [each._replace(lock_id=row.id) for each in unusable]
+    return row

@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -469,6 +470,28 @@ def test_a_second_process_sees_what_the_first_has_kept(path: Path, clock: FakeCl
     one.keep(SYNC, kept)
     assert two.kept(SYNC) == kept
     assert two.kept(LOCKS) is None
+
+
+@pytest.mark.parametrize("rows", [None, [], [{"id": number, "odd": float("inf")} for number in range(2_500)]])
+def test_answers_of_any_length_are_kept_as_they_were(
+    path: Path, clock: FakeClock, rows: list[dict[str, float]] | None
+) -> None:
+    kept = Kept("user", rows, Stamp.now(clock))
+    gate(StateFile(path, clock), clock).keep(SYNC, kept)
+    assert gate(StateFile(path, clock), clock).kept(SYNC) == kept
+
+
+@pytest.mark.parametrize(
+    "written", [b"", b"{}\n7\n", b"null\n", b"{]\n", b'{"rows": []}\n{"id": ]\n', b'{"rows": []}\n7\n', b"\xff"]
+)
+def test_what_was_kept_and_cannot_be_read_is_as_if_it_had_never_been(
+    path: Path, clock: FakeClock, written: bytes
+) -> None:
+    budget = gate(StateFile(path, clock), clock)
+    budget.keep(SYNC, Kept("user", [{"id": 1}], Stamp.now(clock)))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE kept SET kept = ?", (zlib.compress(written),))
+    assert not (budget.kept(SYNC) or Kept()).rows
 
 
 # All of it together
