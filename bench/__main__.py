@@ -4,7 +4,7 @@ import argparse
 import shutil
 import sys
 
-from . import fleets, refreshes, report, scrapes, starts, syncs
+from . import fleets, refreshes, report, scrapes, starts, syncs, weeks
 from .machine import ROOT, description
 
 DOCUMENT = ROOT / "docs" / "PERFORMANCE.md"
@@ -29,6 +29,7 @@ def main() -> int:
         syncs=syncs.measure(),
         refreshes=refreshes.measure(arguments.watch),
         fleet=fleets.measure(arguments.watch),
+        week=weeks.measure(),
         scrapes=scrapes.measure(arguments.seconds, arguments.rounds),
     )
     text = "\n".join(

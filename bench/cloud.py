@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from exporter.sync.snapshot import AccountStatus, Lock, Snapshot
 from exporter.tedee.models import read_details, read_sync
 from tests.program import configuration, eventually
 
-from .machine import MEASURED_CORE, MEASURING_CORE, PATIENCE, Process, started
+from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, PATIENCE, Process, started
 
 PAGE = 100
 
@@ -102,7 +101,7 @@ def exporter(cloud: SimulatedCloud, port: int, *flags: str) -> Iterator[Process]
         accounts = [{"name": name, "personal_key": key} for name, key in cloud.keys.items()]
         config = configuration(Path(folder), cloud.url, accounts, state_file=f"{folder}/state.db")
         address = f"--web.listen-address=127.0.0.1:{port}"
-        command = (sys.executable, "-m", "exporter", f"--config.file={config}", address, "--log.level=error", *flags)
+        command = (EXPORTER_PYTHON, "-m", "exporter", f"--config.file={config}", address, "--log.level=error", *flags)
         with started(*command, core=MEASURED_CORE) as process:
             yield process
 

@@ -14,6 +14,8 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 MEASURED_CORE, MEASURING_CORE = 0, 1
+EXPORTER_PYTHON = os.environ.get("EXPORTER_PYTHON", sys.executable)
+"""What runs the exporter: with nothing installed that it does not need, where `make bench` runs this."""
 PATIENCE = 120.0
 """Seconds after which something that should have happened has not."""
 
@@ -44,7 +46,7 @@ class Process:
 @contextlib.contextmanager
 def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Iterator[Process]:
     """A program that runs on one core until the context ends; what it says is thrown away."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | variables
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     popen = subprocess.Popen(
         ["taskset", "--cpu-list", str(core), *command],
         env=environment,

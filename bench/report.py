@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from tests.week import Week
+
 from .fleets import Punctuality
 from .refreshes import Latencies
 from .scrapes import GUNICORN, NGINX, OURS, OWN_SERVER, Load, Measured
@@ -19,6 +21,7 @@ class Figures(NamedTuple):
     start: Start
     memory: dict[int, float]
     fleet: Punctuality
+    week: Week
 
 
 def goals(figures: Figures) -> str:
@@ -153,6 +156,10 @@ def rest(figures: Figures) -> str:
         ],
         ["what that takes", f"{fleet.cores:.2f} cores, {fleet.threads} threads, {fleet.memory / 1024:.0f} MiB"],
     ]
+    first, last = figures.week.days[0].memory, figures.week.days[-1].memory
+    rows.append(
+        ["a simulated week, from the end of its first day to that of its last", f"{last - first:+,} KiB of {first:,}"]
+    )
     return table(["what", ""], rows)
 
 

@@ -12,6 +12,7 @@ from bench.syncs import CHANGED, Cost, Costs
 from tests.board import board, status
 from tests.clock import FakeClock
 from tests.honesty.test_exposition import expose
+from tests.week import Resources, Week
 
 
 def test_the_peer_says_of_locks_what_we_say(clock: FakeClock) -> None:
@@ -38,6 +39,7 @@ def figures(p50: float = 1.0) -> report.Figures:
         Start(0.5, 0.6),
         {10: 50_000.0, 10_000: 80_000.0},
         Punctuality(0.0, 0.5, 0.6, 1_000, 0, 0.5, 20, 100_000.0),
+        Week([Resources(80_000, 10, 5), Resources(80_100, 10, 5)], 0),
     )
 
 
