@@ -102,7 +102,7 @@ class Metrics:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer a scrape."""
-        asked = dict(scope["headers"])
+        asked = dict(reversed(scope["headers"]))  # of several, the first
         accept, accept_encoding = (asked.get(name, b"").decode("latin-1") for name in (b"accept", b"accept-encoding"))
         scrape = self._exposition.scrape(accept, accept_encoding)
         headers = [

@@ -54,6 +54,12 @@ def test_metrics_are_compressed_where_that_is_accepted(clock: FakeClock) -> None
     assert b"lock_state{" in gzip.decompress(raw)
 
 
+def test_of_several_headers_the_first_is_obeyed(clock: FakeClock) -> None:
+    several = [("Accept", "application/openmetrics-text"), ("Accept", "text/plain")]
+    answer = browse(board(status(clock)), clock).get("/metrics", headers=several)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+
+
 def test_head_tells_what_get_would_without_the_body(clock: FakeClock) -> None:
     answer = browse(board(status(clock)), clock).head("/metrics")
     assert answer.status_code == 200
