@@ -65,6 +65,7 @@ class Scrape:
 class _Fleet:
     """The fleet's part in each format, and until when (monotonic seconds) all of it is fresh."""
 
+    statuses: tuple[AccountStatus, ...]
     parts: dict[str, Stretch]
     fresh_until: float
 
@@ -109,6 +110,10 @@ class Exposition:
         with self._rendering:
             self._fleet = self._render_fleet()
 
+    def statuses(self) -> tuple[AccountStatus, ...]:
+        """The accounts as a scrape would show them now, which is a moment later than the board does."""
+        return self._fleet.statuses
+
     def scrape(self, accept: str, accept_encoding: str) -> Scrape:
         """The exposition, in the format and encoding that the headers ask for. To be called from one thread."""
         now = self._clock.monotonic()
@@ -133,7 +138,7 @@ class Exposition:
             status.account: self._lines_of(status, fresh=status.account in snapshots) for status in statuses
         }
         parts = {name: Stretch.of([*self._lock_pieces(name), self._account_piece(name)]) for name in _ENCODERS}
-        return _Fleet(parts, min((snapshot.fresh_until for snapshot in snapshots.values()), default=inf))
+        return _Fleet(statuses, parts, min((snapshot.fresh_until for snapshot in snapshots.values()), default=inf))
 
     def _lock_pieces(self, name: str) -> Iterator[Piece]:
         for index, metric in enumerate(LOCK_METRICS):

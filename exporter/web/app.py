@@ -39,8 +39,8 @@ def create_app(
     """The web application. No request to it ever causes a call to Tedee or waits for one.
 
     Args:
-        board: for the status page and readiness.
-        exposition: for the metrics.
+        board: for the status page.
+        exposition: for the metrics and readiness.
         clock: for ages on the status page.
         version: of the exporter, shown on the status page.
         telemetry_path: where the metrics are.
@@ -66,9 +66,10 @@ def create_app(
         return PlainTextResponse("tedee-exporter is healthy.\n")
 
     async def ready(_request: Request) -> Response:
-        waiting = [status.account for status in board.statuses() if status.up is None]
+        statuses = exposition.statuses()
+        waiting = [status.account for status in statuses if status.up is None]
         if waiting:
-            progress = f"{len(waiting)} of {len(board.statuses())} accounts not synced yet"
+            progress = f"{len(waiting)} of {len(statuses)} accounts not synced yet"
             return PlainTextResponse(f"tedee-exporter is not ready: {progress}.\n", 503)
         return PlainTextResponse("tedee-exporter is ready.\n")
 

@@ -128,7 +128,7 @@ def theirs() -> dict[str, str]:
     """Files and folders of UID wherever everybody may make some, with their modes; and in the checkout."""
     places = ["/tmp", "/var/tmp", "/dev/shm", "/run", "/var/lock", ROOT / "exporter"]
     # Without what is mounted there: another test builds an image in /tmp, which has a /proc of its own.
-    command = ["find", *map(str, places), "-xdev", "-uid", str(UID), "-printf", "%p %m\n"]
+    command = ["find", *map(str, places), "-xdev", "-ignore_readdir_race", "-uid", str(UID), "-printf", "%p %m\n"]
     # It complains of places that are not there, and of files that go while it looks.
     found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
     return dict(sorted(line.rsplit(" ", 1) for line in found.splitlines()))
