@@ -126,7 +126,7 @@ class Connections:
         while True:
             await asyncio.sleep(self.limits.sweep_seconds)
             now = asyncio.get_running_loop().time()
-            for connection in [each for each in self._all if each.deadline <= now or each.abandoned()]:
+            for connection in [each for each in self._all if each.overdue(now) or each.abandoned()]:
                 connection.expire()
 
 
@@ -150,12 +150,9 @@ class Connection(asyncio.Protocol):
         """Whether nothing can be sent any more."""
         self._ends_at = inf
         self._stalls_at = inf
+        self._waiting = 0
+        """Bytes of an answer that waited when the client was last seen to take some."""
         self._allow(connections.limits.request_seconds)
-
-    @property
-    def deadline(self) -> float:
-        """When it has had its time, by the loop's clock."""
-        return min(self._ends_at, self._stalls_at)
 
     async def begin(self) -> None:
         """Come to terms about TLS, where that is configured, and listen."""
@@ -218,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Have the application wait until the client has taken something."""
-        self._stalls_at = self._loop.time() + self._connections.limits.stall_seconds
+        self._await_taking()
         self._http.pause_writing()
 
     def resume_writing(self) -> None:
@@ -237,6 +234,12 @@ class Connection(asyncio.Protocol):
         del self._http
 
     # What the others want
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has had its time, by the loop's clock."""
+        if self._transport and self._stalls_at < inf and self._transport.get_write_buffer_size() < self._waiting:
+            self._await_taking()
+        return min(self._ends_at, self._stalls_at) <= now
 
     def abandoned(self) -> bool:
         """Whether it does nothing, and certificates, or who may come, have changed since it began."""
@@ -259,6 +262,11 @@ class Connection(asyncio.Protocol):
         else:
             with contextlib.suppress(OSError):  # closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _await_taking(self) -> None:
+        assert self._transport  # noqa: S101
+        self._waiting = self._transport.get_write_buffer_size()
+        self._stalls_at = self._loop.time() + self._connections.limits.stall_seconds
 
     def _outdated(self) -> bool:
         return self._tls is not self._connections.protection().tls

@@ -13,7 +13,7 @@ from .configuration import Protection, RateLimit
 from .passwords import Passwords, TooManyGuesses
 
 PIECE = 2**16
-"""Bytes of an answer that are handed on at once."""
+"""Bytes of an answer that are encrypted at once."""
 
 PROBES = frozenset({"/-/healthy", "/-/ready"})
 """Open to everybody, since what probes has no password: they tell that the exporter runs, and nothing of locks."""
@@ -49,7 +49,7 @@ class Gate:
                 message["headers"].append(NOSNIFF)
                 if protection.headers:
                     MutableHeaders(raw=message["headers"]).update(protection.headers)
-            for piece in _pieces(message):
+            for piece in _pieces(message) if scope["scheme"] == "https" else (message,):
                 # uvicorn marks only the last of pipelined requests as disconnected, and would write for the others.
                 if not (connection and connection.lost):
                     await send(piece)
@@ -110,7 +110,8 @@ class Bucket:
 def _pieces(message: Message) -> Iterator[Message]:
     """A message with a large body as several, of which each waits until the client has taken those before it.
 
-    Whoever takes nothing would otherwise have the whole answer kept for him: encrypted, and in the kernel.
+    Whoever takes nothing would otherwise have the whole answer encrypted and kept for him. As it is, it is the same for
+    all, and nothing is kept for anybody but how far he is.
     """
     body = message.get("body", b"")
     if len(body) <= PIECE:

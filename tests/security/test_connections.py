@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from exporter.tedee.secret import Secret
 from exporter.web.configuration import Protection, load
-from exporter.web.connections import Limits
+from exporter.web.connections import WAITING_BYTES, Limits
 from tests.program import PATIENCE, eventually
 from tests.security.serving import LIMITS, Server, everything, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
@@ -108,6 +109,23 @@ def test_who_takes_nothing_for_a_while_is_not_waited_for_until_the_answers_time_
         client.sendall(GET * 8)
         eventually(lambda: server.count() == 1, "the connection")
         eventually(lambda: server.count() == 0, "its end")
+
+
+def test_who_takes_the_answer_slowly_gets_all_of_it() -> None:
+    with serving(replace(LIMITS, answer_seconds=10 * PATIENCE)) as server, socket.socket() as client:
+        client.settimeout(PATIENCE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING_BYTES // 2)
+        client.connect(server.address)
+        client.sendall(GET)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += client.recv(1)
+        rest = int(re.search(rb"content-length: (\d+)", answer)[1])  # type: ignore[index]
+        assert rest > 10 * WAITING_BYTES
+        while rest and (chunk := client.recv(min(rest, WAITING_BYTES // 4))):
+            rest -= len(chunk)
+            time.sleep(server.connections.limits.stall_seconds / 20)
+        assert rest == 0
 
 
 def test_who_takes_none_of_many_answers_is_ended(server: Server) -> None:
