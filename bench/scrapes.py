@@ -111,9 +111,11 @@ def _nginx(folder: Path, ports: dict[str, int]) -> Path:
     www = folder / "www"
     www.mkdir()
     for format_, accept in ACCEPTS.items():
-        body = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers={"Accept": accept}, timeout=60).content
-        (www / format_).write_bytes(body)
-        (www / f"{format_}.gz").write_bytes(gzip.compress(body, 1))
+        headers = {"Accept": accept, "Accept-Encoding": "gzip"}
+        answer = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers=headers, stream=True, timeout=60)
+        gzipped = answer.raw.read(decode_content=False)
+        (www / format_).write_bytes(gzip.decompress(gzipped))
+        (www / f"{format_}.gz").write_bytes(gzipped)
     # nginx's worker is nobody.
     folder.chmod(0o755)
     conf = folder / "nginx.conf"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
-COMPRESSION = 1
-"""zlib's level: a level up costs a third more time and saves a tenth of the bytes."""
+COMPRESSION = 4
+"""zlib's level. It takes half as long again as the first and saves a ninth of the bytes; the next ones save no more."""
 _HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 """RFC 1952, 2.3: gzip, deflated, without a name, a time or an operating system."""
 _RAW = -zlib.MAX_WBITS
