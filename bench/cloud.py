@@ -13,8 +13,8 @@ from typing import Any
 import requests
 
 from exporter.simulator import Cloud, World, serve
-from exporter.sync.snapshot import AccountStatus, Lock, Snapshot
-from exporter.tedee.models import read_details, read_sync
+from exporter.sync.snapshot import AccountStatus, Snapshot
+from tests.board import locks_of
 from tests.program import configuration, eventually
 
 from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, PATIENCE, Process, started
@@ -58,8 +58,7 @@ class SimulatedCloud:
     def status(self, account: str) -> AccountStatus:
         """What an exporter knows of an account."""
         rows, details = self.rows(account)
-        named = read_details(details).rows
-        locks = tuple(Lock(synced, named.get(synced.id)) for synced in read_sync(rows).rows.values())
+        locks = locks_of(rows, details)
         return AccountStatus(account, "v37", up=True, snapshot=Snapshot(locks, 1_800_000_000.0, float("inf")))
 
 

@@ -6,20 +6,19 @@ from exporter.sync.snapshot import AccountStatus, Board, Durations, Lock, Snapsh
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import read_details, read_sync
 from tests.clock import FakeClock
+from tests.cloud import written
 from tests.conftest import wire
 
 
 def documented_locks() -> tuple[Lock, ...]:
     """Tedee's documented answers, put together."""
-    details = read_details(wire("locks-v37.json")["result"]).rows
-    rows = read_sync(wire("sync-v37.json")["result"]).rows
-    return tuple(Lock(row, details.get(row.id)) for row in rows.values())
+    return locks_of(wire("sync-v37.json")["result"], wire("locks-v37.json")["result"])
 
 
 def locks_of(rows: list[dict[str, Any]], details: list[dict[str, Any]]) -> tuple[Lock, ...]:
     """Locks of wire rows."""
-    named = read_details(details).rows
-    return tuple(Lock(row, named.get(row.id)) for row in read_sync(rows).rows.values())
+    named = read_details(written(details)).rows
+    return tuple(Lock(row, named.get(row.id)) for row in read_sync(written(rows)).rows.values())
 
 
 def snapshot(clock: FakeClock, locks: tuple[Lock, ...], stale_after: float = 300.0) -> Snapshot:

@@ -56,6 +56,11 @@ def detailed(lock_id: int, name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def written(values: Sequence[Any]) -> list[bytes]:
+    """The rows of an answer as they are read: each in JSON."""
+    return [json.dumps(value).encode() for value in values]
+
+
 class Tedee:
     """The cloud as one account meets it. Each answer is what it holds at the moment of the call."""
 

@@ -14,6 +14,8 @@ from .pieces import Piece
 
 CHUNK = 512
 """Locks whose lines are compressed together: of each family some 40 KiB, and deflate looks back on 32."""
+AT_ONCE = 64
+"""Locks whose samples there are at the same time: each has ten, of half a kilobyte."""
 
 Row = tuple[str, Lock]
 """A lock, and the name of its account."""
@@ -128,7 +130,7 @@ def _key(row: Row) -> Key:
 def _rendered(rows: Iterable[Row]) -> Iterator[Lines]:
     """The lines of locks, one lock after the other: rendered as they are asked for, since samples are large."""
     rows = iter(rows)
-    while some := list(islice(rows, CHUNK)):
+    while some := list(islice(rows, AT_ONCE)):
         lines = {_key(row): [b""] * len(LOCK_METRICS) for row in some}
         for each in lock_families(some):
             for sample, line in zip(each.samples, sample_lines(each), strict=True):

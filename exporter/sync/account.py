@@ -1,7 +1,7 @@
 """One account: its syncs, the names of its locks, and what the board is told of them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Protocol
@@ -11,11 +11,19 @@ import structlog
 from exporter.clock import Clock
 from exporter.tedee.client import LOCKS, SYNC, Gate, RequestObserver, TedeeClient
 from exporter.tedee.errors import REASONS, CallError, NotFound
-from exporter.tedee.models import Reading, Rejection, SyncedLock, read_sync
+from exporter.tedee.models import (
+    LockDetails,
+    Reading,
+    Rejection,
+    SyncedLock,
+    read_details,
+    read_sync,
+    write_details,
+)
 
 from .budget import Budget, Rules
 from .directory import Chosen, Directory
-from .ledger import CalledTooEarly, Failure, Kept, Rows, Stamp
+from .ledger import CalledTooEarly, Failure, Kept, Stamp
 from .snapshot import AccountStatus, Durations, Lock, Snapshot
 
 log = structlog.get_logger(__name__)
@@ -207,7 +215,7 @@ class AccountSync:
         self._synced_at = Stamp.now(self._clock)
         self._reject(reading.rejections)
         # Kept before it is served: what a scrape was told is not forgotten.
-        self._budget.keep(SYNC, Kept(self._options.user, list(reading.result), self._synced_at))
+        self._budget.keep(SYNC, Kept(self._options.user, reading.written, self._synced_at))
 
     def _fail(self, error: CallError) -> None:
         self._is_caller = True
@@ -241,11 +249,11 @@ class AccountSync:
         """Fetch the next page of names and the rest, and learn from them once the list is complete."""
         try:
             page = self._client.locks(self._directory.next_page)
-            rows = self._directory.turn_page(page)
+            listed = self._directory.turn_page(page)
             self._details_failure = None
             self._reject(page.rejections)
-            if rows is not None:
-                self._learn(rows)
+            if listed is not None:
+                self._learn(listed)
         except CallError as error:
             if self._directory.unresolved():
                 self._fail(error)
@@ -257,7 +265,7 @@ class AccountSync:
         if LONG < (wait := self._names_wait()) < inf:
             log.info("the list of names goes on later", account=self.name, seconds=round(wait))
 
-    def _learn(self, rows: Rows) -> None:
+    def _learn(self, details: Mapping[int, LockDetails]) -> None:
         """Take a complete list.
 
         Raises:
@@ -265,9 +273,10 @@ class AccountSync:
         """
         known_missing = self._directory.missing
         revisions = {lock.id: lock.revision for lock in self._synced}
-        self._directory.learn(rows, revisions, self._clock.monotonic())
+        self._directory.learn(details, revisions, self._clock.monotonic())
         self._ids_in_doubt = False
         self._listed_at = Stamp.now(self._clock)
+        rows = [write_details(each) for each in details.values()]
         self._budget.keep(LOCKS, Kept(self._options.user, rows, self._listed_at, revisions=revisions))
         missing = ", ".join(self._directory.missing)
         if self._directory.unresolved():
@@ -284,7 +293,7 @@ class AccountSync:
         names = self._kept(LOCKS)
         if names.rows is not None and names.at != self._listed_at:
             self._listed_at = names.at
-            self._directory.learn(names.rows, names.revisions, now.monotonic)
+            self._directory.learn(read_details(names.rows).rows, names.revisions, now.monotonic)
         kept = self._kept(SYNC)
         if not kept.at or kept.rows is None or (kept.at, kept.failure) == (self._synced_at, self._failure):
             return False

@@ -3,9 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from exporter.tedee.models import LockDetails, Reading, SyncedLock, read_details
-
-from .ledger import Rows
+from exporter.tedee.models import LockDetails, Reading, SyncedLock
 
 LOOK_AGAIN = 300.0
 """Seconds between two looks for a chosen lock that the account does not have."""
@@ -48,35 +46,30 @@ class Directory:
         self.missing: tuple[str, ...] = ()
         """Chosen locks that the account does not have."""
         self._look_again_at = 0.0
-        self._pages: list[Rows] = []
-        """Of a list that is not complete yet."""
-        self._listed: set[int] = set()
-        """The locks on those pages."""
-
-    @property
-    def next_page(self) -> int:
+        self.next_page = 1
         """The page to fetch next; pages count from 1."""
-        return len(self._pages) + 1
+        self._listed: dict[int, LockDetails] = {}
+        """The locks on those before it."""
 
-    def turn_page(self, page: Reading[LockDetails]) -> Rows | None:
-        """Take a page that was just fetched; all rows of the list, once a page brings nothing new."""
-        self._pages.append(list(page.result))
-        if not self._listed.issuperset(page.rows):
-            self._listed.update(page.rows)
+    def turn_page(self, page: Reading[LockDetails]) -> Mapping[int, LockDetails] | None:
+        """Take a page that was just fetched; the whole list, once a page brings nothing new."""
+        is_last = self._listed.keys() >= page.rows.keys()
+        self._listed |= page.rows
+        self.next_page += 1
+        if not is_last:
             return None
-        rows = [row for each in self._pages for row in each]
-        self._pages, self._listed = [], set()
-        return rows
+        listed, self._listed, self.next_page = self._listed, {}, 1
+        return listed
 
-    def learn(self, rows: Rows, revisions: Mapping[int, int | None], now: float) -> None:
+    def learn(self, details: Mapping[int, LockDetails], revisions: Mapping[int, int | None], now: float) -> None:
         """Take a complete list.
 
         Args:
-            rows: as they came.
+            details: by the id of the lock.
             revisions: of the locks as they were last synced.
             now: monotonic seconds.
         """
-        self.details, self.revisions = read_details(rows).rows, dict(revisions)
+        self.details, self.revisions = details, dict(revisions)
         self._look_again_at = now + LOOK_AGAIN
         if self.chosen:
             self.ids, self.missing = self.chosen.find(self.details.values())
@@ -99,7 +92,7 @@ class Directory:
         looked for now and then, since it may come back under another id.
         """
         revisions = self.revisions
-        if revisions is None or self._pages:
+        if revisions is None or self.next_page > 1:
             return True
         if (self.missing or len(synced) < len(self.ids)) and now >= self._look_again_at:
             return True

@@ -5,9 +5,9 @@ a file or over a network, only has to replace one by the next, atomically.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from exporter.clock import Clock
 
@@ -95,17 +95,14 @@ class Stamp:
         return age if age >= 0 else None
 
 
-Rows = list[Any]
-"""The `result` of an answer, as JSON gives it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What is kept of an endpoint's calls beside the page: the last good answer, and how the last call failed."""
 
     user: str = ""
     """Whose locks these are."""
-    rows: Rows | None = None
+    rows: Sequence[bytes] | None = None
+    """As `exporter.tedee.models` reads and writes them."""
     at: Stamp | None = None
     """When the rows came."""
     failure: Failure | None = None

@@ -13,12 +13,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
 
 from exporter.clock import Clock
 from exporter.tedee.client import SYNC
@@ -32,8 +30,6 @@ FORMAT = 1
 """`user_version` of the file. A file of another version is not touched."""
 APPLICATION = 0x7EDEE
 """`application_id` of the file. Another program's database is not touched either."""
-ROWS = 1_000
-"""Rows of an answer that are written as JSON at once."""
 PATIENCE = 2.0
 """Seconds to wait for another process, which holds the file for milliseconds, before it is taken to be stuck."""
 
@@ -323,29 +319,23 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _pack(kept: Kept) -> bytes:
-    """Lines of JSON, compressed: all but the rows, then the rows, some in each line.
-
-    All in one would take, for some ten thousand locks, a third of the memory of the process.
-    """
-    rows = kept.rows or []
-    first = _KEPT.dump_python(replace(kept, rows=None if kept.rows is None else []))
-    lines = chain([first], (rows[start : start + ROWS] for start in range(0, len(rows), ROWS)))
-    compressor = zlib.compressobj(level=1)
-    return b"".join([*(compressor.compress(_json(line) + b"\n") for line in lines), compressor.flush()])
-
-
-def _json(value: object) -> bytes:
-    try:
-        return to_json(value)
-    except PydanticSerializationError:
-        # json writes half a surrogate pair as an escape, which UTF-8 could not hold.
-        return json.dumps(value).encode()
+    """A line of JSON with all but the rows, and how many they are; then each row in a line. Compressed."""
+    rows = kept.rows or ()
+    first = _KEPT.dump_python(replace(kept, rows=None)) | {"rows": None if kept.rows is None else len(rows)}
+    # In JSON a newline is nothing but space.
+    lines = (row.replace(b"\n", b" ") if b"\n" in row else row for row in map(bytes, rows))
+    return zlib.compress(b"\n".join([json.dumps(first).encode(), *lines]), level=1)
 
 
 def _unpack(packed: bytes) -> Kept | None:
     try:
-        first, *rows = map(json.loads, zlib.decompress(packed).splitlines())
-        kept = _KEPT.validate_python(first)
-        return replace(kept, rows=[*kept.rows, *chain.from_iterable(rows)]) if kept.rows is not None else kept
-    except (ValueError, TypeError, RecursionError, zlib.error):
+        first, *rows = zlib.decompress(packed).split(b"\n")
+        facts = json.loads(first)
+        number = facts.pop("rows")
+        kept = _KEPT.validate_python(facts)
+    except (AttributeError, KeyError, ValueError, TypeError, RecursionError, zlib.error):
         return None
+    if number is None:
+        return kept
+    # What an earlier version has kept had other rows, and no number.
+    return replace(kept, rows=rows) if number == len(rows) else None

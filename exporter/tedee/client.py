@@ -1,7 +1,6 @@
 """One HTTP call each: `sync()` and a page of `locks()`."""
 
 import http.client
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from .credentials import CredentialsUnavailable, Signer
+from .envelope import Envelope, opened
 from .errors import (
     CallError,
     InvalidResponse,
@@ -130,8 +130,8 @@ class TedeeClient:
         """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
         return self._credentials.expires_at()
 
-    def _get(self, endpoint: str, query: list[tuple[str, str]]) -> list[object]:
-        """Make one call and return its `result`."""
+    def _get(self, endpoint: str, query: list[tuple[str, str]]) -> Sequence[bytes]:
+        """Make one call and return the rows of its `result`."""
         try:
             self._credentials.prepare()
         except CredentialsUnavailable as error:
@@ -148,7 +148,7 @@ class TedeeClient:
             self._observe(endpoint, str(answer.status))
             if answer.status == HTTPStatus.UNAUTHORIZED:
                 self._credentials.forget()
-            return self._result(endpoint, answer)
+            return self._rows(endpoint, answer)
 
     def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> "_Answer":
         """Send a request and read its whole answer, limited in size and time."""
@@ -183,14 +183,14 @@ class TedeeClient:
             headers = {name: _legible(without(secret, value)) for name, value in response.headers.items()}
             return _Answer(response.status_code, CaseInsensitiveDict(headers), body, Secret(secret))
 
-    def _result(self, endpoint: str, answer: "_Answer") -> list[object]:
-        """Open the envelope `{"result": …, "success": …, "errorMessages": […], "statusCode": …}`."""
+    def _rows(self, endpoint: str, answer: "_Answer") -> Sequence[bytes]:
+        """Open the envelope, and see whether it is that of a success."""
         status, headers = answer.status, answer.headers
         versions = headers.get("API-Supported-Versions", "")
         self.supported_versions = (
             tuple(filter(None, (each.strip() for each in versions.split(",")))) or self.supported_versions
         )
-        envelope = json_object(answer.body, answer.secret.get_secret_value())
+        envelope = opened(answer.body, answer.secret.get_secret_value())
         messages = _messages(envelope)
         correlation_id = headers.get("X-Correlation-ID")
 
@@ -209,15 +209,15 @@ class TedeeClient:
             raise error(error_for(status), self._refusal(status))
         if envelope is None:
             raise error(InvalidResponse, f"the answer is not a JSON object but {kind_of(headers, answer.body)}")
-        if envelope.get("success") is not True:
+        if envelope.said.get("success") is not True:
             # HTTP 200 with `success: false`: the envelope's own status says what it is.
-            inner = envelope.get("statusCode")
+            inner = envelope.said.get("statusCode")
             kind = error_for(inner) if isinstance(inner, int) and inner != HTTPStatus.OK else InvalidResponse
             raise error(kind, f"HTTP 200 whose content says that it failed, with statusCode {inner!r:.20}")
-        result = envelope.get("result")
-        if not isinstance(result, list):
-            raise error(InvalidResponse, f"the answer's result is not a list but {type(result).__name__}")
-        return result
+        if envelope.rows is None:
+            kind_found = type(envelope.said.get("result")).__name__
+            raise error(InvalidResponse, f"the answer's result is not a list but {kind_found}")
+        return envelope.rows
 
     def _refusal(self, status: int) -> str:
         phrase = f" {http.client.responses.get(status, '')}".rstrip()
@@ -233,26 +233,9 @@ def _bare(version: str) -> str:
     return version.strip().lower().removeprefix("v")
 
 
-def json_object(body: bytes | bytearray, secret: str = "") -> dict[str, object] | None:
-    """What a body holds if that is a JSON object, else None; without the secret, where it repeats that."""
-    try:
-        value = json.loads(body, object_hook=_yielding)
-        # A walk through thousands of locks takes its time; an escape would hide from a search what the walk finds.
-        if b"\\" in body or secret.encode() in body:
-            value = without(secret, value)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _yielding(value: dict[str, object]) -> dict[str, object]:
-    """The object as it is. The parser keeps all other threads waiting, unless it calls something like this."""
-    return value
-
-
-def _messages(envelope: dict[str, object] | None) -> tuple[str, ...]:
+def _messages(envelope: Envelope | None) -> tuple[str, ...]:
     """Tedee's `errorMessages`, made safe to stand in a log line."""
-    said = (envelope or {}).get("errorMessages")
+    said = envelope and envelope.said.get("errorMessages")
     if not isinstance(said, list):
         return ()
     return tuple(_legible(each)[:300] for each in said[:5] if isinstance(each, str))

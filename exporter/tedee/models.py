@@ -4,14 +4,17 @@ A field that cannot be used costs that one value and is reported as a Rejection;
 other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to v1.34, `deviceState` since) are read.
 """
 
-import marshal
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     ConfigDict,
@@ -138,8 +141,17 @@ def _without_broken_characters(value: object) -> object:
     return value
 
 
+@lru_cache(maxsize=1024)
+def _shared(value: T) -> T:
+    """The same value, for all that are equal: of what many locks have in common, one is kept."""
+    return value
+
+
 Usable = Annotated[T | None, WrapValidator(_or_absent)]
 """A value that is None, and reported, where it cannot be used."""
+
+Common = Annotated[T, AfterValidator(_shared)]
+"""A value that many locks have in common."""
 
 Flag = Annotated[bool, Strict()]
 Number = Annotated[int, Strict(), Field(ge=-(2**31), lt=2**31)]
@@ -205,9 +217,9 @@ class LockDetails(Wire):
     type: Usable[Number] = None
     connected_to_id: Usable[Number] = None
     """The bridge's id."""
-    time_zone: Usable[Text] = None
+    time_zone: Usable[Common[Text]] = None
     organization_id: Usable[Number] = None
-    software_versions: Usable[tuple[Usable[SoftwareVersion], ...]] = None
+    software_versions: Usable[Common[tuple[Usable[SoftwareVersion], ...]]] = None
 
     @property
     def firmware_version(self) -> str | None:
@@ -232,8 +244,8 @@ class Reading(NamedTuple, Generic[Row]):
 
     rows: dict[int, Row]
     rejections: tuple[Rejection, ...]
-    result: Sequence[object]
-    """The answer's `result` as it came, from which all this can be read again."""
+    written: Sequence[bytes]
+    """The answer's rows as they came, in JSON: all this can be read from them again."""
 
 
 _SYNCED = TypeAdapter(SyncedLock)
@@ -245,9 +257,10 @@ class SyncReader:
 
     def __init__(self) -> None:
         self._known: dict[bytes, SyncedLock] = {}
+        """By a digest of how it was written, which is a quarter as long: the rows of the last answer without flaws."""
 
-    def read(self, result: Sequence[object]) -> Reading[SyncedLock]:
-        """Read the `result` of a sync.
+    def read(self, written: Sequence[bytes]) -> Reading[SyncedLock]:
+        """Read the rows of a sync.
 
         A disconnected lock has no state, even where the answer has one: nobody knows what the door did since. A lock
         that stands in the answer twice with different values is left out: which of them is true is not known.
@@ -255,46 +268,55 @@ class SyncReader:
         rejections: list[Rejection] = []
         by_id: dict[int, SyncedLock] = {}
         contradicted = set()
-        for row in self._rows(result, rejections):
+        for row in self._rows(written, rejections):
             lock = replace(row, device_state=None) if row.is_connected is False and row.device_state else row
             if by_id.setdefault(lock.id, lock) != lock:
                 contradicted.add(lock.id)
         for lock_id in contradicted:
             del by_id[lock_id]
             rejections.append(Rejection(lock_id, "id", "twice, with different values"))
-        return Reading(by_id, tuple(rejections), result)
+        return Reading(by_id, tuple(rejections), written)
 
-    def _rows(self, result: Sequence[object], rejections: list[Rejection]) -> Iterator[SyncedLock]:
-        flawless: dict[bytes, SyncedLock] = {}
-        for item in result:
-            # Not compared as they are: to Python, true and 1 are the same.
-            written = marshal.dumps(item, 2)  # type: ignore[arg-type]  # it is what json has read
+    def _rows(self, written: Sequence[bytes], rejections: list[Rejection]) -> Iterator[SyncedLock]:
+        before = set(self._known)
+        for each in written:
             rejected = len(rejections)
-            if row := self._known.get(written) or _row(_SYNCED, item, rejections):
+            digest = blake2b(each, digest_size=16).digest()
+            if row := self._known.get(digest) or _row(_SYNCED, each, rejections):
                 yield row
                 if len(rejections) == rejected:
-                    flawless[written] = row
-        self._known = flawless
+                    # What was known stays: made anew for each sync, it would lie scattered among what passes.
+                    before.discard(digest)
+                    self._known[digest] = row
+        for gone in before:
+            del self._known[gone]
 
 
-def read_sync(result: Sequence[object]) -> Reading[SyncedLock]:
-    """Read the `result` of one sync, as a SyncReader does."""
-    return SyncReader().read(result)
+def read_sync(written: Sequence[bytes]) -> Reading[SyncedLock]:
+    """Read the rows of one sync, as a SyncReader does."""
+    return SyncReader().read(written)
 
 
-def read_details(result: Sequence[object]) -> Reading[LockDetails]:
-    """Read the `result` of a page of locks. Of a lock that stands in it twice, the later is taken."""
+def read_details(written: Sequence[bytes]) -> Reading[LockDetails]:
+    """Read the rows of a page of locks. Of a lock that stands in it twice, the later is taken."""
     rejections: list[Rejection] = []
-    rows = {row.id: row for item in result if (row := _row(_DETAILS, item, rejections))}
-    return Reading(rows, tuple(rejections), result)
+    rows = {row.id: row for each in written if (row := _row(_DETAILS, each, rejections))}
+    return Reading(rows, tuple(rejections), written)
 
 
-def _row(adapter: TypeAdapter[Row], item: object, rejections: list[Rejection]) -> Row | None:
+def write_details(details: LockDetails) -> bytes:
+    """A row from which `read_details` reads the same: what is of use of the one that came."""
+    return _DETAILS.dump_json(details, by_alias=True)
+
+
+def _row(adapter: TypeAdapter[Row], written: bytes, rejections: list[Rejection]) -> Row | None:
     """A row; None where nothing of it can be used. What cannot is added to the rejections."""
     unusable: list[Rejection] = []
+    item: object = bytes(written)
     try:
+        item = json.loads(bytes(written))
         row = adapter.validate_python(item, context=unusable)
-    except ValidationError:
+    except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
         # Only what is no object, or has no usable id, costs the whole lock.
         value = item.get("id") if isinstance(item, dict) else item
         rejections.append(Rejection(None, "id", _shorten(value)))

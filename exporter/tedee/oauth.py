@@ -26,8 +26,9 @@ import structlog
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-from .client import json_object, kind_of, retry_after
+from .client import kind_of, retry_after
 from .credentials import BEARER, CredentialsUnavailable, SecretSource, checked_secret, read_secret
+from .envelope import json_object
 from .errors import (
     CallError,
     ConnectionFailed,

@@ -1,5 +1,6 @@
 """Lost if these fail: Tedee's limits over restarts, crashes, full disks, jumping clocks and second processes."""
 
+import json
 import sqlite3
 import stat
 import zlib
@@ -464,31 +465,36 @@ def test_a_process_that_does_not_let_go_of_the_file_holds_calls_back_and_nothing
 def test_a_second_process_sees_what_the_first_has_kept(path: Path, clock: FakeClock) -> None:
     one, two = (gate(StateFile(path, clock), clock) for _ in range(2))
     failure = Failure("server", "it broke \ud83d", 5.0)
-    kept = Kept(
-        "user", [{"id": 1, "name": "half a pair \ud83d", "odd": float("inf")}], Stamp.now(clock), failure, {1: None}
-    )
+    kept = Kept("user", [b'{"id": 1, "odd": NaN}', b"\xff\r\0"], Stamp.now(clock), failure, {1: None})
     one.keep(SYNC, kept)
     assert two.kept(SYNC) == kept
     assert two.kept(LOCKS) is None
 
 
-@pytest.mark.parametrize("rows", [None, [], [{"id": number, "odd": float("inf")} for number in range(2_500)]])
-def test_answers_of_any_length_are_kept_as_they_were(
-    path: Path, clock: FakeClock, rows: list[dict[str, float]] | None
-) -> None:
+@pytest.mark.parametrize("rows", [None, [], [b""], [b'{"id": %d}' % number for number in range(2_500)]])
+def test_answers_of_any_length_are_kept_as_they_were(path: Path, clock: FakeClock, rows: list[bytes] | None) -> None:
     kept = Kept("user", rows, Stamp.now(clock))
     gate(StateFile(path, clock), clock).keep(SYNC, kept)
     assert gate(StateFile(path, clock), clock).kept(SYNC) == kept
 
 
+def test_rows_of_several_lines_are_kept_as_what_they_say(path: Path, clock: FakeClock) -> None:
+    budget = gate(StateFile(path, clock), clock)
+    budget.keep(SYNC, Kept("user", [b'{\n  "id": 1\n}', b"[\n]"], Stamp.now(clock)))
+    kept = budget.kept(SYNC)
+    assert kept
+    assert [json.loads(row) for row in kept.rows or ()] == [{"id": 1}, []]
+
+
 @pytest.mark.parametrize(
-    "written", [b"", b"{}\n7\n", b"null\n", b"{]\n", b'{"rows": []}\n{"id": ]\n', b'{"rows": []}\n7\n', b"\xff"]
+    "written",
+    [b"", b"{}", b"{}\n7", b"null", b"{]", b'{"rows": 2}\n7', b'{"rows": []}\n[{"id": 1}]\n', b'{"rows": []}', b"\xff"],
 )
 def test_what_was_kept_and_cannot_be_read_is_as_if_it_had_never_been(
     path: Path, clock: FakeClock, written: bytes
 ) -> None:
     budget = gate(StateFile(path, clock), clock)
-    budget.keep(SYNC, Kept("user", [{"id": 1}], Stamp.now(clock)))
+    budget.keep(SYNC, Kept("user", [b'{"id": 1}'], Stamp.now(clock)))
     with sqlite3.connect(path) as database:
         database.execute("UPDATE kept SET kept = ?", (zlib.compress(written),))
     assert not (budget.kept(SYNC) or Kept()).rows

@@ -558,7 +558,8 @@ def test_any_bytes_as_an_answer_give_exact_values_or_a_named_failure(body: bytes
         assert str(error).isprintable()
         return
     assert reading
-    envelope = json.loads(body)
+    # A lock whose row is no UTF-8 is left out, and the others stay.
+    envelope = json.loads(body if json.detect_encoding(body) != "utf-8" else body.decode(errors="replace"))
     assert status == 200
     assert envelope["success"] is True
     said = {row["id"]: row for row in envelope["result"] if isinstance(row, dict) and type(row.get("id")) is int}

@@ -1,26 +1,36 @@
 """Lost if these fail: the truth about a door. Wrong data is worse than none."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.tedee import models
 from exporter.tedee.models import (
     DeviceState,
     DoorState,
+    LockDetails,
     LockModel,
     LockState,
     Reading,
     Rejection,
     SyncedLock,
     SyncReader,
-    read_details,
-    read_sync,
+    write_details,
 )
-from tests.cloud import detailed, synced
+from tests.cloud import detailed, synced, written
 from tests.conftest import wire
+
+
+def read_sync(rows: Sequence[Any]) -> Reading[SyncedLock]:
+    return models.read_sync(written(rows))
+
+
+def read_details(rows: Sequence[Any]) -> Reading[LockDetails]:
+    return models.read_details(written(rows))
 
 
 def state_of(lock: dict[str, Any]) -> DeviceState | None:
@@ -255,9 +265,12 @@ def test_no_answer_makes_reading_fail_and_only_sane_values_come_out(rows: list[A
             assert lock.device_state.is_charging in {None, True, False}
             changed = lock.device_state.last_state_changed_date
             assert changed is None or 0 <= changed < 253_370_764_800
-    for details in read_details(rows).rows.values():
+    listed = read_details(rows).rows
+    for details in listed.values():
         if details.name is not None:
             details.name.encode("utf-8")
+    kept = models.read_details([write_details(details) for details in listed.values()])
+    assert (kept.rows, kept.rejections) == (listed, ())
 
 
 VALUES = st.none() | st.booleans() | st.sampled_from([0, 1, 0.0, 1.0, 6, 255, "", "1"])
@@ -277,7 +290,7 @@ ANSWERS = st.lists(ROWS | VALUES, max_size=5)
 def test_a_sync_is_read_the_same_whatever_was_read_before(answers: list[list[Any]]) -> None:
     reader = SyncReader()
     for answer in answers:
-        assert typed(reader.read(answer)) == typed(read_sync(answer))
+        assert typed(reader.read(written(answer))) == typed(read_sync(answer))
 
 
 def typed(reading: Reading[SyncedLock]) -> str:
@@ -287,7 +300,14 @@ def typed(reading: Reading[SyncedLock]) -> str:
 
 def test_what_has_not_changed_is_not_read_again() -> None:
     reader = SyncReader()
-    first = reader.read([synced(1), synced(2)]).rows
-    second = reader.read([synced(1), synced(2, state=2)]).rows
+    first = reader.read(written([synced(1), synced(2)])).rows
+    second = reader.read(written([synced(1), synced(2, state=2)])).rows
     assert second[1] is first[1]
     assert second[2] is not first[2]
+
+
+@pytest.mark.parametrize("row", [b"", b"{", b'{"id": 1', b'{"id": 1, "name": "\xff"}', b"9" * 5_000, b"[" * 100_000])
+def test_a_row_that_is_no_json_costs_no_other(row: bytes) -> None:
+    reading = models.read_sync([row, *written([synced(2)])])
+    assert list(reading.rows) == [2]
+    assert [each.field for each in reading.rejections] == ["id"]
