@@ -47,6 +47,7 @@ class Process:
 def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Iterator[Process]:
     """A program that runs on one core until the context ends; what it says is thrown away."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # who installs the exporter has it compiled
     popen = subprocess.Popen(
         ["taskset", "--cpu-list", str(core), *command],
         env=environment,

@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder, generate_latest, gzip_a
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from exporter import background
 from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, Board
 
@@ -179,8 +180,8 @@ class Renderer:
         self._outdated = threading.Event()
 
     def start(self) -> None:
-        """Begin; the thread is a daemon."""
-        threading.Thread(target=self._run, name="renderer", daemon=True).start()
+        """Begin."""
+        background.start(self._run, name="renderer")
 
     def wake(self) -> None:
         """Say that there is something new. Costs nothing."""

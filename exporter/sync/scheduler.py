@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from exporter import background
 from exporter.clock import Clock
 
 log = structlog.get_logger(__name__)
@@ -109,7 +110,7 @@ class Scheduler:
 
     def _hire(self) -> None:
         while self._running and self._workers < min(MOST_WORKERS, len(self._jobs)):
-            threading.Thread(target=self._work, name=f"sync-{self._workers}", daemon=True).start()
+            background.start(self._work, name=f"sync-{self._workers}")
             self._workers += 1
 
     def _work(self) -> None:

@@ -1,12 +1,15 @@
 """Lost if these fail: a program that starts, serves, prints and ends as its user expects."""
 
+import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 import requests
 
+from exporter import background
 from exporter.simulator import Address, Cloud, Fault
 from tests.integration.conftest import HOME
 from tests.program import configuration, eventually, lock_values, run, running
@@ -144,6 +147,21 @@ def test_slow_clients_do_not_hold_up_others(address: Address, tmp_path: Path) ->
             assert exporter.get("/metrics").ok
             for answer in answers:
                 answer.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
+def test_syncs_and_rendering_give_way_to_scrapes(address: Address, tmp_path: Path) -> None:
+    with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
+        exporter.wait_until_ready()
+        process = exporter.process.pid
+
+        def niceness() -> list[int]:
+            threads = [int(task.name) for task in Path(f"/proc/{process}/task").iterdir()]
+            return sorted(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
+
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        main_and_web, renderer_and_worker = [usual] * 2, [min(19, usual + background.NICENESS)] * 2
+        eventually(lambda: niceness() == main_and_web + renderer_and_worker, "each thread to have its niceness")
 
 
 def test_many_scrapers_at_once_all_get_an_answer(address: Address, tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Lost if these fail: a benchmark that runs, and has everybody serve the same."""
+
+import gzip
+import re
+
+import pytest
+import requests
+
+from bench import scrapes
+from bench.scrapes import NGINX, OURS, SERVERS, Load, servers
+from tests.conftest import real_part
+
+LOAD = Load(3, 1, "OpenMetrics", "gzip")
+
+
+@pytest.fixture(autouse=True)
+def _real_parts() -> None:
+    for program in ("nginx", "taskset", "wrk"):
+        real_part(program)
+
+
+def test_nginx_serves_the_very_bytes_that_we_send() -> None:
+    with servers(LOAD.locks) as candidates:
+        headers = {"Accept": scrapes.ACCEPTS[LOAD.format], "Accept-Encoding": "gzip"}
+        sent = {}
+        for server in candidates:
+            answer = requests.get(server.url(LOAD), headers=headers, stream=True, timeout=60)
+            assert answer.headers["Content-Encoding"] == "gzip"
+            sent[server.name] = answer.raw.read(decode_content=False)
+        # What the exporter says of itself, at the end, changes each second.
+        locks = {name: re.findall(b"^.*lock_.*$", gzip.decompress(body), re.MULTILINE) for name, body in sent.items()}
+        assert locks[NGINX] == locks[OURS]
+        assert abs(len(sent[NGINX]) - len(sent[OURS])) < 100
+
+
+def test_all_servers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrapes, "SIZES", (LOAD.locks,))
+    monkeypatch.setattr(scrapes, "CONNECTIONS", (LOAD.connections,))
+    monkeypatch.setattr(scrapes, "ENCODINGS", {LOAD.encoding: scrapes.ENCODINGS[LOAD.encoding]})
+    measured = scrapes.measure(seconds=1, rounds=1)[LOAD]
+    assert set(measured) == set(SERVERS)
+    for server in measured.values():
+        assert 0 < server.p50 <= server.p99
+        assert server.rate > 0
+        assert server.processor_time > 0
