@@ -100,6 +100,8 @@ def sync_once(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
 Call = Callable[..., object]
 both = pytest.mark.parametrize("call", [sync, refresh])
 """What holds for the API holds for the token endpoint."""
+# Python's ssl leaves a socket that is shut down between connecting and TLS to the garbage collector.
+shut_down_early = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 
 def outcome(call: Call, url: str, timeout: float = 5.0) -> CallError | None:
@@ -751,6 +753,7 @@ def test_what_drips_is_over_at_the_time_out_behind_tls_and_a_proxy_too(
 
 
 @both
+@shut_down_early
 def test_a_tls_handshake_that_drips_is_over_at_the_time_out(call: Call) -> None:
     with scripted(dripping(HANDSHAKE, b"a")) as port:
         assert is_over_in_time(call, f"https://localhost:{port}")
@@ -758,6 +761,7 @@ def test_a_tls_handshake_that_drips_is_over_at_the_time_out(call: Call) -> None:
 
 @both
 @pytest.mark.usefixtures("trusted")
+@shut_down_early
 def test_a_tls_handshake_that_drips_through_a_proxy_is_over_at_the_time_out(
     call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
