@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--watch", type=float, default=180.0, help="seconds of each longer watch (default %(default)s)")
     arguments = parser.parse_args()
     if missing := [program for program in NEEDED if not shutil.which(program)]:
-        print(f"missing: {', '.join(missing)}; on Debian: apt-get install nginx-light wrk", file=sys.stderr)
+        print(f"missing: {', '.join(missing)}; on Debian: apt-get install nginx-light util-linux wrk", file=sys.stderr)
         return 1
     machine = description()
     figures = report.Figures(

@@ -30,7 +30,7 @@ def opened(body: bytes | bytearray, secret: str) -> Envelope | None:
         said = {name: _read(value, secret) for name, value in members.items()}
         # Looking at thousands of rows takes its time; an escape would hide from a search what `without` finds.
         if b"\\" in body or secret.encode() in body:
-            rows = [_written(_read(row, secret)) for row in rows]
+            rows = [_rewritten(row, secret) for row in rows]
     except (MsgspecError, ValueError, KeyError, RecursionError):
         # There is no list; or there is something that Python's parser lets pass, such as half a surrogate pair.
         value = json_object(body, secret)
@@ -48,6 +48,14 @@ def json_object(body: bytes | bytearray, secret: str = "") -> dict[str, object] 
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _rewritten(row: bytes, secret: str) -> bytes:
+    """A row without the secret; nothing of one that cannot be read, which costs no other."""
+    try:
+        return _written(_read(row, secret))
+    except (ValueError, RecursionError):
+        return b""
 
 
 def _read(written: bytes | bytearray, secret: str) -> object:

@@ -312,7 +312,7 @@ def write_details(details: LockDetails) -> bytes:
 def _row(adapter: TypeAdapter[Row], written: bytes, rejections: list[Rejection]) -> Row | None:
     """A row; None where nothing of it can be used. What cannot is added to the rejections."""
     unusable: list[Rejection] = []
-    item: object = bytes(written)
+    item: object = "what is no JSON"
     try:
         item = json.loads(bytes(written))
         row = adapter.validate_python(item, context=unusable)

@@ -39,7 +39,7 @@ def without(secret: str, told: Any) -> Any:
         case list():
             return [without(secret, each) for each in told]
         case dict():
-            return {key: without(secret, value) for key, value in told.items()}
+            return {without(secret, key): without(secret, value) for key, value in told.items()}
     return told
 
 

@@ -48,6 +48,9 @@ class Limits:
     the common scrape intervals, so that scrapes reuse it."""
     stall_seconds: float = 10.0
     """Without taking anything of an answer that waits."""
+    kept_bytes: int = 64 * 2**20
+    """Of answers older than the newest, which are kept for those who have not taken them yet; all who take the same one
+    share it. Beyond that the oldest goes, and they with it."""
     sweep_seconds: float = 1.0
     """Between two looks for those whose time is up."""
 
@@ -109,6 +112,16 @@ class Connections:
             del self._all[connection]
             self._all[connection] = None
 
+    def keep(self, answer: bytes) -> None:
+        """Take note that an answer is being taken, and give up the oldest of the others where they become too large."""
+        while True:
+            others = {id(each.answer): each.answer for each in self._all if each.answer and each.answer is not answer}
+            if sum(map(len, others.values())) <= self.limits.kept_bytes:
+                return
+            oldest = next(iter(others.values()))
+            for connection in [each for each in self._all if each.answer is oldest]:
+                connection.abort()
+
     def forget(self, connection: "Connection") -> None:
         """Take note that a connection is gone."""
         self._all.pop(connection, None)
@@ -150,6 +163,8 @@ class Connection(asyncio.Protocol):
         """Whether nothing can be sent any more."""
         self._ends_at = inf
         self._stalls_at = inf
+        self.answer = b""
+        """What the client is taking, if that is large."""
         self._waiting = 0
         """Bytes of an answer that waited when the client was last seen to take some."""
         self._allow(connections.limits.request_seconds)
@@ -173,9 +188,15 @@ class Connection(asyncio.Protocol):
         self._idle = False  # a request that came with others: what is received goes on counting
         self._allow(self._connections.limits.answer_seconds)
 
+    def takes(self, answer: bytes) -> None:
+        """The client begins to take a large answer."""
+        self.answer = answer
+        self._connections.keep(answer)
+
     def request_ends(self) -> None:
         """It is answered, as far as the application is concerned."""
         self._answering = False
+        self.answer = b""
         self._idle = True
         self._allow(self._connections.limits.answer_seconds)
         self._connections.served(self)

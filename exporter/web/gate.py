@@ -49,6 +49,8 @@ class Gate:
                 message["headers"].append(NOSNIFF)
                 if protection.headers:
                     MutableHeaders(raw=message["headers"]).update(protection.headers)
+            if connection and len(message.get("body", b"")) > PIECE:
+                connection.takes(message["body"])
             for piece in _pieces(message) if scope["scheme"] == "https" else (message,):
                 # uvicorn marks only the last of pipelined requests as disconnected, and would write for the others.
                 if not (connection and connection.lost):

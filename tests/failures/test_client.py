@@ -493,6 +493,28 @@ def test_a_key_that_stands_where_a_name_belongs_is_not_served(served: tuple[Clou
     assert make_client(url).locks(1).rows[1].name == "a key: [secret]"
 
 
+def test_a_key_that_stands_where_the_name_of_a_field_belongs_is_not_kept(served: tuple[Cloud, str]) -> None:
+    cloud, url = served
+    body = f'{{"success": true, "result": [{{"id": 1, "{KEY}": 1}}]}}'
+    cloud.faults.script(Fault.body(body.encode(), "application/json"))
+    reading = make_client(url).sync()
+    assert list(reading.rows) == [1]
+    assert KEY.encode() not in b"".join(reading.written)
+
+
+@pytest.mark.parametrize("elsewhere", [b"a", b"\\u00fc", KEY.encode()], ids=["text", "an escape", "the key"])
+@pytest.mark.parametrize("row", [b'"x": "\xff"', b'"x": ' + b"9" * 5_000], ids=["broken UTF-8", "an endless number"])
+def test_a_lock_that_cannot_be_read_costs_no_other_whatever_else_is_in_the_answer(
+    served: tuple[Cloud, str], row: bytes, elsewhere: bytes
+) -> None:
+    cloud, url = served
+    body = b'{"success": true, "result": [{"id": 1, "x": "%s"}, {"id": 2, %s}]}' % (elsewhere, row)
+    cloud.faults.script(Fault.body(body, "application/json"))
+    reading = make_client(url).sync()
+    assert list(reading.rows) == [1]
+    assert [(each.field, each.value) for each in reading.rejections] == [("id", "'what is no JSON'")]
+
+
 def test_what_an_answer_says_cannot_steer_a_terminal(served: tuple[Cloud, str]) -> None:
     cloud, url = served
     cloud.faults.script(Fault.error(403, "red\x1b[31m\x08\r\nline"))

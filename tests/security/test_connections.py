@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -135,6 +136,35 @@ def test_who_takes_none_of_many_answers_is_ended(server: Server) -> None:
         client.sendall(GET * 50)
         eventually(lambda: server.count() == 1, "the connection")
         eventually(lambda: server.count() == 0, "its end")
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "secure"])
+def test_of_answers_that_are_taken_slowly_only_so_much_is_kept(tls: bool, web: WebFiles) -> None:
+    context = ssl.create_default_context()
+    web.ca.configure_trust(context)
+    protection = load(web.write(tls_server_config=PAIR)).protection if tls else None
+    patient = replace(LIMITS, kept_bytes=2**20, answer_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
+    with serving(patient, protection) as server, contextlib.ExitStack() as stack:
+
+        def reader() -> socket.socket:
+            client = socket.socket()
+            client.settimeout(PATIENCE)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(server.address)
+            if tls:
+                client = context.wrap_socket(client, server_hostname="localhost")
+            client.sendall(GET)
+            assert client.recv(1) == b"H"
+            return stack.enter_context(client)
+
+        old = [reader() for _ in range(3)]
+        assert server.count() == 3, "they share an answer"
+        server.fleet.publish(replace(server.fleet.statuses()[0], requests_remaining=5))
+        server.exposition.refresh()
+        reader()
+        eventually(lambda: server.count() == 1, "the end of those who keep the old answer")
+        for client in old:
+            everything(client)  # it ends
 
 
 # Size
