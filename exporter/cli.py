@@ -189,6 +189,12 @@ def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
 
 def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: argparse.Namespace) -> int:
     """One real sync of each account, and a table of the locks."""
+    if not settings.accounts:
+        complain(
+            f"Nothing to sync: shard {options.shard} holds none of the configured accounts; "
+            "--config.check with another --shard says which that one holds."
+        )
+        return OK
     clock = SystemClock()
     ledger = _ledger(settings, clock, demo=options.demo)
     board, scheduler = Board(), Scheduler(clock)

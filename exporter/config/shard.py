@@ -33,6 +33,9 @@ class Shard:
             raise BadShard(f"{text!r} is none of {shard.count}: they are counted from 0")
         return shard
 
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
     def holds(self, account: str) -> bool:
         """Whether the account of this name is in this shard.
 

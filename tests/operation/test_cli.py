@@ -154,3 +154,12 @@ def test_an_address_that_is_not_of_this_machine_is_told_in_a_sentence(program: P
     assert ended.stderr == (
         f"tedee-exporter: cannot listen on {address}: {why}; choose another with --web.listen-address\n"
     )
+
+
+def test_one_sync_of_a_shard_without_accounts_says_so_in_a_sentence_and_ends_with_0(program: Program) -> None:
+    ended = program("--sync.once", "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == (
+        "Nothing to sync: shard 0/3 holds none of the configured accounts; "
+        "--config.check with another --shard says which that one holds.\n"
+    )
