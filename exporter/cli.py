@@ -77,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _configured(options) as (settings, web):
             if options.config_check:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
-                return OK if say(f"The configuration is good; accounts: {names}") else FAILED
+                held = f"accounts: {names}" if names else f"shard {options.shard} holds none of its accounts"
+                return OK if say(f"The configuration is good; {held}") else FAILED
             if options.sync_once:
                 return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)

@@ -4,6 +4,8 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from . import __version__
 from .clock import Clock
 from .config import Account, Api, ChosenLocks, OAuth, Settings, Sync
@@ -17,6 +19,8 @@ from .tedee.client import TedeeClient
 from .tedee.credentials import SecretSource, Signer, access_token, personal_key
 from .tedee.oauth import OAuthCredentials, RefreshTokens, TokenEndpoint
 from .tedee.transport import session
+
+log = structlog.get_logger(__name__)
 
 USER_AGENT = f"tedee-exporter/{__version__}"
 LAST_BYTES = 1.0
@@ -65,6 +69,11 @@ class Fleet:
                 new.append(self.accounts[name])
             elif applied is None or what != applied[name]:
                 self.accounts[name].configure(self._options(*what))
+        if not wanted and applied != {}:
+            log.warning(
+                "this shard holds none of the configured accounts; it runs on, for a reload may bring one",
+                shards=self._shards,
+            )
         self._applied = wanted
         self._scheduler.add(new, interval=settings.sync.interval)
 

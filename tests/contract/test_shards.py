@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from exporter.config.settings import Settings
 from exporter.config.shard import BadShard, Shard
@@ -107,3 +108,25 @@ def test_an_account_that_comes_to_a_shard_without_any_is_not_called_early(clock:
     assert board.statuses() == ()
     fleet.apply(settings("home"))
     assert board.statuses()[0].next_sync == clock.wall() + CALL_AND_SPACING
+
+
+@pytest.mark.parametrize(
+    ("applied", "warnings"),
+    [
+        ([["home"]], 0),
+        ([[]], 1),
+        ([["home"], []], 1),
+        ([[], []], 1),
+        ([[], ["home"]], 1),
+        ([[], ["home"], []], 2),
+    ],
+)
+def test_a_shard_that_starts_without_accounts_or_loses_its_last_one_says_so_once(
+    clock: FakeClock, applied: list[list[str]], warnings: int
+) -> None:
+    fleet = Fleet(clock, MemoryLedger(), Board(), Scheduler(clock), shards=2)
+    with capture_logs() as logs:
+        for names in applied:
+            fleet.apply(Shard(0, 2).of(settings("hotel", *names)))
+    said = [line for line in logs if "this shard holds none of the configured accounts" in line["event"]]
+    assert [(line["log_level"], line["shards"]) for line in said] == [("warning", 2)] * warnings

@@ -28,6 +28,12 @@ def test_a_good_environment_is_answered_with_its_account_and_0(program: Program)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_a_shard_without_accounts_is_answered_with_that_and_0(program: Program) -> None:
+    ended = program("--config.check", "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET)
+    assert ended.stdout == "The configuration is good; shard 0/3 holds none of its accounts\n"
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_everything_wrong_in_a_file_is_told_at_once_and_answered_with_2(program: Program) -> None:
     path = TESTDATA / "bad" / "everything.yml"
     ended = program("--config.check", f"--config.file={path}")
