@@ -60,6 +60,22 @@ def test_its_configuration_is_good(tmp_path: Path) -> None:
     assert [account.name for account in config.load(path).accounts] == ["home", "hotel"]
 
 
+def test_what_it_says_gives_each_of_several_processes_a_state_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = README.split("### Several processes")[1].split("\n### ")[0]
+    told = {word for word in ("state_file", "TEDEE_STATE_FILE", "STATE_DIRECTORY") if f"`{word}`" in several}
+    assert told == {"state_file", "TEDEE_STATE_FILE", "STATE_DIRECTORY"}
+    monkeypatch.setenv("TEDEE_STATE_FILE", "/one/for/all.db")
+    path = tmp_path / "tedee-exporter.yml"
+    path.write_text("accounts: [{name: home, personal_key_file: home}]\n")
+    assert config.load(path).state_file is None
+    files = [config.default_state_file({"STATE_DIRECTORY": f"/var/lib/tedee-{index}"}) for index in range(2)]
+    assert files == [Path("/var/lib/tedee-0/state.db"), Path("/var/lib/tedee-1/state.db")]
+    (volume,) = re.findall("STATE_DIRECTORY=(.+)", (ROOT / "Dockerfile").read_text("utf-8"))
+    assert f"`{volume}`" in several
+
+
 def test_prometheus_accepts_its_scrape_configuration(tmp_path: Path) -> None:
     (text,) = [block for block in blocks("yaml") if block.startswith("scrape_configs:")]
     assert yaml.safe_load(text)["scrape_configs"][0]["static_configs"][0]["targets"] == ["localhost:10333"]
