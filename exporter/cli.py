@@ -110,7 +110,7 @@ def serve(
     clock = SystemClock()
     ledger = _ledger(settings, clock, demo=options.demo)
     board, scheduler = Board(), Scheduler(clock)
-    fleet = Fleet(clock, ledger, board, scheduler, shards=options.shard.count)
+    fleet = Fleet(clock, ledger, board, scheduler, shards=_shards(options))
     fleet.apply(settings)
     reload = Reload(
         settings,
@@ -188,6 +188,11 @@ def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
     return StateFile(settings.state_file or default_state_file(os.environ), clock)
 
 
+def _shards(options: argparse.Namespace) -> int:
+    """How many processes may have called an account: for the demo this one, whose cloud nobody else knows."""
+    return 1 if options.demo else options.shard.count
+
+
 def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: argparse.Namespace) -> int:
     """One real sync of each account, and a table of the locks."""
     if not settings.accounts:
@@ -199,7 +204,7 @@ def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: arg
     clock = SystemClock()
     ledger = _ledger(settings, clock, demo=options.demo)
     board, scheduler = Board(), Scheduler(clock)
-    Fleet(clock, ledger, board, scheduler, shards=options.shard.count).apply(settings)
+    Fleet(clock, ledger, board, scheduler, shards=_shards(options)).apply(settings)
     wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in board.statuses()))
     if wait > 1:
         complain(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")

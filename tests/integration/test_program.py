@@ -130,6 +130,12 @@ def test_one_sync_that_fails_says_why_and_ends_with_1(address: Address, tmp_path
     assert "no-such-key" not in result.stdout + result.stderr
 
 
+def test_a_shard_of_the_demo_waits_for_nobody_else() -> None:
+    result = run("--demo", "--sync.once", "--shard=0/3")
+    assert (result.returncode, "Waiting" in result.stderr) == (0, False)
+    assert {row.split()[0] for row in result.stdout.splitlines()[2:]} == {"home"}
+
+
 def test_the_demo_serves_living_locks_without_a_key() -> None:
     with running("--demo") as exporter:
         exporter.wait_until_ready()
