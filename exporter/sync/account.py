@@ -1,7 +1,7 @@
 """One account: its syncs, the names of its locks, and what the board is told of them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Protocol
@@ -12,7 +12,6 @@ from exporter.clock import Clock
 from exporter.tedee.client import LOCKS, SYNC, Gate, RequestObserver, TedeeClient
 from exporter.tedee.errors import REASONS, CallError, NotFound
 from exporter.tedee.models import (
-    LockDetails,
     Reading,
     Rejection,
     SyncedLock,
@@ -22,7 +21,7 @@ from exporter.tedee.models import (
 )
 
 from .budget import Budget, Rules
-from .directory import Chosen, Directory
+from .directory import Chosen, Directory, Listing
 from .ledger import CalledTooEarly, Failure, Kept, Stamp
 from .snapshot import AccountStatus, Durations, Lock, Snapshot
 
@@ -249,11 +248,11 @@ class AccountSync:
         """Fetch the next page of names and the rest, and learn from them once the list is complete."""
         try:
             page = self._client.locks(self._directory.next_page)
-            listed = self._directory.turn_page(page)
+            listing = self._directory.turn_page(page, self._synced)
             self._details_failure = None
             self._reject(page.rejections)
-            if listed is not None:
-                self._learn(listed)
+            if listing:
+                self._learn(listing)
         except CallError as error:
             if self._directory.unresolved():
                 self._fail(error)
@@ -265,19 +264,18 @@ class AccountSync:
         if LONG < (wait := self._names_wait()) < inf:
             log.info("the list of names goes on later", account=self.name, seconds=round(wait))
 
-    def _learn(self, details: Mapping[int, LockDetails]) -> None:
+    def _learn(self, listing: Listing) -> None:
         """Take a complete list.
 
         Raises:
             NotFound: it has none of the chosen locks, and so there is nothing to sync.
         """
         known_missing = self._directory.missing
-        revisions = {lock.id: lock.revision for lock in self._synced}
-        self._directory.learn(details, revisions, self._clock.monotonic())
+        self._directory.learn(listing, self._clock.monotonic())
         self._ids_in_doubt = False
         self._listed_at = Stamp.now(self._clock)
-        rows = [write_details(each) for each in details.values()]
-        self._budget.keep(LOCKS, Kept(self._options.user, rows, self._listed_at, revisions=revisions))
+        rows = [write_details(each) for each in listing.details.values()]
+        self._budget.keep(LOCKS, Kept(self._options.user, rows, self._listed_at, revisions=listing.revisions))
         missing = ", ".join(self._directory.missing)
         if self._directory.unresolved():
             problem = f"the account has none of the chosen locks: {missing}"
@@ -293,7 +291,7 @@ class AccountSync:
         names = self._kept(LOCKS)
         if names.rows is not None and names.at != self._listed_at:
             self._listed_at = names.at
-            self._directory.learn(read_details(names.rows).rows, names.revisions, now.monotonic)
+            self._directory.learn(Listing(read_details(names.rows).rows, names.revisions), now.monotonic)
         kept = self._kept(SYNC)
         if not kept.at or kept.rows is None or (kept.at, kept.failure) == (self._synced_at, self._failure):
             return False

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from exporter.tedee.models import LockDetails, Reading, SyncedLock
 
@@ -30,6 +31,18 @@ class Chosen:
         return tuple(found), tuple(missing)
 
 
+class Listing(NamedTuple):
+    """A complete list of the account's locks."""
+
+    details: Mapping[int, LockDetails]
+    """By the id of the lock."""
+    revisions: Mapping[int, int | None]
+    """What the locks had when they were last synced before the first page was fetched.
+
+    Not later: a lock that is renamed while its page lies here has moved its revision by the next sync.
+    """
+
+
 class Directory:
     """The account's list of locks as it was last fetched, and whether it is time to fetch it again.
 
@@ -39,8 +52,8 @@ class Directory:
     def __init__(self, chosen: Chosen) -> None:
         self.chosen = chosen
         self.details: Mapping[int, LockDetails] = {}
-        self.revisions: dict[int, int | None] | None = None
-        """The revisions that the synced locks had when the list was fetched; None before it ever was."""
+        self.revisions: Mapping[int, int | None] | None = None
+        """The list's; None before it was ever fetched."""
         self.ids = chosen.ids
         """The locks to ask for; none for all."""
         self.missing: tuple[str, ...] = ()
@@ -50,26 +63,30 @@ class Directory:
         """The page to fetch next; pages count from 1."""
         self._listed: dict[int, LockDetails] = {}
         """The locks on those before it."""
+        self._revisions_before: dict[int, int | None] = {}
+        """The list's revisions, from its first page on."""
 
-    def turn_page(self, page: Reading[LockDetails]) -> Mapping[int, LockDetails] | None:
-        """Take a page that was just fetched; the whole list, once a page brings nothing new."""
+    def turn_page(self, page: Reading[LockDetails], synced: Collection[SyncedLock]) -> Listing | None:
+        """Take a page that was just fetched; the whole list, once a page brings nothing new.
+
+        Args:
+            page: the one after the last that was taken.
+            synced: the locks as they were last synced before it was fetched.
+        """
+        if self.next_page == 1:
+            self._revisions_before = {lock.id: lock.revision for lock in synced}
         is_last = self._listed.keys() >= page.rows.keys()
         self._listed |= page.rows
         self.next_page += 1
         if not is_last:
             return None
-        listed, self._listed, self.next_page = self._listed, {}, 1
-        return listed
+        listing = Listing(self._listed, self._revisions_before)
+        self._listed, self.next_page = {}, 1
+        return listing
 
-    def learn(self, details: Mapping[int, LockDetails], revisions: Mapping[int, int | None], now: float) -> None:
-        """Take a complete list.
-
-        Args:
-            details: by the id of the lock.
-            revisions: of the locks as they were last synced.
-            now: monotonic seconds.
-        """
-        self.details, self.revisions = details, dict(revisions)
+    def learn(self, listing: Listing, now: float) -> None:
+        """Take a complete list, at that many monotonic seconds."""
+        self.details, self.revisions = listing
         self._look_again_at = now + LOOK_AGAIN
         if self.chosen:
             self.ids, self.missing = self.chosen.find(self.details.values())
@@ -96,10 +113,7 @@ class Directory:
             return True
         if (self.missing or len(synced) < len(self.ids)) and now >= self._look_again_at:
             return True
-        for lock in synced:
-            if lock.id in self.details:
-                # Where it was listed before it was synced for the first time, its first revision goes with the list.
-                revisions.setdefault(lock.id, lock.revision)
+        # A lock that was listed before it was first synced may have been renamed in between: it counts as new.
         return any(
             lock.id not in revisions or (lock.revision is not None and lock.revision != revisions[lock.id])
             for lock in synced

@@ -108,7 +108,7 @@ class Kept:
     failure: Failure | None = None
     """None where the last call succeeded."""
     revisions: Mapping[int, int | None] = field(default_factory=dict)
-    """With the list of names: the revisions that the synced locks had when it was fetched."""
+    """With the list of names: the revisions that the synced locks had when its first page was fetched."""
 
 
 class CalledTooEarly(Exception):
