@@ -65,9 +65,14 @@ class Directory:
         """The locks on those before it."""
         self._revisions_before: dict[int, int | None] = {}
         """The list's revisions, from its first page on."""
+        self._was_unusable = False
+        """Whether the page before the next one had rows, but none that can be used."""
 
     def turn_page(self, page: Reading[LockDetails], synced: Collection[SyncedLock]) -> Listing | None:
         """Take a page that was just fetched; the whole list, once a page brings nothing new.
+
+        A page with rows of which none can be used does not tell whether it is the last. A second one in a row is
+        taken for it, so that there is an end.
 
         Args:
             page: the one after the last that was taken.
@@ -75,7 +80,9 @@ class Directory:
         """
         if self.next_page == 1:
             self._revisions_before = {lock.id: lock.revision for lock in synced}
-        is_last = self._listed.keys() >= page.rows.keys()
+        is_unusable = bool(page.written) and not page.rows
+        is_last = self._was_unusable if is_unusable else self._listed.keys() >= page.rows.keys()
+        self._was_unusable = is_unusable and not is_last
         self._listed |= page.rows
         self.next_page += 1
         if not is_last:

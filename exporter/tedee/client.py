@@ -113,7 +113,7 @@ class TedeeClient:
         """Name, serial number, model and firmware of the locks on one page of the list, which counts from 1.
 
         The API documents no largest page, so a short page is not to be taken for the last one: the list ends where a
-        page brings no lock that is new.
+        page has no rows, or none but locks that are known.
 
         Raises:
             CallError: one of its subclasses, when there is no usable answer.

@@ -412,3 +412,26 @@ def test_a_list_whose_pages_are_all_the_same_ends(tedee: Tedee, published: Recor
     turns(account_sync(clock, published), clock, 20)
     assert names(published) == ["One"]
     assert tedee.endpoints().count("locks") == 2
+
+
+def test_a_page_of_which_nothing_can_be_used_does_not_end_the_list(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    tedee.has(synced(1), synced(2))
+    tedee.details = [{"id": None}, detailed(1, "One"), {"name": "no id"}, detailed(2, "Two")]
+    tedee.page_size = 1
+    turns(account_sync(clock, published), clock, 20)
+    assert names(published) == ["One", "Two"]
+    assert tedee.endpoints().count("locks") == 5
+
+
+@pytest.mark.parametrize("good", [[], [detailed(1, "One")]])
+def test_a_list_that_goes_on_with_nothing_that_can_be_used_ends(
+    tedee: Tedee, published: Recorder, clock: FakeClock, good: list[dict[str, object]]
+) -> None:
+    tedee.has(synced(1))
+    tedee.details = [*good, *({"id": None} for _ in range(100))]
+    tedee.page_size = 1
+    turns(account_sync(clock, published), clock, 20)
+    assert names(published) == (["One"] if good else ["1"])
+    assert tedee.endpoints().count("locks") == len(good) + 2
