@@ -7,7 +7,7 @@ from typing import NamedTuple
 from exporter.tedee.models import LockDetails, Reading, SyncedLock
 
 LOOK_AGAIN = 300.0
-"""Seconds between two looks for a chosen lock that the account does not have."""
+"""Seconds between two looks for a chosen lock that the account does not have, or a synced one that its list lacks."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,16 @@ class Directory:
     def outdated(self, synced: Collection[SyncedLock], now: float) -> bool:
         """Whether the list has to be fetched, or fetched on, for the locks of a sync.
 
-        It has to when a lock is new or its revision moved, as it does with its name; a chosen lock that is missing is
-        looked for now and then, since it may come back under another id.
+        It has to when a lock is new or its revision moved, as it does with its name. A lock that is missing is looked
+        for now and then: one that is chosen may come back under another id, and one that is synced was overlooked
+        where the list shrank between two pages.
         """
         revisions = self.revisions
         if revisions is None or self.next_page > 1:
             return True
-        if (self.missing or len(synced) < len(self.ids)) and now >= self._look_again_at:
+        if now >= self._look_again_at and (
+            self.missing or len(synced) < len(self.ids) or any(lock.id not in self.details for lock in synced)
+        ):
             return True
         # A lock that was listed before it was first synced may have been renamed in between: it counts as new.
         return any(

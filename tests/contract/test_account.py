@@ -110,13 +110,34 @@ def test_an_unknown_lock_fetches_names_again(tedee: Tedee, published: Recorder, 
     assert names(published) == ["Front door", "Cellar"]
 
 
-def test_a_lock_that_the_list_never_names_does_not_ask_for_it_again_and_again(
+def test_a_lock_that_the_list_never_names_asks_for_it_no_more_often_than_every_five_minutes(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
     tedee.has(synced(1))
-    turns(account_sync(clock, published), clock, 3600)
-    assert tedee.endpoints().count("locks") == 1
+    turns(account_sync(clock, published), clock, 3590)
+    assert tedee.endpoints().count("locks") == 12
     assert names(published) == ["1"]
+
+
+def test_a_lock_that_is_overlooked_where_the_list_shrinks_between_two_pages_is_found(
+    tedee: Tedee, published: Recorder, clock: FakeClock
+) -> None:
+    def answer(endpoint: str) -> None:
+        if tedee.endpoints().count("locks") == 2:
+            tedee.has(synced(2), synced(3))
+            tedee.details = [detailed(2, "Two"), detailed(3, "Three")]
+
+    tedee.on_call = answer
+    tedee.page_size = 2
+    tedee.has(synced(1), synced(2), synced(3))
+    tedee.details = [detailed(1, "One"), detailed(2, "Two"), detailed(3, "Three")]
+    account = account_sync(clock, published)
+    turns(account, clock, 290)
+    assert names(published) == ["Two", "3"]
+    assert tedee.endpoints().count("locks") == 2
+    turns(account, clock, 3600)
+    assert names(published) == ["Two", "Three"]
+    assert tedee.endpoints().count("locks") == 4
 
 
 def test_revisions_that_never_rest_stay_within_a_third_of_the_hourly_share(
