@@ -94,6 +94,8 @@ class AccountSync:
 
         self._up: bool | None = None
         self._synced: tuple[SyncedLock, ...] = ()
+        self._asked: tuple[int, ...] = ()
+        """The ids that they were asked for by; none for all."""
         self._synced_at: Stamp | None = None
         self._listed_at: Stamp | None = None
         self._failure: Failure | None = None
@@ -185,11 +187,18 @@ class AccountSync:
         self._client = self._connect()
         if options.user != before.user:
             # What is known is of somebody else's locks.
-            self._up, self._failure, self._synced, self._synced_at = None, None, (), None
             self._directory = Directory(options.chosen)
-        self._directory.choose(options.chosen)
-        self._synced = self._directory.wants(self._synced)
+            self._forget_sync()
+        elif options.chosen != before.chosen:
+            self._directory.choose(options.chosen)
+            self._synced = self._directory.wants(self._synced)
+            if not self._directory.covered_by(self._asked):
+                # What is known is of other locks.
+                self._forget_sync()
         return True
+
+    def _forget_sync(self) -> None:
+        self._up, self._failure, self._synced, self._asked, self._synced_at = None, None, (), (), None
 
     # The sync
 
@@ -211,10 +220,11 @@ class AccountSync:
         self._up = True
         self._failure = None
         self._synced = tuple(reading.rows.values())
+        self._asked = self._directory.ids
         self._synced_at = Stamp.now(self._clock)
         self._reject(reading.rejections)
         # Kept before it is served: what a scrape was told is not forgotten.
-        self._budget.keep(SYNC, Kept(self._options.user, reading.written, self._synced_at))
+        self._budget.keep(SYNC, Kept(self._options.user, reading.written, self._synced_at, asked=self._asked))
 
     def _fail(self, error: CallError) -> None:
         self._is_caller = True
@@ -296,12 +306,13 @@ class AccountSync:
         if not kept.at or kept.rows is None or (kept.at, kept.failure) == (self._synced_at, self._failure):
             return False
         age = kept.at.age(now)
-        if age is None or age >= self._options.stale_after:
+        if age is None or age >= self._options.stale_after or not self._directory.covered_by(kept.asked):
             return False
         self._is_caller = False
         self._up = kept.failure is None
         self._failure = kept.failure
         self._synced = self._directory.wants(read_sync(kept.rows).rows.values())
+        self._asked = kept.asked
         self._synced_at = kept.at
         return True
 

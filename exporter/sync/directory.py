@@ -129,6 +129,10 @@ class Directory:
             for lock in synced
         )
 
+    def covered_by(self, asked: Collection[int]) -> bool:
+        """Whether an answer about the given locks, or about all where none are given, is one about all the wanted."""
+        return not self.unresolved() and (not asked or (bool(self.chosen) and {*self.ids} <= {*asked}))
+
     def wants(self, rows: Iterable[SyncedLock]) -> tuple[SyncedLock, ...]:
         """Those of an answer's locks that are wanted."""
         return tuple(row for row in rows if not self.chosen or row.id in self.ids)

@@ -109,6 +109,8 @@ class Kept:
     """None where the last call succeeded."""
     revisions: Mapping[int, int | None] = field(default_factory=dict)
     """With the list of names: the revisions that the synced locks had when its first page was fetched."""
+    asked: tuple[int, ...] = ()
+    """With a sync: the ids that the rows were asked for by; none for all."""
 
 
 class CalledTooEarly(Exception):

@@ -1,6 +1,7 @@
 """Lost if these fail: graphs without holes over a deploy, and one process's worth of calls from two processes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,75 @@ def test_a_failure_before_the_restart_is_still_one_after_it(tedee: Tedee, start:
 def test_locks_that_are_no_longer_chosen_are_not_served_again(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     start().settle()
     assert start(chosen=Chosen(ids=(2,))).states() == {"Cellar": 2}
+
+
+Choices = tuple[Chosen, Chosen, dict[str, int] | None]
+
+CHOICES: list[Choices] = [
+    (Chosen(), Chosen(ids=(2,)), {"Cellar": 2}),
+    (Chosen(ids=(1, 2)), Chosen(ids=(2,)), {"Cellar": 2}),
+    (Chosen(ids=(1, 2)), Chosen(serial_numbers=("111111-00002",)), {"Cellar": 2}),
+    (Chosen(ids=(1,)), Chosen(ids=(2,)), None),
+    (Chosen(ids=(1,)), Chosen(ids=(1, 2)), None),
+    (Chosen(ids=(1,)), Chosen(), None),
+    (Chosen(serial_numbers=("111111-00001",)), Chosen(), None),
+    (Chosen(ids=(1,)), Chosen(serial_numbers=("111111-00002",)), None),
+    (Chosen(), Chosen(serial_numbers=("000000-00000",)), None),
+]
+"""Two choices of locks, and what an answer about the first says about the second; None where that is nothing."""
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_after_a_restart_with_another_choice_an_answer_about_other_locks_is_not_served(
+    tedee: Tedee, start: Start, clock: FakeClock, choices: Choices
+) -> None:
+    before, after, served = choices
+    start(chosen=before).settle()
+    clock.advance(5)
+    process = start(chosen=after)
+    status = process.published.last
+    assert (process.states() if status.snapshot else None) == served
+    assert status.up is (None if served is None else True)
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_after_a_reload_with_another_choice_an_answer_about_other_locks_is_not_served(
+    tedee: Tedee, start: Start, clock: FakeClock, choices: Choices
+) -> None:
+    before, after, served = choices
+    process = start(chosen=before)
+    turns(process.account, clock, 5)
+    account = process.account
+    account.configure(replace(account._options, chosen=after))
+    account.turn()
+    status = process.published.last
+    assert (process.states() if status.snapshot else None) == served
+    assert status.up is (None if served is None else True)
+
+
+def test_locks_that_are_chosen_by_serial_numbers_not_looked_up_yet_are_not_taken_for_none(
+    tedee: Tedee, start: Start, clock: FakeClock
+) -> None:
+    tedee.details_status = 500
+    start().settle()
+    clock.advance(5)
+    status = start(chosen=Chosen(serial_numbers=("111111-00002",))).published.last
+    assert (status.up, status.snapshot) == (None, None)
+
+
+def test_an_answer_about_other_locks_of_a_neighbour_is_not_served(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    one, two = start(chosen=Chosen(ids=(1,))), start(chosen=Chosen(ids=(2,)))
+    clock.advance(20)
+    tedee.has(synced(1))
+    one.settle()
+    two.account.turn()
+    assert two.published.last.snapshot is None
+    tedee.has(synced(2, state=2))
+    clock.advance(20)
+    two.settle()
+    one.account.turn()
+    assert one.states() == {"Front door": 6}
+    assert two.states() == {"Cellar": 2}
 
 
 def test_two_processes_make_the_calls_of_one_and_serve_the_same(tedee: Tedee, start: Start, clock: FakeClock) -> None:

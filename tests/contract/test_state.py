@@ -465,10 +465,22 @@ def test_a_process_that_does_not_let_go_of_the_file_holds_calls_back_and_nothing
 def test_a_second_process_sees_what_the_first_has_kept(path: Path, clock: FakeClock) -> None:
     one, two = (gate(StateFile(path, clock), clock) for _ in range(2))
     failure = Failure("server", "it broke \ud83d", 5.0)
-    kept = Kept("user", [b'{"id": 1, "odd": NaN}', b"\xff\r\0"], Stamp.now(clock), failure, {1: None})
+    kept = Kept("user", [b'{"id": 1, "odd": NaN}', b"\xff\r\0"], Stamp.now(clock), failure, {1: None}, (1, 2**52))
     one.keep(SYNC, kept)
     assert two.kept(SYNC) == kept
     assert two.kept(LOCKS) is None
+
+
+def test_what_was_kept_before_it_was_noted_which_locks_were_asked_for_can_be_read(path: Path, clock: FakeClock) -> None:
+    budget = gate(StateFile(path, clock), clock)
+    budget.keep(SYNC, Kept("user", [b'{"id": 1}'], asked=(1,)))
+    with sqlite3.connect(path) as database:
+        first, row = zlib.decompress(database.execute("SELECT kept FROM kept").fetchone()[0]).split(b"\n")
+        facts = json.loads(first)
+        del facts["asked"]
+        database.execute("UPDATE kept SET kept = ?", (zlib.compress(json.dumps(facts).encode() + b"\n" + row),))
+    database.close()
+    assert budget.kept(SYNC) == Kept("user", [b'{"id": 1}'])
 
 
 @pytest.mark.parametrize("rows", [None, [], [b""], [b'{"id": %d}' % number for number in range(2_500)]])
