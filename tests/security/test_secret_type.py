@@ -144,7 +144,7 @@ def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFi
         (f"PersonalKey {VALUE}", "PersonalKey [secret]"),
         (
             [VALUE, {"a": [VALUE], VALUE: 1}, 1, None, 2.5, True],
-            ["[secret]", {"a": ["[secret]"], VALUE: 1}, 1, None, 2.5, True],
+            ["[secret]", {"a": ["[secret]"], "[secret]": 1}, 1, None, 2.5, True],
         ),
     ],
 )
