@@ -114,7 +114,7 @@ def serve(
     fleet.apply(settings)
     reload = Reload(
         settings,
-        lambda: options.shard.of(load(options.config_file)),
+        lambda: settings if options.demo else options.shard.of(load(options.config_file)),
         fleet.apply,
         web_configuration.refresh,
         clock,

@@ -30,6 +30,15 @@ def test_a_hangup_signal_loads_the_configuration_again(exporter: Exporter, addre
     assert successful(exporter) == 1
 
 
+def test_a_hangup_signal_brings_no_account_of_the_environment_into_the_demo() -> None:
+    with running("--demo", TEDEE_PERSONAL_KEY="a-key-that-opens-doors", TEDEE_ACCOUNT="mine") as exporter:
+        exporter.wait_until_ready()
+        exporter.process.send_signal(signal.SIGHUP)
+        eventually(lambda: any("configuration reloaded" in line for line in exporter.log), "the reload")
+        assert "mine" not in exporter.get("/metrics").text
+        assert exporter.value("tedee_locks", account="home") == 6
+
+
 def test_a_post_loads_the_configuration_again(
     exporter: Exporter, address: Address, tmp_path: Path, cloud: Cloud
 ) -> None:
