@@ -13,8 +13,12 @@ from exporter.clock import Clock
 
 log = structlog.get_logger(__name__)
 
-MOST_WORKERS = 32
-"""Syncs under way at once. A worker mostly waits for the network; 32 carry 1,000 accounts that answer in 0.5 s."""
+MAX_WORKERS = 256
+"""Turns under way at once. Workers are started when they are needed: 1,000 accounts with responses in 0.5 s take 26."""
+MAX_UNRELIABLE = 192
+"""Of these, turns of jobs of which it is not known whether they end soon: silent accounts must not delay the others."""
+MAX_IDLE = 32
+"""Workers that wait for the next turn; more of them end."""
 LONGEST_SPREAD = 0.25
 """Seconds between the first turns of two accounts: few accounts start at once or nearly so."""
 AFTER_A_BUG = 60.0
@@ -39,24 +43,34 @@ class Job(Protocol):
         """Do what is due."""
         ...
 
+    def is_reliable(self) -> bool:
+        """Return True if the last turn went well, so that the next one may be expected to end soon."""
+        ...
+
+
+Planned = tuple[float, int, bool, Job]
+"""When a turn is due (monotonic seconds), a number that orders turns due at once, is the job reliable, and the job."""
+
 
 class Scheduler:
-    """Gives each job its turns, on time, whatever the other jobs do.
+    """Runs the turns of each job on time, whatever the other jobs do.
 
-    The workers take the earliest due job from one heap; a job is in the heap or in a worker's hands, never both.
+    A job is either planned or run by a worker, never both. Each worker runs the earliest turn that is due.
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Plan nothing yet.
+        """Create a scheduler without jobs.
 
         Args:
-            clock: for its monotonic seconds.
+            clock: For its monotonic seconds.
         """
         self._clock = clock
-        self._due: list[tuple[float, int, Job]] = []
+        self._reliable: list[Planned] = []
+        self._unreliable: list[Planned] = []
+        """Heaps."""
         self._jobs: set[Job] = set()
         self._numbers = count()
-        self._workers = 0
+        self._workers = self._idle = self._unreliable_turns = 0
         self._running = False
         self._changed = threading.Condition()
 
@@ -64,8 +78,8 @@ class Scheduler:
         """Plan the first turns of jobs.
 
         Args:
-            jobs: one an account.
-            interval: seconds between the turns of a job, over which the first turns are spread; a job that has to
+            jobs: One per account.
+            interval: Seconds between the turns of a job, over which the first turns are spread; a job that has to
                 wait longer for its first turn does.
         """
         step = min(LONGEST_SPREAD, interval / max(1, len(jobs)))
@@ -73,64 +87,87 @@ class Scheduler:
         with self._changed:
             for index, job in enumerate(jobs):
                 self._jobs.add(job)
-                heappush(self._due, (now + max(step * index, job.wait()), next(self._numbers), job))
+                self._plan(job, now + max(step * index, job.wait()), next(self._numbers))
             self._changed.notify_all()
-            self._hire()
+            self._start_worker_if_none_is_idle()
 
     def remove(self, jobs: Collection[Job]) -> None:
-        """Give jobs no more turns. One that has a turn just now ends it."""
+        """Plan no more turns of jobs. A turn that is under way is not interrupted."""
         with self._changed:
             self._jobs -= set(jobs)
-            self._due = [entry for entry in self._due if entry[2] in self._jobs]
-            heapify(self._due)
+            for planned in (self._reliable, self._unreliable):
+                planned[:] = [entry for entry in planned if entry[-1] in self._jobs]
+                heapify(planned)
 
     def start(self) -> None:
-        """Start the workers. They are daemons: a call to Tedee under way does not hold up the end of the process."""
+        """Start working. Workers are daemons: a call to Tedee under way does not delay the end of the process."""
         with self._changed:
             self._running = True
-            self._hire()
+            self._start_worker_if_none_is_idle()
 
     def stop(self) -> None:
         """Begin no more turns."""
         with self._changed:
             self._running = False
             self._jobs.clear()
-            self._due.clear()
+            self._reliable.clear()
+            self._unreliable.clear()
             self._changed.notify_all()
 
     def next_due(self) -> float | None:
-        """Monotonic seconds of the earliest turn planned; None where there is none."""
+        """Return the monotonic seconds of the earliest turn that may be run, None if there is none."""
         with self._changed:
-            return self._due[0][0] if self._due else None
+            return min((planned[0][0] for planned in self._eligible()), default=None)
 
     def run_due(self) -> None:
-        """Give every job that is due its turn, here and now, in the order in which they are due."""
-        while entry := self._take():
-            self._give_turn(entry)
+        """Run the turn of every job that is due, here and now, in the order in which they are due."""
+        while planned := self._take():
+            self._run(planned)
 
-    def _hire(self) -> None:
-        while self._running and self._workers < min(MOST_WORKERS, len(self._jobs)):
-            background.start(self._work, name=f"sync-{self._workers}")
+    def _plan(self, job: Job, due: float, number: int) -> None:
+        is_reliable = job.is_reliable()
+        heappush(self._reliable if is_reliable else self._unreliable, (due, number, is_reliable, job))
+
+    def _eligible(self) -> list[list[Planned]]:
+        """Return the heaps whose first turn may be run when it is due."""
+        may_run_unreliable = self._unreliable_turns < MAX_UNRELIABLE
+        return [planned for planned in (self._reliable, self._unreliable if may_run_unreliable else []) if planned]
+
+    def _start_worker_if_none_is_idle(self) -> None:
+        """Start a worker, so that there is one for the next turn however long those under way last."""
+        if self._running and not self._idle and self._workers < min(MAX_WORKERS, len(self._jobs)):
             self._workers += 1
+            self._idle += 1
+            background.start(self._work, name="sync")
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not (entry := self._take()):
-                    if not self._running:
+                while not (planned := self._take()):
+                    if not self._running or self._idle > MAX_IDLE:
+                        self._idle -= 1
+                        self._workers -= 1
                         return
-                    wait = self._due[0][0] - self._clock.monotonic() if self._due else LONGEST_SLEEP
+                    due = self.next_due()
+                    wait = LONGEST_SLEEP if due is None else due - self._clock.monotonic()
                     self._changed.wait(min(wait, LONGEST_SLEEP))
-            self._give_turn(entry)
+                self._idle -= 1
+                self._start_worker_if_none_is_idle()
+            self._run(planned)
+            with self._changed:
+                self._idle += 1
 
-    def _take(self) -> tuple[float, int, Job] | None:
+    def _take(self) -> Planned | None:
         with self._changed:
-            if not self._due or self._due[0][0] > self._clock.monotonic():
+            first = min(self._eligible(), key=lambda planned: planned[0], default=None)
+            if not first or first[0][0] > self._clock.monotonic():
                 return None
-            return heappop(self._due)
+            planned = heappop(first)
+            self._unreliable_turns += not planned[2]
+            return planned
 
-    def _give_turn(self, entry: tuple[float, int, Job]) -> None:
-        _, number, job = entry
+    def _run(self, planned: Planned) -> None:
+        _, number, was_reliable, job = planned
         try:
             job.turn()
             wait = job.wait()
@@ -138,6 +175,7 @@ class Scheduler:
             log.exception("a turn ended in a bug; please report it", account=job.name)
             wait = AFTER_A_BUG
         with self._changed:
+            self._unreliable_turns -= not was_reliable
             if job in self._jobs:
-                heappush(self._due, (self._clock.monotonic() + wait, number, job))
+                self._plan(job, self._clock.monotonic() + wait, number)
                 self._changed.notify()

@@ -4,8 +4,9 @@ import threading
 from collections.abc import Sequence
 
 from exporter.clock import SystemClock
-from exporter.sync.scheduler import AFTER_A_BUG, Scheduler
+from exporter.sync.scheduler import AFTER_A_BUG, MAX_IDLE, MAX_UNRELIABLE, MAX_WORKERS, Scheduler
 from tests.clock import FakeClock
+from tests.program import eventually
 
 
 class Account:
@@ -17,6 +18,9 @@ class Account:
         self._clock = clock
         self._takes = takes
         self._due = 0.0
+
+    def is_reliable(self) -> bool:
+        return bool(self.turns)
 
     def wait(self) -> float:
         return max(0.0, self._due - self._clock.monotonic())
@@ -121,6 +125,9 @@ class Rendezvous:
         self._barrier = barrier
         self.met = threading.Event()
 
+    def is_reliable(self) -> bool:
+        return False
+
     def wait(self) -> float:
         return 3600.0 if self.met.is_set() else 0.0
 
@@ -130,13 +137,16 @@ class Rendezvous:
 
 
 class Silent:
-    """A job whose turn does not end as long as the test lasts."""
+    """A job whose turn does not end before the test does."""
 
     name = "silent"
 
-    def __init__(self) -> None:
+    def __init__(self, over: threading.Event | None = None) -> None:
         self.begun = threading.Event()
-        self.over = threading.Event()
+        self.over = over or threading.Event()
+
+    def is_reliable(self) -> bool:
+        return False
 
     def wait(self) -> float:
         return 0.0
@@ -159,3 +169,55 @@ def test_turns_of_different_accounts_overlap_and_one_that_never_ends_holds_up_no
     finally:
         scheduler.stop()
         silent.over.set()
+
+
+class Reliable(Account):
+    """A job that has always gone well."""
+
+    def is_reliable(self) -> bool:
+        return True
+
+
+def test_silent_accounts_leave_workers_for_the_others() -> None:
+    over = threading.Event()
+    silent = [Silent(over) for _ in range(MAX_WORKERS)]
+    clock = SystemClock()
+    scheduler = Scheduler(clock)
+    scheduler.add(silent, interval=0.0)
+    scheduler.start()
+    try:
+        eventually(lambda: sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE, "all that may be under way")
+        reliable = Reliable("reliable", FakeClock())
+        scheduler.add([reliable], interval=0.0)
+        eventually(lambda: reliable.turns, "the turn of the reliable job")
+        assert sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE
+    finally:
+        scheduler.stop()
+        over.set()
+
+
+def test_silent_account_gets_its_turn_when_another_ends() -> None:
+    over = threading.Event()
+    silent = [Silent(over) for _ in range(MAX_UNRELIABLE + 1)]
+    scheduler = Scheduler(SystemClock())
+    scheduler.add(silent, interval=0.0)
+    scheduler.start()
+    try:
+        eventually(lambda: sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE, "all that may be under way")
+        over.set()
+        eventually(lambda: all(job.begun.is_set() for job in silent), "the last one")
+    finally:
+        scheduler.stop()
+
+
+def test_idle_workers_end() -> None:
+    barrier = threading.Barrier(MAX_IDLE * 2)
+    jobs = [Rendezvous(barrier) for _ in range(MAX_IDLE * 2)]
+    scheduler = Scheduler(SystemClock())
+    scheduler.add(jobs, interval=0.0)
+    scheduler.start()
+    try:
+        assert all(job.met.wait(timeout=60) for job in jobs)
+        eventually(lambda: scheduler._workers <= MAX_IDLE, "the idle workers to end")
+    finally:
+        scheduler.stop()
