@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -31,12 +32,17 @@ class SystemClock:
 
     _boottime = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-    def __init__(self, boot_id: Path = Path("/proc/sys/kernel/random/boot_id")) -> None:
+    def __init__(self, proc: Path = Path("/proc")) -> None:
         try:
-            self._boot = boot_id.read_text("ascii").strip()
+            self._boot = (proc / "sys/kernel/random/boot_id").read_text("ascii").strip()
         except (OSError, ValueError):
-            # Nobody can tell: no other process's monotonic time is comparable.
+            # Unknown: the monotonic time of no other process is comparable.
             self._boot = str(uuid.uuid4())
+        with suppress(OSError, ValueError):
+            # A container may have clocks of its own (a time namespace), in the same boot.
+            offsets = (proc / "self/timens_offsets").read_text("ascii").split()
+            if {*offsets} - {"monotonic", "boottime", "0"}:
+                self._boot += " " + " ".join(offsets)
 
     def wall(self) -> float:
         """Unix time in seconds."""
