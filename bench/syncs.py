@@ -17,9 +17,9 @@ from exporter.config import Settings
 from exporter.fleet import Fleet
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.sync.ledger import MemoryLedger
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import Board
+from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 
 from . import peers
@@ -65,7 +65,7 @@ def measure() -> Costs:
     exposition = Exposition(board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     accounts = [{"name": account, "personal_key": "key"}]
     settings = Settings.model_validate({"api": {"url": here.recv()}, "accounts": accounts})
-    Fleet(clock, MemoryLedger(), board, scheduler).apply(settings)
+    Fleet(clock, MemoryStateStore(clock), board, scheduler).apply(settings)
 
     def sync() -> Cost:
         clock.advance(20.0)

@@ -31,15 +31,16 @@ from .config import (
     default_state_file,
     load,
 )
-from .fleet import Fleet
+from .fleet import CALL_GRACE, Fleet
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
 from .reload import Reload
-from .sync.budget import SYNC_SPACING
-from .sync.ledger import Ledger, MemoryLedger
+from .sync.fallback import FallbackStateStore
+from .sync.rate_limits import SYNC_SPACING
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Board, Lock
-from .sync.state import StateFile
+from .sync.sqlite import SQLiteStateStore
+from .sync.store import MemoryStateStore, StateStore
 from .tedee.secret import disguised
 from .terminal import complain, printable, say
 from .web.app import create_app
@@ -108,9 +109,9 @@ def serve(
         )
         return FAILED
     clock = SystemClock()
-    ledger = _ledger(settings, clock, demo=options.demo)
+    store = _store(settings, clock, options)
     board, scheduler = Board(), Scheduler(clock)
-    fleet = Fleet(clock, ledger, board, scheduler, shards=_shards(options))
+    fleet = Fleet(clock, store, board, scheduler, shards=_shards(options))
     fleet.apply(settings)
     reload = Reload(
         settings,
@@ -119,7 +120,7 @@ def serve(
         web_configuration.refresh,
         clock,
     )
-    exposition = Exposition(board, ExporterCollector(__version__, reload.state, ledger.usable), clock)
+    exposition = Exposition(board, ExporterCollector(__version__, reload.state, store.usable), clock)
     renderer = Renderer(exposition)
     board.on_change(renderer.wake)
     web = WebServer(
@@ -166,7 +167,7 @@ def serve(
         log.error("the web server ended by itself")
     scheduler.stop()
     web.stop()
-    ledger.close()
+    store.close()
     log.info("stopped")
     return code
 
@@ -181,11 +182,13 @@ class Command(Enum):
 SIGNALS = {signal.SIGTERM: Command.STOP, signal.SIGINT: Command.STOP, signal.SIGHUP: Command.RELOAD}
 
 
-def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
-    """Where the calls are written down: nowhere for the demo, whose cloud ends with it."""
-    if demo:
-        return MemoryLedger()
-    return StateFile(settings.state_file or default_state_file(os.environ), clock)
+def _store(settings: Settings, clock: Clock, options: argparse.Namespace) -> StateStore:
+    """Return the state store: in memory for the demo, whose cloud ends with it."""
+    if options.demo:
+        return MemoryStateStore(clock)
+    path = settings.state_file or default_state_file(os.environ)
+    longest_call = settings.api.timeout + CALL_GRACE
+    return FallbackStateStore(SQLiteStateStore(path, clock, longest_call=longest_call, shard=str(options.shard)), clock)
 
 
 def _shards(options: argparse.Namespace) -> int:
@@ -202,20 +205,21 @@ def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: arg
         )
         return OK
     clock = SystemClock()
-    ledger = _ledger(settings, clock, demo=options.demo)
+    started = clock.wall()
+    store = _store(settings, clock, options)
     board, scheduler = Board(), Scheduler(clock)
-    Fleet(clock, ledger, board, scheduler, shards=_shards(options)).apply(settings)
+    Fleet(clock, store, board, scheduler, shards=_shards(options)).apply(settings)
     wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in board.statuses()))
     if wait > 1:
         complain(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
     scheduler.start()
-    while not all(status.settled(clock.wall()) for status in board.statuses()):
+    while not all(status.settled(started, clock.wall()) for status in board.statuses()):
         with suppress(Empty):
             if commands.get(timeout=0.05) is Command.STOP:
                 complain("Interrupted.")
                 return INTERRUPTED
     scheduler.stop()
-    ledger.close()
+    store.close()
     return _print_table(board.statuses())
 
 

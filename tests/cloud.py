@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import responses
 
 from exporter.sync.account import AccountSync, Options
-from exporter.sync.budget import Budget, Rules
 from exporter.sync.directory import Chosen
-from exporter.sync.ledger import Ledger, MemoryLedger
+from exporter.sync.limiter import RateLimiter
+from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.snapshot import AccountStatus
-from exporter.tedee.client import Gate, RequestObserver, TedeeClient
-from exporter.tedee.credentials import personal_key
+from exporter.sync.store import MemoryStateStore, StateStore
+from exporter.tedee import client as tedee_client
+from exporter.tedee.client import RequestObserver, TedeeClient
+from exporter.tedee.credentials import SecretSource, personal_key
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.clock import FakeClock
@@ -70,17 +73,27 @@ class Tedee:
         self.sync_headers: dict[str, str] = {}
         self.details: list[dict[str, Any]] = []
         self.details_status = 200
+        self.details_headers: dict[str, str] = {}
         self.page_size = 100
         self.same_page = False
         self.on_call: Callable[[str], None] = lambda endpoint: None
         self.calls: list[tuple[str, dict[str, list[str]]]] = []
         self.keys: list[str] = []
         """Of each sync."""
+        self.wrong_keys: set[str] = set()
+        self.clock: FakeClock | None = None
+        self.times: list[float] = []
+        """Monotonic seconds of each sync, if there is a clock."""
         mock.add_callback(responses.GET, SYNC_URL, self._answer_sync)
         mock.add_callback(responses.GET, LOCKS_URL, self._answer_locks)
 
     def has(self, *locks: dict[str, Any]) -> None:
         self.sync = envelope(list(locks))
+
+    def gaps(self, key: str) -> list[float]:
+        """Seconds between the syncs with a key."""
+        times = [at for at, used in zip(self.times, self.keys, strict=True) if used == key]
+        return [later - earlier for earlier, later in pairwise(times)]
 
     def endpoints(self) -> list[str]:
         return [endpoint for endpoint, _ in self.calls]
@@ -88,7 +101,11 @@ class Tedee:
     def _answer_sync(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         self.calls.append(("sync", _query(request)))
         self.keys.append(request.headers["Authorization"].removeprefix("PersonalKey "))
+        if self.clock:
+            self.times.append(self.clock.monotonic())
         self.on_call("sync")
+        if self.keys[-1] in self.wrong_keys:
+            return 401, {}, b""
         body = self.sync if isinstance(self.sync, bytes) else json.dumps(self.sync).encode()
         return self.sync_status, self.sync_headers, body
 
@@ -98,7 +115,7 @@ class Tedee:
         self.on_call("locks")
         end = (1 if self.same_page else int(query["Page"][0])) * self.page_size
         rows = self.details[end - self.page_size : end]
-        return self.details_status, {}, json.dumps(envelope(rows)).encode()
+        return self.details_status, self.details_headers, json.dumps(envelope(rows)).encode()
 
 
 def _query(request: Any) -> dict[str, list[str]]:
@@ -113,28 +130,30 @@ def account_sync(
     chosen: Chosen | None = None,
     stale_after: float = 300.0,
     requests_per_hour: int = 350,
-    ledger: Ledger | None = None,
-    user: str = "key 1",
+    store: StateStore | None = None,
+    key: SecretSource | None = None,
 ) -> AccountSync:
     """An account as the program builds it, but for its clock."""
 
-    def connect(*, gate: Gate, observe: RequestObserver) -> TedeeClient:
-        return client(name, gate=gate, observe=observe)
+    def connect(*, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
+        return client(name, key or Secret(KEY), limiter=limiter, observe=observe)
 
-    options = Options(connect, Rules(requests_per_hour=requests_per_hour), stale_after, chosen or Chosen(), user)
-    budget = Budget(name, ledger or MemoryLedger(), clock, jitter=lambda: 1.0)
-    return AccountSync(name, options, budget, clock, publish)
+    policy = RateLimitPolicy(requests_per_hour=requests_per_hour)
+    options = Options(connect, policy, stale_after, chosen or Chosen())
+    store = store or MemoryStateStore(clock)
+    limiter = RateLimiter(name, store, clock, policy, jitter=lambda: 1.0, is_first_start=store.is_new)
+    return AccountSync(name, options, limiter=limiter, store=store, clock=clock, publish=publish)
 
 
-def client(name: str, *, gate: Gate, observe: RequestObserver) -> TedeeClient:
+def client(name: str, key: SecretSource, *, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
     return TedeeClient(
         name,
         url=URL,
         version="v37",
-        credentials=personal_key(Secret(KEY)),
+        credentials=personal_key(key),
         timeout=10.0,
         session=session(1),
-        gate=gate,
+        limiter=limiter,
         observe=observe,
         user_agent="tedee-exporter/test",
     )

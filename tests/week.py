@@ -13,7 +13,7 @@ from exporter.metrics.exposition import Exposition
 from exporter.simulator import Cloud, Fault, World, serve
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import Board
-from exporter.sync.state import StateFile
+from tests.stores import open_store
 
 from .clock import FakeClock
 
@@ -52,7 +52,7 @@ def live_through_a_week(folder: Path) -> Week:
     board, scheduler = Board(), Scheduler(clock)
     exposition = Exposition(board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     board.on_change(exposition.refresh)
-    fleet = Fleet(clock, StateFile(folder / "state.db", clock), board, scheduler)
+    fleet = Fleet(clock, open_store(folder / "state.db", clock), board, scheduler)
     days: list[Resources] = []
     with serve(cloud) as address:
         accounts = [{"name": name, "personal_key": f"simulated-key-{name}"} for name in ("home", "hotel")]

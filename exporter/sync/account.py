@@ -9,8 +9,9 @@ from typing import Protocol
 import structlog
 
 from exporter.clock import Clock
-from exporter.tedee.client import LOCKS, SYNC, Gate, RequestObserver, TedeeClient
-from exporter.tedee.errors import REASONS, CallError, NotFound
+from exporter.tedee.client import LOCKS, SYNC, RequestObserver, TedeeClient
+from exporter.tedee.client import RateLimiter as RateLimiterProtocol
+from exporter.tedee.errors import REASONS, CallError, Forbidden, NotFound, Unauthorized
 from exporter.tedee.models import (
     Reading,
     Rejection,
@@ -20,25 +21,30 @@ from exporter.tedee.models import (
     write_details,
 )
 
-from .budget import Budget, Rules
 from .directory import Chosen, Directory, Listing
-from .ledger import CalledTooEarly, Failure, Kept, Stamp
+from .limiter import NotAllowedYet, RateLimiter
+from .rate_limits import RateLimitPolicy
 from .snapshot import AccountStatus, Durations, Lock, Snapshot
+from .store import CachedResponse, Failure, Instant, StateStore
 
 log = structlog.get_logger(__name__)
 
-NEIGHBOUR = 600.0
-"""Seconds for which another process that was met at the gate is taken to be still there."""
-LONG = 60.0
-"""Seconds from which on a wait for names is worth a word."""
-LOOK_OVER = 1.0
-"""Seconds between two looks at what a neighbour got."""
+FOLLOWER_TTL = 600.0
+"""Seconds for which another process that synced this account is taken to be still there."""
+LONG_WAIT = 60.0
+"""Seconds from which on a wait for names is logged."""
+STORE_POLL_INTERVAL = 1.0
+"""Seconds between two looks into the store for what another process received."""
+CREDENTIAL_POLL_INTERVAL = 2.0
+"""Seconds between two looks at a credential that was refused, or could not be read."""
+CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
+"""Failures that another credential may end."""
 
 
 class Connect(Protocol):
-    """Makes the account's client. It gets the gate here, so that there is none without."""
+    """Makes the account's client. It gets the rate limiter here, so that there is no client without one."""
 
-    def __call__(self, *, gate: Gate, observe: RequestObserver) -> TedeeClient:  # noqa: D102
+    def __call__(self, *, limiter: RateLimiterProtocol, observe: RequestObserver) -> TedeeClient:  # noqa: D102
         ...
 
 
@@ -47,12 +53,10 @@ class Options:
     """What the configuration says of an account."""
 
     connect: Connect
-    rules: Rules
+    policy: RateLimitPolicy
     stale_after: float
-    """Seconds an answer is served."""
+    """Seconds for which a response is served."""
     chosen: Chosen = field(default_factory=Chosen)
-    user: str = ""
-    """Tells a changed user from a rotated key; not a secret."""
 
 
 class AccountSync:
@@ -65,74 +69,98 @@ class AccountSync:
         self,
         name: str,
         options: Options,
-        budget: Budget,
+        *,
+        limiter: RateLimiter,
+        store: StateStore,
         clock: Clock,
         publish: Callable[[AccountStatus], None],
     ) -> None:
-        """Begin with what an earlier life of this process, or a neighbour, has kept.
+        """Load the responses that a previous run of the program, or another process, stored.
 
         Args:
-            name: in the configuration and in the `account` label.
-            options: what the configuration says.
-            budget: the account's gate.
-            clock: for the time of answers and their age.
-            publish: takes each new status.
+            name: In the configuration and in the `account` label.
+            options: What the configuration says.
+            limiter: The account's rate limiter.
+            store: Has the last responses.
+            clock: For the time of responses and their age.
+            publish: Takes each new status.
         """
         self.name = name
         self._options = self._newest_options = options
-        self._budget = budget
+        self._limiter = limiter
+        self._store = store
         self._clock = clock
         self._publish_status = publish
         self._requests: Counter[tuple[str, str]] = Counter()
         self._directory = Directory(options.chosen)
         self._client = self._connect()
-        self._neighbour_until = 0.0
+        self._credential = self._client.credential()
+        """Of the data that is served: a digest."""
+        self._refused_credential = ""
+        self._retry = False
+        """True if the configuration was reloaded."""
+        self._credential_changed = False
+        """True from a change of a refused credential until it is tried."""
+        self._follows_until = 0.0
         self._ids_in_doubt = False
         """Whether Tedee knows one of the chosen ids no more, until the list has told which."""
-        self._is_caller = False
-        """Whether the last sync was this process's own."""
+        self._is_leader = False
+        """True if the last sync was made by this process."""
 
         self._up: bool | None = None
         self._synced: tuple[SyncedLock, ...] = ()
         self._asked: tuple[int, ...] = ()
         """The ids that they were asked for by; none for all."""
-        self._synced_at: Stamp | None = None
-        self._listed_at: Stamp | None = None
+        self._synced_at: Instant | None = None
+        self._listed_at: Instant | None = None
         self._failure: Failure | None = None
         self._details_failure: Failure | None = None
         self._durations = Durations()
         self._failures = Counter(dict.fromkeys(REASONS, 0))
         self._rejections: Counter[str] = Counter()
         self._logged_rejections: set[tuple[int | None, str]] = set()
-        self._look_over()
+        self._load_from_store()
 
     def wait(self) -> float:
         """Seconds until the next turn is due."""
         wait = min(self._sync_wait(), self._names_wait())
-        return min(wait, LOOK_OVER) if self._clock.monotonic() < self._neighbour_until else wait
+        if self._credential_is_refused():
+            wait = min(wait, CREDENTIAL_POLL_INTERVAL)
+        return min(wait, STORE_POLL_INTERVAL) if self._clock.monotonic() < self._follows_until else wait
+
+    def is_reliable(self) -> bool:
+        """Return True if the last sync succeeded, so that the next one may be expected to end soon."""
+        return self._up is True
 
     def turn(self) -> None:
         """Make the call that is due: a sync, or else a page of names where a sync has shown that they are wanted.
 
-        Where another process is at it, take what that one got.
+        If another process makes the calls, take what it received.
         """
         changed = self._apply_options()
+        changed = self._retry_credential() or changed
         try:
             if self._sync_wait() <= 0 and not self._directory.unresolved():
                 self._sync()
             elif min(self._sync_wait(), self._names_wait()) <= 0:
                 self._fetch_names()
-            elif not self._look_over() and not changed:
+            elif not self._load_from_store() and not changed:
                 return
-        except CalledTooEarly as early:
-            log.debug("somebody else calls", account=self.name, why=str(early))
-            self._neighbour_until = self._clock.monotonic() + NEIGHBOUR
-            self._look_over()
+        except NotAllowedYet as error:
+            log.debug("request not allowed yet", account=self.name, reason=str(error))
+            if error.by_another:
+                self._follows_until = self._clock.monotonic() + FOLLOWER_TTL
+            self._load_from_store()
         self._publish()
 
     def configure(self, options: Options) -> None:
         """Go on with other options from the next turn on. May be called from any thread."""
         self._newest_options = options
+        self._retry = True
+
+    def retry(self) -> None:
+        """End the wait after a failure of the credential from the next turn on. May be called from any thread."""
+        self._retry = True
 
     def status(self) -> AccountStatus:
         """All that is served about the account, as it is now."""
@@ -143,10 +171,11 @@ class AccountSync:
             snapshot=self._snapshot(),
             failure=self._failure,
             details_failure=self._details_failure,
+            credential_changed=self._credential_changed,
             missing=self._directory.missing,
             names_wait_until=self._wall_in(self._names_wait()),
             next_sync=self._wall_in(self._sync_wait()),
-            requests_remaining=self._budget.remaining(),
+            requests_remaining=self._limiter.remaining(),
             version_supported=self._client.supports_version(),
             credentials_expire_at=self._client.credentials_expire_at(),
             durations=self._durations,
@@ -156,27 +185,49 @@ class AccountSync:
         )
 
     def _connect(self) -> TedeeClient:
-        longest_call = max(self._budget.rules.longest_call, self._options.rules.longest_call)
-        self._budget.rules = self._options.rules
-        self._budget.recognise(self._options.user, longest_call)
-        return self._options.connect(gate=self._budget, observe=self._count_request)
+        self._limiter.policy = self._options.policy
+        client = self._options.connect(limiter=self._limiter, observe=self._count_request)
+        self._limiter.set_user(client.user())
+        return client
+
+    def _credential_is_refused(self) -> bool:
+        """Return True if the account fails because of its credential."""
+        failures = (self._failure, self._details_failure)
+        return any(failure.reason in CREDENTIAL_REASONS for failure in failures if failure)
+
+    def _retry_credential(self) -> bool:
+        """End the wait after a failure of the credential, if another try may succeed. Returns True if it does."""
+        retry, self._retry = self._retry, False
+        if not self._credential_is_refused():
+            return False
+        credential = self._client.credential()
+        has_changed = credential != self._refused_credential
+        if not (has_changed or retry):
+            return False
+        if has_changed:
+            log.info("the credential has changed", account=self.name)
+            self._credential_changed = True
+        self._refused_credential = credential
+        self._limiter.set_user(self._client.user())
+        self._limiter.end_backoff()
+        return True
 
     def _wall_in(self, seconds: float) -> float | None:
         return None if seconds == inf else self._clock.wall() + seconds
 
     def _sync_wait(self) -> float:
         """Seconds until the next sync, or until the list of locks without which it is not known what to sync."""
-        wait = self._budget.wait(SYNC)
-        return max(wait, self._budget.wait(LOCKS)) if self._directory.unresolved() else wait
+        wait = self._limiter.wait(SYNC)
+        return max(wait, self._limiter.wait(LOCKS)) if self._directory.unresolved() else wait
 
     def _names_wait(self) -> float:
         """Seconds until the next page of names; infinite where none is wanted, or a neighbour sees to it."""
-        if not self._is_caller:
+        if not self._is_leader:
             return inf
         wanted = self._ids_in_doubt or (
             self._up is True and self._directory.outdated(self._synced, self._clock.monotonic())
         )
-        return self._budget.wait(LOCKS) if wanted else inf
+        return self._limiter.wait(LOCKS) if wanted else inf
 
     def _apply_options(self) -> bool:
         """Go over to the newest options; whether there were any."""
@@ -185,8 +236,9 @@ class AccountSync:
             return False
         self._options = options
         self._client = self._connect()
-        if options.user != before.user:
-            # What is known is of somebody else's locks.
+        if (credential := self._client.credential()) != self._credential:
+            # The data may be of another user's locks.
+            self._credential = credential
             self._directory = Directory(options.chosen)
             self._forget_sync()
         elif options.chosen != before.chosen:
@@ -215,28 +267,36 @@ class AccountSync:
     def _succeed(self, reading: Reading[SyncedLock]) -> None:
         if self._failure:
             log.info("sync succeeds again", account=self.name)
-        self._is_caller = True
+        self._is_leader = True
         self._ids_in_doubt = False
         self._up = True
         self._failure = None
+        self._credential_changed = False
+        self._credential = self._client.last_credential
         self._synced = tuple(reading.rows.values())
         self._asked = self._directory.ids
-        self._synced_at = Stamp.now(self._clock)
+        self._synced_at = Instant.now(self._clock)
         self._reject(reading.rejections)
-        # Kept before it is served: what a scrape was told is not forgotten.
-        self._budget.keep(SYNC, Kept(self._options.user, reading.written, self._synced_at, asked=self._asked))
+        # Stored before it is published, so that a restart never serves older data than an earlier scrape.
+        self._cache(SYNC, CachedResponse(reading.written, self._synced_at, asked=self._asked))
 
     def _fail(self, error: CallError) -> None:
-        self._is_caller = True
+        self._is_leader = True
+        self._credential_changed = False
         self._ids_in_doubt = bool(self._directory.ids) and isinstance(error, NotFound)
         self._up = False
         self._failures[error.reason] += 1
         self._failure = self._failure_of(error)
         log.warning("sync failed", account=self.name, reason=error.reason, error=error.told())
-        if self._budget.wait(SYNC) <= 0:
-            # It was clear without a call that it would fail.
-            self._budget.postpone(SYNC, error.retry_after)
-        self._budget.keep(SYNC, replace(self._kept(SYNC), failure=self._failure))
+        self._note_refusal(error)
+        if self._limiter.wait(SYNC) <= 0:
+            # It failed before a request was sent.
+            self._limiter.record_failure(SYNC, error.retry_after)
+        self._cache(SYNC, replace(self._cached(SYNC, self._credential), failure=self._failure))
+
+    def _note_refusal(self, error: CallError) -> None:
+        if error.reason in CREDENTIAL_REASONS:
+            self._refused_credential = self._client.credential()
 
     def _reject(self, rejections: Iterable[Rejection]) -> None:
         """Count each value that could not be used, and log each lock's field the first time."""
@@ -268,11 +328,12 @@ class AccountSync:
                 self._fail(error)
                 return
             self._details_failure = self._failure_of(error)
-            if self._budget.wait(LOCKS) <= 0:
-                self._budget.postpone(LOCKS, error.retry_after)
+            self._note_refusal(error)
+            if self._limiter.wait(LOCKS) <= 0:
+                self._limiter.record_failure(LOCKS, error.retry_after)
             log.warning("names could not be fetched", account=self.name, reason=error.reason, error=error.told())
-        if LONG < (wait := self._names_wait()) < inf:
-            log.info("the list of names goes on later", account=self.name, seconds=round(wait))
+        if LONG_WAIT < (wait := self._names_wait()) < inf:
+            log.info("names are fetched later", account=self.name, seconds=round(wait))
 
     def _learn(self, listing: Listing) -> None:
         """Take a complete list.
@@ -283,9 +344,9 @@ class AccountSync:
         known_missing = self._directory.missing
         self._directory.learn(listing, self._clock.monotonic())
         self._ids_in_doubt = False
-        self._listed_at = Stamp.now(self._clock)
+        self._listed_at = Instant.now(self._clock)
         rows = [write_details(each) for each in listing.details.values()]
-        self._budget.keep(LOCKS, Kept(self._options.user, rows, self._listed_at, revisions=listing.revisions))
+        self._cache(LOCKS, CachedResponse(rows, self._listed_at, revisions=listing.revisions))
         missing = ", ".join(self._directory.missing)
         if self._directory.unresolved():
             problem = f"the account has none of the chosen locks: {missing}"
@@ -293,46 +354,50 @@ class AccountSync:
         if missing and self._directory.missing != known_missing:
             log.warning("chosen locks are not in the account", account=self.name, missing=missing)
 
-    # What an earlier life, or a neighbour, has kept
+    # What a previous run, or another process, stored
 
-    def _look_over(self) -> bool:
-        """Take what was kept and is newer than what is known here; whether there was any."""
-        now = Stamp.now(self._clock)
-        names = self._kept(LOCKS)
+    def _load_from_store(self) -> bool:
+        """Load responses that are newer than those here. Returns True if there were any."""
+        now = Instant.now(self._clock)
+        credential = self._client.credential()
+        names = self._cached(LOCKS, credential)
         if names.rows is not None and names.at != self._listed_at:
             self._listed_at = names.at
             self._directory.learn(Listing(read_details(names.rows).rows, names.revisions), now.monotonic)
-        kept = self._kept(SYNC)
-        if not kept.at or kept.rows is None or (kept.at, kept.failure) == (self._synced_at, self._failure):
+        sync = self._cached(SYNC, credential)
+        if not sync.at or sync.rows is None or (sync.at, sync.failure) == (self._synced_at, self._failure):
             return False
-        age = kept.at.age(now)
-        if age is None or age >= self._options.stale_after or not self._directory.covered_by(kept.asked):
+        age = sync.at.age(now)
+        if age is None or age >= self._options.stale_after or not self._directory.covered_by(sync.asked):
             return False
-        self._is_caller = False
-        self._up = kept.failure is None
-        self._failure = kept.failure
-        self._synced = self._directory.wants(read_sync(kept.rows).rows.values())
-        self._asked = kept.asked
-        self._synced_at = kept.at
+        self._is_leader = False
+        self._up = sync.failure is None
+        self._failure = sync.failure
+        self._synced = self._directory.wants(read_sync(sync.rows).rows.values())
+        self._asked = sync.asked
+        self._synced_at = sync.at
+        self._credential = credential
+        if self._credential_is_refused():
+            self._refused_credential = credential
         return True
 
-    def _kept(self, endpoint: str) -> Kept:
-        """What was kept of this user's calls; of another user's, who had the account's name before, nothing."""
-        nothing = Kept(self._options.user)
-        kept = self._budget.kept(endpoint) or nothing
-        return kept if kept.user == nothing.user else nothing
+    def _cache(self, endpoint: str, response: CachedResponse) -> None:
+        self._store.cache(self.name, endpoint, self._credential, response)
+
+    def _cached(self, endpoint: str, credential: str) -> CachedResponse:
+        return self._store.cached(self.name, endpoint, credential) or CachedResponse()
 
     # What the board is told
 
     def _snapshot(self) -> Snapshot | None:
         if not self._synced_at:
             return None
-        now = Stamp.now(self._clock)
+        now = Instant.now(self._clock)
         age = self._synced_at.age(now)
         if age is None:
             return None
         locks = tuple(Lock(synced, self._directory.details.get(synced.id)) for synced in self._synced)
-        # By the wall clock as it is now: that is what an age is read off from. It moves only where that clock jumped.
+        # Converted to the current wall clock, so that `time() - timestamp` is the true age even after a clock jump.
         at = now.wall - age
         at = self._synced_at.wall if abs(at - self._synced_at.wall) < 1 else at
         return Snapshot(locks, at, now.monotonic + self._options.stale_after - age)

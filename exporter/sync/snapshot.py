@@ -9,7 +9,7 @@ from math import inf
 
 from exporter.tedee.models import LockDetails, SyncedLock
 
-from .ledger import Failure
+from .store import Failure
 
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds of the buckets for a sync's duration: from a near server to a generous time-out."""
@@ -75,6 +75,8 @@ class AccountStatus:
     """Of the last sync; None when it succeeded."""
     details_failure: Failure | None = None
     """Of the last call for names; None when it succeeded."""
+    credential_changed: bool = False
+    """True if the credential has changed since the failure, and is tried next."""
     missing: tuple[str, ...] = ()
     """Chosen locks, by the id or serial number of the configuration, that the account does not have."""
     names_wait_until: float | None = None
@@ -93,10 +95,17 @@ class AccountStatus:
     rejections: Mapping[str, int] = field(default_factory=dict)
     """Values that could not be used, by field."""
 
-    def settled(self, now: float) -> bool:
-        """Whether at `now` (Unix seconds) this process has synced, well or not, and has all names that it can have."""
-        synced = sum(self.durations.counts) + sum(self.failures.values()) > 0
-        return synced and (self.names_wait_until is None or self.names_wait_until > now + 1)
+    def settled(self, since: float, now: float) -> bool:
+        """Return True if the account was synced, and has all names that it can have now.
+
+        Args:
+            since: Unix seconds from which a sync counts, also one of another process, which shares the limits.
+            now: Unix seconds.
+        """
+        attempts = sum(self.durations.counts) + sum(self.failures.values())
+        synced = [self.snapshot.at if self.snapshot else 0.0, self.failure.at if self.failure else 0.0]
+        has_names = self.names_wait_until is None or self.names_wait_until > now + 1
+        return (attempts > 0 or max(synced) >= since) and has_names
 
     def current(self, now: float) -> Snapshot | None:
         """The snapshot, unless it is too old to be served at `now` (monotonic seconds)."""

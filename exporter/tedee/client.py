@@ -12,11 +12,12 @@ from typing import Protocol
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from .credentials import CredentialsUnavailable, Signer
+from .credentials import Authorization, CredentialInUse, Credentials, CredentialsUnavailable
 from .envelope import Envelope, opened
 from .errors import (
     CallError,
     InvalidResponse,
+    KeyInUse,
     KeyUnusable,
     TimedOut,
     error_for,
@@ -34,14 +35,14 @@ PAGE_ITEMS = 500
 """Locks asked for in one page: half a megabyte."""
 
 
-class Gate(Protocol):
-    """Whoever decides that a call may be sent. No request leaves without having passed it."""
+class RateLimiter(Protocol):
+    """Decides when a call may be sent. Every request passes it."""
 
-    def passage(self, endpoint: str) -> AbstractContextManager[None]:
-        """Enclose one call, from before its sending until its answer or failure.
+    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[None]:
+        """Reserve one call of a user, and record its end.
 
         Raises:
-            Exception: the call may not be sent now.
+            Exception: The call must not be sent now.
         """
         ...
 
@@ -68,10 +69,10 @@ class TedeeClient:
         *,
         url: str,
         version: str,
-        credentials: Signer,
+        credentials: Credentials,
         timeout: float,
         session: requests.Session,
-        gate: Gate,
+        limiter: RateLimiter,
         user_agent: str,
         observe: RequestObserver,
     ) -> None:
@@ -81,10 +82,10 @@ class TedeeClient:
             account: the name that errors carry.
             url: scheme, host and port, `https://api.tedee.com`.
             version: the API version as it stands in the path, `v37`.
-            credentials: prepared before the gate, and signing each request.
+            credentials: sign each request.
             timeout: seconds for a whole call, its body included.
             session: see `session()`.
-            gate: passed by every request.
+            limiter: passed by every request.
             user_agent: says to Tedee who calls.
             observe: told of each request sent.
         """
@@ -92,11 +93,13 @@ class TedeeClient:
         self.version = version
         self.supported_versions: tuple[str, ...] = ()
         """What the last answer's `API-Supported-Versions` listed, as Tedee writes it: `1.36`, `37`."""
+        self.last_credential = ""
+        """Digest of the credential of the last call, that its response is cached by."""
         self._base = f"{url.rstrip('/')}/api/{version}/"
         self._credentials = credentials
         self._timeout = timeout
         self._session = session
-        self._gate = gate
+        self._limiter = limiter
         self._headers = {"Accept": "application/json", "User-Agent": user_agent}
         self._observe = observe
         self._syncs = SyncReader()
@@ -126,6 +129,14 @@ class TedeeClient:
             return None
         return _bare(self.version) in {_bare(version) for version in self.supported_versions}
 
+    def user(self) -> str | None:
+        """Return the user of the next call; None if that is not known without a request."""
+        return self._credentials.user()
+
+    def credential(self) -> str:
+        """Return a digest of the credential; it changes when a refused one may be worth another try."""
+        return self._credentials.fingerprint()
+
     def credentials_expire_at(self) -> float | None:
         """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
         return self._credentials.expires_at()
@@ -133,15 +144,14 @@ class TedeeClient:
     def _get(self, endpoint: str, query: list[tuple[str, str]]) -> Sequence[bytes]:
         """Make one call and return the rows of its `result`."""
         try:
-            self._credentials.prepare()
+            authorization = self._credentials.prepare()
         except CredentialsUnavailable as error:
-            raise KeyUnusable(str(error), account=self.account, endpoint=endpoint) from error
-        with self._gate.passage(endpoint):
+            kind = KeyInUse if isinstance(error, CredentialInUse) else KeyUnusable
+            raise kind(str(error), account=self.account, endpoint=endpoint) from error
+        with self._limiter.acquire(endpoint, authorization.user):
+            self.last_credential = authorization.credential
             try:
-                answer = self._exchange(endpoint, query)
-            except CredentialsUnavailable as error:
-                # It was there a moment ago, when it was prepared.
-                raise KeyUnusable(str(error), account=self.account, endpoint=endpoint) from error
+                answer = self._exchange(endpoint, query, authorization)
             except CallError as error:
                 self._observe(endpoint, error.reason)
                 raise
@@ -150,11 +160,11 @@ class TedeeClient:
                 self._credentials.forget()
             return self._rows(endpoint, answer)
 
-    def _exchange(self, endpoint: str, query: list[tuple[str, str]]) -> "_Answer":
+    def _exchange(self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization) -> "_Answer":
         """Send a request and read its whole answer, limited in size and time."""
         with deadline(self._timeout) as bound:
             try:
-                answer = self._transfer(endpoint, query)
+                answer = self._transfer(endpoint, query, authorization)
             except NETWORK_ERRORS as error:
                 kind, problem = bound.meaning(error)
                 raise kind(problem, account=self.account, endpoint=endpoint) from None
@@ -165,12 +175,12 @@ class TedeeClient:
             raise InvalidResponse(problem, account=self.account, endpoint=endpoint, status=answer.status)
         return answer
 
-    def _transfer(self, endpoint: str, query: list[tuple[str, str]]) -> "_Answer":
+    def _transfer(self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization) -> "_Answer":
         with self._session.get(
             self._base + endpoint,
             params=query,
             headers=self._headers,
-            auth=self._credentials,
+            auth=authorization,
             timeout=self._timeout,
             # A redirect would carry the key to where it points.
             allow_redirects=False,
@@ -179,9 +189,9 @@ class TedeeClient:
             body = bytearray()
             while len(body) <= MAX_ANSWER_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
                 body += chunk
-            secret = response.request.headers["Authorization"].partition(" ")[2]
+            secret = authorization.secret.get_secret_value()
             headers = {name: _legible(without(secret, value)) for name, value in response.headers.items()}
-            return _Answer(response.status_code, CaseInsensitiveDict(headers), body, Secret(secret))
+            return _Answer(response.status_code, CaseInsensitiveDict(headers), body, authorization.secret)
 
     def _rows(self, endpoint: str, answer: "_Answer") -> Sequence[bytes]:
         """Open the envelope, and see whether it is that of a success."""

@@ -1,7 +1,10 @@
-"""Who calls: a personal access key or an access token, read anew at every use so that it can be rotated."""
+"""Credentials: a personal access key or an access token, read at every use so that it can be replaced."""
 
 import base64
+import hashlib
 import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -25,76 +28,178 @@ class CredentialsUnavailable(Exception):
     """A secret could not be read or cannot be sent. The text names the file and never the secret."""
 
 
-class Signer(Protocol):
-    """Credentials of any kind, as a client uses them: `requests` calls them with each request, to sign it."""
-
-    def prepare(self) -> None:
-        """Get ready to sign, before the request's gate, since this may take a request of its own.
-
-        Raises:
-            CredentialsUnavailable: a secret cannot be used.
-            CallError: a request of its own failed.
-        """
-        ...
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Sign the request.
-
-        Raises:
-            CredentialsUnavailable: a secret cannot be used.
-        """
-        ...
-
-    def forget(self) -> None:
-        """Take note that Tedee refused what a request was signed with."""
-        ...
-
-    def expires_at(self) -> float | None:
-        """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
-        ...
+class CredentialInUse(CredentialsUnavailable):
+    """The credential is that of another account."""
 
 
 @dataclass(frozen=True)
-class Credentials(AuthBase):
-    """Puts `Authorization: {scheme} {secret}` on a request.
+class Authorization(AuthBase):
+    """The `Authorization` header of one request."""
 
-    Raises:
-        CredentialsUnavailable: the secret could not be read, is empty, or cannot stand in a header.
+    scheme: str
+    secret: Secret
+    user: str
+    """Digest of what is known about the user: requests of the same user share Tedee's limits."""
+    credential: str
+    """Digest of the credential, as `Credentials.fingerprint` returns it."""
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Sign the request."""
+        request.headers["Authorization"] = f"{self.scheme} {self.secret.get_secret_value()}"
+        return request
+
+
+class Credentials(Protocol):
+    """Credentials of any kind."""
+
+    def prepare(self) -> Authorization:
+        """Return what signs the next request. This may take a request of its own.
+
+        Raises:
+            CredentialsUnavailable: A secret cannot be used.
+            CallError: A request of its own failed.
+        """
+        ...
+
+    def user(self) -> str | None:
+        """Return the user of the next request, None if that is not known without a request."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a digest that changes when a refused credential may be worth another try."""
+        ...
+
+    def forget(self) -> None:
+        """Note that Tedee refused the last authorization."""
+        ...
+
+    def expires_at(self) -> float | None:
+        """Return the Unix time at which the user has to sign in again; None if that is not known or never."""
+        ...
+
+
+class CredentialOwners:
+    """The accounts of this process, and whose credentials they use.
+
+    Two accounts must not use the credential of one user: each would show the user's locks, at half the rate.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._accounts: frozenset[str] = frozenset()
+        self._claims: dict[str, tuple[str, Callable[[], str | None]]] = {}
+
+    def set_accounts(self, accounts: Iterable[str]) -> None:
+        """Allow these accounts alone to use credentials from now on."""
+        with self._lock:
+            self._accounts = frozenset(accounts)
+            self._claims = {account: claim for account, claim in self._claims.items() if account in self._accounts}
+
+    def claim(self, account: str, user: str, read_user: Callable[[], str | None]) -> str | None:
+        """Note that an account uses the credential of a user. Returns the account that does already, if there is one.
+
+        Args:
+            account: The account's name.
+            user: As in `Authorization`.
+            read_user: Returns the account's user as it is now, since files change.
+
+        Raises:
+            CredentialsUnavailable: The account is no longer configured.
+        """
+        with self._lock:
+            if account not in self._accounts:
+                raise CredentialsUnavailable("the account is no longer configured")
+            for other, (claimed, read_other) in self._claims.items():
+                if other != account and claimed == user and read_other() == user:
+                    return other
+            self._claims[account] = (user, read_user)
+            return None
+
+
+@dataclass(frozen=True)
+class StaticCredentials:
+    """A personal key or an access token, read at each use so that it can be replaced."""
 
     scheme: str
     source: SecretSource
+    account: str = ""
+    owners: CredentialOwners | None = None
+    """Registry of the accounts that have credentials, if there are several."""
 
-    def prepare(self) -> None:
-        """See that there is a secret to sign with. It is not kept: signing reads it once more."""
-        read_secret(self.source)
+    def prepare(self) -> Authorization:
+        """Read the secret.
 
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Sign the request, with the secret as it is now."""
-        request.headers["Authorization"] = f"{self.scheme} {read_secret(self.source).get_secret_value()}"
-        return request
+        Raises:
+            CredentialsUnavailable: It cannot be read, cannot be sent, or is that of another account.
+        """
+        secret = read_secret(self.source)
+        user = user_of(self.scheme, secret)
+        if self.owners and (other := self.owners.claim(self.account, user, self._read_user)):
+            raise CredentialInUse(f"{self._where()} holds the key of account {other}")
+        return Authorization(self.scheme, secret, user, digest(self.scheme, secret.get_secret_value()))
 
-    def forget(self) -> None:
-        """Nothing: nothing is kept."""
-
-    def expires_at(self) -> float | None:
-        """Unix seconds at which an access token says that it expires; of a personal key only the portal knows."""
-        if self.scheme != BEARER:
-            return None
+    def user(self) -> str | None:
+        """Return the user; None if the secret cannot be used."""
         try:
-            return jwt_expiry(read_secret(self.source))
+            return self.prepare().user
         except CredentialsUnavailable:
             return None
 
+    def fingerprint(self) -> str:
+        """Return a digest of the secret, or why it cannot be used."""
+        try:
+            return self.prepare().credential
+        except CredentialsUnavailable as error:
+            return str(error)
 
-def personal_key(source: SecretSource) -> Credentials:
-    """Credentials of a personal access key, made in the Tedee portal."""
-    return Credentials("PersonalKey", source)
+    def forget(self) -> None:
+        """Do nothing: nothing is cached."""
+
+    def expires_at(self) -> float | None:
+        """Return the expiry that an access token states, in Unix seconds; a personal key states none."""
+        if self.scheme != BEARER:
+            return None
+        try:
+            return _expiry(jwt_claims(read_secret(self.source)))
+        except CredentialsUnavailable:
+            return None
+
+    def _read_user(self) -> str | None:
+        try:
+            return user_of(self.scheme, read_secret(self.source))
+        except CredentialsUnavailable:
+            return None
+
+    def _where(self) -> str:
+        return "the key" if isinstance(self.source, Secret) else f"key file {file_named(self.source)}"
 
 
-def access_token(source: SecretSource) -> Credentials:
-    """Credentials of an OAuth access token that somebody else keeps fresh."""
-    return Credentials(BEARER, source)
+def personal_key(
+    source: SecretSource, account: str = "", owners: CredentialOwners | None = None
+) -> StaticCredentials:
+    """Return the credentials of a personal access key, made in the Tedee portal."""
+    return StaticCredentials("PersonalKey", source, account, owners)
+
+
+def access_token(
+    source: SecretSource, account: str = "", owners: CredentialOwners | None = None
+) -> StaticCredentials:
+    """Return the credentials of an OAuth access token that another program refreshes."""
+    return StaticCredentials(BEARER, source, account, owners)
+
+
+def user_of(scheme: str, secret: Secret, default: str = "") -> str:
+    """Return a digest of the user that a token names; the default, or a digest of the secret, if it names none."""
+    claims = jwt_claims(secret) if scheme == BEARER else {}
+    issuer, subject = claims.get("iss"), claims.get("sub")
+    if isinstance(issuer, str) and isinstance(subject, str) and subject:
+        return digest("subject", issuer, subject)
+    return default or digest(scheme, secret.get_secret_value())
+
+
+def digest(*parts: str) -> str:
+    """Return a digest of some texts that tells nothing about them."""
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def read_secret(source: SecretSource, what: str = "key") -> Secret:
@@ -148,18 +253,27 @@ def checked_secret(text: str, where: str, what: str) -> Secret:
     return Secret(secret)
 
 
-def jwt_expiry(token: Secret) -> float | None:
-    """The claim `exp` of a JSON Web Token, Unix seconds; None where there is none.
+def jwt_claims(token: Secret) -> Mapping[str, object]:
+    """Return the claims of a JSON Web Token (RFC 7519), none if it is not one.
 
-    The signature is not verified: this is told to people and decides nothing.
+    The signature is not verified: a wrong claim can only delay calls, or show a wrong expiry.
     """
     parts = token.get_secret_value().split(".")
-    if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature (RFC 7519)
-        return None
+    if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature
+        return {}
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        expiry = claims.get("exp") if isinstance(claims, dict) else None
-        at = float(expiry) if isinstance(expiry, int | float) and not isinstance(expiry, bool) else None
-    except (ValueError, OverflowError, RecursionError):
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _expiry(claims: Mapping[str, object]) -> float | None:
+    expiry = claims.get("exp")
+    if isinstance(expiry, bool) or not isinstance(expiry, int | float):
         return None
-    return at if at is not None and isfinite(at) else None
+    try:
+        at = float(expiry)
+    except OverflowError:
+        return None
+    return at if isfinite(at) else None

@@ -65,6 +65,12 @@ class KeyUnusable(Unauthorized):
     advice = "put the key, and nothing else, into the file, and let the exporter's user read it; no restart is needed"
 
 
+class KeyInUse(Unauthorized):
+    """The key is that of another account; nothing was sent."""
+
+    advice = "Tedee counts calls by user, so give each account the key of a user of its own; no restart is needed"
+
+
 class Forbidden(CallError):
     """HTTP 403: the key is good but lacks a scope."""
 

@@ -23,11 +23,20 @@ from urllib.parse import urlsplit
 
 import requests
 import structlog
-from requests import PreparedRequest
-from requests.auth import AuthBase
 
 from .client import kind_of, retry_after
-from .credentials import BEARER, CredentialsUnavailable, SecretSource, checked_secret, read_secret
+from .credentials import (
+    BEARER,
+    Authorization,
+    CredentialInUse,
+    CredentialOwners,
+    CredentialsUnavailable,
+    SecretSource,
+    checked_secret,
+    digest,
+    read_secret,
+    user_of,
+)
 from .envelope import json_object
 from .errors import (
     CallError,
@@ -224,6 +233,15 @@ class TokenEndpoint:
         """A failure of the account's refresh."""
         return kind(problem, account=self._account, endpoint=ENDPOINT, **facts)
 
+    def client_fingerprint(self) -> str:
+        """Return a digest of the client's secret.
+
+        Raises:
+            CredentialsUnavailable: It cannot be used.
+        """
+        secret = read_secret(self._client_secret, CLIENT_SECRET).get_secret_value() if self._client_secret else ""
+        return digest(CLIENT_SECRET, secret)
+
     def _session_of(self, kind: "type[OAuth2Session]") -> "OAuth2Session":
         """Authlib's session for one exchange, over connections that keep to the deadline."""
         secret = ""
@@ -389,13 +407,14 @@ class RefreshTokens:
 @dataclass(frozen=True)
 class _Access:
     token: Secret
+    user: str
     refresh_at: float
     expires_at: float
     """Both in monotonic seconds."""
 
 
-class OAuthCredentials(AuthBase):
-    """Puts `Authorization: Bearer {access token}` on a request, with a token that `prepare` has fetched."""
+class OAuthCredentials:
+    """Access tokens of a user who has signed in with an OAuth client, refreshed in time."""
 
     def __init__(
         self,
@@ -404,66 +423,74 @@ class OAuthCredentials(AuthBase):
         endpoint: TokenEndpoint,
         refresh_token_file: Path,
         refresh_tokens: RefreshTokens,
+        owners: CredentialOwners | None = None,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        """Hold no access token yet.
+        """Prepare refreshes; none is made here.
 
         Args:
-            account: the name that log lines carry.
-            endpoint: where access tokens come from.
-            refresh_token_file: read anew at each refresh, and written where Tedee replaces the token.
-            refresh_tokens: keeps it; one for the whole process.
-            monotonic: seconds, by which access tokens expire.
+            account: Name that log lines carry.
+            endpoint: Issues access tokens.
+            refresh_token_file: Read at each refresh, and written when Tedee replaces the token.
+            refresh_tokens: Stores it; one for the whole process.
+            owners: Registry of the accounts that have credentials, if there are several.
+            monotonic: Seconds, by which access tokens expire.
             wall: Unix seconds, for `expires_at`.
         """
         self._account = account
         self._endpoint = endpoint
         self._file = refresh_token_file
         self._refresh_tokens = refresh_tokens
+        self._owners = owners
         self._monotonic = monotonic
         self._wall = wall
         self._access: _Access | None = None
         self._expires_at: float | None = None
 
-    def prepare(self) -> None:
-        """See that there is an access token that is good for the next minutes: at most one exchange.
+    def prepare(self) -> Authorization:
+        """Return an access token that is good for the next minutes. This takes at most one exchange.
 
-        A refresh that fails is no failure for as long as the access token at hand is good.
+        A refresh that fails is no failure as long as the present access token is good.
 
         Raises:
-            CallError: one of its subclasses, when there is no access token.
+            CallError: There is no access token.
+            CredentialInUse: Another account has the same user.
         """
         self._save_again()
-        if self._access and self._monotonic() < self._access.refresh_at:
-            return
+        access = self._access
+        if access is None or self._monotonic() >= access.refresh_at:
+            try:
+                access = self._access = self._refresh()
+            except CallError as error:
+                if access is None or self._monotonic() >= access.expires_at:
+                    self._access = None
+                    raise
+                log.warning(
+                    "access token not refreshed yet", account=self._account, reason=error.reason, error=error.told()
+                )
+        if self._owners and (other := self._owners.claim(self._account, access.user, self.user)):
+            raise CredentialInUse(f"the {REFRESH_TOKEN} of {self._file} is that of the user of account {other}")
+        return Authorization(BEARER, access.token, access.user, self.fingerprint())
+
+    def user(self) -> str | None:
+        """Return the user of the access token; None as long as there is none."""
+        return self._access.user if self._access else None
+
+    def fingerprint(self) -> str:
+        """Return a digest of the refresh token and the client's secret, or why they cannot be used."""
         try:
-            self._access = self._refresh()
-        except CallError as error:
-            if self._access is None or self._monotonic() >= self._access.expires_at:
-                self._access = None
-                raise
-            log.warning(
-                "access token not refreshed yet", account=self._account, reason=error.reason, error=error.told()
-            )
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Sign the request. Nothing is sent for that.
-
-        Raises:
-            CredentialsUnavailable: `prepare` has not fetched an access token.
-        """
-        if self._access is None:
-            raise CredentialsUnavailable("there is no access token")
-        request.headers["Authorization"] = f"{BEARER} {self._access.token.get_secret_value()}"
-        return request
+            token = self._refresh_tokens.read(self._file).token
+            return digest(REFRESH_TOKEN, token.get_secret_value(), self._endpoint.client_fingerprint())
+        except CredentialsUnavailable as error:
+            return str(error)
 
     def forget(self) -> None:
-        """Fetch another access token at the next `prepare`: Tedee refused this one."""
+        """Fetch another access token for the next authorization."""
         self._access = None
 
     def expires_at(self) -> float | None:
-        """Unix seconds at which the refresh token expires; None as long as no refresh has told."""
+        """Return the Unix time at which the refresh token expires; None before the first refresh."""
         return self._expires_at
 
     def _refresh(self) -> _Access:
@@ -478,8 +505,11 @@ class OAuthCredentials(AuthBase):
             self._keep(held, issued.refresh)
         life = issued.refresh_life or (REFRESH_LIFE if issued.refresh else None)
         self._expires_at = wall + life if life else self._expires_at
+        # A token that names no user is that of the one whose refresh token is in the file.
+        user = user_of(BEARER, issued.access, digest(REFRESH_TOKEN, str(self._file)))
         return _Access(
             issued.access,
+            user,
             refresh_at=monotonic + issued.life - min(REFRESH_AHEAD, issued.life / 2),
             expires_at=monotonic + issued.life,
         )

@@ -23,13 +23,13 @@ import requests
 from exporter.clock import SystemClock
 from exporter.simulator import Account, Bridge, Cloud, Fault, Lock, PersonalKey, Token, World, serve
 from exporter.simulator.answer import Answer
-from exporter.sync.budget import WINDOW
-from exporter.sync.ledger import Page
-from exporter.sync.state import StateFile
+from exporter.sync.rate_limits import RateLimitState
+from exporter.sync.store import States
 from exporter.tedee.client import SYNC
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES
 from tests.alerts.stack import Labels, Webhook, alertmanager, prometheus, quickened
 from tests.program import PATIENCE, Exporter, configuration, eventually, free_port, running
+from tests.stores import open_store
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -238,14 +238,17 @@ class Story:
     def _spend(self) -> None:
         """Another process uses up the share but for one request; in 40 seconds the hour will have forgotten it."""
         clock = SystemClock()
-        then = clock.monotonic() - WINDOW + 40
+        then = clock.monotonic() - HOUR + 40
 
-        def spent(page: Page) -> Page:
-            return replace(page, sent=(*[(then, SYNC)] * (349 - len(page.sent)), *page.sent))
+        def spend(_now: float, states: States) -> tuple[RateLimitState, ...]:
+            (state,) = states
+            assert state
+            recent = state.recent_requests.get(SYNC, ())
+            return (replace(state, recent_requests={SYNC: (*[then] * (349 - len(recent)), *recent)}),)
 
-        ledger = StateFile(self._state, clock)
-        ledger.record("spent", spent)
-        ledger.close()
+        store = open_store(self._state, clock)
+        store.update(["account spent"], spend)
+        store.close()
 
     def _token_file(self, account: str) -> Path:
         return self._folder / f"token of {account}"

@@ -140,7 +140,7 @@ def test_a_lock_that_is_overlooked_where_the_list_shrinks_between_two_pages_is_f
     assert tedee.endpoints().count("locks") == 4
 
 
-def test_revisions_that_never_rest_stay_within_a_third_of_the_hourly_share(
+def test_revision_that_moves_all_the_time_stays_within_the_limit_of_names(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
     account = account_sync(clock, published)
@@ -148,8 +148,16 @@ def test_revisions_that_never_rest_stay_within_a_third_of_the_hourly_share(
     for revision in range(179):
         tedee.has(synced(1, revision=revision))
         turns(account, clock, 20)
-    assert tedee.endpoints().count("locks") == 350 // 3
+    assert tedee.endpoints().count("locks") == 60
     assert tedee.endpoints().count("sync") == 180
+
+
+def test_rate_limited_names_do_not_delay_the_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    tedee.has(synced(1))
+    tedee.details_status, tedee.details_headers = 429, {"Retry-After": "600"}
+    turns(account_sync(clock, published), clock, 590)
+    assert tedee.endpoints().count("sync") == 30
+    assert tedee.endpoints().count("locks") == 1
 
 
 def test_names_that_fail_leave_the_sync_alone_and_are_tried_again_less_and_less_often(
@@ -190,7 +198,7 @@ def test_a_long_and_slow_list_of_names_does_not_hold_up_the_syncs(
     tedee.page_size = 10
     tedee.has(*(synced(number) for number in range(500)))
     tedee.details = [detailed(number, f"Lock {number}") for number in range(500)]
-    turns(account_sync(clock, published), clock, 600)
+    turns(account_sync(clock, published), clock, 3600)
     assert max(later - earlier for earlier, later in pairwise(synced_at)) <= 20.1 + 6.0
     assert tedee.endpoints().count("locks") == 51
     assert names(published)[499] == "Lock 499"
@@ -201,17 +209,19 @@ def test_a_long_and_slow_list_of_names_does_not_hold_up_the_syncs(
     # What was listed before it was first synced may have been renamed in between: its list is fetched twice.
     [(Chosen(), 41), (Chosen(serial_numbers=("111111-00399",)), 82)],
 )
-def test_a_list_longer_than_the_share_for_names_goes_on_in_the_next_hour(
+def test_long_list_of_names_continues_when_its_limits_allow(
     tedee: Tedee, published: Recorder, clock: FakeClock, chosen: Chosen, pages: int
 ) -> None:
     tedee.page_size = 10
     tedee.has(*(synced(number) for number in range(400)))
     tedee.details = [detailed(number, f"Lock {number}") for number in range(400)]
     account = account_sync(clock, published, requests_per_hour=60, chosen=chosen)
-    turns(account, clock, 600)
+    turns(account, clock, 605)
+    assert tedee.endpoints().count("locks") == 10
+    turns(account, clock, 605)
     assert tedee.endpoints().count("locks") == 20
     waiting = published.last.next_sync if chosen else published.last.names_wait_until
-    assert waiting == pytest.approx(clock.wall() + 3000, abs=30)
+    assert waiting == pytest.approx(clock.wall() + 2390, abs=30)
     turns(account, clock, 3700)
     assert tedee.endpoints().count("locks") == 40
     turns(account, clock, 3700)

@@ -1,6 +1,7 @@
 """Lost if these fail: accounts that come, go and change without a restart, and without a call too many."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,18 +9,19 @@ import responses
 
 from exporter.config.settings import Settings
 from exporter.fleet import Fleet
-from exporter.sync.ledger import MemoryLedger
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import AccountStatus, Board
+from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 from tests.cloud import URL, Tedee, detailed, synced
 
 
 @pytest.fixture
-def tedee() -> Iterator[Tedee]:
+def tedee(clock: FakeClock) -> Iterator[Tedee]:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         tedee = Tedee(mock)
         tedee.has(synced(1))
+        tedee.clock = clock
         yield tedee
 
 
@@ -30,7 +32,7 @@ class Program:
         self.clock = clock
         self.board = Board()
         self.scheduler = Scheduler(clock)
-        self.fleet = Fleet(clock, MemoryLedger(), self.board, self.scheduler)
+        self.fleet = Fleet(clock, MemoryStateStore(clock), self.board, self.scheduler)
 
     def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:
         data = {"api": {"url": URL}, "accounts": list(accounts), **sections}
@@ -52,8 +54,15 @@ def program(clock: FakeClock) -> Program:
     return Program(clock)
 
 
-def account(name: str, key: str = "", **options: Any) -> dict[str, Any]:
-    return {"name": name, "personal_key": key or f"key-of-{name}", **options}
+def account(name: str, key: str | Path = "", **options: Any) -> dict[str, Any]:
+    credential = {"personal_key_file": str(key)} if isinstance(key, Path) else {"personal_key": key or f"key-of-{name}"}
+    return {"name": name, **credential, **options}
+
+
+def key_file(folder: Path, name: str, key: str) -> Path:
+    file = folder / name
+    file.write_text(key)
+    return file
 
 
 def test_an_account_that_stays_keeps_its_gate_its_snapshot_and_its_counters(tedee: Tedee, program: Program) -> None:
@@ -167,6 +176,108 @@ def test_an_account_that_became_another_users_serves_nothing_until_that_users_sy
     program.run(35)
     assert program.status("home").snapshot
     assert tedee.keys[-1] == "key-2"
+
+
+def test_two_accounts_that_come_to_hold_one_key_are_called_as_one(
+    tedee: Tedee, program: Program, tmp_path: Path
+) -> None:
+    home, hotel = key_file(tmp_path, "home", "key-1"), key_file(tmp_path, "hotel", "key-2")
+    program.configure(account("home", home), account("hotel", hotel))
+    program.run(20.1)
+    hotel.write_text("key-1")
+    program.run(600)
+    assert min(tedee.gaps("key-1")) >= 20
+    assert tedee.keys.count("key-1") == 32
+    failure = program.status("hotel").failure
+    assert failure
+    assert failure.reason == "auth"
+    assert f"key file {hotel} holds the key of account home" in failure.message
+    assert program.status("home").up
+    # It is the second account's again as soon as the first has another key, without a reload.
+    home.write_text("key-3")
+    program.run(60)
+    assert program.status("hotel").up
+    assert program.status("home").up
+    assert tedee.keys[-2:].count("key-1") == 1
+
+
+def test_keys_that_arrive_after_the_start_and_are_the_same_are_called_as_one(
+    tedee: Tedee, program: Program, tmp_path: Path
+) -> None:
+    home, hotel = tmp_path / "home", tmp_path / "hotel"
+    program.configure(account("home", home), account("hotel", hotel))
+    program.run(30)
+    assert tedee.keys == []
+    for file in (home, hotel):
+        file.write_text("key-1")
+    program.run(300)
+    assert min(tedee.gaps("key-1")) >= 20
+    assert sorted(filter(None, (program.status(name).up for name in ("home", "hotel")))) == [True]
+
+
+def test_keys_swapped_between_files_are_not_called_early(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+    home, hotel = key_file(tmp_path, "home", "key-1"), key_file(tmp_path, "hotel", "key-2")
+    program.configure(account("home", home), account("hotel", hotel))
+    for round_ in range(10):
+        program.run(17.3 * (1 + round_ % 3))
+        first, second = home.read_text(), hotel.read_text()
+        home.write_text(second)
+        program.run(1.7 * (round_ % 4))
+        hotel.write_text(first)
+    program.run(60)
+    for key in ("key-1", "key-2"):
+        assert min(tedee.gaps(key)) >= 20
+        assert tedee.keys[-2:].count(key) == 1
+
+
+def test_corrected_key_is_tried_as_soon_as_the_limits_allow(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+    file = key_file(tmp_path, "home", "wrong")
+    tedee.wrong_keys.add("wrong")
+    program.configure(account("home", file))
+    program.run(700)
+    assert program.status("home").next_sync or program.clock.wall() + 100 < 0.0
+    file.write_text("right")
+    program.run(3)
+    status = program.status("home")
+    assert status.credential_changed
+    assert status.next_sync == pytest.approx(program.clock.wall() + 29, abs=2)
+    program.run(30)
+    assert program.status("home").up
+    assert not program.status("home").credential_changed
+
+
+def test_key_that_becomes_readable_is_tried_at_once(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+    program.configure(account("home", tmp_path / "key"))
+    program.run(700)
+    key_file(tmp_path, "key", "right")
+    program.run(3)
+    assert program.status("home").up
+
+
+def test_reload_tries_a_refused_key_again(tedee: Tedee, program: Program) -> None:
+    tedee.wrong_keys.add("key-of-home")
+    program.configure(account("home"))
+    program.run(700)
+    calls = len(tedee.keys)
+    program.run(30)
+    program.configure(account("home"))
+    program.run(3)
+    assert len(tedee.keys) == calls + 1
+    # But not earlier than Tedee allows.
+    program.configure(account("home"))
+    program.run(15)
+    assert len(tedee.keys) == calls + 1
+
+
+def test_reload_does_not_shorten_other_waits(tedee: Tedee, program: Program) -> None:
+    tedee.sync_status = 503
+    program.configure(account("home"))
+    program.run(700)
+    calls = len(tedee.keys)
+    for _ in range(5):
+        program.configure(account("home"))
+        program.run(3)
+    assert len(tedee.keys) == calls
 
 
 def test_changed_options_are_in_force_with_the_next_sync(tedee: Tedee, program: Program) -> None:

@@ -8,9 +8,10 @@ import pytest
 import responses
 
 from exporter.sync.directory import Chosen
-from exporter.sync.state import StateFile
+from exporter.tedee.secret import Secret
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, synced, turns
+from tests.stores import open_store
 
 
 @pytest.fixture
@@ -31,10 +32,10 @@ class Process:
     """One life of the exporter, as far as one account goes."""
 
     def __init__(self, path: Path, clock: FakeClock, **options: object) -> None:
-        self.ledger = StateFile(path, clock)
+        self.store = open_store(path, clock)
         self.published = Recorder()
         self._clock = clock
-        self.account = account_sync(clock, self.published, ledger=self.ledger, **options)  # type: ignore[arg-type]
+        self.account = account_sync(clock, self.published, store=self.store, **options)  # type: ignore[arg-type]
         self.published(self.account.status())
 
     def settle(self) -> None:
@@ -58,7 +59,7 @@ def test_after_a_restart_the_last_result_is_served_with_its_true_age(
     first.settle()
     synced_at = clock.wall()
     if end == "close":
-        first.ledger.close()
+        first.store.close()
     clock.advance(12)
     second = start()
     assert second.states() == {"Front door": 6, "Cellar": 2}
@@ -75,7 +76,7 @@ def test_a_restart_costs_no_request_for_names(tedee: Tedee, start: Start, clock:
     for _ in range(5):
         process = start()
         turns(process.account, clock, 60)
-        process.ledger.close()
+        process.store.close()
     assert process.states() == {"Front door": 6, "Cellar": 2}
     assert tedee.endpoints().count("locks") == 2
 
@@ -89,14 +90,18 @@ def test_a_result_that_is_stale_by_the_restart_is_not_served(tedee: Tedee, start
     assert status.up is None
 
 
-@pytest.mark.parametrize(("jump", "served"), [(0.0, True), (240.0, False), (-3600.0, False), (365 * 86_400.0, False)])
-def test_after_a_reboot_a_result_is_served_only_as_long_as_its_age_is_known(
-    tedee: Tedee, start: Start, clock: FakeClock, jump: float, served: bool
+@pytest.mark.parametrize("jump", [0.0, -55.0, -3600.0, 365 * 86_400.0])
+def test_states_are_not_served_across_a_reboot_before_the_first_sync(
+    tedee: Tedee, start: Start, clock: FakeClock, jump: float
 ) -> None:
     start().settle()
     clock.reboot(seconds=60)
     clock.set_wall(clock.wall() + jump)
-    assert (start().published.last.snapshot is not None) is served
+    process = start()
+    assert process.published.last.snapshot is None
+    turns(process.account, clock, 40)
+    assert process.states() == {"Front door": 6, "Cellar": 2}
+    assert tedee.endpoints().count("locks") == 2  # names are not out of date
 
 
 def test_a_jump_of_wall_time_changes_no_age_within_a_boot(tedee: Tedee, start: Start, clock: FakeClock) -> None:
@@ -218,7 +223,7 @@ def test_when_one_process_ends_the_other_goes_on(tedee: Tedee, start: Start, clo
     clock.advance(20)
     one.settle()
     two.account.turn()
-    one.ledger.close()
+    one.store.close()
     before = tedee.endpoints().count("sync")
     for _ in range(100):
         clock.advance(1)
@@ -245,6 +250,6 @@ def test_an_account_that_became_another_users_is_not_served_the_old_ones_locks(
 ) -> None:
     start().settle()
     clock.advance(5)
-    other = start(user="key 2")
+    other = start(key=Secret("key-of-another-user"))
     assert other.published.last.snapshot is None
     assert other.account.wait() == 30

@@ -1,5 +1,7 @@
 """Lost if these fail: accounts that several exporters share, each called by one of them and never early."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,10 +10,11 @@ from structlog.testing import capture_logs
 from exporter.config.settings import Settings
 from exporter.config.shard import BadShard, Shard
 from exporter.fleet import Fleet
-from exporter.sync.ledger import MemoryLedger
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import Board
+from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
+from tests.stores import open_store
 
 NAMES = [f"hotel {number}" for number in range(3000)]
 
@@ -67,10 +70,10 @@ def test_settings_keep_the_accounts_of_the_shard_in_their_order() -> None:
     assert all(part == [name for name in names if name in part] for part in parts)
 
 
-def wait(clock: FakeClock, ledger: MemoryLedger, shards: int) -> float:
-    """Seconds from a start to the account's first sync."""
-    board = Board()
-    Fleet(clock, ledger, board, Scheduler(clock), shards=shards).apply(settings("home"))
+def wait(clock: FakeClock, folder: Path, shards: int) -> float:
+    """Return the seconds from the start of the first shard to the account's first sync."""
+    board, store = Board(), open_store(folder / "state.db", clock, shard=f"0/{shards}")
+    Fleet(clock, store, board, Scheduler(clock), shards=shards).apply(settings("home"))
     (status,) = board.statuses()
     assert status.next_sync
     return status.next_sync - clock.wall()
@@ -79,31 +82,29 @@ def wait(clock: FakeClock, ledger: MemoryLedger, shards: int) -> float:
 CALL_AND_SPACING = 31.0
 
 
-def test_an_account_that_was_perhaps_another_shards_a_moment_ago_is_not_called_early(clock: FakeClock) -> None:
-    assert wait(clock, MemoryLedger(), shards=1) == 0
-    assert wait(clock, MemoryLedger(), shards=2) == CALL_AND_SPACING
+def test_account_that_is_new_to_a_shard_is_not_called_early(clock: FakeClock, tmp_path: Path) -> None:
+    assert wait(clock, tmp_path / "1", shards=1) == 0
+    assert wait(clock, tmp_path / "2", shards=2) == CALL_AND_SPACING
 
 
-def test_a_shard_that_starts_again_goes_on_where_it_was(clock: FakeClock) -> None:
-    ledger = MemoryLedger()
-    wait(clock, ledger, shards=2)
+def test_restarted_shard_continues_where_it_was(clock: FakeClock, tmp_path: Path) -> None:
+    wait(clock, tmp_path, shards=2)
     clock.advance(40)
-    assert wait(clock, ledger, shards=2) == 0
+    assert wait(clock, tmp_path, shards=2) == 0
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (1, 2), (2, 1)])
-def test_an_account_that_comes_back_when_the_number_changes_is_not_called_early(
-    clock: FakeClock, before: int, after: int
+def test_account_is_not_called_early_if_the_number_of_shards_changes(
+    clock: FakeClock, tmp_path: Path, before: int, after: int
 ) -> None:
-    ledger = MemoryLedger()
-    wait(clock, ledger, before)
+    wait(clock, tmp_path, before)
     clock.advance(40)
-    assert wait(clock, ledger, after) == CALL_AND_SPACING
+    assert wait(clock, tmp_path, after) == CALL_AND_SPACING
 
 
-def test_an_account_that_comes_to_a_shard_without_any_is_not_called_early(clock: FakeClock) -> None:
+def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
     board = Board()
-    fleet = Fleet(clock, MemoryLedger(), board, Scheduler(clock))
+    fleet = Fleet(clock, MemoryStateStore(clock), board, Scheduler(clock))
     fleet.apply(Shard(1, 2).of(settings("home")))
     assert board.statuses() == ()
     fleet.apply(settings("home"))
@@ -124,7 +125,7 @@ def test_an_account_that_comes_to_a_shard_without_any_is_not_called_early(clock:
 def test_a_shard_that_starts_without_accounts_or_loses_its_last_one_says_so_once(
     clock: FakeClock, applied: list[list[str]], warnings: int
 ) -> None:
-    fleet = Fleet(clock, MemoryLedger(), Board(), Scheduler(clock), shards=2)
+    fleet = Fleet(clock, MemoryStateStore(clock), Board(), Scheduler(clock), shards=2)
     with capture_logs() as logs:
         for names in applied:
             fleet.apply(Shard(0, 2).of(settings("hotel", *names)))

@@ -12,9 +12,9 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.simulator import TOKEN_PATH, Battery, Cloud, Fault, Lock, World, serve
 from exporter.simulator.wire import Version, lock_entry, sync_entry
-from exporter.sync.ledger import MemoryLedger
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import Board
+from exporter.sync.store import MemoryStateStore
 from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
@@ -163,7 +163,7 @@ def record(folder: Path) -> Path:
     cloud = Cloud(everything, clock=clock.monotonic)
     board, scheduler = Board(), Scheduler(clock)
     exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, BEGIN), lambda: True), clock)
-    fleet = Fleet(clock, MemoryLedger(), board, scheduler)
+    fleet = Fleet(clock, MemoryStateStore(clock), board, scheduler)
     (folder / "token").write_text("simulated-refresh-hotel")
     recording = Recording(folder / "day.om")
     script = events(everything, cloud)

@@ -52,7 +52,7 @@ class OpenGate:
     def __init__(self) -> None:
         self.passed: list[str] = []
 
-    def passage(self, endpoint: str) -> AbstractContextManager[None]:
+    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[None]:
         self.passed.append(endpoint)
         return nullcontext()
 
@@ -83,7 +83,7 @@ def make_client(
         credentials=credentials or personal_key(Secret(KEY)),
         timeout=timeout,
         session=session(2),
-        gate=gate or OpenGate(),
+        limiter=gate or OpenGate(),
         observe=observe,
         user_agent="tedee-exporter/test",
     )

@@ -13,6 +13,8 @@ from requests import PreparedRequest, Request
 
 from exporter.tedee.credentials import (
     MAX_SECRET_BYTES,
+    CredentialInUse,
+    CredentialOwners,
     CredentialsUnavailable,
     access_token,
     personal_key,
@@ -134,19 +136,77 @@ def test_a_key_that_cannot_be_read_is_noticed_when_preparing(tmp_path: Path) -> 
         personal_key(tmp_path / "key").prepare()
 
 
-def test_a_prepared_key_is_read_anew_when_signing(tmp_path: Path) -> None:
+def test_key_that_was_prepared_is_the_one_that_signs(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("old")
     credentials = personal_key(tmp_path / "key")
-    credentials.prepare()
+    prepared = credentials.prepare()
+    # The limits of the old key's user have been checked, not those of the new one's.
     (tmp_path / "key").write_text("new")
-    assert signed(credentials).headers["Authorization"] == "PersonalKey new"
+    assert signed(prepared).headers["Authorization"] == "PersonalKey old"
+    assert signed(credentials.prepare()).headers["Authorization"] == "PersonalKey new"
 
 
-def test_a_refused_key_changes_nothing() -> None:
+def test_refused_key_changes_nothing() -> None:
     credentials = personal_key(Secret(KEY))
     credentials.forget()
+    assert signed(credentials.prepare()).headers["Authorization"] == f"PersonalKey {KEY}"
+
+
+# Users
+
+
+def test_user_of_a_token_is_the_one_that_it_names() -> None:
+    tokens = [jwt({"iss": "tedee", "sub": "someone", "exp": expiry}) for expiry in (1, 2)]
+    assert len({access_token(token).prepare().user for token in tokens}) == 1
+    assert len({access_token(token).fingerprint() for token in tokens}) == 2
+    other = jwt({"iss": "tedee", "sub": "someone else"})
+    assert access_token(other).prepare().user != access_token(tokens[0]).prepare().user
+
+
+@pytest.mark.parametrize("claims", [{}, {"sub": "a"}, {"iss": "a"}, {"iss": "a", "sub": ""}, {"iss": 1, "sub": 2}, []])
+def test_user_of_a_token_that_names_none_is_the_token(claims: object) -> None:
+    users = {access_token(jwt([claims, number])).user() for number in range(3)}
+    users |= {access_token(jwt(claims)).user()}
+    assert len(users) == 4
+
+
+def test_fingerprint_says_when_another_try_may_help(tmp_path: Path) -> None:
+    credentials = personal_key(tmp_path / "key")
+    missing = credentials.fingerprint()
+    (tmp_path / "key").write_text("one two")
+    unusable = credentials.fingerprint()
+    (tmp_path / "key").write_text("one")
+    assert len({missing, unusable, credentials.fingerprint()}) == 3
+    assert "one" not in credentials.fingerprint()
+
+
+def test_key_of_another_account_is_refused_as_long_as_it_is(tmp_path: Path) -> None:
+    owners = CredentialOwners()
+    owners.set_accounts(["home", "hotel"])
+    files = {name: tmp_path / name for name in ("home", "hotel")}
+    home, hotel = (personal_key(file, name, owners) for name, file in files.items())
+    for file in files.values():
+        file.write_text(KEY)
+    home.prepare()
+    with pytest.raises(CredentialInUse, match=f"key file {files['hotel']} holds the key of account home"):
+        hotel.prepare()
+    assert hotel.user() is None
+    home.prepare()
+    refused = hotel.fingerprint()
+    files["home"].write_text("another")
+    assert hotel.fingerprint() != refused
+    hotel.prepare()
+
+
+def test_removed_account_gets_no_authorization() -> None:
+    owners = CredentialOwners()
+    owners.set_accounts(["home"])
+    credentials = personal_key(Secret(KEY), "home", owners)
     credentials.prepare()
-    assert signed(credentials).headers["Authorization"] == f"PersonalKey {KEY}"
+    owners.set_accounts(["house"])
+    with pytest.raises(CredentialsUnavailable, match="no longer configured"):
+        credentials.prepare()
+    personal_key(Secret(KEY), "house", owners).prepare()
 
 
 # When a token expires

@@ -123,7 +123,7 @@ class Tedee:
         return [CLIENT_SECRET, FIRST, "SECRET", *values]
 
     def sync(self, credentials: OAuthCredentials) -> requests.Response:
-        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials, timeout=5)
+        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials.prepare(), timeout=5)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def failure_of(credentials: OAuthCredentials) -> CallError:
 
 
 def bearer(credentials: OAuthCredentials) -> str:
-    request = requests.Request("GET", "https://tedee.test/", auth=credentials).prepare()
+    request = requests.Request("GET", "https://tedee.test/", auth=credentials.prepare()).prepare()
     return str(request.headers["Authorization"])
 
 

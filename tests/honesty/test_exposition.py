@@ -22,8 +22,8 @@ from exporter.metrics import chunks
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector, account_families, lock_families
 from exporter.metrics.exposition import Exposition, Renderer
-from exporter.sync.ledger import Failure
 from exporter.sync.snapshot import AccountStatus, Board, Lock
+from exporter.sync.store import Failure
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.board import board, locks_of, status
 from tests.clock import FakeClock

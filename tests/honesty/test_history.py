@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import Board
-from exporter.sync.state import StateFile
 from tests.clock import FakeClock
 from tests.cloud import Tedee, account_sync, detailed, envelope, turns
+from tests.stores import open_store
 
 STALE_AFTER = 300.0
 GAUGES = {
@@ -80,7 +80,7 @@ class Honesty(RuleBasedStateMachine):
         self.names: dict[int, set[str]] = {}
 
     def teardown(self) -> None:
-        self.ledger.close()
+        self.store.close()
         self.mock.stop(allow_assert=False)
         self.folder.cleanup()
 
@@ -90,8 +90,8 @@ class Honesty(RuleBasedStateMachine):
         self.board.admit(["home"])
         self.exposition = Exposition(self.board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), self.clock)
         self.board.on_change(self.exposition.refresh)
-        self.ledger = StateFile(Path(self.folder.name, "state.db"), self.clock)
-        self.account = account_sync(self.clock, self.board.publish, ledger=self.ledger, stale_after=STALE_AFTER)
+        self.store = open_store(Path(self.folder.name, "state.db"), self.clock)
+        self.account = account_sync(self.clock, self.board.publish, store=self.store, stale_after=STALE_AFTER)
         self.board.publish(self.account.status())
 
     @rule(lock_id=st.integers(1, 4), connected=CONNECTED, state=STATES)
@@ -156,7 +156,7 @@ class Honesty(RuleBasedStateMachine):
     @rule(killed=st.booleans())
     def the_exporter_restarts(self, killed: bool) -> None:
         if not killed:
-            self.ledger.close()
+            self.store.close()
         self.start()
 
     @rule()

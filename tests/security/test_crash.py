@@ -22,9 +22,9 @@ from exporter.config import Settings
 from exporter.fleet import Fleet
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.sync.account import AccountSync
-from exporter.sync.ledger import MemoryLedger
 from exporter.sync.scheduler import LONGEST_SPREAD, Scheduler
 from exporter.sync.snapshot import Board
+from exporter.sync.store import MemoryStateStore
 from exporter.tedee import client, credentials, oauth
 from exporter.tedee.models import SyncReader
 from exporter.tedee.transport import Deadline
@@ -50,7 +50,7 @@ class Home:
         accounts = [{"name": "home", "personal_key": KEY}, {"name": "hotel", "oauth": oauth}]
         clock = SystemClock()
         self.scheduler = Scheduler(clock)
-        fleet = Fleet(clock, MemoryLedger(), Board(), self.scheduler)
+        fleet = Fleet(clock, MemoryStateStore(clock), Board(), self.scheduler)
         fleet.apply(Settings.model_validate({"api": {"url": url}, "accounts": accounts}))
 
     def secrets(self) -> set[str]:

@@ -20,10 +20,10 @@ import pytest
 
 from exporter.config import default_state_file
 from exporter.simulator import TOKEN_PATH, Account, Address, Cloud, Lock, PersonalKey, RefreshToken, World, serve
-from exporter.sync.state import StateFile
 from tests.clock import FakeClock
 from tests.operation.conftest import stop_being_root
 from tests.program import ROOT, Exporter, configuration, environment, eventually, running
+from tests.stores import open_store
 
 __all__ = ["stop_being_root"]
 
@@ -179,7 +179,7 @@ def test_a_state_file_that_it_may_not_even_look_for_is_told(
     tmp_path.chmod(0)
     stop_being_root()
     for path in (tmp_path / "folder" / "state.db", tmp_path / ("name" * 100)):
-        assert not StateFile(path, clock).usable()
+        assert not open_store(path, clock).usable()
 
 
 def test_without_a_variable_that_says_so_the_home_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:

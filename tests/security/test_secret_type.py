@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from exporter import logs
-from exporter.tedee.credentials import Credentials, personal_key
+from exporter.tedee.credentials import Authorization, personal_key
 from exporter.tedee.oauth import Held, Issued
 from exporter.tedee.secret import HIDDEN, Secret, disguised, file_named, without
 from tests.operation.conftest import logging_put_back
@@ -59,7 +59,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "to_jsonable_python": lambda: pydantic_core.to_jsonable_python({"key": SECRET}),
     "TypeAdapter": lambda: [TypeAdapter(kind).dump_json(SECRET) for kind in (Secret, object)],
     "JSON of whatever has no form": lambda: json.dumps(SECRET, default=str) + json.dumps(SECRET, default=repr),
-    "credentials": lambda: [personal_key(SECRET), Credentials("Bearer", SECRET)],
+    "credentials": lambda: [personal_key(SECRET), Authorization("Bearer", SECRET, "", "")],
     "tokens": lambda: [Held(SECRET, SECRET), Issued(SECRET, 1.0, SECRET, None)],
 }
 

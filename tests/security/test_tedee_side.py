@@ -52,7 +52,7 @@ on for minutes."""
 
 
 class OpenGate:
-    def passage(self, endpoint: str) -> AbstractContextManager[None]:
+    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -64,7 +64,7 @@ def client(url: str, timeout: float = 5.0) -> TedeeClient:
         credentials=personal_key(Secret(KEY)),
         timeout=timeout,
         session=session(2),
-        gate=OpenGate(),
+        limiter=OpenGate(),
         observe=lambda endpoint, code: None,
         user_agent="tedee-exporter/test",
     )

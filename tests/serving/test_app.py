@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.sync.ledger import Failure
 from exporter.sync.snapshot import AccountStatus, Board
+from exporter.sync.store import Failure
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
 from tests.board import board, locks_of, snapshot, status

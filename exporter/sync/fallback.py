@@ -1,0 +1,162 @@
+"""What happens while the state file cannot be used: the limits are kept in memory.
+
+A full disk or a wrong permission must not stop an exporter. It then knows of its own calls alone, so before each of
+them the file is marked as one that lacks a call: the next start waits.
+"""
+
+import threading
+from collections.abc import Collection, Sequence
+
+import structlog
+
+from exporter.clock import Clock
+
+from .rate_limits import RateLimitState
+from .sqlite import SQLiteStateStore
+from .store import CachedResponse, Change, States, StoreBusy, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+
+class FallbackStateStore:
+    """A state file, and the memory of this process for as long as the file cannot be used."""
+
+    def __init__(self, file: SQLiteStateStore, clock: Clock) -> None:
+        """Open the file. Problems are logged.
+
+        Args:
+            file: The durable store.
+            clock: For its monotonic seconds.
+        """
+        self._file = file
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._states: dict[str, RateLimitState] = {}
+        self._unsaved: set[str] = set()
+        self._generation = 0
+        self._problem: str | None = None
+        self._cannot_void = False
+        self.record((), lambda _now, _states: ())
+        # If no file can be created, its absence does not mean that this is the first start.
+        self.is_new = file.is_new and self._generation > 0
+
+    @property
+    def longest_call(self) -> float:
+        """Seconds that a call of another process may take."""
+        return self._file.longest_call
+
+    @longest_call.setter
+    def longest_call(self, seconds: float) -> None:
+        self._file.longest_call = seconds
+
+    def known(self, key: str) -> RateLimitState | None:
+        """Return the state as this process last saw it."""
+        return self._states.get(key)
+
+    def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
+        """Replace the states of some keys, in memory if the file cannot be used.
+
+        Raises:
+            StoreBusy: Another process holds the file.
+        """
+        with self._lock:
+            try:
+                return self._update(keys, change)
+            except StoreUnavailable as error:
+                self._report(error)
+                return self._update_memory(keys, change)
+
+    def record(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
+        """Replace the states of some keys, in memory if the file cannot be used now."""
+        with self._lock:
+            try:
+                return self.update(keys, change)
+            except StoreBusy:
+                return self._update_memory(keys, change)
+
+    def cache(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+        """Store a response. If the file cannot be used, that is logged."""
+        with self._lock:
+            try:
+                self._file.cache(account, endpoint, credential, response)
+            except StoreBusy:
+                return
+            except StoreUnavailable as error:
+                self._report(error)
+
+    def cached(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
+        """Return a stored response; None if the file cannot be used."""
+        with self._lock:
+            try:
+                return self._file.cached(account, endpoint, credential)
+            except (StoreBusy, StoreUnavailable):
+                return None
+
+    def keep_only(self, accounts: Collection[str]) -> None:
+        """Delete the responses of all other accounts."""
+        with self._lock:
+            try:
+                self._file.keep_only(accounts)
+            except StoreBusy:
+                return
+            except StoreUnavailable as error:
+                self._report(error)
+
+    def usable(self) -> bool | None:
+        """Return True if calls are written to the file."""
+        return self._problem is None
+
+    def close(self) -> None:
+        """Write what is not written yet, and close the file."""
+        with self._lock:
+            if self._unsaved:
+                self.record(tuple(self._unsaved), lambda _now, states: tuple(filter(None, states)))
+            self._file.close()
+
+    def _update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
+        def change_newest(now: float, stored: States) -> tuple[RateLimitState, ...]:
+            if self._file.generation != self._generation:
+                self._generation = self._file.generation
+                self._unsaved |= self._states.keys()
+            return change(now, tuple(map(self._newest, keys, stored)))
+
+        states = self._file.update(keys, change_newest)
+        self._states.update(zip(keys, states, strict=True))
+        self._unsaved -= set(keys)
+        if self._problem:
+            log.info("the state file can be used again", path=str(self._file.path))
+            self._problem = None
+        return states
+
+    def _newest(self, key: str, stored: RateLimitState | None) -> RateLimitState | None:
+        known = self._states.get(key)
+        if stored is None or known is None:
+            return known.blocked(self._file.blocked_until) if known else stored
+        return stored.merged(known) if key in self._unsaved else stored
+
+    def _update_memory(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
+        before = tuple(map(self._states.get, keys))
+        states = change(self._clock.monotonic(), before)
+        self._states.update(zip(keys, states, strict=True))
+        self._unsaved |= set(keys)
+        if self._problem and states != before:
+            self._void()
+        return states
+
+    def _void(self) -> None:
+        voided = self._file.void()
+        if not voided and not self._cannot_void:
+            log.warning(
+                "the state file can be neither written nor marked as incomplete; wait half a minute before a restart",
+                path=str(self._file.path),
+            )
+        self._cannot_void = not voided
+
+    def _report(self, error: StoreUnavailable) -> None:
+        if self._problem != str(error):
+            self._problem = str(error)
+            log.warning(
+                "the state file cannot be used; Tedee's limits are kept in memory until it can",
+                path=str(self._file.path),
+                error=self._problem,
+            )

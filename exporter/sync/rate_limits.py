@@ -1,0 +1,242 @@
+"""When Tedee may be called: pure functions of what is known about earlier calls, and the time.
+
+Each call is counted twice: under the name of its account, and under the user that its credential belongs to. A renamed
+account, a second account with the same key, a key that moved to another account's file and a second process are all
+covered by that, since Tedee counts calls by user.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import NamedTuple
+
+from exporter.tedee.client import LOCKS, SYNC
+
+SYNC_SPACING = 20.0
+"""Seconds Tedee requires between two calls of its sync endpoint (docs: endpoints/lock/sync)."""
+MAX_BACKOFF = 300.0
+"""Seconds between tries while calls keep failing."""
+HOUR = 3600.0
+"""Seconds over which Tedee counts the requests of a user."""
+THROTTLE_BELOW = 0.2
+"""Part of the hourly share; once less is left, the syncs are spread over the time until there is more."""
+
+
+@dataclass(frozen=True)
+class EndpointLimit:
+    """What applies to one endpoint, in addition to the hourly limit over all endpoints."""
+
+    spacing: float = 0.0
+    """Seconds from a response to the next request."""
+    max_requests: int | None = None
+    """Requests in `window` seconds; None if Tedee documents no limit."""
+    window: float = 0.0
+    share: float = 1.0
+    """Part of the hourly share that this endpoint may use."""
+    stops_all: bool = False
+    """True if a Retry-After of this endpoint applies to all endpoints."""
+
+
+ENDPOINT_LIMITS: Mapping[str, EndpointLimit] = {
+    SYNC: EndpointLimit(spacing=SYNC_SPACING, stops_all=True),
+    # 10 requests in 10 minutes with a personal key (release notes of 2023-07-24). The share is for the hour.
+    LOCKS: EndpointLimit(max_requests=10, window=600.0, share=1 / 3),
+}
+
+
+class EndpointState(NamedTuple):
+    """What is known about the calls of one endpoint. Times are seconds of the store's clock."""
+
+    next_allowed_at: float = 0.0
+    """Time from which Tedee allows the next request."""
+    backoff_until: float = 0.0
+    """Time until which requests wait because of failures. A new credential ends that wait, unlike the first."""
+    consecutive_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitState:
+    """What is known about the calls of one account or one user. Times are seconds of the store's clock."""
+
+    endpoints: Mapping[str, EndpointState] = field(default_factory=dict)
+    blocked_until: float = 0.0
+    """Time until which no request may be sent: Tedee asked for that, or it is not known when the last call ended."""
+    recent_requests: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Times of the requests of the last hour by endpoint, oldest first."""
+
+    def endpoint(self, endpoint: str) -> EndpointState:
+        """Return the state of an endpoint, the default one if it was never called."""
+        return self.endpoints.get(endpoint, EndpointState())
+
+    def with_endpoint(self, endpoint: str, **changes: float) -> "RateLimitState":
+        """Return a copy with a changed state of one endpoint."""
+        changed = self.endpoint(endpoint)._replace(**changes)  # type: ignore[arg-type]
+        return replace(self, endpoints={**self.endpoints, endpoint: changed})
+
+    def blocked(self, until: float) -> "RateLimitState":
+        """Return a copy that is blocked until the given time at least."""
+        return self if until <= self.blocked_until else replace(self, blocked_until=until)
+
+    def without_backoff(self) -> "RateLimitState":
+        """Return a copy that does not wait because of earlier failures."""
+        endpoints = {
+            endpoint: state._replace(backoff_until=0.0, consecutive_failures=0)
+            for endpoint, state in self.endpoints.items()
+        }
+        return replace(self, endpoints=endpoints)
+
+    def is_unused(self) -> bool:
+        """Return True if no request was ever sent, and none has to wait."""
+        allowed = all(state.next_allowed_at == 0 for state in self.endpoints.values())
+        return allowed and self.blocked_until == 0 and not self.recent_requests
+
+    def moved(self, seconds: float) -> "RateLimitState":
+        """Return a copy with all times that much later, as another clock shows them."""
+        return RateLimitState(
+            {
+                endpoint: EndpointState(
+                    state.next_allowed_at + seconds, state.backoff_until + seconds, state.consecutive_failures
+                )
+                for endpoint, state in self.endpoints.items()
+            },
+            self.blocked_until + seconds,
+            {endpoint: tuple(at + seconds for at in times) for endpoint, times in self.recent_requests.items()},
+        )
+
+    def merged(self, other: "RateLimitState") -> "RateLimitState":
+        """Return what both know together, the later time in case of doubt."""
+        return RateLimitState(
+            {
+                endpoint: EndpointState(*map(max, self.endpoint(endpoint), other.endpoint(endpoint)))  # type: ignore[arg-type]
+                for endpoint in {*self.endpoints, *other.endpoints}
+            },
+            max(self.blocked_until, other.blocked_until),
+            {
+                endpoint: tuple(
+                    sorted({*self.recent_requests.get(endpoint, ()), *other.recent_requests.get(endpoint, ())})
+                )
+                for endpoint in {*self.recent_requests, *other.recent_requests}
+            },
+        )
+
+
+@dataclass(frozen=True)
+class RateLimitPolicy:
+    """What may be sent when."""
+
+    interval: float = SYNC_SPACING
+    """Seconds from the response of a sync to the next sync."""
+    requests_per_hour: int = 350
+    """Over all endpoints; Tedee allows a user 700 with all of the user's apps."""
+    longest_call: float = 10.0
+    """Seconds after which a call has ended in one way or another, even if its process was killed."""
+
+    def __post_init__(self) -> None:
+        """Check the interval.
+
+        Raises:
+            ValueError: The interval is shorter than Tedee allows.
+        """
+        if self.interval < SYNC_SPACING:
+            raise ValueError(f"an interval of {self.interval:g} s breaks Tedee's limit of one sync in 20 s")
+
+    def unknown(self, now: float) -> RateLimitState:
+        """Return the state of an account or user that is not known: it may have been called just now."""
+        return RateLimitState(blocked_until=now + self.longest_call + SYNC_SPACING)
+
+    def wait(self, state: RateLimitState, endpoint: str, now: float) -> float:
+        """Return the seconds until the endpoint may be called, 0.0 if it may be called now."""
+        of_endpoint = state.endpoint(endpoint)
+        allowed_at = max(
+            of_endpoint.next_allowed_at,
+            of_endpoint.backoff_until,
+            state.blocked_until,
+            self._limits_allow_at(state, endpoint, now),
+        )
+        return max(0.0, allowed_at - now)
+
+    def remaining(self, state: RateLimitState, now: float) -> int:
+        """Return the requests that are left of the hourly share."""
+        return max(0, self.requests_per_hour - len(_all_times(_last_hour(state, now))))
+
+    def reserve(self, state: RateLimitState, endpoint: str, now: float) -> RateLimitState:
+        """Record a request sent now. Until its end is recorded, it is taken to last `longest_call` seconds."""
+        recent = _last_hour(state, now)
+        recent = {**recent, endpoint: (*recent.get(endpoint, ()), now)}
+        allowed_at = now + self.longest_call + self._spacing(endpoint)
+        return replace(state, recent_requests=recent).with_endpoint(endpoint, next_allowed_at=allowed_at)
+
+    def succeeded(self, state: RateLimitState, endpoint: str, now: float) -> RateLimitState:
+        """Record the end of a call that succeeded."""
+        wait = max(self._spacing(endpoint), self._throttled_interval(state, endpoint, now))
+        return state.with_endpoint(endpoint, next_allowed_at=now + wait, backoff_until=0.0, consecutive_failures=0)
+
+    def failed(
+        self, state: RateLimitState, endpoint: str, now: float, jitter: float, retry_after: float | None = None
+    ) -> RateLimitState:
+        """Record the end of a call that failed.
+
+        Args:
+            state: Before the end of the call.
+            endpoint: That was called.
+            now: Time of the failure.
+            jitter: Factor of 1.0 or more on each wait.
+            retry_after: Seconds Tedee asked to wait; valid ones are not longer than the hour over which Tedee counts.
+        """
+        wait = max(self._spacing(endpoint) * jitter, self._throttled_interval(state, endpoint, now))
+        state = state.with_endpoint(endpoint, next_allowed_at=now + wait)
+        if retry_after is None:
+            return state
+        until = now + min(retry_after, HOUR)
+        if ENDPOINT_LIMITS[endpoint].stops_all:
+            return state.blocked(until)
+        return state.with_endpoint(endpoint, next_allowed_at=max(now + wait, until))
+
+    def backed_off(self, state: RateLimitState, endpoint: str, now: float, jitter: float) -> RateLimitState:
+        """Record one more failure in a row: the wait doubles with each, from 20 s (or the interval) to 5 minutes."""
+        first = max(self._spacing(endpoint), SYNC_SPACING)
+        failures = state.endpoint(endpoint).consecutive_failures
+        wait = min(first * 2.0 ** min(failures, 10) * jitter, max(first, MAX_BACKOFF))
+        return state.with_endpoint(endpoint, backoff_until=now + wait, consecutive_failures=failures + 1)
+
+    def _spacing(self, endpoint: str) -> float:
+        spacing = ENDPOINT_LIMITS[endpoint].spacing
+        return max(spacing, self.interval) if spacing else 0.0
+
+    def _throttled_interval(self, state: RateLimitState, endpoint: str, now: float) -> float:
+        """Return the interval with which what is left of the share lasts until the oldest requests leave the hour."""
+        times = _all_times(_last_hour(state, now))
+        left = max(0, self.requests_per_hour - len(times))
+        if not ENDPOINT_LIMITS[endpoint].spacing or not times or left >= self.requests_per_hour * THROTTLE_BELOW:
+            return 0.0
+        return (times[0] + HOUR - now) / (left + 1)
+
+    def _limits_allow_at(self, state: RateLimitState, endpoint: str, now: float) -> float:
+        """Return the time at which the limits on the number of requests allow the next one."""
+        limit = ENDPOINT_LIMITS[endpoint]
+        recent = _last_hour(state, now)
+        own = recent.get(endpoint, ())
+        share = max(1, int(self.requests_per_hour * limit.share))
+        # A request may reach Tedee as late as `longest_call` seconds after it was recorded.
+        window = limit.window + self.longest_call
+        return max(
+            _room_at(_all_times(recent), self.requests_per_hour, HOUR),
+            _room_at(own, share, HOUR),
+            _room_at(own, limit.max_requests, window) if limit.max_requests else -inf,
+        )
+
+
+def _room_at(times: tuple[float, ...], most: int, window: float) -> float:
+    """Return the time from which on fewer than `most` of the requests are in the window."""
+    return times[-most] + window if len(times) >= most else -inf
+
+
+def _last_hour(state: RateLimitState, now: float) -> Mapping[str, tuple[float, ...]]:
+    recent = state.recent_requests
+    if all(times[0] + HOUR > now for times in recent.values() if times):
+        return recent
+    return {endpoint: tuple(at for at in times if at + HOUR > now) for endpoint, times in recent.items()}
+
+
+def _all_times(requests: Mapping[str, tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(sorted(at for times in requests.values() for at in times))

@@ -1,0 +1,389 @@
+"""A state store in an SQLite file, shared by all processes that have the same file."""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from exporter.clock import Clock
+
+from .rate_limits import HOUR, SYNC_SPACING, RateLimitState
+from .recovery import VOID, FileTimes, Stamp, StoredState, is_proof, restored
+from .store import CachedResponse, Change, Instant, StoreBusy, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+FORMAT = 2
+"""`user_version` of the file. A file of an older version is replaced, one of a newer version is not touched."""
+APPLICATION = 0x7EDEE
+"""`application_id` of the file. The database of another program is not touched."""
+BUSY_TIMEOUT = 2.0
+"""Seconds to wait for another process, which holds the file for milliseconds."""
+
+_SCHEMA = (
+    "CREATE TABLE store (secret BLOB NOT NULL, stamp BLOB, checksum BLOB)",
+    "CREATE TABLE states (key BLOB PRIMARY KEY, boot TEXT, expires REAL, state BLOB, checksum BLOB) WITHOUT ROWID",
+    """CREATE TABLE responses (account TEXT, endpoint TEXT, response BLOB, checksum BLOB,
+       PRIMARY KEY (account, endpoint)) WITHOUT ROWID""",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {FORMAT}",
+)
+_TABLES = {"store", "states", "responses"}
+_NOT_OURS = "name another state_file"
+_DAMAGED = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    # Not of our statements, as long as the schema is the one above.
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+}
+
+
+class _Damaged(Exception):
+    """The file has our format, but not our tables."""
+
+
+_ERRORS = (sqlite3.Error, OSError, UnicodeDecodeError, _Damaged)
+"""What can go wrong with the file. Python raises the third for a text that is damaged."""
+
+
+class SQLiteStateStore:
+    """Rate-limit states and cached responses in one SQLite file.
+
+    The file proves when the last call ended: each call is written to it before it is sent, and again when it has
+    ended. If the file does not prove that (see `recovery`), no call is made for the longest time that a call may take
+    and the spacing.
+
+    Nothing is written twice or synchronised to the disk: a killed process loses nothing by that, and after a power cut
+    the file is of another boot, whose proof is not accepted.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        longest_call: float,
+        shard: str = "0/1",
+        file_time: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare to use the file. It is opened, or created with its folder, when it is first needed.
+
+        Args:
+            path: The file.
+            clock: For the times in it.
+            longest_call: Seconds that a call of another process may take.
+            shard: Part of the accounts that this process serves.
+            file_time: Unix seconds as the file system has them.
+        """
+        self.path = path
+        self.longest_call = longest_call
+        self.generation = 0
+        """Changes when there may be less in the file than this process knows."""
+        self.blocked_until = 0.0
+        """Monotonic seconds until which the file does not prove anything."""
+        self._clock = clock
+        self._shard = shard
+        self._file_time = file_time
+        self._database: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._is_foreign = False
+        """True if the file belongs to another program."""
+        self._secret = b""
+        self._stamp: Stamp | None = None
+        """The last one that this process read or wrote."""
+        self._states: dict[str, RateLimitState] = {}
+        """Those that this process read or wrote since the file has that stamp."""
+        self._to_rewrite: set[str] = set()
+        """Those that are of another boot in the file."""
+        self._purged_at = clock.monotonic()
+        self.is_new = _identity(path) is None
+
+    def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
+        """Replace the states of some keys, as `StateStore.update` does."""
+        with self._transaction() as database:
+            now = Instant.now(self._clock)
+            must_write = self._check_proof(database, now)
+            before = tuple(self._read_state(database, key, now) for key in keys)
+            after = change(now.monotonic, before)
+            changes = [
+                (key, new)
+                for key, old, new in zip(keys, before, after, strict=True)
+                if new != old or key in self._to_rewrite
+            ]
+            for key, state in changes:
+                self._write_state(database, key, state, now)
+            if changes or must_write:
+                self._write_stamp(database, now)
+        return after
+
+    def cache(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+        """Store a response, as `StateStore.cache` does."""
+        packed = _pack(response)
+        with self._transaction() as database:
+            now = Instant.now(self._clock)
+            self._check_proof(database, now)
+            checksum = self._checksum(account, endpoint, credential, packed)
+            database.execute("REPLACE INTO responses VALUES (?, ?, ?, ?)", (account, endpoint, packed, checksum))
+            self._write_stamp(database, now)
+
+    def cached(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
+        """Return a stored response, as `StateStore.cached` does."""
+        query = "SELECT response, checksum FROM responses WHERE account = ? AND endpoint = ?"
+        with self._transaction() as database:
+            row = database.execute(query, (account, endpoint)).fetchone()
+            if row and self._is_own(row[1], account, endpoint, credential, row[0]):
+                return _unpack(row[0])
+        return None
+
+    def keep_only(self, accounts: Collection[str]) -> None:
+        """Delete the responses of all other accounts."""
+        with self._transaction() as database:
+            now = Instant.now(self._clock)
+            self._check_proof(database, now)
+            stored = {account for (account,) in database.execute("SELECT DISTINCT account FROM responses")}
+            gone = [(account,) for account in stored - {*accounts}]
+            if gone:
+                database.executemany("DELETE FROM responses WHERE account = ?", gone)
+                self._write_stamp(database, now)
+
+    def void(self) -> bool:
+        """Mark the file as one that lacks a call, for the next start. Returns False if that is not possible.
+
+        It needs no space on the disk, and changes no content.
+        """
+        try:
+            if not self._is_foreign and self.path.is_file():
+                os.utime(self.path, (VOID, VOID))
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the file. Each transaction has left it complete."""
+        self._states.clear()
+        if self._database:
+            with suppress(sqlite3.Error):
+                self._database.close()
+        self._database = None
+
+    # Rows
+
+    def _check_proof(self, database: sqlite3.Connection, now: Instant) -> bool:
+        """Note until when the states in the file cannot be trusted. Returns True if that has to be written."""
+        content, checksum = database.execute("SELECT stamp, checksum FROM store").fetchone()
+        stamp = msgspec.json.decode(content, type=Stamp) if self._is_own(checksum, content) else None
+        times = _file_times(self.path)
+        is_void = stamp is None or times.content == VOID
+        is_first_look = self._stamp is None
+        if stamp == self._stamp and not is_void:
+            return False
+        self._states.clear()
+        self._stamp = stamp
+        if stamp and is_proof(stamp, times, self._shard, now):
+            self.blocked_until = max(self.blocked_until, stamp.blocked_until)
+            return False
+        if not (is_first_look and self.is_new):
+            self.blocked_until = max(self.blocked_until, now.monotonic + self.longest_call + SYNC_SPACING)
+            self.generation += 1
+        # Of two machines that share a file, against all advice, each would make the other wait again by writing.
+        return is_void or is_first_look or stamp is None or stamp.at.boot == now.boot
+
+    def _write_stamp(self, database: sqlite3.Connection, now: Instant) -> None:
+        self._stamp = Stamp(now, self._file_time(), self._shard, self.blocked_until)
+        content = msgspec.json.encode(self._stamp)
+        database.execute("UPDATE store SET stamp = ?, checksum = ?", (content, self._checksum(content)))
+
+    def _read_state(self, database: sqlite3.Connection, key: str, now: Instant) -> RateLimitState | None:
+        if key not in self._states:
+            row_key = self._checksum(key)
+            row = database.execute("SELECT state, checksum FROM states WHERE key = ?", (row_key,)).fetchone()
+            if not row or not self._is_own(row[1], key, row[0]):
+                return None
+            try:
+                stored = msgspec.json.decode(row[0], type=StoredState)
+            except msgspec.MsgspecError:  # of another version
+                return None
+            self._states[key] = restored(stored, now)
+            if stored.at.boot != now.boot and self._stamp and self._stamp.at.boot == now.boot:
+                self._to_rewrite.add(key)
+        return self._states[key].blocked(self.blocked_until)
+
+    def _write_state(self, database: sqlite3.Connection, key: str, state: RateLimitState, now: Instant) -> None:
+        content = msgspec.json.encode(StoredState(now, state))
+        allowed = max((each.next_allowed_at for each in state.endpoints.values()), default=0.0)
+        expires = max(now.monotonic + HOUR, allowed, state.blocked_until)
+        values = (self._checksum(key), now.boot, expires, content, self._checksum(key, content))
+        database.execute("REPLACE INTO states VALUES (?, ?, ?, ?, ?)", values)
+        self._states[key] = state
+        self._to_rewrite.discard(key)
+        if now.monotonic >= self._purged_at + HOUR:
+            # Keys are replaced and accounts removed: states that no longer matter must not add up.
+            self._purged_at = now.monotonic
+            database.execute("DELETE FROM states WHERE boot != ? OR expires < ?", (now.boot, now.monotonic))
+
+    def _checksum(self, *parts: str | bytes) -> bytes:
+        """Return a digest that only holders of the file's secret can compute."""
+        digest = hmac.new(self._secret, digestmod=hashlib.sha256)
+        for part in parts:
+            encoded = part.encode(errors="surrogateescape") if isinstance(part, str) else part
+            digest.update(b"%d:%b" % (len(encoded), encoded))
+        return digest.digest()
+
+    def _is_own(self, checksum: object, *parts: str | bytes) -> bool:
+        """Return True if the parts were written as they are, with this checksum, by a process that has this file."""
+        if not isinstance(checksum, bytes) or not all(isinstance(part, str | bytes) for part in parts):
+            return False
+        return hmac.compare_digest(checksum, self._checksum(*parts))
+
+    # The file
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Enclose what is done with the file by this process alone, and all or nothing.
+
+        Raises:
+            StoreBusy: Another process does not release the file.
+            StoreUnavailable: It cannot be used.
+        """
+        try:
+            if self._database and self._identity != _identity(self.path):
+                log.warning("the state file was replaced or removed", path=str(self.path))
+                self.close()
+            database = self._database or self._open()
+            database.execute("BEGIN IMMEDIATE")
+            (self._secret,) = database.execute("SELECT secret FROM store").fetchone()
+            yield database
+            database.execute("COMMIT")
+        except _ERRORS as error:
+            if _primary_code(error) == sqlite3.SQLITE_BUSY:
+                self._roll_back()
+                raise StoreBusy("another process does not release the state file") from error
+            self.close()
+            if isinstance(error, _Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGED:
+                self._set_aside()
+            raise StoreUnavailable(getattr(error, "strerror", None) or str(error)) from error
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        self._states.clear()
+        if self._database and self._database.in_transaction:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        database = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            self._check_or_create(database)
+            # Freed space is overwritten with zeros: an old state cannot come back by a damaged page number, and the
+            # names of locks that are gone do not stay in the file.
+            database.execute("PRAGMA secure_delete = ON")
+            database.execute("PRAGMA cell_size_check = ON")
+        except BaseException:
+            database.close()
+            raise
+        self._database = database
+        self._identity = _identity(self.path)
+        self.generation += 1
+        return database
+
+    def _check_or_create(self, database: sqlite3.Connection) -> None:
+        """Check that the file is ours, and create what it lacks.
+
+        Raises:
+            StoreUnavailable: It is the database of another program, or of a newer version.
+        """
+        application, version, tables = _describe(database)
+        if application == APPLICATION and version == FORMAT:
+            if tables != _TABLES:
+                raise _Damaged("tables are missing")
+        elif application not in {APPLICATION, 0} or (application == 0 and (version or tables)):
+            self._is_foreign = True
+            raise StoreUnavailable(f"it is the database of another program; {_NOT_OURS}")
+        elif version > FORMAT:
+            raise StoreUnavailable(f"it has format {version}, newer than {FORMAT}; {_NOT_OURS}, or remove this one")
+        # With a write-ahead log, the last calls would be in a second file, which can be lost.
+        if database.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
+            raise StoreUnavailable(f"it cannot be written without a write-ahead log; {_NOT_OURS}")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("BEGIN IMMEDIATE")
+        application, version, tables = _describe(database)
+        if version < FORMAT:
+            for table in tables:
+                database.execute(f'DROP TABLE "{table}"')
+            for statement in _SCHEMA:
+                database.execute(statement)
+        if database.execute("SELECT typeof(secret), length(secret) FROM store").fetchall() != [("blob", 32)]:
+            database.execute("DELETE FROM store")
+            database.execute("INSERT INTO store VALUES (?, NULL, NULL)", (secrets.token_bytes(32),))
+        database.execute("COMMIT")
+
+    def _set_aside(self) -> None:
+        """Rename a damaged file, so that a new one can take its place."""
+        aside = self.path.with_name(f"{self.path.name}.broken")
+        with suppress(OSError):
+            for suffix in ("", "-journal"):
+                old = self.path.with_name(self.path.name + suffix)
+                if old.exists():
+                    old.replace(aside.with_name(aside.name + suffix))
+            log.warning("the state file is damaged and was set aside", path=str(self.path), set_aside_as=str(aside))
+
+
+def _describe(database: sqlite3.Connection) -> tuple[int, int, set[str]]:
+    """Return application, version and names of the tables."""
+    application = database.execute("PRAGMA application_id").fetchone()[0]
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    return application, version, {name for (name,) in tables}
+
+
+def _primary_code(error: Exception) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _file_times(path: Path) -> FileTimes:
+    status = path.stat()
+    return FileTimes(status.st_mtime, status.st_ctime)
+
+
+def _pack(response: CachedResponse) -> bytes:
+    """Return a line of JSON with all but the rows, and their number; then each row in a line. Compressed."""
+    rows = response.rows or ()
+    facts = asdict(replace(response, rows=None)) | {"rows": None if response.rows is None else len(rows)}
+    # In JSON a newline is nothing but space.
+    lines = (row.replace(b"\n", b" ") if b"\n" in row else row for row in map(bytes, rows))
+    return zlib.compress(b"\n".join([json.dumps(facts).encode(), *lines]), level=1)
+
+
+def _unpack(packed: bytes) -> CachedResponse | None:
+    first, *rows = zlib.decompress(packed).split(b"\n")
+    facts = json.loads(first)
+    number = facts.pop("rows")
+    response = msgspec.convert(facts, CachedResponse, str_keys=True)
+    return response if number is None else replace(response, rows=rows)

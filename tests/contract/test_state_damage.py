@@ -1,0 +1,219 @@
+"""Damaged, shortened and lost state files: whatever is left of them, no call comes too early."""
+
+import itertools
+import mmap
+import os
+import random
+import shutil
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from exporter.sync.fallback import FallbackStateStore
+from exporter.sync.limiter import RateLimiter
+from exporter.sync.rate_limits import RateLimitPolicy
+from exporter.sync.sqlite import SQLiteStateStore
+from exporter.sync.store import CachedResponse, Instant
+from exporter.tedee.client import SYNC
+from tests.clock import FakeClock
+
+LONGEST_CALL = 11.0
+POLICY = RateLimitPolicy(longest_call=LONGEST_CALL)
+ACCOUNTS = ("home", "hotel")
+
+
+def limiters(path: Path, clock: FakeClock) -> tuple[FallbackStateStore, list[RateLimiter]]:
+    """Start a process with two accounts."""
+    store = FallbackStateStore(SQLiteStateStore(path, clock, longest_call=LONGEST_CALL), clock)
+    created = []
+    for account in ACCOUNTS:
+        limiter = RateLimiter(account, store, clock, POLICY, jitter=lambda: 1.0, is_first_start=store.is_new)
+        limiter.set_user(f"user of {account}")
+        created.append(limiter)
+    return store, created
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a process left behind: the files by name, and when the first account may be called again."""
+
+    files: dict[str, bytes]
+    now: float
+    allowed_at: float
+
+    @classmethod
+    def of(cls, path: Path, now: float, allowed_at: float) -> "Left":
+        return cls({each.name: each.read_bytes() for each in path.parent.iterdir()}, now, allowed_at)
+
+    def wait(self, folder: Path) -> float:
+        """Seconds that the next start waits with these files."""
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        clock = FakeClock(monotonic=self.now)
+        store, (home, _) = limiters(folder / "state.db", clock)
+        wait = home.wait(SYNC)
+        store.close()
+        return wait
+
+    def without(self, name: str) -> "Left":
+        return Left(
+            {other: content for other, content in self.files.items() if other != name}, self.now, self.allowed_at
+        )
+
+    def truncated(self, name: str, size: int) -> "Left":
+        return Left({**self.files, name: self.files[name][:size]}, self.now, self.allowed_at)
+
+    def changed(self, name: str, at: int, value: int) -> "Left":
+        content = bytearray(self.files[name])
+        content[at] = value
+        return Left({**self.files, name: bytes(content)}, self.now, self.allowed_at)
+
+
+def damages(left: Left) -> Iterator[tuple[str, Left]]:
+    """Every truncation and four changes of every byte of every file."""
+    for name, content in left.files.items():
+        for size in range(len(content)):
+            yield f"{name} cut to {size} bytes", left.truncated(name, size)
+        for at, byte in enumerate(content):
+            for value in {byte ^ 1, byte ^ 0x80, 0, 0xFF} - {byte}:
+                yield f"byte {at} of {name} changed from {byte} to {value}", left.changed(name, at, value)
+
+
+def after_calls(path: Path, *, under_way: bool, clean: bool) -> Left:
+    """Let a process make calls and end: in the middle of a call, or five seconds after one."""
+    clock = FakeClock()
+    store, (home, hotel) = limiters(path, clock)
+    for _ in range(3):
+        for account, limiter in zip(ACCOUNTS, (home, hotel), strict=True):
+            with limiter.acquire(SYNC, f"user of {account}"):
+                clock.advance(0.5)
+            store.cache(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'], Instant.now(clock)))
+        clock.advance(20)
+    with home.acquire(SYNC, "user of home"):
+        began = clock.monotonic()
+        if under_way:
+            clock.advance(1)
+            return Left.of(path, clock.monotonic(), began + LONGEST_CALL + 20.0)
+    ended = clock.monotonic()
+    clock.advance(5)
+    if clean:
+        store.close()
+    return Left.of(path, clock.monotonic(), ended + 20.0)
+
+
+# A real process that is killed at random moments, in the middle of a transaction, too
+
+_SHARED = struct.Struct("ddd")
+"""Clock, begin of the last call of the first account, its end (0 while it is under way)."""
+
+
+def _work(path: Path, shared: mmap.mmap) -> None:
+    clock = FakeClock()
+    store, pair = limiters(path, clock)
+    began = ended = 0.0
+    while True:
+        for account, limiter in zip(ACCOUNTS, pair, strict=True):
+            clock.advance(limiter.wait(SYNC))
+            with limiter.acquire(SYNC, f"user of {account}"):
+                if account == "home":
+                    began, ended = clock.monotonic(), 0.0
+                    shared[:] = _SHARED.pack(clock.monotonic(), began, ended)
+                clock.advance(3.0)
+                if account == "home":
+                    ended = clock.monotonic()
+                shared[:] = _SHARED.pack(clock.monotonic(), began, ended)
+            store.cache(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'] * 50, Instant.now(clock)))
+
+
+def killed(path: Path, rng: random.Random) -> Left:
+    """Kill a process that makes calls as fast as it can."""
+    shared = mmap.mmap(-1, _SHARED.size)
+    child = os.fork()
+    if child == 0:
+        try:
+            _work(path, shared)
+        finally:
+            os._exit(1)
+    while not shared[:8].strip(b"\0"):
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0.0, 0.05))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    now, began, ended = _SHARED.unpack(shared[:])
+    return Left.of(path, now, ended + 20.0 if ended else began + LONGEST_CALL + 20.0)
+
+
+def check(left: Left, folder: Path, what: str) -> None:
+    assert left.now + left.wait(folder) >= left.allowed_at - 0.001, what
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory, if there is one: thousands of files are written."""
+    shared = Path("/dev/shm")
+    folder = shared / f"damage-{os.getpid()}" if os.access(shared, os.W_OK) else tmp_path_factory.mktemp("damage")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+ENDS = [(under_way, clean) for under_way in (False, True) for clean in (False, True) if not (under_way and clean)]
+
+
+@pytest.mark.parametrize(("under_way", "clean"), ENDS)
+def test_undamaged_files_are_trusted(tmp_path: Path, memory: Path, under_way: bool, clean: bool) -> None:
+    left = after_calls(tmp_path / "state" / "state.db", under_way=under_way, clean=clean)
+    assert left.now + left.wait(memory) == left.allowed_at
+
+
+@pytest.mark.parametrize(("under_way", "clean"), ENDS)
+def test_damaged_files_lead_to_no_early_call(tmp_path: Path, memory: Path, under_way: bool, clean: bool) -> None:
+    left = after_calls(tmp_path / "state" / "state.db", under_way=under_way, clean=clean)
+    every = list(damages(left))
+    for what, damaged in random.Random(7).sample(every, 700):
+        check(damaged, memory, what)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_process_leads_to_no_early_call(tmp_path: Path, memory: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    for number in itertools.count():
+        left = killed(tmp_path / str(number) / "state.db", rng)
+        check(left, memory, "undamaged")
+        if "state.db-journal" in left.files:
+            break
+    check(left.without("state.db-journal"), memory, "journal lost")
+    for what, damaged in rng.sample(list(damages(left)), 300):
+        check(damaged, memory, what)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("under_way", "clean"), ENDS)
+def test_any_damage_leads_to_no_early_call(tmp_path: Path, memory: Path, under_way: bool, clean: bool) -> None:
+    left = after_calls(tmp_path / "state" / "state.db", under_way=under_way, clean=clean)
+    for what, damaged in damages(left):
+        check(damaged, memory, what)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_any_damage_after_a_kill_leads_to_no_early_call(tmp_path: Path, memory: Path) -> None:
+    rng = random.Random(1)
+    journals = 0
+    for number in range(100):
+        left = killed(tmp_path / str(number) / "state.db", rng)
+        check(left, memory, "undamaged")
+        if "state.db-journal" in left.files:
+            journals += 1
+            check(left.without("state.db-journal"), memory, "journal lost")
+            for what, damaged in rng.sample(list(damages(left)), 3_000):
+                check(damaged, memory, what)
+    assert journals > 10

@@ -1,0 +1,728 @@
+"""The state file: limits across restarts, crashes, full disks, clock jumps and several processes."""
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.sync import sqlite as module
+from exporter.sync.fallback import FallbackStateStore
+from exporter.sync.limiter import NotAllowedYet, RateLimiter
+from exporter.sync.rate_limits import RateLimitPolicy
+from exporter.sync.sqlite import FORMAT
+from exporter.sync.store import CachedResponse, Failure, Instant
+from exporter.tedee.client import LOCKS, SYNC
+from exporter.tedee.errors import CallError, RateLimited, ServerFailed
+from tests.clock import FakeClock
+from tests.stores import LONGEST_CALL, open_store
+
+UNKNOWN = LONGEST_CALL + 20.0
+"""Seconds until the first call if it is not known when the last one ended."""
+POLICY = RateLimitPolicy(longest_call=LONGEST_CALL)
+USER = "user 1"
+
+
+def limiter_of(
+    store: FallbackStateStore, clock: FakeClock, account: str = "home", *, policy: RateLimitPolicy = POLICY
+) -> RateLimiter:
+    limiter = RateLimiter(account, store, clock, policy, jitter=lambda: 1.0, is_first_start=store.is_new)
+    limiter.set_user(USER)
+    return limiter
+
+
+def start(path: Path, clock: FakeClock, account: str = "home", *, policy: RateLimitPolicy = POLICY) -> RateLimiter:
+    """Start a process and return its limiter."""
+    return limiter_of(open_store(path, clock), clock, account, policy=policy)
+
+
+def call(limiter: RateLimiter, clock: FakeClock, endpoint: str = SYNC, takes: float = 0.5, user: str = USER) -> None:
+    with limiter.acquire(endpoint, user):
+        clock.advance(takes)
+
+
+def fail(limiter: RateLimiter, error: CallError) -> None:
+    with suppress(CallError), limiter.acquire(SYNC, USER):
+        raise error
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "state.db"
+
+
+# Restarts
+
+
+def test_first_start_may_call_at_once(path: Path, clock: FakeClock) -> None:
+    assert start(path, clock).wait(SYNC) == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_start_that_was_killed_before_its_first_call_may_call(path: Path, clock: FakeClock) -> None:
+    start(path, clock)
+    clock.advance(5)
+    assert start(path, clock).wait(SYNC) == 0
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_restart_waits_for_the_rest_of_the_spacing(path: Path, clock: FakeClock, end: str) -> None:
+    store = open_store(path, clock)
+    call(limiter_of(store, clock), clock)
+    if end == "close":
+        store.close()
+    clock.advance(7)
+    limiter = start(path, clock)
+    assert limiter.wait(SYNC) == 13.0
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock)
+    clock.advance(13)
+    call(limiter, clock)
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_restart_after_the_spacing_calls_at_once(path: Path, clock: FakeClock, end: str) -> None:
+    store = open_store(path, clock)
+    call(limiter_of(store, clock), clock)
+    if end == "close":
+        store.close()
+    clock.advance(60)
+    assert start(path, clock).wait(SYNC) == 0
+
+
+def test_process_killed_during_a_call_leaves_its_reservation(path: Path, clock: FakeClock) -> None:
+    with start(path, clock).acquire(SYNC, USER):
+        # A process killed here leaves the file as it is while the call is under way.
+        clock.advance(1)
+        assert start(path, clock).wait(SYNC) == LONGEST_CALL + 20.0 - 1.0
+
+
+def test_crash_loop_calls_in_the_end(path: Path, clock: FakeClock) -> None:
+    call(start(path, clock), clock)
+    waits = []
+    for _ in range(8):
+        clock.advance(5)
+        waits.append(start(path, clock).wait(SYNC))
+    assert waits == [15, 10, 5, 0, 0, 0, 0, 0]
+
+
+def test_backoff_retry_after_and_requests_survive(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    for _ in range(3):
+        fail(limiter, ServerFailed("x", account="home", endpoint=SYNC))
+        clock.advance(limiter.wait(SYNC))
+    fail(limiter, RateLimited("x", account="home", endpoint=SYNC, retry_after=1800.0))
+    store.close()
+    clock.advance(100)
+    again = start(path, clock)
+    assert again.wait(SYNC) == 1700.0
+    assert again.wait(LOCKS) == 1700.0
+    assert again.remaining() == 346
+    clock.advance(1700)
+    fail(again, ServerFailed("x", account="home", endpoint=SYNC))
+    assert again.wait(SYNC) == 300.0
+
+
+def test_renamed_account_waits_until_the_call_of_its_user_has_ended(path: Path, clock: FakeClock) -> None:
+    with start(path, clock).acquire(SYNC, USER):
+        clock.advance(1)
+        limiter = start(path, clock, account="house")
+        assert limiter.wait(SYNC) == UNKNOWN
+        clock.advance(9)
+    clock.advance(limiter.wait(SYNC) - 1)
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock)
+
+
+def test_unknown_account_waits_even_if_the_file_is_good(path: Path, clock: FakeClock) -> None:
+    call(start(path, clock), clock)
+    clock.advance(3600)
+    limiter = start(path, clock, account="other")
+    assert limiter.wait(SYNC) == UNKNOWN
+    assert start(path, clock).wait(SYNC) == 0
+
+
+def test_another_division_into_shards_voids_the_file(path: Path, clock: FakeClock) -> None:
+    call(limiter_of(open_store(path, clock, shard="0/2"), clock), clock)
+    clock.advance(60)
+    assert limiter_of(open_store(path, clock, shard="0/2"), clock).wait(SYNC) == 0
+    assert limiter_of(open_store(path, clock, shard="0/3"), clock).wait(SYNC) == UNKNOWN
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 0.0, 365 * 86_400.0])
+def test_wall_clock_does_not_matter_within_a_boot(path: Path, clock: FakeClock, jump: float) -> None:
+    call(start(path, clock), clock)
+    clock.advance(2)
+    clock.set_wall(clock.wall() + jump)
+    assert start(path, clock).wait(SYNC) == 18.0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0, 3000.0])
+@pytest.mark.parametrize("jump", [-3600.0, 0.0, 365 * 86_400.0])
+def test_reboot_waits_for_a_call_and_the_spacing(path: Path, clock: FakeClock, jump: float, seconds: float) -> None:
+    store = open_store(path, clock)
+    with limiter_of(store, clock).acquire(SYNC, USER):
+        clock.advance(1)
+    store.close()
+    clock.reboot(seconds=seconds)
+    clock.set_wall(clock.wall() + jump)
+    limiter = start(path, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    clock.advance(limiter.wait(SYNC))
+    call(limiter, clock)
+    assert limiter.wait(SYNC) == 20.0
+
+
+def test_reboot_remembers_retry_after_and_requests(path: Path, clock: FakeClock) -> None:
+    limiter = start(path, clock)
+    call(limiter, clock)
+    clock.advance(20)
+    fail(limiter, RateLimited("x", account="home", endpoint=SYNC, retry_after=1800.0))
+    clock.reboot(seconds=100)
+    limiter = start(path, clock)
+    assert limiter.wait(SYNC) == 1700.0
+    assert limiter.remaining() == 348
+
+
+def test_longer_call_of_another_boot_is_waited_for(path: Path, clock: FakeClock) -> None:
+    slow = start(path, clock, policy=RateLimitPolicy(longest_call=61.0))
+    with slow.acquire(SYNC, USER):
+        clock.reboot(seconds=1)
+        assert start(path, clock).wait(SYNC) == 61.0 + 20.0
+
+
+def test_machine_whose_monotonic_clock_went_back_counts_as_rebooted(path: Path, clock: FakeClock) -> None:
+    call(start(path, clock), clock)
+    earlier = FakeClock(monotonic=50.0)
+    assert start(path, earlier).wait(SYNC) == UNKNOWN
+
+
+def test_two_machines_on_one_file_let_one_of_them_call(path: Path, clock: FakeClock) -> None:
+    other_clock = FakeClock(monotonic=77.0)
+    other_clock.reboot(0.0)
+    clocks = (clock, other_clock)
+    limiters = [start(path, each) for each in clocks]
+    ended, calls = -100.0, 0
+    for second in range(600):
+        for limiter, each in zip(limiters, clocks, strict=True):
+            with suppress(NotAllowedYet), limiter.acquire(SYNC, USER):
+                assert second - ended >= 20
+                ended, calls = second, calls + 1
+            each.advance(1)
+    assert calls > 10
+
+
+# Files that do not prove anything
+
+
+def test_old_copy_put_back_is_not_trusted(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock, copied=60.0)
+    call(limiter_of(store, clock), clock)
+    store.close()
+    clock.advance(60)
+    assert start(path, clock).wait(SYNC) == UNKNOWN
+
+
+def test_old_copy_with_its_times_is_not_trusted(path: Path, clock: FakeClock, tmp_path: Path) -> None:
+    store = open_store(path, clock, copied=60.0)
+    call(limiter_of(store, clock), clock)
+    # The time of the content is what programs that copy can set; the time of the inode is not.
+    os.utime(path, (time.time() - 60.0,) * 2)
+    clock.advance(60)
+    assert start(path, clock).wait(SYNC) == UNKNOWN
+
+
+def test_distrust_of_one_start_holds_for_the_next(path: Path, clock: FakeClock) -> None:
+    call(limiter_of(open_store(path, clock, copied=60.0), clock), clock)
+    clock.advance(60)
+    assert start(path, clock).wait(SYNC) == UNKNOWN
+    clock.advance(10)
+    assert start(path, clock).wait(SYNC) == UNKNOWN - 10
+
+
+def test_empty_file_is_not_a_first_start(path: Path, clock: FakeClock) -> None:
+    path.parent.mkdir()
+    path.touch()
+    assert start(path, clock).wait(SYNC) == UNKNOWN
+
+
+def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE page (account TEXT PRIMARY KEY, page TEXT)")
+        database.execute("INSERT INTO page VALUES ('home', '{}')")
+        database.execute(f"PRAGMA application_id = {module.APPLICATION}")
+        database.execute(f"PRAGMA user_version = {FORMAT - 1}")
+    database.close()
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    clock.advance(UNKNOWN)
+    call(limiter, clock)
+    assert store.usable()
+    store.close()
+    assert [each.name for each in path.parent.iterdir()] == ["state.db"]
+
+
+def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> None:
+    open_store(path, clock).close()
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    database.close()
+    before = path.read_bytes()
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    clock.advance(UNKNOWN)
+    call(limiter, clock)
+    assert limiter.wait(SYNC) == 20.0
+    assert not store.usable()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_database_of_another_program_is_not_touched(path: Path, clock: FakeClock, mode: str) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA journal_mode = {mode}")
+        database.execute("CREATE TABLE photos (name)")
+    database.close()
+    before, modified = path.read_bytes(), path.stat().st_mtime
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    clock.advance(UNKNOWN)
+    call(limiter, clock)
+    assert not store.usable()
+    assert (path.read_bytes(), path.stat().st_mtime) == (before, modified)
+
+
+@pytest.mark.parametrize("where", ["/proc/state.db", "/dev/null/state.db", "a-folder"])
+def test_place_that_cannot_hold_a_file_is_no_first_start(tmp_path: Path, clock: FakeClock, where: str) -> None:
+    (tmp_path / "a-folder").mkdir()
+    store = open_store(tmp_path / where, clock)
+    limiter = limiter_of(store, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    clock.advance(UNKNOWN)
+    call(limiter, clock)
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock)
+    assert not store.usable()
+
+
+def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database, although it is long enough to be taken for one at first sight" * 100)
+    store = open_store(path, clock)
+    assert limiter_of(store, clock).wait(SYNC) == UNKNOWN
+    assert path.with_name("state.db.broken").read_bytes().startswith(b"this is no database")
+    assert store.usable()
+
+
+# Calls that cannot be written
+
+
+@contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let SQLite itself refuse to let the file grow, as it does when the disk is full."""
+    connect = sqlite3.connect
+
+    class Full(sqlite3.Connection):
+        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+            if statement.startswith(("REPLACE", "UPDATE", "CREATE")):
+                super().execute("PRAGMA max_page_count = 1")
+                super().execute("CREATE TABLE big AS SELECT zeroblob(1000000)")
+            return super().execute(statement, *values)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Full, **kwargs))
+        yield
+
+
+@contextmanager
+def disk_full_for(store: FallbackStateStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    store._file.close()
+    with full_disk(monkeypatch):
+        yield
+    store._file.close()
+
+
+def test_full_disk_is_logged_and_limits_hold_in_memory(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_store(path, clock).close()
+    with full_disk(monkeypatch):
+        store = open_store(path, clock)
+        limiter = limiter_of(store, clock)
+        assert limiter.wait(SYNC) == UNKNOWN
+        clock.advance(UNKNOWN)
+        call(limiter, clock)
+        assert limiter.wait(SYNC) == 20.0
+        assert not store.usable()
+    assert capsys.readouterr().out.count("database or disk is full") == 1
+
+
+def test_disk_with_room_again_gets_everything(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    call(limiter, clock)
+    clock.advance(20)
+    with disk_full_for(store, monkeypatch):
+        call(limiter, clock)
+    clock.advance(20)
+    with pytest.raises(NotAllowedYet):
+        # The file can be used again, but another process may have made a call meanwhile.
+        call(limiter, clock)
+    clock.advance(limiter.wait(SYNC))
+    call(limiter, clock)
+    assert store.usable()
+    clock.advance(3)
+    limiter = start(path, clock)
+    assert limiter.wait(SYNC) == 17.0
+    assert limiter.remaining() == 347
+
+
+def test_unwritten_call_is_written_by_a_clean_end(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    call(limiter, clock)
+    clock.advance(20)
+    with disk_full_for(store, monkeypatch):
+        call(limiter, clock)
+    store.close()
+    clock.advance(1)
+    assert start(path, clock).remaining() == 348
+
+
+@pytest.mark.parametrize("second_process", [False, True])
+def test_unwritten_call_is_not_repeated_by_the_next_start(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, second_process: bool
+) -> None:
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    call(limiter, clock)
+    if second_process:
+        # One that ends well says nothing about the first.
+        open_store(path, clock).close()
+    clock.advance(60)
+    with disk_full_for(store, monkeypatch):
+        call(limiter, clock)
+    clock.advance(1)
+    # The first is killed and the disk has room again: in the file, the last call was 62 seconds ago.
+    assert start(path, clock).wait(SYNC) == UNKNOWN
+
+
+def test_unwritten_call_stops_a_process_that_can_write(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = [open_store(path, clock) for _ in range(2)]
+    one, two = (limiter_of(store, clock) for store in stores)
+    call(two, clock)
+    clock.advance(20)
+    with disk_full_for(stores[0], monkeypatch):
+        call(one, clock)
+        clock.advance(1)
+        with pytest.raises(NotAllowedYet):
+            call(two, clock)
+        assert two.wait(SYNC) == UNKNOWN
+
+
+def test_file_that_cannot_even_be_marked_is_reported(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+
+    def read_only(*_args: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", read_only)
+    with disk_full_for(store, monkeypatch):
+        call(limiter, clock)
+    assert capsys.readouterr().out.count("neither written nor marked") == 1
+
+
+def test_file_removed_while_in_use_is_written_again(path: Path, clock: FakeClock) -> None:
+    limiter = start(path, clock)
+    call(limiter, clock)
+    path.unlink()
+    clock.advance(20)
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    clock.advance(UNKNOWN)
+    call(limiter, clock)
+    again = start(path, clock)
+    assert again.wait(SYNC) == 20.0
+    assert again.remaining() == 348
+
+
+# Several processes
+
+
+def test_two_processes_share_one_limit(path: Path, clock: FakeClock) -> None:
+    one, two = (start(path, clock) for _ in range(2))
+    with one.acquire(SYNC, USER):
+        with pytest.raises(NotAllowedYet) as refused:
+            call(two, clock)
+        assert refused.value.by_another
+        assert two.wait(SYNC) == 31.0
+        clock.advance(1)
+    with pytest.raises(NotAllowedYet):
+        call(two, clock)
+    clock.advance(19)
+    with pytest.raises(NotAllowedYet):
+        call(two, clock)
+    assert two.wait(SYNC) == 1.0
+    clock.advance(1)
+    call(two, clock)
+    with pytest.raises(NotAllowedYet):
+        call(one, clock)
+    assert two.remaining() == 348
+
+
+def test_two_processes_with_two_names_of_a_user_share_one_limit(path: Path, clock: FakeClock) -> None:
+    one, two = start(path, clock), start(path, clock, account="house")
+    clock.advance(UNKNOWN)
+    call(one, clock)
+    with pytest.raises(NotAllowedYet):
+        call(two, clock)
+    clock.advance(20)
+    call(two, clock)
+    with pytest.raises(NotAllowedYet):
+        call(one, clock)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_two_processes_whose_file_is_removed_call_no_earlier(path: Path, clock: FakeClock, replaced: bool) -> None:
+    open_store(path, clock, copied=60.0).close()
+    old = path.read_bytes()
+    one, two = (start(path, clock) for _ in range(2))
+    clock.advance(max(one.wait(SYNC), two.wait(SYNC)))
+    with one.acquire(SYNC, USER):
+        # The second sees a call under way, and nothing of the first after that.
+        with pytest.raises(NotAllowedYet):
+            call(two, clock)
+        clock.advance(1)
+    clock.advance(20)
+    call(one, clock)
+    ended = clock.monotonic()
+    path.unlink()
+    if replaced:
+        path.write_bytes(old)
+    while clock.monotonic() < ended + 19.5:
+        for limiter in (two, one):
+            with pytest.raises(NotAllowedYet):
+                call(limiter, clock)
+        clock.advance(0.5)
+
+
+def test_old_copy_put_in_place_stops_running_processes(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock, copied=60.0)
+    limiter = limiter_of(store, clock)
+    clock.advance(60)
+    call(limiter, clock)
+    old = path.read_bytes()
+    for _ in range(3):
+        clock.advance(20)
+        call(limiter, clock)
+    path.write_bytes(old)
+    clock.advance(20)
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    assert limiter.remaining() == 346
+
+
+def test_two_processes_share_the_hour(path: Path, clock: FakeClock) -> None:
+    policy = RateLimitPolicy(requests_per_hour=30)
+    one, two = (start(path, clock, policy=policy) for _ in range(2))
+    for limiter in [one, two] * 5:
+        call(limiter, clock, LOCKS)
+    for limiter in (one, two):
+        with pytest.raises(NotAllowedYet):
+            call(limiter, clock, LOCKS)
+
+
+def test_process_that_holds_the_file_stops_calls(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY_TIMEOUT", 0.01)
+    limiter = start(path, clock)
+    with limiter.acquire(SYNC, USER):
+        stuck = sqlite3.connect(path, isolation_level=None)
+        stuck.execute("BEGIN IMMEDIATE")
+    clock.advance(60)
+    with pytest.raises(NotAllowedYet, match="does not release"):
+        call(limiter, clock)
+    stuck.execute("ROLLBACK")
+    stuck.close()
+    call(limiter, clock)
+    assert limiter.remaining() == 348
+
+
+# Cached responses
+
+
+def response(clock: FakeClock, **changes: object) -> CachedResponse:
+    return CachedResponse([b'{"id": 1}'], Instant.now(clock), **changes)  # type: ignore[arg-type]
+
+
+def test_second_process_reads_what_the_first_cached(path: Path, clock: FakeClock) -> None:
+    one, two = (open_store(path, clock) for _ in range(2))
+    failure = Failure("server", "it broke \ud83d", 5.0)
+    rows = [b'{"id": 1, "odd": NaN}', b"\xff\r\0"]
+    cached = CachedResponse(rows, Instant.now(clock), failure, {1: None, 2: 7}, (1, 2**52))
+    one.cache("home", SYNC, "key 1", cached)
+    assert two.cached("home", SYNC, "key 1") == cached
+    assert two.cached("home", LOCKS, "key 1") is None
+    assert two.cached("house", SYNC, "key 1") is None
+
+
+def test_response_of_another_credential_is_not_returned(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock)
+    store.cache("home", SYNC, "key 1", response(clock))
+    assert store.cached("home", SYNC, "key 2") is None
+
+
+@pytest.mark.parametrize("rows", [None, [], [b""], [b'{"id": %d}' % number for number in range(2_500)]])
+def test_response_of_any_length_is_returned_unchanged(path: Path, clock: FakeClock, rows: list[bytes] | None) -> None:
+    cached = CachedResponse(rows, Instant.now(clock))
+    open_store(path, clock).cache("home", SYNC, "key", cached)
+    assert open_store(path, clock).cached("home", SYNC, "key") == cached
+
+
+def test_row_of_several_lines_keeps_its_meaning(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock)
+    store.cache("home", SYNC, "key", CachedResponse([b'{\n  "id": 1\n}', b"[\n]"], Instant.now(clock)))
+    cached = store.cached("home", SYNC, "key")
+    assert cached
+    assert cached.rows == [b'{   "id": 1 }', b"[ ]"]
+
+
+@pytest.mark.parametrize(
+    "change", ["account = 'house'", "endpoint = 'x'", "response = response || x'00'", "checksum = x''"]
+)
+def test_changed_response_is_not_returned(path: Path, clock: FakeClock, change: str) -> None:
+    store = open_store(path, clock)
+    store.cache("home", SYNC, "key", response(clock))
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE responses SET {change}")
+    database.close()
+    assert store.cached("home", SYNC, "key") is None
+    assert store.cached("house", SYNC, "key") is None
+
+
+def test_removed_accounts_leave_the_file(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock)
+    for account in ("old-tenant", "home"):
+        limiter_of(store, clock, account)
+        store.cache(account, SYNC, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()]))
+        store.cache(account, LOCKS, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0)))
+    store.keep_only(["home"])
+    store.close()
+    content = path.read_bytes()
+    assert b"home" in content
+    assert b"tenant" not in content
+    assert store.cached("home", LOCKS, "key")
+
+
+def test_states_that_no_longer_matter_leave_the_file(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    for number in range(50):
+        limiter.set_user(f"key {number}")
+        clock.advance(limiter.wait(SYNC))
+        call(limiter, clock, user=f"key {number}")
+    clock.advance(3 * 3600)
+    call(limiter, clock, user="key 49")
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM states").fetchone() == (2,)
+    database.close()
+
+
+# All of it together
+
+EVENTS = [
+    "call",
+    "call",
+    "call",
+    "fail",
+    "limited",
+    "advance",
+    "kill",
+    "close",
+    "reboot",
+    "spring",
+    "fall",
+    "rename",
+    "rotate",
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 40)), min_size=20, max_size=60))
+def test_no_history_brings_two_syncs_closer_than_20_seconds(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, float]]
+) -> None:
+    clock = FakeClock()
+    path = tmp_path_factory.mktemp("history") / "state.db"
+    store = open_store(path, clock)
+    account, user = "home", "key 0"
+    limiter = limiter_of(store, clock, account)
+    true_time, ended = 0.0, -100.0
+
+    def passes(seconds: float) -> None:
+        nonlocal true_time
+        clock.advance(seconds)
+        true_time += seconds
+
+    for event, amount in history:
+        match event:
+            case "call" | "fail" | "limited":
+                with suppress(NotAllowedYet, CallError), limiter.acquire(SYNC, user):
+                    assert true_time - ended >= 20.0
+                    passes(min(amount, LONGEST_CALL))
+                    ended = true_time
+                    if event == "fail":
+                        raise ServerFailed("x", account="home", endpoint=SYNC)
+                    if event == "limited":
+                        raise RateLimited("x", account="home", endpoint=SYNC, retry_after=amount)
+            case "advance":
+                passes(amount)
+            case "reboot":
+                clock.reboot(amount)
+                true_time += amount
+            case "spring":
+                clock.set_wall(clock.wall() + 365 * 86_400)
+            case "fall":
+                clock.set_wall(clock.wall() - 3600)
+            case "close":
+                store.close()
+            case "rename":
+                account = f"home {int(amount)}"
+            case "rotate":
+                user = f"key {int(amount) % 3}"
+        if event in {"kill", "close", "reboot", "rename"}:
+            store = open_store(path, clock)
+            limiter = limiter_of(store, clock, account)
+
+
+def test_folder_holds_the_file_alone(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock)
+    with limiter_of(store, clock).acquire(SYNC, USER):
+        assert [each.name for each in path.parent.iterdir()] == ["state.db"]
+    assert all(stat.S_IMODE(each.stat().st_mode) & 0o077 == 0 for each in path.parent.iterdir())
+    store.close()
+    assert [each.name for each in path.parent.iterdir()] == ["state.db"]

@@ -1,0 +1,24 @@
+"""State stores as the program opens them."""
+
+import time
+from pathlib import Path
+
+from exporter.clock import Clock
+from exporter.sync.fallback import FallbackStateStore
+from exporter.sync.sqlite import SQLiteStateStore
+
+LONGEST_CALL = 11.0
+"""Seconds: the default time-out and its grace."""
+
+
+def open_store(path: Path, clock: Clock, *, shard: str = "0/1", copied: float = 0.0) -> FallbackStateStore:
+    """Open a state file as a process does that starts now.
+
+    Args:
+        path: The file.
+        clock: The machine's clocks.
+        shard: Of the process.
+        copied: Seconds by which the file system's times of this process's writes will be off, as those of a copy are.
+    """
+    file = SQLiteStateStore(path, clock, longest_call=LONGEST_CALL, shard=shard, file_time=lambda: time.time() - copied)
+    return FallbackStateStore(file, clock)
