@@ -174,16 +174,12 @@ class StaticCredentials:
         return "the key" if isinstance(self.source, Secret) else f"key file {file_named(self.source)}"
 
 
-def personal_key(
-    source: SecretSource, account: str = "", owners: CredentialOwners | None = None
-) -> StaticCredentials:
+def personal_key(source: SecretSource, account: str = "", owners: CredentialOwners | None = None) -> StaticCredentials:
     """Return the credentials of a personal access key, made in the Tedee portal."""
     return StaticCredentials("PersonalKey", source, account, owners)
 
 
-def access_token(
-    source: SecretSource, account: str = "", owners: CredentialOwners | None = None
-) -> StaticCredentials:
+def access_token(source: SecretSource, account: str = "", owners: CredentialOwners | None = None) -> StaticCredentials:
     """Return the credentials of an OAuth access token that another program refreshes."""
     return StaticCredentials(BEARER, source, account, owners)
 
