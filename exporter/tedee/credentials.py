@@ -53,6 +53,10 @@ class Signer(Protocol):
         """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
         ...
 
+    def refresh_token_stored(self) -> bool | None:
+        """Return False while a refresh token is in memory only, None if the credentials have none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Credentials(AuthBase):
@@ -85,6 +89,9 @@ class Credentials(AuthBase):
             return jwt_expiry(read_secret(self.source))
         except CredentialsUnavailable:
             return None
+
+    def refresh_token_stored(self) -> None:
+        """Return None: there is no refresh token."""
 
 
 def personal_key(source: SecretSource) -> Credentials:
