@@ -286,7 +286,8 @@ class TokenEndpoint:
                 raise self.error(TimedOut, bound.problem)
             kind = kind_of(response.headers, body)
             raise self.error(TokenAnswerInvalid, f"{told}, which is not a JSON object but {kind}", **facts)
-        if status != HTTPStatus.OK and not answer.get("error"):
+        # A proxy may have turned a 200 into a 203; the refresh token in it is as good.
+        if status >= HTTPStatus.MULTIPLE_CHOICES and not answer.get("error"):
             raise self.error(TokenAnswerInvalid, f"{told} without an error code of OAuth", **facts)
         return _response(status, answer)
 

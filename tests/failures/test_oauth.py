@@ -26,8 +26,13 @@ import trustme
 import urllib3
 from structlog.testing import capture_logs
 
+from exporter.config import Settings
+from exporter.fleet import Fleet
 from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
 from exporter.simulator.answer import Answer
+from exporter.sync.ledger import MemoryLedger
+from exporter.sync.scheduler import Scheduler
+from exporter.sync.snapshot import Board
 from exporter.tedee import token_file
 from exporter.tedee.client import SYNC
 from exporter.tedee.credentials import CredentialsUnavailable
@@ -468,13 +473,38 @@ def test_a_refresh_token_that_is_not_replaced_stays(tedee: Tedee, value: object)
     "fault",
     [edited(access_token=...), edited(access_token="two words"), edited(access_token=5), edited(token_type="mac")],
 )
-def test_successor_is_stored_if_the_access_token_is_unusable(tedee: Tedee, fault: Fault) -> None:
+def test_successor_is_stored_before_the_rest_is_checked(tedee: Tedee, fault: Fault) -> None:
     tedee.fails(fault)
     credentials = tedee.credentials()
     assert isinstance(failure_of(credentials), InvalidResponse)
     assert tedee.on_file() == tedee.current() != FIRST
     credentials.prepare()
     assert tedee.sync(credentials).status_code == 200
+
+
+@pytest.mark.parametrize("status", [201, 203])
+def test_response_of_any_success_status_is_used(tedee: Tedee, status: int) -> None:
+    tedee.fails(Fault(edit=lambda answer: replace(answer, status=status)))
+    tedee.credentials().prepare()
+    assert tedee.on_file() == tedee.current() != FIRST
+
+
+def test_exchange_is_given_ten_seconds_at_least(tedee: Tedee) -> None:
+    settings = {
+        "api": {"url": tedee.url, "timeout": "100ms"},
+        "accounts": [
+            {
+                "name": "home",
+                "oauth": {"client_id": "c", "refresh_token_file": str(tedee.file), "token_url": tedee.token_url},
+            }
+        ],
+    }
+    scheduler = Scheduler(tedee.clock)
+    fleet = Fleet(tedee.clock, MemoryLedger(), Board(), scheduler)
+    fleet.apply(Settings.model_validate(settings))
+    tedee.fails(Fault.delayed(0.3))
+    scheduler.run_due()
+    assert tedee.on_file() == tedee.current() != FIRST
 
 
 # When to sign in again

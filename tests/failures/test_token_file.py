@@ -113,9 +113,7 @@ def test_file_written_in_place_keeps_owner_and_mode(tedee: Tedee, in_place: Path
 
 @pytest.mark.parametrize("length", [1, 8, 4096, 5000, ROOM - 1, ROOM])
 @pytest.mark.parametrize("before", [FIRST, "x", "y" * 6000])
-def test_tokens_of_any_length_replace_each_other_in_place(
-    in_place: Path, tedee: Tedee, length: int, before: str
-) -> None:
+def test_tokens_of_any_length_fit_in_place(in_place: Path, tedee: Tedee, length: int, before: str) -> None:
     in_place.write_text(before)
     tedee.account.refresh_tokens = [RefreshToken(before)]
     tedee.fails(edited(refresh_token="z" * length))
@@ -133,9 +131,7 @@ def test_file_has_its_token_during_the_exchange(tedee: Tedee, stored: Path) -> N
 
 @pytest.mark.parametrize("content", [FIRST, f"{FIRST}\n", f" {FIRST} \r\n\n"])
 @pytest.mark.parametrize("fault", [Fault.error(503), edited(refresh_token=...), Fault.reset()])
-def test_exchange_without_a_successor_leaves_the_file_alone(
-    tedee: Tedee, stored: Path, fault: Fault, content: str
-) -> None:
+def test_exchange_without_successor_changes_nothing(tedee: Tedee, stored: Path, fault: Fault, content: str) -> None:
     stored.write_text(content)
     tedee.fails(fault)
     credentials = tedee.credentials()
@@ -147,7 +143,7 @@ def test_exchange_without_a_successor_leaves_the_file_alone(
     assert sorted(path.name for path in stored.parent.iterdir()) == ["client", "token"]
 
 
-def test_link_stays_a_link_if_its_target_is_written_in_place(tedee: Tedee, in_place: Path, tmp_path: Path) -> None:
+def test_link_stays_a_link_in_place(tedee: Tedee, in_place: Path, tmp_path: Path) -> None:
     tedee.file = tmp_path / "link"
     tedee.file.symlink_to(in_place)
     tedee.credentials().prepare()
@@ -156,7 +152,7 @@ def test_link_stays_a_link_if_its_target_is_written_in_place(tedee: Tedee, in_pl
 
 
 @as_root
-def test_sticky_folder_of_another_user_is_not_renamed_in(
+def test_file_in_a_sticky_folder_is_written_in_place(
     file: Path, tedee: Tedee, stop_being_root: Callable[[], None]
 ) -> None:
     tedee.file = file
@@ -193,9 +189,7 @@ def assert_unused_until(credentials: OAuthCredentials, tedee: Tedee, why: str, r
     assert tedee.on_file() == tedee.current() != FIRST
 
 
-def test_token_is_not_used_if_folder_and_file_are_read_only(
-    file: Path, tedee: Tedee, stop_being_root: Callable[[], None]
-) -> None:
+def test_token_in_a_read_only_folder_is_not_used(file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> None:
     tedee.file = file
     credentials = tedee.credentials(client_secret=None)
     file.chmod(0o444)
@@ -243,7 +237,7 @@ def test_token_is_not_used_on_a_full_disk(tedee: Tedee, stored: Path, monkeypatc
     assert_unused_until(tedee.credentials(), tedee, why, lambda: setattr(disk, "is_full", False))
 
 
-def test_disk_that_fills_up_during_the_exchange_costs_nothing(
+def test_full_disk_during_the_exchange_costs_nothing(
     tedee: Tedee, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = FullDisk(monkeypatch)
@@ -277,7 +271,7 @@ def fill(folder: Path) -> None:
 
 @as_root
 @pytest.mark.parametrize("mounted", [False, True])
-def test_real_disk_that_is_or_becomes_full_costs_nothing(
+def test_real_full_disk_costs_nothing(
     tedee: Tedee, small_disk: Path, mounted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tedee.file = small_disk / "token"
@@ -298,9 +292,7 @@ def test_real_disk_that_is_or_becomes_full_costs_nothing(
 # A rename that fails unforeseen
 
 
-def test_rename_that_fails_unforeseen_is_followed_by_writing_in_place(
-    tedee: Tedee, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_rename_is_followed_by_writing_in_place(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(*_: object) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
@@ -332,9 +324,7 @@ def test_mount_point_is_recognized_by_any_name(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-def test_token_that_may_not_survive_a_power_loss_is_stored_again(
-    tedee: Tedee, monkeypatch: pytest.MonkeyPatch, mounted: bool
-) -> None:
+def test_unsynced_token_is_stored_again(tedee: Tedee, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
     monkeypatch.setattr(token_file, "_is_mount_point", lambda path: mounted)
     really, calls = os.fsync, []
 
@@ -354,9 +344,7 @@ def test_token_that_may_not_survive_a_power_loss_is_stored_again(
     assert tedee.on_file() == tedee.current()
 
 
-def test_token_of_which_a_part_was_written_is_stored_again(
-    tedee: Tedee, in_place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_partly_written_token_is_stored_again(tedee: Tedee, in_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really, is_broken = os.pwrite, threading.Event()
 
     def write_a_part(descriptor: int, content: bytes, offset: int) -> int:
@@ -388,7 +376,7 @@ def test_sign_in_during_an_exchange_counts_more(tedee: Tedee, in_place: Path, co
     assert credentials.refresh_token_stored()
 
 
-def test_file_that_is_replaced_during_an_exchange_in_place_counts_more(tedee: Tedee, in_place: Path) -> None:
+def test_replaced_file_counts_more_in_place(tedee: Tedee, in_place: Path) -> None:
     def replace() -> None:
         (in_place.parent / "new").write_text("signed-in-again")
         (in_place.parent / "new").rename(in_place)
@@ -398,7 +386,7 @@ def test_file_that_is_replaced_during_an_exchange_in_place_counts_more(tedee: Te
     assert in_place.read_text() == "signed-in-again"
 
 
-def test_file_that_is_replaced_by_its_copy_in_an_exchange_is_written(tedee: Tedee, in_place: Path) -> None:
+def test_file_replaced_by_its_copy_is_written(tedee: Tedee, in_place: Path) -> None:
     def replace() -> None:
         shutil.copy(in_place, in_place.parent / "new")
         (in_place.parent / "new").rename(in_place)
@@ -421,7 +409,7 @@ def test_two_processes_take_turns_with_a_file_in_place(tedee: Tedee, in_place: P
     assert tedee.refreshes() == 4
 
 
-def test_two_reservations_in_place_leave_the_file_as_it_was(in_place: Path) -> None:
+def test_two_reservations_leave_the_file_as_it_was(in_place: Path) -> None:
     before = in_place.read_bytes()
     for order in (1, -1):
         for each in [reserve(in_place), reserve(in_place)][::order]:
@@ -430,7 +418,7 @@ def test_two_reservations_in_place_leave_the_file_as_it_was(in_place: Path) -> N
         assert b"\0" not in in_place.read_bytes()
 
 
-def test_reservation_in_place_leaves_another_processs_token(in_place: Path) -> None:
+def test_reservation_leaves_another_processes_token(in_place: Path) -> None:
     first, second = reserve(in_place), reserve(in_place)
     second.write(Secret("z" * 5000))
     first.release()
@@ -452,7 +440,7 @@ def test_copies_of_killed_processes_are_removed_later(tedee: Tedee) -> None:
     assert {path.name for path in folder.iterdir()} == {"client-secret", "refresh-token", *names[1:]}
 
 
-def test_file_that_a_killed_process_left_extended_is_good(tedee: Tedee, stored: Path) -> None:
+def test_file_left_extended_is_good(tedee: Tedee, stored: Path) -> None:
     stored.write_bytes(f"{FIRST}\n".encode().ljust(ROOM, b"\n"))
     tedee.credentials().prepare()
     assert stored.read_text() == f"{tedee.current()}\n"

@@ -136,13 +136,13 @@ def test_check_refuses_a_token_that_cannot_be_replaced(house: House) -> None:
 
 
 @pytest.mark.parametrize("modes", [(0o600, 0o700), (0o400, 0o700), (0o600, 0o500)])
-def test_check_accepts_a_folder_or_a_file_that_can_be_written(house: House, modes: tuple[int, int]) -> None:
+def test_check_accepts_a_writable_folder_or_file(house: House, modes: tuple[int, int]) -> None:
     house.modes(*modes)
     assert house.run("--config.check") == (0, "")
     assert [path.name for path in house.token.parent.iterdir()] == ["token"]
 
 
-def test_sync_once_never_uses_a_token_that_it_cannot_replace(house: House) -> None:
+def test_sync_once_never_uses_an_unreplaceable_token(house: House) -> None:
     house.modes(0o400, 0o500)
     for _ in range(2):
         house.forget_state()
@@ -187,7 +187,7 @@ def mounted(house: House, options: str) -> tuple[str, ...]:
     return (*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh")
 
 
-def test_file_that_is_a_mount_point_is_written_in_place(house: House) -> None:
+def test_mounted_file_is_written_in_place(house: House) -> None:
     wrapper = mounted(house, "rw")
     before = house.token.stat()
     code, errors = house.run("--config.check", wrapper=wrapper)
@@ -201,7 +201,7 @@ def test_file_that_is_a_mount_point_is_written_in_place(house: House) -> None:
     assert [path.name for path in house.token.parent.iterdir()] == ["token"]
 
 
-def test_file_that_is_a_read_only_mount_point_is_not_used(house: House) -> None:
+def test_file_mounted_read_only_is_not_used(house: House) -> None:
     wrapper = mounted(house, "ro")
     neither = "can neither be replaced (the file is a mount point) nor be written in place (Read-only file system)"
     for flag, expected in (("--config.check", 2), ("--sync.once", 1)):
@@ -215,7 +215,7 @@ def test_file_that_is_a_read_only_mount_point_is_not_used(house: House) -> None:
 # The end of the process
 
 
-def test_sigterm_during_an_exchange_does_not_lose_the_token(house: House) -> None:
+def test_sigterm_during_an_exchange_keeps_the_token(house: House) -> None:
     replaced, response = house.hold_the_response()
     exporter = listening(house)
     try:
@@ -231,7 +231,7 @@ def test_sigterm_during_an_exchange_does_not_lose_the_token(house: House) -> Non
     assert [path.name for path in house.token.parent.iterdir()] == ["token"]
 
 
-def test_interrupted_sync_once_does_not_lose_the_token(house: House) -> None:
+def test_interrupted_sync_once_keeps_the_token(house: House) -> None:
     replaced, response = house.hold_the_response()
     process = house.start("--sync.once")
     assert replaced.wait(PATIENCE)
@@ -291,9 +291,7 @@ KILLS = {
 
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize(("kill", "survives"), KILLS.values(), ids=KILLS)
-def test_killed_process_leaves_a_token_that_can_be_read(
-    house: House, kill: str, survives: bool, in_place: bool
-) -> None:
+def test_killed_process_leaves_a_readable_token(house: House, kill: str, survives: bool, in_place: bool) -> None:
     house.modes(0o600, 0o500 if in_place else 0o700)
     assert house.run("--sync.once", preamble=DIE + kill)[0] == -signal.SIGKILL
     assert house.token.read_text().strip() in {FIRST, house.current()}
