@@ -167,6 +167,7 @@ def serve(
         log.error("the web server ended by itself")
     scheduler.stop()
     web.stop()
+    fleet.close()
     store.close()
     log.info("stopped")
     return code
@@ -208,7 +209,8 @@ def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: arg
     started = clock.wall()
     store = _store(settings, clock, options)
     board, scheduler = Board(), Scheduler(clock)
-    Fleet(clock, store, board, scheduler, shards=_shards(options)).apply(settings)
+    fleet = Fleet(clock, store, board, scheduler, shards=_shards(options))
+    fleet.apply(settings)
     wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in board.statuses()))
     if wait > 1:
         complain(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
@@ -217,10 +219,14 @@ def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: arg
         with suppress(Empty):
             if commands.get(timeout=0.05) is Command.STOP:
                 complain("Interrupted.")
+                scheduler.stop()
+                fleet.close()
                 return INTERRUPTED
     scheduler.stop()
+    stored = fleet.close()
     store.close()
-    return _print_table(board.statuses())
+    code = _print_table(board.statuses())
+    return code if stored else FAILED
 
 
 def _print_table(statuses: Sequence[AccountStatus]) -> int:

@@ -16,7 +16,8 @@ from .sync.snapshot import Board
 from .sync.store import StateStore
 from .tedee.client import TedeeClient
 from .tedee.credentials import CredentialOwners, Credentials, access_token, personal_key
-from .tedee.oauth import OAuthCredentials, RefreshTokens, TokenEndpoint
+from .tedee.oauth import SHORTEST_TIMEOUT, OAuthCredentials, TokenEndpoint
+from .tedee.refresh_tokens import RefreshTokens
 from .tedee.transport import session
 
 log = structlog.get_logger(__name__)
@@ -81,6 +82,10 @@ class Fleet:
         self._store.keep_only(wanted)
         self._scheduler.add(new, interval=settings.sync.interval)
 
+    def close(self) -> bool:
+        """Wait for refresh tokens that are being exchanged and store those in memory. Return False if one is lost."""
+        return self._refresh_tokens.close(max(self._longest_call, SHORTEST_TIMEOUT + CALL_GRACE))
+
     def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
         limiter = RateLimiter(
             name,
@@ -124,7 +129,7 @@ class Fleet:
             client_id=secret.client_id,
             client_secret=secret.client_secret_file,
             scope=secret.scope,
-            timeout=api.timeout,
+            timeout=max(api.timeout, SHORTEST_TIMEOUT),
             session=self._connections,
             user_agent=USER_AGENT,
         )

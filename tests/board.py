@@ -36,6 +36,7 @@ def status(
         "requests_remaining": 347,
         "version_supported": True,
         "credentials_expire_at": 1_800_086_400.0,
+        "refresh_token_stored": True,
         "durations": Durations().observe(0.3),
         "failures": dict.fromkeys(REASONS, 0),
         "requests": {("my/lock/sync", "200"): 1, ("my/lock", "200"): 2},

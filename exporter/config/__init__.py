@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from exporter.tedee.token_file import problem_with
+
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment
 from .modes import private_files, too_open
 from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
@@ -41,7 +43,9 @@ def load(
     check_secrets: bool = False,
     warn: Callable[[str], object] | None = None,
 ) -> Settings:
-    """Read the file, or without one the environment. Files of secrets that are open to others are told.
+    """Read the file, or without one the environment.
+
+    Files of secrets that are open to others are told, and files of refresh tokens that could not be replaced.
 
     Args:
         config_file: YAML.
@@ -56,6 +60,9 @@ def load(
     """
     source = read_file(config_file) if config_file else read_environment(environ)
     settings = source.validated(Settings, check_secrets=check_secrets)
-    for problem in filter(None, map(too_open, private_files(settings, config_file, environ))):
+    problems = [too_open(file) for file in private_files(settings, config_file, environ)]
+    if not check_secrets:
+        problems += [problem_with(account.oauth.refresh_token_file) for account in settings.accounts if account.oauth]
+    for problem in filter(None, problems):
         (warn or log.warning)(problem)
     return settings

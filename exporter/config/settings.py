@@ -18,8 +18,10 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from exporter.tedee.credentials import CredentialsUnavailable, SecretSource, read_secret
-from exporter.tedee.oauth import CLIENT_SECRET, REFRESH_TOKEN, SCOPE, TOKEN_URL
+from exporter.tedee.oauth import CLIENT_SECRET, SCOPE, TOKEN_URL
+from exporter.tedee.refresh_tokens import REFRESH_TOKEN
 from exporter.tedee.secret import Secret
+from exporter.tedee.token_file import problem_with
 from exporter.tedee.transport import is_loopback
 
 from .section import Count, FileName, NotEmpty, Seconds, Section, Text, Where, one_of, wrong
@@ -163,6 +165,13 @@ class OAuth(Section):
     def _readable(cls, file: Path | None, info: ValidationInfo) -> Path | None:
         if file is not None:
             _check_readable(file, info, REFRESH_TOKEN if info.field_name == "refresh_token_file" else CLIENT_SECRET)
+        return file
+
+    @field_validator("refresh_token_file")
+    @classmethod
+    def _writable(cls, file: Path, info: ValidationInfo) -> Path:
+        if (info.context or {}).get("check_secrets") and (problem := problem_with(file)):
+            raise wrong(problem)
         return file
 
     @field_validator("token_url")

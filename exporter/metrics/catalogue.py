@@ -126,6 +126,13 @@ CREDENTIALS_EXPIRY = Metric(
     "When the account's access token or, with OAuth, its refresh token expires. Absent for personal keys.",
     ACCOUNT_LABELS,
 )
+REFRESH_TOKEN_STORED = Metric(
+    "tedee_refresh_token_stored",
+    "gauge",
+    "1 while the account's OAuth refresh token is stored in its file, 0 while it is in memory only and a restart would "
+    "lose it. Absent without OAuth.",
+    ACCOUNT_LABELS,
+)
 
 BUILD_INFO = Metric(
     "tedee_exporter_build_info", "info", "The exporter's version. The value is 1.", ("version", "python_version")
@@ -171,6 +178,7 @@ ACCOUNT_METRICS = (
     REJECTED_VALUES,
     API_VERSION_SUPPORTED,
     CREDENTIALS_EXPIRY,
+    REFRESH_TOKEN_STORED,
 )
 EXPORTER_METRICS = (BUILD_INFO, CONFIG_RELOAD_SUCCESSFUL, CONFIG_RELOAD_SUCCESS_TIMESTAMP, STATE_FILE_USABLE)
 CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS

@@ -113,6 +113,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
         sheet.add(catalogue.REJECTED_VALUES, count, field=field)
     sheet.add(catalogue.API_VERSION_SUPPORTED, status.version_supported, version=status.api_version)
     sheet.add(catalogue.CREDENTIALS_EXPIRY, status.credentials_expire_at)
+    sheet.add(catalogue.REFRESH_TOKEN_STORED, status.refresh_token_stored)
     return sheet.families()
 
 

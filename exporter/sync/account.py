@@ -178,6 +178,7 @@ class AccountSync:
             requests_remaining=self._limiter.remaining(),
             version_supported=self._client.supports_version(),
             credentials_expire_at=self._client.credentials_expire_at(),
+            refresh_token_stored=self._client.refresh_token_stored(),
             durations=self._durations,
             failures=dict(self._failures),
             requests=dict(self._requests),

@@ -87,6 +87,8 @@ class AccountStatus:
     version_supported: bool | None = None
     credentials_expire_at: float | None = None
     """Unix seconds at which somebody has to sign in again, where that is known."""
+    refresh_token_stored: bool | None = None
+    """False while the refresh token is in memory only; None for accounts without OAuth."""
     durations: Durations = field(default_factory=Durations)
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failed syncs by reason."""

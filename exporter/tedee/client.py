@@ -141,6 +141,10 @@ class TedeeClient:
         """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
         return self._credentials.expires_at()
 
+    def refresh_token_stored(self) -> bool | None:
+        """Return False while the refresh token is in memory only, None if the account has none."""
+        return self._credentials.refresh_token_stored()
+
     def _get(self, endpoint: str, query: list[tuple[str, str]]) -> Sequence[bytes]:
         """Make one call and return the rows of its `result`."""
         try:

@@ -77,6 +77,10 @@ class Credentials(Protocol):
         """Return the Unix time at which the user has to sign in again; None if that is not known or never."""
         ...
 
+    def refresh_token_stored(self) -> bool | None:
+        """Return False while a refresh token is in memory only, None if the credentials have none."""
+        ...
+
 
 class CredentialOwners:
     """The accounts of this process, and whose credentials they use.
@@ -151,6 +155,9 @@ class StaticCredentials:
             return self.prepare().credential
         except CredentialsUnavailable as error:
             return str(error)
+
+    def refresh_token_stored(self) -> None:
+        """Return None: there is no refresh token."""
 
     def forget(self) -> None:
         """Do nothing: nothing is cached."""

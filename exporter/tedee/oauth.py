@@ -4,13 +4,9 @@ The protocol is Authlib's. What is ours is around it: when to refresh, where the
 may take, and what its failures are called.
 """
 
-import contextlib
 import http.client
 import json
-import os
 import re
-import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +44,9 @@ from .errors import (
     TlsFailed,
     Unauthorized,
 )
+from .refresh_tokens import REFRESH_TOKEN, Closed, Exchange, RefreshTokens
 from .secret import Secret
+from .token_file import ADVICE, CannotStore
 from .transport import NETWORK_ERRORS, Deadline, deadline, is_loopback
 
 if TYPE_CHECKING:
@@ -73,9 +71,9 @@ REFRESH_LIFE = 14 * 86_400.0
 """Seconds a new refresh token is taken to be good for where the answer does not say (docs: howtos/authenticate)."""
 MAX_ANSWER_BYTES = 2**20
 """Of a decompressed answer. Tedee's have about 5,000."""
+SHORTEST_TIMEOUT = 10.0
+"""Seconds that an exchange is given at least, since giving up on its response loses the refresh token."""
 
-# What messages call them.
-REFRESH_TOKEN = "refresh token"  # noqa: S105
 CLIENT_SECRET = "client secret"  # noqa: S105
 
 
@@ -86,6 +84,12 @@ class SignInAgain(Unauthorized):
         "sign in to Tedee again with this OAuth client and the scopes of oauth.scope, and put the new refresh token "
         "into the file that oauth.refresh_token_file names; it is used at the next try, without a restart"
     )
+
+
+class SuccessorNotStorable(Unauthorized):
+    """The next refresh token could not be stored, so the present one was not used. Nothing was sent."""
+
+    advice = ADVICE
 
 
 class ClientRefused(Unauthorized):
@@ -104,6 +108,12 @@ class TokenEndpointUnreachable(ConnectionFailed):
     """No connection to the token endpoint, or one that broke."""
 
     advice = "check the network, DNS, proxy and oauth.token_url; the exporter tries again by itself"
+
+
+class Stopping(ConnectionFailed):
+    """The process ends. Nothing was sent."""
+
+    advice = "start the exporter again"
 
 
 class TokenEndpointUntrusted(TlsFailed):
@@ -196,15 +206,16 @@ class TokenEndpoint:
         self._session = session
         self._user_agent = user_agent
 
-    def refresh(self, token: Secret, origin: str) -> Issued:
-        """Make one exchange.
+    def refresh(self, token: Secret, origin: str, store: Callable[[Secret], None]) -> Issued:
+        """Exchange a refresh token for an access token.
 
         Args:
-            token: a refresh token. Once the exchange has succeeded, it may be good no more.
-            origin: where the token comes from, for the messages.
+            token: A refresh token. It may be invalid as soon as the request has been sent.
+            origin: The file of the token, for messages.
+            store: Called with the next refresh token, if there is one, before the rest of the response is checked.
 
         Raises:
-            CallError: one of its subclasses, when there is no new access token.
+            CallError: There is no new access token.
         """
         # Authlib takes 11 MB of memory, and most accounts have a personal key.
         from authlib.integrations.requests_client import OAuth2Session, OAuthError  # noqa: PLC0415
@@ -227,7 +238,12 @@ class TokenEndpoint:
             except NETWORK_ERRORS as error:
                 kind, problem = bound.meaning(error)
                 raise self.error(OWN_ADVICE.get(kind, kind), problem) from None
-        return self._issued(answer, token)
+        refresh = self._token(answer, "refresh_token")
+        # Authlib fills in the token that was sent if the response has none.
+        successor = None if refresh == token else refresh
+        if successor:
+            store(successor)
+        return self._issued(answer, successor)
 
     def error(self, kind: type[CallError], problem: str, **facts: Any) -> CallError:
         """A failure of the account's refresh."""
@@ -288,7 +304,8 @@ class TokenEndpoint:
                 raise self.error(TimedOut, bound.problem)
             kind = kind_of(response.headers, body)
             raise self.error(TokenAnswerInvalid, f"{told}, which is not a JSON object but {kind}", **facts)
-        if status != HTTPStatus.OK and not answer.get("error"):
+        # A proxy may have turned a 200 into a 203; the refresh token in it is as good.
+        if status >= HTTPStatus.MULTIPLE_CHOICES and not answer.get("error"):
             raise self.error(TokenAnswerInvalid, f"{told} without an error code of OAuth", **facts)
         return _response(status, answer)
 
@@ -305,21 +322,14 @@ class TokenEndpoint:
             return self.error(kind, f"Tedee refused the OAuth client: {code}")
         return self.error(kind, f"Tedee refused to issue an access token: {code}")
 
-    def _issued(self, answer: dict[str, Any], sent: Secret) -> Issued:
+    def _issued(self, answer: dict[str, Any], refresh: Secret | None) -> Issued:
         kind = answer.get("token_type", BEARER)
         if not isinstance(kind, str) or kind.lower() != BEARER.lower():
             raise self.error(TokenAnswerInvalid, f"the answer's access token is not a {BEARER} token")
         access = self._token(answer, "access_token")
         if access is None:
             raise self.error(TokenAnswerInvalid, "the answer has no access token")
-        refresh = self._token(answer, "refresh_token")
-        return Issued(
-            access,
-            answer["expires_in"],
-            # Authlib fills in the token that was sent where the answer has none.
-            None if refresh == sent else refresh,
-            _seconds(answer.get("refresh_token_expires_in")),
-        )
+        return Issued(access, answer["expires_in"], refresh, _seconds(answer.get("refresh_token_expires_in")))
 
     def _token(self, answer: dict[str, Any], key: str) -> Secret | None:
         value = answer.get(key)
@@ -332,76 +342,6 @@ class TokenEndpoint:
             return checked_secret(value, f"the answer's {what}", "token")
         except CredentialsUnavailable as error:
             raise self.error(TokenAnswerInvalid, str(error)) from error
-
-
-@dataclass(frozen=True)
-class Held:
-    """A refresh token, and the one that its file holds: the same, unless the file could not be written."""
-
-    token: Secret
-    on_file: Secret
-
-
-class RefreshTokens:
-    """Keeps refresh tokens in their files, or in memory for as long as a file cannot be written.
-
-    There is one of it in a process, so that what is in memory outlives a reload. What others put into a file, a person
-    who has signed in again or another process, counts more than what is here.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._unsaved: dict[Path, Held] = {}
-
-    def read(self, path: Path) -> Held:
-        """The token to refresh with.
-
-        Raises:
-            CredentialsUnavailable: there is none.
-        """
-        with self._lock:
-            return self._read(path)
-
-    def replace(self, path: Path, spent: Held, successor: Secret) -> None:
-        """Keep a token's successor in its place.
-
-        Raises:
-            OSError: for now it is in memory only.
-        """
-        with self._lock:
-            self._unsaved[path] = Held(successor, spent.on_file)
-            self._save(path)
-
-    def save(self, path: Path) -> bool:
-        """Store what could not be stored before; whether there was something.
-
-        Raises:
-            OSError: it still cannot be stored.
-        """
-        with self._lock:
-            if path not in self._unsaved:
-                return False
-            self._save(path)
-            return True
-
-    def _read(self, path: Path) -> Held:
-        unsaved = self._unsaved.get(path)
-        try:
-            on_file = read_secret(path, REFRESH_TOKEN)
-        except CredentialsUnavailable:
-            if unsaved is None:
-                raise
-            return unsaved
-        if unsaved is not None and unsaved.on_file == on_file:
-            return unsaved
-        self._unsaved.pop(path, None)
-        return Held(on_file, on_file)
-
-    def _save(self, path: Path) -> None:
-        held = self._read(path)
-        if path in self._unsaved:
-            _write(path, held.token)
-            del self._unsaved[path]
 
 
 @dataclass(frozen=True)
@@ -480,7 +420,7 @@ class OAuthCredentials:
     def fingerprint(self) -> str:
         """Return a digest of the refresh token and the client's secret, or why they cannot be used."""
         try:
-            token = self._refresh_tokens.read(self._file).token
+            token = self._refresh_tokens.current(self._file)
             return digest(REFRESH_TOKEN, token.get_secret_value(), self._endpoint.client_fingerprint())
         except CredentialsUnavailable as error:
             return str(error)
@@ -493,16 +433,22 @@ class OAuthCredentials:
         """Return the Unix time at which the refresh token expires; None before the first refresh."""
         return self._expires_at
 
+    def refresh_token_stored(self) -> bool:
+        """Return False while the refresh token is in memory only, and would be lost with the process."""
+        return self._refresh_tokens.stored(self._file)
+
     def _refresh(self) -> _Access:
         # Lives count from before the exchange: tokens are never thought good for longer than they are.
         monotonic, wall = self._monotonic(), self._wall()
         try:
-            held = self._refresh_tokens.read(self._file)
+            with self._refresh_tokens.exchange(self._file) as exchange:
+                issued = self._endpoint.refresh(exchange.token, str(self._file), partial(self._store, exchange))
         except CredentialsUnavailable as error:
             raise self._endpoint.error(SignInAgain, str(error)) from error
-        issued = self._endpoint.refresh(held.token, str(self._file))
-        if issued.refresh:
-            self._keep(held, issued.refresh)
+        except CannotStore as error:
+            raise self._endpoint.error(SuccessorNotStorable, f"{error}; it has not been used") from error
+        except Closed as error:
+            raise self._endpoint.error(Stopping, "the exporter stops") from error
         life = issued.refresh_life or (REFRESH_LIFE if issued.refresh else None)
         self._expires_at = wall + life if life else self._expires_at
         # A token that names no user is that of the one whose refresh token is in the file.
@@ -514,23 +460,24 @@ class OAuthCredentials:
             expires_at=monotonic + issued.life,
         )
 
-    def _keep(self, spent: Held, successor: Secret) -> None:
+    def _store(self, exchange: Exchange, successor: Secret) -> None:
         try:
-            self._refresh_tokens.replace(self._file, spent, successor)
-        except OSError as error:
+            exchange.store(successor)
+        except CannotStore as error:
             log.warning(
-                "new refresh token cannot be stored, and would be lost with this process; "
-                "make the file's folder writable for it (of a file that is mounted by itself, mount the folder)",
+                "new refresh token cannot be stored and is in memory only; it is tried again, and a restart before "
+                "that makes it necessary to sign in to Tedee again",
                 account=self._account,
-                file=str(self._file),
-                error=error.strerror,
+                error=str(error),
             )
 
     def _save_again(self) -> None:
-        # Whoever made the folder writable has been warned of it, and need not be again.
-        with contextlib.suppress(OSError):
+        try:
             if self._refresh_tokens.save(self._file):
                 log.info("refresh token is stored", account=self._account, file=str(self._file))
+        except CannotStore as error:
+            # It was logged when the token arrived; `refresh_token_stored` has it from then on.
+            log.debug("refresh token is still in memory only", account=self._account, error=str(error))
 
 
 def _seconds(value: object) -> float | None:
@@ -553,30 +500,3 @@ def _response(status: int, answer: dict[str, object]) -> requests.Response:
     response.status_code = status
     response.raw = BytesIO(json.dumps(kept).encode())
     return response
-
-
-def _write(path: Path, token: Secret) -> None:
-    """Replace the file at once, durably, and readable for this process' user alone.
-
-    Raises:
-        OSError: the file is as it was.
-    """
-    target = path.resolve()
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    written = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{token.get_secret_value()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(target)
-    except BaseException:
-        written.unlink(missing_ok=True)
-        raise
-    # Some file systems cannot do that with folders; the file is replaced all the same.
-    with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -11,6 +11,7 @@ starts.
 import base64
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,19 @@ import pytest
 import requests
 
 from exporter.clock import SystemClock
-from exporter.simulator import Account, Bridge, Cloud, Fault, Lock, PersonalKey, Token, World, serve
+from exporter.simulator import (
+    TOKEN_PATH,
+    Account,
+    Bridge,
+    Cloud,
+    Fault,
+    Lock,
+    PersonalKey,
+    RefreshToken,
+    Token,
+    World,
+    serve,
+)
 from exporter.simulator.answer import Answer
 from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
@@ -73,6 +86,8 @@ def token(expires_at: int) -> str:
 
 EXPIRING = {"expiring": NOW + 3 * DAY, "expiring today": NOW + 12 * HOUR}
 """When the tokens expire that these accounts will have in place of lasting ones."""
+UNSTORED = "unstored"
+"""An account with OAuth, whose access tokens are refreshed every half minute."""
 LASTING = {account: NOW + 30 * DAY + number for number, account in enumerate(EXPIRING)}
 
 
@@ -88,6 +103,7 @@ def world() -> World:
     accounts = [account("home", *WRONG, "Outdated", "Vanished", keys=[PersonalKey("key-of-home")])]
     accounts += [account(name, keys=[PersonalKey(f"key-of-{name}")]) for name in (*PERSONAL, "elsewhere")]
     accounts += [account(name, tokens=[Token(token(EXPIRING[name])), Token(token(LASTING[name]))]) for name in EXPIRING]
+    accounts.append(account(UNSTORED, refresh_tokens=[RefreshToken("first-refresh-token")]))
     for lock in (lock for each in accounts for lock in each.locks):
         lock.override(**WELL)
     accounts[0].lock("Outdated").override(softwareVersions=[])
@@ -132,6 +148,13 @@ class Story:
             {"name": name, "personal_key": f"key-of-{name}"} for name in ("home", *PERSONAL)
         ]
         accounts += [{"name": name, "access_token_file": str(self._token_file(name))} for name in EXPIRING]
+        self._refresh_token = folder / "oauth" / "refresh-token"
+        self._store_again()
+        self._refresh_token.write_text("first-refresh-token")
+        self._is_stored = True
+        cloud.faults.script(Fault(edit=self._refreshed), account=UNSTORED, endpoint="token", forever=True)
+        oauth = {"client_id": "c", "refresh_token_file": str(self._refresh_token), "token_url": url + TOKEN_PATH}
+        accounts.append({"name": UNSTORED, "oauth": oauth})
         self._state = folder / "main" / "state.db"
         # Stale after 55 seconds: long enough for one failed sync and the wait after it.
         sync = {"stale_after": "55s"}
@@ -166,6 +189,7 @@ class Story:
         self._spend()
         for account, expiry in EXPIRING.items():
             self._token_file(account).write_text(token(expiry))
+        self._is_stored = False
         self._config.write_text("accounts: none\n")
         self._reload(expected=500)
         self._spare.kill()
@@ -195,6 +219,7 @@ class Story:
             ("TedeeApiVersionRetiring", {"account": "outdated", "version": "v37"}, self._speak_again),
             ("TedeeCredentialsExpiring", {"account": "expiring"}, lambda: self._renew("expiring")),
             ("TedeeCredentialsExpiringToday", {"account": "expiring today"}, lambda: self._renew("expiring today")),
+            ("TedeeRefreshTokenNotStored", {"account": UNSTORED}, self._store_again),
             ("TedeeConfigReloadFailed", main, self._correct_configuration),
             # The second trouble of the spare exporter begins as the first ends.
             ("TedeeExporterDown", spare, self._start_spare_without_state),
@@ -255,6 +280,16 @@ class Story:
 
     def _renew(self, account: str) -> None:
         self._token_file(account).write_text(token(LASTING[account]))
+
+    def _refreshed(self, answer: Answer) -> Answer:
+        """Take the folder away in which the token was to be stored."""
+        if not self._is_stored:
+            shutil.rmtree(self._refresh_token.parent, ignore_errors=True)
+        return replace(answer, raw=json.dumps({**json.loads(answer.body()), "expires_in": 60}).encode())
+
+    def _store_again(self) -> None:
+        self._is_stored = True
+        self._refresh_token.parent.mkdir()
 
     def _correct_configuration(self) -> None:
         self._config.write_text(self._good)

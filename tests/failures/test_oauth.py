@@ -12,7 +12,7 @@ import stat
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -26,10 +26,16 @@ import trustme
 import urllib3
 from structlog.testing import capture_logs
 
+from exporter.config import Settings
+from exporter.fleet import Fleet
 from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
 from exporter.simulator.answer import Answer
+from exporter.sync.scheduler import Scheduler
+from exporter.sync.snapshot import Board
+from exporter.sync.store import MemoryStateStore
+from exporter.tedee import token_file
 from exporter.tedee.client import SYNC
-from exporter.tedee.credentials import CredentialsUnavailable
+from exporter.tedee.credentials import CredentialInUse, CredentialOwners
 from exporter.tedee.errors import (
     REASONS,
     CallError,
@@ -46,9 +52,9 @@ from exporter.tedee.oauth import (
     SCOPE,
     TOKEN_URL,
     OAuthCredentials,
-    RefreshTokens,
     TokenEndpoint,
 )
+from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import Deadline, session
 from tests.clock import FakeClock
@@ -88,13 +94,14 @@ class Tedee:
         }
         return TokenEndpoint("home", **usual | changes)
 
-    def credentials(self, **changes: Any) -> OAuthCredentials:
+    def credentials(self, *, owners: CredentialOwners | None = None, **changes: Any) -> OAuthCredentials:
         """Of the same process, as after a reload."""
         return OAuthCredentials(
             "home",
             endpoint=self.endpoint(**changes),
             refresh_token_file=self.file,
             refresh_tokens=self.refresh_tokens,
+            owners=owners,
             monotonic=self.clock.monotonic,
             wall=self.clock.wall,
         )
@@ -169,7 +176,7 @@ def test_the_access_token_of_a_refresh_opens_the_api(tedee: Tedee) -> None:
     answer = tedee.sync(credentials)
     assert answer.status_code == 200
     assert len(answer.json()["result"]) == len(tedee.account.locks)
-    assert re.fullmatch(r"Bearer simulated-token-[0-9a-f]{32}", bearer(credentials))
+    assert re.fullmatch(r"Bearer [\w-]+\.[\w-]+\.simulated-token-[0-9a-f]{32}", bearer(credentials))
 
 
 def test_the_request_is_the_one_that_tedee_documents(tedee: Tedee) -> None:
@@ -198,13 +205,6 @@ def test_a_client_without_a_secret_sends_its_id_alone(tedee: Tedee) -> None:
 def test_it_says_who_it_is(tedee: Tedee) -> None:
     tedee.credentials().prepare()
     assert tedee.cloud.calls[-1].user_agent == "tedee-exporter/test"
-
-
-def test_nothing_is_sent_before_it_is_prepared(tedee: Tedee) -> None:
-    credentials = tedee.credentials()
-    with pytest.raises(CredentialsUnavailable):
-        bearer(credentials)
-    assert tedee.cloud.calls == []
 
 
 def test_one_refresh_is_enough_for_as_long_as_its_token_is_good(tedee: Tedee) -> None:
@@ -304,78 +304,75 @@ def test_the_token_is_stored_by_one_replacement_of_a_file_that_is_complete(
     assert seen == [(tedee.current(), FIRST, 0o600)]
 
 
-class PowerCut(BaseException):
-    """The end of a process, at some instruction."""
+class Disk:
+    """A disk that fails from the moment a successor arrives, when `fails` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails = False
+        self._monkeypatch = monkeypatch
+
+    def breaks(self, owner: Any, operation: str, number: int) -> None:
+        really = getattr(owner, operation)
+
+        def attempt(*args: Any, **kwargs: Any) -> Any:
+            if self.fails:
+                raise OSError(number, os.strerror(number))
+            return really(*args, **kwargs)
+
+        self._monkeypatch.setattr(owner, operation, attempt)
 
 
-def test_a_crash_between_storing_and_using_loses_nothing(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
-    really = RefreshTokens.replace
+@pytest.fixture(params=["write", "rename"])
+def failing_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(monkeypatch)
+    really = RefreshTokens._keep
 
-    def die(*args: Any) -> None:
+    def keep(*args: Any) -> None:
+        disk.fails = True
         really(*args)
-        raise PowerCut
 
-    monkeypatch.setattr(RefreshTokens, "replace", die)
-    credentials = tedee.credentials()
-    with pytest.raises(PowerCut):
-        credentials.prepare()
-    with pytest.raises(CredentialsUnavailable):
-        bearer(credentials)
-    monkeypatch.undo()
-    reborn = tedee.restarted()
-    reborn.prepare()
-    assert tedee.sync(reborn).status_code == 200
+    monkeypatch.setattr(RefreshTokens, "_keep", keep)
+    disk.breaks(tempfile, "mkstemp", errno.EROFS)
+    disk.breaks(token_file._InPlace, "__init__", errno.EROFS)
+    if request.param == "write":
+        disk.breaks(os, "pwrite", errno.ENOSPC)
+    else:
+        disk.breaks(Path, "replace", errno.EROFS)
+    return disk
 
 
-@pytest.mark.parametrize("instruction", ["mkstemp", "fsync", "replace"])
-def test_a_crash_while_storing_leaves_the_file_whole(
-    tedee: Tedee, monkeypatch: pytest.MonkeyPatch, instruction: str
-) -> None:
-    break_at(instruction, PowerCut(), monkeypatch)
-    with pytest.raises(PowerCut):
-        tedee.credentials().prepare()
-    assert tedee.on_file() == FIRST
-
-
-def break_at(instruction: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
-        raise error
-
-    owner = {"mkstemp": tempfile, "fsync": os, "replace": Path}[instruction]
-    monkeypatch.setattr(owner, instruction, fail)
-
-
-UNWRITABLE = {"mkstemp": errno.EROFS, "fsync": errno.ENOSPC, "replace": errno.EBUSY}
-
-
-@pytest.fixture(params=UNWRITABLE)
-def unwritable(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
-    """A folder that nothing can be stored in, until it is undone."""
-    number = UNWRITABLE[request.param]
-    with pytest.MonkeyPatch.context() as patch:
-        break_at(request.param, OSError(number, os.strerror(number)), patch)
-        yield patch
-
-
-def test_a_token_that_cannot_be_stored_is_told_and_used_all_the_same(
-    tedee: Tedee, unwritable: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("failing_disk")
+def test_unstored_token_is_logged_once_and_used(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     with capture_logs() as logs:
         credentials.prepare()
         credentials.prepare()
     assert tedee.sync(credentials).status_code == 200
-    (line,) = logs
+    (line,) = [line for line in logs if line["log_level"] != "debug"]
     assert line["log_level"] == "warning"
-    assert "make the file's folder writable" in line["event"]
-    assert (line["account"], line["file"]) == ("home", str(tedee.file))
-    assert line["error"] in {"Read-only file system", "No space left on device", "Device or resource busy"}
+    assert "new refresh token cannot be stored and is in memory only" in line["event"]
+    assert line["account"] == "home"
+    assert re.fullmatch(
+        f"refresh token file {tedee.file} cannot be written: (Read-only file system|No space left on device)",
+        line["error"],
+    )
     assert tedee.on_file() == FIRST
     assert sorted(path.name for path in tedee.file.parent.iterdir()) == ["client-secret", "refresh-token"]
 
 
-@pytest.mark.usefixtures("unwritable")
-def test_a_token_that_cannot_be_stored_lives_as_long_as_the_process(tedee: Tedee) -> None:
+def test_unstored_token_is_reported_until_it_is_stored(tedee: Tedee, failing_disk: Disk) -> None:
+    credentials = tedee.credentials()
+    assert credentials.refresh_token_stored()
+    credentials.prepare()
+    assert not credentials.refresh_token_stored()
+    assert not tedee.credentials().refresh_token_stored()
+    failing_disk.fails = False
+    credentials.prepare()
+    assert credentials.refresh_token_stored()
+
+
+@pytest.mark.usefixtures("failing_disk")
+def test_unstored_token_is_exchanged_all_the_same(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     for _ in range(3):
         credentials.prepare()
@@ -386,8 +383,8 @@ def test_a_token_that_cannot_be_stored_lives_as_long_as_the_process(tedee: Tedee
     assert tedee.refreshes() == 4
 
 
-@pytest.mark.usefixtures("unwritable")
-def test_a_token_that_cannot_be_stored_outlives_its_file(tedee: Tedee) -> None:
+@pytest.mark.usefixtures("failing_disk")
+def test_unstored_token_outlives_its_file(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.prepare()
     tedee.file.unlink()
@@ -396,10 +393,10 @@ def test_a_token_that_cannot_be_stored_outlives_its_file(tedee: Tedee) -> None:
     assert tedee.refreshes() == 2
 
 
-def test_a_token_is_stored_as_soon_as_it_can_be(tedee: Tedee, unwritable: pytest.MonkeyPatch) -> None:
+def test_unstored_token_is_stored_as_soon_as_possible(tedee: Tedee, failing_disk: Disk) -> None:
     credentials = tedee.credentials()
     credentials.prepare()
-    unwritable.undo()
+    failing_disk.fails = False
     with capture_logs() as logs:
         credentials.prepare()
         credentials.prepare()
@@ -409,19 +406,18 @@ def test_a_token_is_stored_as_soon_as_it_can_be(tedee: Tedee, unwritable: pytest
     tedee.restarted().prepare()
 
 
-def test_what_a_person_puts_into_the_file_counts_more_than_what_could_not_be_stored(
-    tedee: Tedee, unwritable: pytest.MonkeyPatch
-) -> None:
+def test_new_sign_in_counts_more_than_an_unstored_token(tedee: Tedee, failing_disk: Disk) -> None:
     credentials = tedee.credentials()
     credentials.prepare()
     tedee.account.refresh_tokens = [RefreshToken("signed-in-again")]
     tedee.file.write_text("signed-in-again")
-    unwritable.undo()
+    failing_disk.fails = False
     credentials.prepare()
     assert tedee.on_file() == "signed-in-again"
+    assert credentials.refresh_token_stored()
     tedee.clock.advance(LIFE)
     credentials.prepare()
-    assert tedee.on_file() == tedee.current() != "signed-in-again"
+    assert tedee.refreshes() == 2
 
 
 def test_a_file_that_somebody_replaces_during_a_refresh_is_left_as_it_is(
@@ -429,10 +425,12 @@ def test_a_file_that_somebody_replaces_during_a_refresh_is_left_as_it_is(
 ) -> None:
     really = TokenEndpoint.refresh
 
-    def meanwhile(endpoint: TokenEndpoint, token: Secret, origin: str) -> Any:
-        issued = really(endpoint, token, origin)
-        tedee.file.write_text("signed-in-again")
-        return issued
+    def meanwhile(endpoint: TokenEndpoint, token: Secret, origin: str, store: Callable[[Secret], None]) -> Any:
+        def store_later(successor: Secret) -> None:
+            tedee.file.write_text("signed-in-again")
+            store(successor)
+
+        return really(endpoint, token, origin, store_later)
 
     monkeypatch.setattr(TokenEndpoint, "refresh", meanwhile)
     tedee.credentials().prepare()
@@ -463,6 +461,44 @@ def test_a_refresh_token_that_is_not_replaced_stays(tedee: Tedee, value: object)
     tedee.credentials().prepare()
     assert tedee.on_file() == FIRST
     assert tedee.file.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [edited(access_token=...), edited(access_token="two words"), edited(access_token=5), edited(token_type="mac")],
+)
+def test_successor_is_stored_before_the_rest_is_checked(tedee: Tedee, fault: Fault) -> None:
+    tedee.fails(fault)
+    credentials = tedee.credentials()
+    assert isinstance(failure_of(credentials), InvalidResponse)
+    assert tedee.on_file() == tedee.current() != FIRST
+    credentials.prepare()
+    assert tedee.sync(credentials).status_code == 200
+
+
+@pytest.mark.parametrize("status", [201, 203])
+def test_response_of_any_success_status_is_used(tedee: Tedee, status: int) -> None:
+    tedee.fails(Fault(edit=lambda answer: replace(answer, status=status)))
+    tedee.credentials().prepare()
+    assert tedee.on_file() == tedee.current() != FIRST
+
+
+def test_exchange_is_given_ten_seconds_at_least(tedee: Tedee) -> None:
+    settings = {
+        "api": {"url": tedee.url, "timeout": "100ms"},
+        "accounts": [
+            {
+                "name": "home",
+                "oauth": {"client_id": "c", "refresh_token_file": str(tedee.file), "token_url": tedee.token_url},
+            }
+        ],
+    }
+    scheduler = Scheduler(tedee.clock)
+    fleet = Fleet(tedee.clock, MemoryStateStore(tedee.clock), Board(), scheduler)
+    fleet.apply(Settings.model_validate(settings))
+    tedee.fails(Fault.delayed(0.3))
+    scheduler.run_due()
+    assert tedee.on_file() == tedee.current() != FIRST
 
 
 # When to sign in again
@@ -652,8 +688,6 @@ def test_a_failed_refresh_is_none_for_as_long_as_the_access_token_is_good(tedee:
     assert not any(secret in str(logs) for secret in tedee.secrets())
     tedee.clock.advance(200)
     assert isinstance(failure_of(credentials), ServerFailed)
-    with pytest.raises(CredentialsUnavailable):
-        bearer(credentials)
 
 
 def test_a_refusal_is_told_at_once_after_tedee_refused_the_access_token(tedee: Tedee) -> None:
@@ -765,16 +799,61 @@ def test_nothing_secret_shows_in_what_is_printed_or_logged_of_a_success(
         credentials.prepare()
         tedee.sync(credentials)
     endpoint = tedee.endpoint()
-    issued = endpoint.refresh(Secret(tedee.current()), "here")
+    issued = endpoint.refresh(Secret(tedee.current()), "here", lambda _: None)
     told = [credentials, vars(credentials), endpoint, vars(endpoint), issued, vars(tedee.refresh_tokens), logs]
-    told += [tedee.refresh_tokens, tedee.refresh_tokens.read(tedee.file), caplog.text]
+    told += [tedee.refresh_tokens, caplog.text]
+    with tedee.refresh_tokens.exchange(tedee.file) as exchange:
+        told += [exchange, vars(exchange)]
     for secret in (*tedee.secrets(), issued.access.get_secret_value()):
         assert secret not in repr(told)
 
 
-@pytest.mark.usefixtures("unwritable")
+@pytest.mark.usefixtures("failing_disk")
 def test_nothing_secret_shows_of_a_token_that_could_not_be_stored(tedee: Tedee) -> None:
     with capture_logs() as logs:
         tedee.credentials().prepare()
     for secret in tedee.secrets():
         assert secret not in repr([logs, vars(tedee.refresh_tokens)])
+
+
+# Users
+
+
+def test_user_stays_the_same_over_refreshes_and_restarts(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    assert credentials.user() is None
+    user = credentials.prepare().user
+    for _ in range(3):
+        credentials.forget()
+        assert credentials.prepare().user == user
+    assert tedee.restarted().prepare().user == user
+
+
+def test_user_of_an_opaque_token_is_that_of_its_file(tedee: Tedee) -> None:
+    tedee.fails(edited(access_token="opaque-1"), edited(access_token="opaque-2"))
+    credentials = tedee.credentials()
+    users = []
+    for _ in range(2):
+        users.append(credentials.prepare().user)
+        credentials.forget()
+    assert len(set(users)) == 1
+
+
+def test_user_of_another_account_is_refused_after_the_exchange(tedee: Tedee) -> None:
+    owners = CredentialOwners()
+    owners.set_accounts(["home", "other"])
+    user = tedee.credentials().prepare().user
+    assert owners.claim("other", user, lambda: user) is None
+    with pytest.raises(CredentialInUse, match="is that of the user of account other"):
+        tedee.credentials(owners=owners).prepare()
+
+
+def test_fingerprint_changes_with_the_refresh_token_alone(tedee: Tedee) -> None:
+    credentials = tedee.credentials()
+    before = credentials.fingerprint()
+    assert credentials.fingerprint() == tedee.credentials().fingerprint() == before
+    assert credentials.prepare().credential == credentials.fingerprint() != before
+    tedee.file.write_text("another")
+    changed = credentials.fingerprint()
+    tedee.file.unlink()
+    assert len({before, changed, credentials.fingerprint()}) == 3

@@ -118,6 +118,7 @@ tedee_api_requests_remaining{account="home"} 347.0
 tedee_rejected_values_total{account="home",field="battery_level"} 2.0
 tedee_api_version_supported{account="home",version="v37"} 1.0
 tedee_credentials_expiry_timestamp_seconds{account="home"} 1.8000864e+09
+tedee_refresh_token_stored{account="home"} 1.0
 """
 
 

@@ -27,6 +27,7 @@ from exporter.sync.snapshot import Board
 from exporter.sync.store import MemoryStateStore
 from exporter.tedee import client, credentials, oauth
 from exporter.tedee.models import SyncReader
+from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
 from tests.operation.conftest import logging_put_back
 from tests.program import PATIENCE, run
@@ -90,7 +91,7 @@ DEPTHS: dict[str, tuple[object, str]] = {
     "opening the answer": (client, "opened"),
     "understanding the answer": (SyncReader, "read"),
     "refreshing": (authlib.oauth2.client.OAuth2Client, "refresh_token"),
-    "keeping the refresh token": (oauth, "_write"),
+    "storing the refresh token": (RefreshTokens, "_keep"),
     "publishing": (AccountSync, "status"),
 }
 

@@ -19,7 +19,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from exporter import logs
 from exporter.tedee.credentials import Authorization, personal_key
-from exporter.tedee.oauth import Held, Issued
+from exporter.tedee.oauth import Issued
+from exporter.tedee.refresh_tokens import StoredToken
 from exporter.tedee.secret import HIDDEN, Secret, disguised, file_named, without
 from tests.operation.conftest import logging_put_back
 
@@ -60,7 +61,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "TypeAdapter": lambda: [TypeAdapter(kind).dump_json(SECRET) for kind in (Secret, object)],
     "JSON of whatever has no form": lambda: json.dumps(SECRET, default=str) + json.dumps(SECRET, default=repr),
     "credentials": lambda: [personal_key(SECRET), Authorization("Bearer", SECRET, "", "")],
-    "tokens": lambda: [Held(SECRET, SECRET), Issued(SECRET, 1.0, SECRET, None)],
+    "tokens": lambda: [StoredToken(SECRET, SECRET), Issued(SECRET, 1.0, SECRET, None)],
 }
 
 REFUSED: dict[str, Callable[[], object]] = {

@@ -88,7 +88,7 @@ def sync(url: str, timeout: float = 5.0) -> object:
 
 
 def refresh(url: str, timeout: float = 5.0) -> object:
-    return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file").life
+    return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None).life
 
 
 def sync_once(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -589,7 +589,7 @@ def test_no_cookie_comes_back() -> None:
         api, endpoint = client(server.url("127.0.0.1")), token_endpoint(server.url("127.0.0.1"))
         for _ in range(2):
             api.sync()
-            endpoint.refresh(Secret(REFRESH_TOKEN), "its file")
+            endpoint.refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None)
     assert len(server.asked) == 4
     assert all("Cookie" not in each.headers for each in server.asked)
 
