@@ -1,5 +1,6 @@
 """What every section of a configuration file has, whatever it is about."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from exporter.tedee.secret import file_named
 
 Where = tuple[str | int, ...]
 """Where something stands in the configuration: `("accounts", 0, "name")`."""
@@ -50,7 +53,27 @@ def file_name(value: object, info: ValidationInfo) -> Path:
         raise wrong("must be the name of a file")
     if not value:
         raise wrong("must not be empty")
+    if value.startswith("~"):
+        raise wrong(HOME)
     return _folder(info) / value
+
+
+def state_file_name(value: object, info: ValidationInfo) -> Path:
+    """The name of a file that SQLite can create, or that exists."""
+    path = file_name(value, info)
+    if value == ":memory:" or str(value).startswith("file:"):
+        raise wrong("must be the name of a file; SQLite's :memory: and file: URIs are not supported")
+    # os.path never raises, pathlib does if a folder may not be searched.
+    if os.path.isdir(path) or str(value).endswith("/"):  # noqa: PTH112
+        raise wrong("is a folder; name a file in it, such as state.db")
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        raise wrong("is not a regular file")
+    for parent in path.parents:
+        if os.path.exists(parent):  # noqa: PTH110
+            if not os.path.isdir(parent):  # noqa: PTH112
+                raise wrong(f"is below {file_named(parent)}, which is not a folder")
+            break
+    return path
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -66,10 +89,13 @@ def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     return items
 
 
+HOME = "begins with ~, which only a shell replaces; write the full path, or ./~ for a file of that name"
+
 Seconds = Annotated[float, BeforeValidator(seconds)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 Count = Annotated[int, Strict()]
 FileName = Annotated[Path, BeforeValidator(file_name)]
+StateFileName = Annotated[Path, BeforeValidator(state_file_name)]
 NotEmpty = AfterValidator(_not_empty)
 
 

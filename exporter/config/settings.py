@@ -22,7 +22,7 @@ from exporter.tedee.oauth import CLIENT_SECRET, REFRESH_TOKEN, SCOPE, TOKEN_URL
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import is_loopback
 
-from .section import Count, FileName, NotEmpty, Seconds, Section, Text, Where, one_of, wrong
+from .section import Count, FileName, NotEmpty, Seconds, Section, StateFileName, Text, Where, one_of, wrong
 
 
 def _printable(name: str) -> str:
@@ -66,8 +66,8 @@ def _check_url(url: str) -> SplitResult:
 
 
 def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key") -> None:
-    """Refuse a secret that cannot be read, where secrets are to be checked."""
-    if (info.context or {}).get("check_secrets"):
+    """Refuse a secret that cannot be right, and, if files are to be checked, one that cannot be read now."""
+    if isinstance(secret, Secret) or (info.context or {}).get("check_secrets"):
         try:
             read_secret(secret, what)
         except CredentialsUnavailable as error:
@@ -213,7 +213,7 @@ class Settings(Section):
 
     api: Api = Api()
     sync: Annotated[Sync, Field(default_factory=lambda: Sync.model_validate({}))]
-    state_file: FileName | None = None
+    state_file: StateFileName | None = None
     """None for the place that the operating system has for such files."""
     accounts: Annotated[tuple[Account, ...], NotEmpty]
 

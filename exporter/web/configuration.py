@@ -63,6 +63,11 @@ def _nothing(section: object) -> object:
     return {} if section is None else section
 
 
+def _none_if_empty(section: object) -> object:
+    """An empty section means no TLS, as in exporter-toolkit. One with blank keys is refused, since it asks for TLS."""
+    return None if section == {} else section
+
+
 def _read(path: Path) -> Pem:
     try:
         content = read_regular_file(path, MAX_PEM_BYTES + 1)
@@ -228,7 +233,9 @@ class RateLimit(Section):
 class WebSettings(Section):
     """The whole file."""
 
-    tls_server_config: Annotated[TlsServer | None, BeforeValidator(_without_blanks)] = None
+    tls_server_config: Annotated[
+        TlsServer | None, BeforeValidator(_without_blanks), BeforeValidator(_none_if_empty)
+    ] = None
     http_server_config: Annotated[HttpServer, BeforeValidator(_without_blanks), BeforeValidator(_nothing)] = (
         HttpServer()
     )

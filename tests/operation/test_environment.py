@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
+from exporter.config.section import HOME
 from exporter.tedee.secret import Secret
 
 from .conftest import SECRET
@@ -85,6 +86,13 @@ def test_without_a_key_nothing_is_configured(environ: dict[str, str]) -> None:
         ("TEDEE_API_URL", f"https://home:{SECRET}@api.tedee.com", "only scheme, host and port belong here"),
         ("TEDEE_API_URL", "http://tedee.example", "http:// would send the key unencrypted; use https://"),
         ("TEDEE_API_VERSION", "37", "must look like v37 or v1.36"),
+        (
+            "TEDEE_STATE_FILE",
+            ":memory:",
+            "must be the name of a file; SQLite's :memory: and file: URIs are not supported",
+        ),
+        ("TEDEE_STATE_FILE", "/", "is a folder; name a file in it, such as state.db"),
+        ("TEDEE_STATE_FILE", "~/state.db", HOME),
         ("TEDEE_SYNC_INTERVAL", "20", "is not a duration; write it as in 20s, 5m or 1h30m"),
         (
             "TEDEE_SYNC_INTERVAL",
@@ -102,7 +110,9 @@ def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, messag
     [
         ("TEDEE_PERSONAL_KEY_FILE", "/nowhere/key", "key file /nowhere/key cannot be read: No such file or directory"),
         ("TEDEE_ACCESS_TOKEN_FILE", "/", "key file / cannot be read: Is a directory"),
+        ("TEDEE_PERSONAL_KEY_FILE", "~/key", HOME),
         ("TEDEE_PERSONAL_KEY", " ", "the key is empty"),
+        ("TEDEE_PERSONAL_KEY", f'"{SECRET}"', "the key is in quotes; write the key without them"),
         (
             "TEDEE_ACCESS_TOKEN",
             f"{SECRET}\n{SECRET}",
