@@ -30,6 +30,7 @@ from .config import (
     Shard,
     default_state_file,
     load,
+    unused_variables,
 )
 from .fleet import Fleet
 from .metrics.collector import ExporterCollector
@@ -82,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.sync_once:
                 return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)
-    except NotConfigured:
-        complain(HOW_TO_START)
+    except NotConfigured as nothing:
+        complain("\n".join([HOW_TO_START, *nothing.args]))
     except ConfigurationError as error:
         complain(str(error))
     return MISUSED
@@ -263,6 +264,8 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
         check = options.config_check
         yield load(options.config_file, check_secrets=check, warn=complain if check else log.warning)
         return
+    for problem in unused_variables(os.environ, "--demo"):
+        log.warning(problem)
     from . import simulator  # noqa: PLC0415  (only the demo pays for it)
 
     world = simulator.World.demo()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment
+from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
 from .modes import private_files, too_open
 from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .shard import BadShard, Shard
@@ -29,6 +29,7 @@ __all__ = [
     "Sync",
     "default_state_file",
     "load",
+    "unused_variables",
 ]
 
 log = structlog.get_logger(__name__)
@@ -41,7 +42,9 @@ def load(
     check_secrets: bool = False,
     warn: Callable[[str], object] | None = None,
 ) -> Settings:
-    """Read the file, or without one the environment. Files of secrets that are open to others are told.
+    """Read the file, or without one the environment.
+
+    Warn about variables without effect, and about files of secrets that are open to others.
 
     Args:
         config_file: YAML.
@@ -54,8 +57,11 @@ def load(
         ConfigurationError: it cannot be used.
         NotConfigured: there is no file and no key in the environment.
     """
+    warn = warn or log.warning
     source = read_file(config_file) if config_file else read_environment(environ)
+    for problem in unused_variables(environ, "--config.file" if config_file else ""):
+        warn(problem)
     settings = source.validated(Settings, check_secrets=check_secrets)
     for problem in filter(None, map(too_open, private_files(settings, config_file, environ))):
-        (warn or log.warning)(problem)
+        warn(problem)
     return settings

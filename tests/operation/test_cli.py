@@ -50,6 +50,28 @@ def test_without_configuration_three_lines_say_what_to_do(program: Program) -> N
     }
 
 
+def test_variable_that_looks_like_a_key_is_named(program: Program) -> None:
+    ended = program(TEDEE_PERSONALKEY=SECRET, TEDEE_EXPORTER_SERVICE_HOST="10.0.0.7")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.removeprefix(f"{HOW_TO_START}\n") == (
+        "environment: TEDEE_PERSONALKEY: unknown variable; did you mean TEDEE_PERSONAL_KEY?\n"
+    )
+
+
+@pytest.mark.parametrize("flag", ["--config.check", "--sync.once"])
+def test_misspelt_variable_is_warned_about(program: Program, flag: str) -> None:
+    ended = program(flag, "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET, TEDEE_SYNC_INTERVALL="5m")
+    assert ended.returncode == 0
+    assert "environment: TEDEE_SYNC_INTERVALL: unknown variable; did you mean TEDEE_SYNC_INTERVAL?" in ended.stderr
+    assert SECRET not in ended.stderr
+
+
+def test_demo_warns_of_variables_without_effect(program: Program) -> None:
+    ended = program("--demo", "--sync.once", TEDEE_PERSONAL_KEY=SECRET)
+    assert ended.returncode == 0
+    assert "environment: TEDEE_PERSONAL_KEY: has no effect with --demo" in ended.stderr
+
+
 def test_a_bad_file_keeps_it_from_starting(program: Program) -> None:
     path = TESTDATA / "bad" / "misspelt-key.yml"
     ended = program(f"--config.file={path}", "--web.listen-address=127.0.0.1:0")
