@@ -54,7 +54,7 @@ def file_name(value: object, info: ValidationInfo) -> Path:
     if not value:
         raise wrong("must not be empty")
     if value.startswith("~"):
-        raise wrong(HOME)
+        raise wrong(BEGINS_WITH_TILDE)
     return _folder(info) / value
 
 
@@ -89,7 +89,7 @@ def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     return items
 
 
-HOME = "begins with ~, which only a shell replaces; write the full path, or ./~ for a file of that name"
+BEGINS_WITH_TILDE = "begins with ~, which only a shell replaces; write the full path, or ./~ for a file of that name"
 
 Seconds = Annotated[float, BeforeValidator(seconds)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]

@@ -11,7 +11,7 @@ import errno
 import resource
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -76,35 +76,39 @@ class Connections:
         self._all: dict[Connection, None] = {}
         """By when they were last served, the longest ago first."""
 
-    async def accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
-        """Accept connections for a server, for ever."""
+    async def accept(self, listeners: Sequence[socket.socket], server: uvicorn.Server) -> None:
+        """Accept connections for a server on all listeners, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sweep())
+                for listener in listeners:
+                    tasks.create_task(self._accept(listener, server))
+        finally:
+            self._abort()
+
+    async def _accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
-        sweeping = loop.create_task(self._sweep())
         beginning = set()
-        try:
-            while True:
-                try:
-                    accepted, _ = await loop.sock_accept(listener)
-                except OSError as error:
-                    # The client is gone already; or there are no files left, then somebody has to go.
-                    if error.errno != errno.ECONNABORTED:
-                        log.warning("cannot accept a connection", error=error.strerror)
-                        self._make_room()
-                        await asyncio.sleep(0.1)
-                    continue
-                if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes megabytes for each
-                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING_BYTES)
-                if len(self._all) >= self.limits.connections:
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # The client is gone already; or there are no files left, then somebody has to go.
+                if error.errno != errno.ECONNABORTED:
+                    log.warning("cannot accept a connection", error=error.strerror)
                     self._make_room()
-                connection = Connection(self, accepted, server)
-                self._all[connection] = None
-                task = loop.create_task(connection.begin())
-                beginning.add(task)
-                task.add_done_callback(beginning.discard)
-        finally:
-            sweeping.cancel()
-            self._abort()
+                    await asyncio.sleep(0.1)
+                continue
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes megabytes for each
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING_BYTES)
+            if len(self._all) >= self.limits.connections:
+                self._make_room()
+            connection = Connection(self, accepted, server)
+            self._all[connection] = None
+            task = loop.create_task(connection.begin())
+            beginning.add(task)
+            task.add_done_callback(beginning.discard)
 
     def served(self, connection: "Connection") -> None:
         """Take note that a connection had an answer."""

@@ -29,13 +29,14 @@ def main() -> int:
 
 
 def listens(words: list[str]) -> tuple[str, int]:
-    """The address that a command line has the exporter listen on."""
+    """Return host and port of the first address that a command line has the exporter listen on."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--web.listen-address", dest="address", default=":10333")
+    flags.add_argument("--web.listen-address", dest="addresses", action="append")
     # `docker run --init` puts a process before the exporter, and a -- between them.
     known, _ = flags.parse_known_args([word for word in words if word != "--"])
-    host, _, port = known.address.rpartition(":")
-    return host.strip("[]") or "localhost", int(port)
+    host, _, port = (known.addresses or [":10333"])[0].rpartition(":")
+    # [::] means both families, and a machine without IPv6 cannot connect to it.
+    return "localhost" if host in {"", "[::]"} else host.strip("[]"), int(port)
 
 
 def answers(host: str, port: int) -> bool:

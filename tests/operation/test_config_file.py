@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from exporter.config import ChosenLocks, ConfigurationError, Settings, load
-from exporter.config.section import HOME
+from exporter.config.section import BEGINS_WITH_TILDE
 from exporter.config.settings import Api, Sync
 from exporter.tedee.secret import Secret
 
@@ -482,7 +482,7 @@ def test_inline_placeholder_is_refused_at_start(tmp_path: Path, key: str) -> Non
         ("sub", "is a folder; name a file in it, such as state.db"),
         ("new/", "is a folder; name a file in it, such as state.db"),
         ("/dev/null", "is not a regular file"),
-        ("~/state.db", f"{HOME}"),
+        ("~/state.db", f"{BEGINS_WITH_TILDE}"),
         ("", "must not be empty"),
         ("tedee.yml/state.db", "is below {folder}/tedee.yml, which is not a folder"),
         ("tedee.yml/a/b/state.db", "is below {folder}/tedee.yml, which is not a folder"),
@@ -517,7 +517,7 @@ def test_state_file_that_can_be_created_is_taken(tmp_path: Path, value: str) -> 
 def test_tilde_in_a_file_name_is_refused(tmp_path: Path, account: str) -> None:
     path = tmp_path / "tedee.yml"
     path.write_text(f"accounts:\n  - name: home\n    {account}\n")
-    with pytest.raises(ConfigurationError, match=f": {HOME}$"):
+    with pytest.raises(ConfigurationError, match=f": {BEGINS_WITH_TILDE}$"):
         load(path)
 
 

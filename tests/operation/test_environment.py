@@ -6,7 +6,7 @@ import pytest
 
 from exporter.config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
 from exporter.config.environment import unused_variables
-from exporter.config.section import HOME
+from exporter.config.section import BEGINS_WITH_TILDE
 from exporter.tedee.secret import Secret
 
 from .conftest import SECRET
@@ -93,7 +93,7 @@ def test_without_a_key_nothing_is_configured(environ: dict[str, str]) -> None:
             "must be the name of a file; SQLite's :memory: and file: URIs are not supported",
         ),
         ("TEDEE_STATE_FILE", "/", "is a folder; name a file in it, such as state.db"),
-        ("TEDEE_STATE_FILE", "~/state.db", HOME),
+        ("TEDEE_STATE_FILE", "~/state.db", BEGINS_WITH_TILDE),
         ("TEDEE_SYNC_INTERVAL", "20", "is not a duration; write it as in 20s, 5m or 1h30m"),
         (
             "TEDEE_SYNC_INTERVAL",
@@ -111,7 +111,7 @@ def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, messag
     [
         ("TEDEE_PERSONAL_KEY_FILE", "/nowhere/key", "key file /nowhere/key cannot be read: No such file or directory"),
         ("TEDEE_ACCESS_TOKEN_FILE", "/", "key file / cannot be read: Is a directory"),
-        ("TEDEE_PERSONAL_KEY_FILE", "~/key", HOME),
+        ("TEDEE_PERSONAL_KEY_FILE", "~/key", BEGINS_WITH_TILDE),
         ("TEDEE_PERSONAL_KEY", " ", "the key is empty"),
         ("TEDEE_PERSONAL_KEY", f'"{SECRET}"', "the key is in quotes; write the key without them"),
         (
@@ -201,7 +201,7 @@ def test_service_links_are_not_named(service: str) -> None:
 
 
 def test_known_variables_are_named_only_beside_a_file() -> None:
-    environ = {**dict.fromkeys(ENVIRONMENT, SECRET), "TEDEE_ACCOUNT": "", "HOME": "/", "XTEDEE_KEY": "x"}
+    environ = {**dict.fromkeys(ENVIRONMENT, SECRET), "TEDEE_ACCOUNT": "", "BEGINS_WITH_TILDE": "/", "XTEDEE_KEY": "x"}
     assert unused_variables(environ) == []
     assert unused_variables(environ, "--config.file") == [
         f"environment: {name}: has no effect with --config.file" for name in ENVIRONMENT if name != "TEDEE_ACCOUNT"
