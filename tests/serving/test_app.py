@@ -54,10 +54,17 @@ def test_metrics_are_compressed_where_that_is_accepted(clock: FakeClock) -> None
     assert b"lock_state{" in gzip.decompress(raw)
 
 
-def test_of_several_headers_the_first_is_obeyed(clock: FakeClock) -> None:
-    several = [("Accept", "application/openmetrics-text"), ("Accept", "text/plain")]
-    answer = browse(board(status(clock)), clock).get("/metrics", headers=several)
-    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+@pytest.mark.parametrize(("first", "second"), [("1", "0.5"), ("0.5", "1")])
+def test_header_sent_twice_is_one_list(clock: FakeClock, first: str, second: str) -> None:
+    several = [
+        ("Accept", f"application/openmetrics-text;q={first}"),
+        ("Accept", f"text/plain;q={second}"),
+        ("Accept-Encoding", f"identity;q={first}"),
+        ("Accept-Encoding", f"gzip;q={second}"),
+    ]
+    response = browse(board(status(clock)), clock).get("/metrics", headers=several)
+    assert response.headers["content-type"].startswith("application/openmetrics-text") == (first > second)
+    assert ("content-encoding" in response.headers) == (second > first)
 
 
 def test_head_tells_what_get_would_without_the_body(clock: FakeClock) -> None:
