@@ -33,6 +33,13 @@ AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER, on, for 0 seconds: what was not taken is thrown away with the connection."""
 
 
+PLAIN_HTTP = (
+    b"HTTP/1.0 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n"
+    b"Client sent an HTTP request to an HTTPS server.\n"
+)
+"""The response to a request without TLS where TLS is required; Go's HTTP server answers the same."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a client may take."""
@@ -175,6 +182,14 @@ class Connection(asyncio.Protocol):
 
     async def begin(self) -> None:
         """Come to terms about TLS, where that is configured, and listen."""
+        if self._tls and await self._begins_with_text():
+            with contextlib.suppress(OSError):  # closed already
+                # What is not read would reset the connection when it is closed, and discard the response.
+                self._socket.recv(self._connections.limits.request_bytes)
+                self._socket.send(PLAIN_HTTP)
+            self._connections.forget(self)
+            self._socket.close()
+            return
         limit = self._connections.limits.request_seconds
         timeouts = {"ssl_handshake_timeout": limit, "ssl_shutdown_timeout": limit} if self._tls else {}
         try:
@@ -183,6 +198,18 @@ class Connection(asyncio.Protocol):
             log.debug("connection failed before it began", error=str(error))
             self.abort()
             self._socket.close()
+
+    async def _begins_with_text(self) -> bool:
+        """Return whether the first byte is a letter, as of an HTTP request. That of TLS is a control character."""
+        readable = asyncio.Event()
+        self._loop.add_reader(self._socket, readable.set)
+        try:
+            await readable.wait()
+            return self._socket.recv(1, socket.MSG_PEEK).isalpha()
+        except OSError:  # the handshake fails, too
+            return False
+        finally:
+            self._loop.remove_reader(self._socket)
 
     # What the application tells, through the state of the request's scope
 

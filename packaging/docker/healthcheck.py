@@ -40,32 +40,32 @@ def listens(words: list[str]) -> tuple[str, int]:
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether it is healthy, asked without TLS and then, if it hangs up on that, with it.
+    """Return whether it is healthy, asked without TLS and then, if it refuses that, with it.
 
     Raises:
         OSError, http.client.HTTPException: it does not answer, or nonsense.
     """
+    status = ask(http.client.HTTPConnection(host, port, timeout=TIMEOUT))
+    if status != http.client.BAD_REQUEST:
+        return status == http.client.OK
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Whose certificate it is does not matter: this does not leave the container.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        return says_so(http.client.HTTPConnection(host, port, timeout=TIMEOUT))
-    except ConnectionResetError:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # Whose certificate it is does not matter: this does not leave the container.
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        return says_so(http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context))
+        return ask(http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)) == http.client.OK
     except (ConnectionResetError, ssl.SSLError):
         # It wants a certificate of its clients, and was well enough to insist on it.
         return True
 
 
-def says_so(connection: http.client.HTTPConnection) -> bool:
-    """Ask it.
+def ask(connection: http.client.HTTPConnection) -> int:
+    """Return the status of its health page.
 
     Raises:
         OSError, http.client.HTTPException: it does not answer, or nonsense.
     """
     connection.request("GET", "/-/healthy")
-    return connection.getresponse().status == http.client.OK
+    return connection.getresponse().status
 
 
 if __name__ == "__main__":
