@@ -59,7 +59,7 @@ def file_name(value: object, info: ValidationInfo) -> Path:
 
 
 def state_file_name(value: object, info: ValidationInfo) -> Path:
-    """The name of a file that SQLite can create, or that exists."""
+    """Return the path of a state file, which is a regular file or can be created."""
     path = file_name(value, info)
     if value == ":memory:" or str(value).startswith("file:"):
         raise wrong("must be the name of a file; SQLite's :memory: and file: URIs are not supported")

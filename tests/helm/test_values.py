@@ -453,7 +453,7 @@ def test_number_or_boolean_for_a_text_is_refused(path: Path, other: object) -> N
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )  # fmt: skip
-def test_value_that_kubernetes_refuses_is_refused_by_place(values: Values, place: str) -> None:
+def test_value_kubernetes_refuses_is_refused(values: Values, place: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=f"at '{place}': "):
         release({**HOME, **values})
 
@@ -566,7 +566,7 @@ def test_what_a_monitor_shows_and_demands_may_have_what_the_operator_knows(monit
         ("rule", "prometheusrule", ["groups", "rules"]),
     ],
 )
-def test_what_the_operator_is_given_may_have_what_it_knows(definition: str, kind: str, place: list[str]) -> None:
+def test_operator_types_have_all_their_keys(definition: str, kind: str, place: list[str]) -> None:
     known = json.loads((Path(__file__).parent / "crds" / f"{kind}.json").read_text("utf-8"))["properties"]["spec"]
     for step in place:
         known = known["properties"][step]["items"]
