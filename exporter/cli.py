@@ -4,10 +4,13 @@ Exit codes: 0 all well (SIGTERM and SIGINT included), 1 it could not do its work
 """
 
 import argparse
+import difflib
 import os
 import platform
 import re
 import signal
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
@@ -30,7 +33,9 @@ from .config import (
     Shard,
     default_state_file,
     load,
+    unused_variables,
 )
+from .config.section import BEGINS_WITH_TILDE
 from .fleet import CALL_GRACE, Fleet
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
@@ -46,12 +51,17 @@ from .terminal import complain, printable, say
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
-from .web.server import BadAddress, WebServer, listen, parse_address
+from .web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
 from .web.status import LockRow, moment
 
 log = structlog.get_logger(__name__)
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+DEFAULT_ADDRESS = ":10333"
+REPEATABLE = frozenset({"--web.listen-address"})
+"""The flags that may be given several times."""
+SOCKET_UNIT = "systemd passes sockets (LISTEN_FDS), which are not used here: disable the .socket unit of this service"
 
 HOW_TO_START = """\
 tedee-exporter: no account is configured. Either set TEDEE_PERSONAL_KEY (or TEDEE_PERSONAL_KEY_FILE) to a Tedee
@@ -69,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if options.demo and (options.config_file or options.config_check):
         parser.error("--demo brings its own configuration; it goes with neither --config.file nor --config.check")
+    if options.config_check and options.sync_once:
+        parser.error("--config.check and --sync.once are two commands; give one of them")
     logs.configure(options.log_level, options.log_format)
     commands = _commands()
     try:
@@ -83,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.sync_once:
                 return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)
-    except NotConfigured:
-        complain(HOW_TO_START)
+    except NotConfigured as nothing:
+        complain("\n".join([HOW_TO_START, *nothing.args]))
     except ConfigurationError as error:
         complain(str(error))
     return MISUSED
@@ -97,17 +109,15 @@ def serve(
     options: argparse.Namespace,
 ) -> int:
     """Sync and serve until a signal says to stop."""
-    host, port = parse_address(options.web_listen_address)
+    addresses = options.web_listen_addresses or [DEFAULT_ADDRESS]
     try:
-        listener = listen(host, port)
-    except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
-        # Python appends the address as a tuple: "Address already in use (while attempting to bind on …)".
-        why = str(getattr(error, "strerror", None) or "not a host name").partition(" (while")[0]
-        complain(
-            f"tedee-exporter: cannot listen on {options.web_listen_address}: {why}; "
-            "choose another with --web.listen-address"
-        )
+        listeners = listen(addresses)
+    except CannotListen as error:
+        hint = f"; {SOCKET_UNIT}" if is_socket_activated(os.environ) else ""
+        complain(f"tedee-exporter: {error}; choose another with --web.listen-address{hint}")
         return FAILED
+    if is_socket_activated(os.environ):
+        log.warning(SOCKET_UNIT)
     clock = SystemClock()
     store = _store(settings, clock, options)
     board, scheduler = Board(), Scheduler(clock)
@@ -133,26 +143,28 @@ def serve(
             reload=None if options.demo else reload,
             protection=lambda: web_configuration.protection,
         ),
-        listener,
+        listeners,
         Connections(Limits.of_this_process(), lambda: web_configuration.protection),
     )
 
     renderer.start()
     web.start()
     scheduler.start()
-    shown_port = listener.getsockname()[1]
-    log.info(
-        "listening",
-        address=options.web_listen_address,
-        port=shown_port,
-        tls=web_configuration.protection.tls is not None,
-        users=len(web_configuration.protection.users),
-        accounts=len(settings.accounts),
-        version=__version__,
-    )
+    for address, listener in zip(addresses, listeners, strict=True):
+        log.info(
+            "listening",
+            address=address,
+            port=listener.getsockname()[1],
+            tls=web_configuration.protection.tls is not None,
+            users=len(web_configuration.protection.users),
+            accounts=len(settings.accounts),
+            version=__version__,
+        )
     if options.demo:
         scheme = "https" if web_configuration.protection.tls else "http"
-        _invite(f"{scheme}://localhost:{shown_port}", options.web_telemetry_path)
+        host = addresses[0].rpartition(":")[0]
+        host = "localhost" if host in {"", "[::]", "0.0.0.0"} else host  # noqa: S104
+        _invite(f"{scheme}://{host}:{listeners[0].getsockname()[1]}", options.web_telemetry_path)
     code = FAILED
     while web.alive():
         asked = _asked(commands)
@@ -273,6 +285,8 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
         check = options.config_check
         yield load(options.config_file, check_secrets=check, warn=complain if check else log.warning)
         return
+    for problem in unused_variables(os.environ, "--demo"):
+        log.warning(problem)
     from . import simulator  # noqa: PLC0415  (only the demo pays for it)
 
     world = simulator.World.demo()
@@ -288,13 +302,27 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors do not repeat a key that somebody gave as a flag: they may end in a log."""
+    """A parser that refuses repeated flags and does not repeat a key in its errors, which may end in a log."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse the flags. One that is unknown, or given more than once without need, ends the program with code 2."""
+        options, unknown = self.parse_known_args(arguments)
+        given = Counter(each.partition("=")[0] for each in arguments if each.startswith("--"))
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        for flag, times in given.items():
+            if times > 1 and flag not in REPEATABLE:
+                self.error(f"argument {flag}: given {times} times; give it once")
+        return options
 
     def error(self, message: str) -> NoReturn:
         super().error(disguised(message))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="tedee-exporter",
         description="Prometheus exporter for Tedee smart locks.",
@@ -304,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config.file", dest="config_file", type=Path, metavar="FILE", help="YAML file with the accounts")
+    add("--config.file", dest="config_file", type=_file, metavar="FILE", help="YAML file with the accounts")
     add(
         "--config.check",
         dest="config_check",
@@ -313,11 +341,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--web.listen-address",
-        dest="web_listen_address",
+        dest="web_listen_addresses",
         type=_listen_address,
-        default=":10333",
+        action="append",
         metavar="[HOST]:PORT",
-        help="where to serve (default %(default)s)",
+        help=f"where to serve; may be given several times (default {DEFAULT_ADDRESS})",
     )
     add(
         "--web.telemetry-path",
@@ -330,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--web.config.file",
         dest="web_config_file",
-        type=Path,
+        type=_file,
         metavar="FILE",
         help="YAML file with TLS and passwords for those who scrape, in the format of Prometheus' exporter-toolkit",
     )
@@ -341,7 +369,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="I/N",
         help="be the I-th (from 0) of N processes with the same configuration, each with its part of the accounts",
     )
-    add("--log.level", dest="log_level", choices=logs.LEVELS, default="info", help="least level (default %(default)s)")
+    add(
+        "--log.level",
+        dest="log_level",
+        type=_log_level,
+        choices=logs.LEVELS,
+        default="info",
+        help="minimum level (default %(default)s)",
+    )
     add("--log.format", dest="log_format", choices=get_args(logs.Format), default="logfmt", help="default %(default)s")
     add(
         "--sync.once",
@@ -364,6 +399,17 @@ def _listen_address(address: str) -> str:
     except BadAddress as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return address
+
+
+def _log_level(text: str) -> str:
+    """Return the level in the spelling of LEVELS; exporter-toolkit takes any case, and log lines say `warning`."""
+    return {"warning": "warn"}.get(text.lower(), text.lower())
+
+
+def _file(name: str) -> Path:
+    if name.startswith("~"):
+        raise argparse.ArgumentTypeError(BEGINS_WITH_TILDE)
+    return Path(name)
 
 
 def _shard(text: str) -> Shard:

@@ -132,11 +132,17 @@ class Exporter:
                 self.log.append(line)
 
 
+def _with_address(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Add a free port of the loopback interface, unless the arguments have an address."""
+    has_address = any(each.startswith("--web.listen-address") for each in arguments)
+    return arguments if has_address else (*arguments, "--web.listen-address=127.0.0.1:0")
+
+
 @contextlib.contextmanager
 def running(*arguments: str, **variables: str) -> Iterator[Exporter]:
     """The program, running on a free port of the loopback interface until the test is over."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", *arguments],
+        [sys.executable, "-m", "exporter", *_with_address(arguments)],
         env=environment(**variables),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ import structlog
 
 from exporter.tedee.token_file import problem_with
 
-from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment
+from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
 from .modes import private_files, too_open
 from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .shard import BadShard, Shard
@@ -31,6 +31,7 @@ __all__ = [
     "Sync",
     "default_state_file",
     "load",
+    "unused_variables",
 ]
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,8 @@ def load(
 ) -> Settings:
     """Read the file, or without one the environment.
 
-    Files of secrets that are open to others are told, and files of refresh tokens that could not be replaced.
+    Warn about variables without effect, files of secrets that are open to others, and files of refresh tokens that
+    could not be replaced.
 
     Args:
         config_file: YAML.
@@ -58,11 +60,14 @@ def load(
         ConfigurationError: it cannot be used.
         NotConfigured: there is no file and no key in the environment.
     """
+    warn = warn or log.warning
     source = read_file(config_file) if config_file else read_environment(environ)
+    for problem in unused_variables(environ, "--config.file" if config_file else ""):
+        warn(problem)
     settings = source.validated(Settings, check_secrets=check_secrets)
     problems = [too_open(file) for file in private_files(settings, config_file, environ)]
     if not check_secrets:
         problems += [problem_with(account.oauth.refresh_token_file) for account in settings.accounts if account.oauth]
     for problem in filter(None, problems):
-        (warn or log.warning)(problem)
+        warn(problem)
     return settings

@@ -1,7 +1,9 @@
 """One account's configuration in environment variables, for those who need no file."""
 
+import difflib
 import os
 import pwd
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from .source import Source
 
 
 class NotConfigured(Exception):
-    """There is neither a file nor a key in the environment."""
+    """There is neither a file nor a key in the environment. The arguments name variables that may have been meant."""
 
 
 ENVIRONMENT: dict[str, Where] = {
@@ -38,7 +40,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
     """
     given = {variable: path for variable, path in ENVIRONMENT.items() if environ.get(variable)}
     if not any(path[-1] in Account.SECRETS for path in given.values()):
-        raise NotConfigured
+        raise NotConfigured(*unused_variables(environ))
     account: dict[str, str] = {"name": DEFAULT_ACCOUNT}
     data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
     places: dict[Where, str] = {("accounts", 0): "environment"}
@@ -47,6 +49,43 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         section[str(path[-1])] = environ[variable]
         places[path] = f"environment: {variable}"
     return Source(data, places, variables={path: variable for variable, path in ENVIRONMENT.items()})
+
+
+def unused_variables(environ: Mapping[str, str], flag: str = "") -> list[str]:
+    """Return a message about each TEDEE_* variable that has no effect, without its value.
+
+    Args:
+        environ: the environment. An empty variable counts as not set.
+        flag: the flag that replaces the environment as the configuration; empty if there is none.
+    """
+    messages = []
+    for name, value in environ.items():
+        if not value or not re.fullmatch(r"(?i)TEDEE_[\w.-]+", name, re.ASCII):
+            continue
+        if name not in ENVIRONMENT:
+            if not _is_service_link(name, value):
+                messages.append(f"environment: {name}: unknown variable; {_suggestion(name)}")
+        elif flag:
+            messages.append(f"environment: {name}: has no effect with {flag}")
+    return messages
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Return whether Kubernetes or Docker makes such a variable for a Service or container called tedee or tedee-…."""
+    return bool(
+        re.fullmatch(r"TEDEE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?|ENV_\w+)", name)
+        or (name.endswith("_PORT") and "://" in value)
+        or (name.endswith("_NAME") and value.startswith("/"))
+    )
+
+
+def _suggestion(name: str) -> str:
+    name = name.upper()
+    if credential := re.search("(KEY|TOKEN)_?(FILE)?$", name):
+        kind = {"KEY": "TEDEE_PERSONAL_KEY", "TOKEN": "TEDEE_ACCESS_TOKEN"}[credential[1]]
+        return f"did you mean {kind}{'_FILE' if credential[2] else ''}?"
+    close = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.7)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(ENVIRONMENT)}"
 
 
 def default_state_file(environ: Mapping[str, str]) -> Path:

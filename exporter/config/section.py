@@ -1,5 +1,6 @@
 """What every section of a configuration file has, whatever it is about."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from exporter.tedee.secret import file_named
 
 Where = tuple[str | int, ...]
 """Where something stands in the configuration: `("accounts", 0, "name")`."""
@@ -50,10 +53,35 @@ def file_name(value: object, info: ValidationInfo) -> Path:
         raise wrong("must be the name of a file")
     if not value:
         raise wrong("must not be empty")
-    return _folder(info) / value
+    if value.startswith("~"):
+        raise wrong(BEGINS_WITH_TILDE)
+    return folder_of(info) / value
 
 
-def _folder(info: ValidationInfo) -> Path:
+def state_file_name(value: object, info: ValidationInfo) -> Path:
+    """Return the path of a state file, which is a regular file or can be created."""
+    path = file_name(value, info)
+    if value == ":memory:" or str(value).startswith("file:"):
+        raise wrong("must be the name of a file; SQLite's :memory: and file: URIs are not supported")
+    # os.path never raises, pathlib does if a folder may not be searched.
+    if os.path.isdir(path) or str(value).endswith("/"):  # noqa: PTH112
+        raise wrong("is a folder; name a file in it, such as state.db")
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        raise wrong("is not a regular file")
+    for parent in path.parents:
+        if os.path.exists(parent):  # noqa: PTH110
+            if not os.path.isdir(parent):  # noqa: PTH112
+                raise wrong(f"is below {file_named(parent)}, which is not a folder")
+            break
+    return path
+
+
+def checks_secrets(info: ValidationInfo) -> bool:
+    """Return True if the files of secrets are to be checked, too."""
+    return bool((info.context or {}).get("check_secrets"))
+
+
+def folder_of(info: ValidationInfo) -> Path:
     """What relative file names start from."""
     folder: Path = (info.context or {}).get("folder", Path())
     return folder
@@ -66,10 +94,13 @@ def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     return items
 
 
+BEGINS_WITH_TILDE = "begins with ~, which only a shell replaces; write the full path, or ./~ for a file of that name"
+
 Seconds = Annotated[float, BeforeValidator(seconds)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 Count = Annotated[int, Strict()]
 FileName = Annotated[Path, BeforeValidator(file_name)]
+StateFileName = Annotated[Path, BeforeValidator(state_file_name)]
 NotEmpty = AfterValidator(_not_empty)
 
 
@@ -79,7 +110,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     @classmethod
-    def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:  # noqa: ARG003
+    def contradictions(
+        cls,
+        given: Mapping[str, object],  # noqa: ARG003
+        info: ValidationInfo,  # noqa: ARG003
+    ) -> Iterator[tuple[Where, PydanticCustomError]]:
         """What is wrong between the keys of a section as it was given, each with its place below the section."""
         yield from ()
 
@@ -87,7 +122,7 @@ class Section(BaseModel):
     @classmethod
     def _all_at_once(cls, given: object, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         # A validator that runs after the fields would run only when all of them are right.
-        whole = cls.contradictions(given, _folder(info)) if isinstance(given, dict) else ()
+        whole = cls.contradictions(given, info) if isinstance(given, dict) else ()
         problems = [InitErrorDetails(type=kind, loc=place, input=None) for place, kind in whole]
         try:
             section = validate(given)

@@ -24,7 +24,20 @@ from exporter.tedee.secret import Secret
 from exporter.tedee.token_file import problem_with
 from exporter.tedee.transport import is_loopback
 
-from .section import Count, FileName, NotEmpty, Seconds, Section, Text, Where, one_of, wrong
+from .section import (
+    Count,
+    FileName,
+    NotEmpty,
+    Seconds,
+    Section,
+    StateFileName,
+    Text,
+    Where,
+    checks_secrets,
+    folder_of,
+    one_of,
+    wrong,
+)
 
 
 def _printable(name: str) -> str:
@@ -68,8 +81,8 @@ def _check_url(url: str) -> SplitResult:
 
 
 def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key") -> None:
-    """Refuse a secret that cannot be read, where secrets are to be checked."""
-    if (info.context or {}).get("check_secrets"):
+    """Refuse a secret that cannot be right, and, if files are to be checked, one that cannot be read now."""
+    if isinstance(secret, Secret) or checks_secrets(info):
         try:
             read_secret(secret, what)
         except CredentialsUnavailable as error:
@@ -144,7 +157,9 @@ class ChosenLocks(Section):
     serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_serial_number)], ...], NotEmpty] | None = None
 
     @classmethod
-    def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:
+    def contradictions(
+        cls, given: Mapping[str, object], _info: ValidationInfo
+    ) -> Iterator[tuple[Where, PydanticCustomError]]:
         """Neither way of choosing, or both."""
         problem = one_of(cls.WAYS, given)
         if problem:
@@ -170,7 +185,7 @@ class OAuth(Section):
     @field_validator("refresh_token_file")
     @classmethod
     def _writable(cls, file: Path, info: ValidationInfo) -> Path:
-        if (info.context or {}).get("check_secrets") and (problem := problem_with(file)):
+        if checks_secrets(info) and (problem := problem_with(file)):
             raise wrong(problem)
         return file
 
@@ -205,7 +220,9 @@ class Account(Section):
         return secret
 
     @classmethod
-    def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:
+    def contradictions(
+        cls, given: Mapping[str, object], _info: ValidationInfo
+    ) -> Iterator[tuple[Where, PydanticCustomError]]:
         """No credentials, or several."""
         problem = one_of(cls.CREDENTIALS, given)
         if problem:
@@ -222,13 +239,15 @@ class Settings(Section):
 
     api: Api = Api()
     sync: Annotated[Sync, Field(default_factory=lambda: Sync.model_validate({}))]
-    state_file: FileName | None = None
+    state_file: StateFileName | None = None
     """None for the place that the operating system has for such files."""
     accounts: Annotated[tuple[Account, ...], NotEmpty]
 
     @classmethod
-    def contradictions(cls, given: Mapping[str, object], folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:
-        """Accounts that share a name or a key."""
+    def contradictions(
+        cls, given: Mapping[str, object], info: ValidationInfo
+    ) -> Iterator[tuple[Where, PydanticCustomError]]:
+        """Accounts that share a name or a key; the keys in files are compared if secrets are to be checked."""
         accounts = given.get("accounts")
         names: dict[str, int] = {}
         secrets: dict[SecretSource, int] = {}
@@ -239,7 +258,7 @@ class Settings(Section):
             if isinstance(name, str) and names.setdefault(name, index) != index:
                 yield ("accounts", index, "name"), wrong(f"is the name of accounts[{names[name]}] too")
             for place, value in _secrets_of(account):
-                secret = _secret_itself(place[-1], value, folder)
+                secret = _secret_of(place[-1], value, info)
                 if secret and secrets.setdefault(secret, index) != index:
                     yield (
                         ("accounts", index, *place),
@@ -260,11 +279,17 @@ def _secrets_of(account: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...]
         yield ("oauth", "refresh_token_file"), oauth.get("refresh_token_file")
 
 
-def _secret_itself(key: str, value: object, folder: Path) -> SecretSource | None:
-    """What tells one user's secret from another's: the secret, or for want of it the file where it will be."""
+def _secret_of(key: str, value: object, info: ValidationInfo) -> SecretSource | None:
+    """Return what tells one user's secret from another's: the secret, or the name of its file.
+
+    Files change while an exporter runs. Two that hold the same key are found when they are read for a call, so that one
+    account fails and not all of them.
+    """
     if not isinstance(value, str) or not value or "\0" in value:
         return None
-    source = folder / value if key.endswith("_file") else Secret(value)
+    source = folder_of(info) / value if key.endswith("_file") else Secret(value)
+    if isinstance(source, Path) and not checks_secrets(info):
+        return source
     try:
         return read_secret(source)
     except CredentialsUnavailable:

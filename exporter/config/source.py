@@ -123,7 +123,7 @@ MESSAGES = {
     "dict_type": "must be a mapping of keys to values",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number, without quotes",
+    "int_type": "must be a whole number; write it as a decimal number without leading zeros and without quotes",
     "string_type": "must be text; put it in quotes",
     "string_unicode": "must be text",
     "too_short": "must not be empty",
@@ -138,7 +138,7 @@ MESSAGES = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML: keys are text, and so are dates."""
+    """Plain YAML: keys are text, and so are dates and integers that are not decimal."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         for key, _ in node.value:
@@ -148,9 +148,11 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] in {"bool", "int", "float", "null"}]
+    first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] in {"bool", "float", "null"}]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+# YAML 1.1 reads 0123 as 83, 1:30 as 90 and 1_000 as 1000: another lock than the one that was written.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)\Z"), list("-+0123456789"))
 
 
 def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
@@ -164,13 +166,18 @@ def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
             # In parts: a buffer for the largest file at once would teach the C library to keep what it is given back.
             parts = iter(partial(file.read, 2**16), b"")
             content = b"".join(islice(parts, MAX_FILE_BYTES // 2**16 + 1))
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigurationError([f"{path}: is too large to be a configuration"])
+    if odd := re.search(ODD_SPACE, text):
+        line = text.count("\n", 0, odd.start(1)) + 1
+        raise ConfigurationError(
+            [f"{path}:{line}: is not YAML: U+{ord(odd[1]):04X} stands where only a space may; type the space again"]
+        )
     try:
         for event in yaml.parse(text, _Loader):
             if any(getattr(event, mark, None) for mark in ("anchor", "tag")):
@@ -196,6 +203,8 @@ def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
     return source
 
 
+ODD_SPACE = r"(?m)^[ -]*+(?:[\w.-]++:)?+([^\S \t\n\r\f\v]|[\u200b-\u200d\u2060\ufeff])"
+"""A space that is none for YAML, such as the no-break spaces of web pages, in an indentation or after a key."""
 NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; text that begins so needs quotes"
 
 
@@ -216,6 +225,10 @@ YAML_PROBLEMS = {
     "could not find expected ':'": "is not YAML: a key without a colon, or a colon without the space behind it",
     r"'\\t'": "is not YAML: a tab stands where only spaces may",
     "expected <block end>": "is not YAML: something does not belong here; is it indented as the lines above?",
+    "mapping values are not allowed": (
+        "is not YAML: a colon where none may stand; put text that has one into quotes, "
+        "or a space behind the colon of the line above"
+    ),
     "unhashable key": "is not YAML: a list or a mapping stands where a key belongs",
     "another document": "a second document begins here; a file holds one",
     "tag handle": NOT_SUPPORTED,

@@ -15,7 +15,7 @@ from zlib import Z_FINISH
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric as Family
-from prometheus_client.exposition import choose_encoder, generate_latest, gzip_accepted
+from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
@@ -27,6 +27,7 @@ from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, Metric
 from .chunks import Chunk, chunked
 from .collector import account_families, family
 from .lines import Families, sample_lines
+from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
 from .pieces import Piece, Stretch
 
 OWN_PART_LIFE = 1.0
@@ -36,7 +37,6 @@ REST = 0.02
 RESTS = 4.0
 """How often the processor time of a rendering is rested after it: a fifth of one core at the most."""
 
-TEXT, OPENMETRICS = "text", "openmetrics"
 _ENCODERS: dict[str, Callable[[Collector], bytes]] = {
     TEXT: generate_latest,
     OPENMETRICS: openmetrics.generate_latest,
@@ -123,11 +123,11 @@ class Exposition:
             self.refresh()
         if now >= self._own.made_at + OWN_PART_LIFE:
             self._own = self._render_own()
-        content_type = _negotiate(accept)
-        gzipped = gzip_accepted(accept_encoding)
-        name = OPENMETRICS if content_type.startswith("application/openmetrics-text") else TEXT
+        chosen = content_type(accept)
+        gzipped = prefers_gzip(accept_encoding)
+        name = chosen.partition(";")[0]
         parts = self._fleet.parts[name].followed_by(self._own.parts[name], gzipped=gzipped)
-        return Scrape(parts, content_type, gzipped)
+        return Scrape(parts, chosen, gzipped)
 
     def _render_fleet(self) -> _Fleet:
         now = self._clock.monotonic()
@@ -194,14 +194,6 @@ class Renderer:
             began = time.thread_time()
             self._exposition.refresh()
             time.sleep(REST + RESTS * (time.thread_time() - began))
-
-
-def _negotiate(accept: str) -> str:
-    try:
-        return choose_encoder(accept)[1]
-    except (ValueError, TypeError):
-        # The library compares a version that is no number with one that is.
-        return choose_encoder("")[1]
 
 
 def _header(metric: Metric, name: str) -> bytes:

@@ -1,8 +1,10 @@
 """Credentials: a personal access key or an access token, read at every use so that it can be replaced."""
 
 import base64
+import codecs
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,17 @@ SecretSource = Secret | Path
 
 MAX_SECRET_BYTES = 16 * 2**10
 """Of a file that holds a secret. Tedee's keys have some 60 bytes, its tokens about 2,000."""
+
+MISTAKES = {
+    r"([\"']).*\1": "is in quotes; write the {what} without them",
+    "<.*>": "is in angle brackets, as documentation writes a placeholder; write the {what} in place of all of it",
+    r"\$\{.*\}|\$\(.*\)|\$[A-Za-z_]\w*|%\w+%|\{\{.*\}\}": (
+        "is the name of a variable that nothing replaced; write the {what} in place of it"
+    ),
+    r"(?i)(export )?\w*(key|token|secret) ?[=:] ?[^=].*": "is of the form NAME=value; write the value alone",
+    "(?i)replace-with-.*": "is the example's placeholder; write the {what} in place of it",
+}
+"""Forms of a secret that cannot be right, and the messages about them."""
 
 BEARER = "Bearer"
 
@@ -227,8 +240,10 @@ def read_secret(source: SecretSource, what: str = "key") -> Secret:
         raise CredentialsUnavailable(f"{where} is not a regular file")
     if len(content) > MAX_SECRET_BYTES:
         raise CredentialsUnavailable(f"{where} is too large to be a {what}")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CredentialsUnavailable(f"{where} is UTF-16 text, as PowerShell writes it; save it as ASCII")
     try:
-        text = content.decode("ascii")
+        text = content.removeprefix(codecs.BOM_UTF8).decode("ascii")
     except UnicodeDecodeError:
         # The chain is cut: this exception carries the bytes it could not decode.
         raise CredentialsUnavailable(f"{where} holds bytes that no {what} has") from None
@@ -251,6 +266,9 @@ def checked_secret(text: str, where: str, what: str) -> Secret:
         raise CredentialsUnavailable(f"{where} is empty")
     if len(secret) > MAX_SECRET_BYTES:
         raise CredentialsUnavailable(f"{where} is too large to be a {what}")
+    for form, problem in MISTAKES.items():
+        if re.fullmatch(form, secret):
+            raise CredentialsUnavailable(f"{where} {problem.format(what=what)}")
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise CredentialsUnavailable(f"{where} holds characters that no {what} has (is it one line, and nothing else?)")
     return Secret(secret)

@@ -103,8 +103,7 @@ class Metrics:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer a scrape."""
-        asked = dict(reversed(scope["headers"]))  # of several, the first
-        accept, accept_encoding = (asked.get(name, b"").decode("latin-1") for name in (b"accept", b"accept-encoding"))
+        accept, accept_encoding = (_joined(scope, name) for name in (b"accept", b"accept-encoding"))
         scrape = self._exposition.scrape(accept, accept_encoding)
         headers = [
             (b"content-type", scrape.content_type.encode()),
@@ -118,6 +117,11 @@ class Metrics:
         first, last = scrape.parts
         await send({"type": "http.response.body", "body": first, "more_body": True})
         await send({"type": "http.response.body", "body": last})
+
+
+def _joined(scope: Scope, name: bytes) -> str:
+    """Return a header's value; a header that is sent several times is one list (RFC 9110, 5.3)."""
+    return b",".join(value for each, value in scope["headers"] if each == name).decode("latin-1")
 
 
 def _host(headers: Headers) -> str:

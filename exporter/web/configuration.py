@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import structlog
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from exporter.config import ConfigurationError
@@ -61,6 +61,11 @@ def _without_blanks(section: object) -> object:
 
 def _nothing(section: object) -> object:
     return {} if section is None else section
+
+
+def _none_if_empty(section: object) -> object:
+    """An empty section means no TLS, as in exporter-toolkit. One with blank keys is refused, since it asks for TLS."""
+    return None if section == {} else section
 
 
 def _read(path: Path) -> Pem:
@@ -162,7 +167,9 @@ class TlsServer(Section):
     curve_preferences: Annotated[None, BeforeValidator(_refused)] = None
 
     @classmethod
-    def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:
+    def contradictions(
+        cls, given: Mapping[str, object], _info: ValidationInfo
+    ) -> Iterator[tuple[Where, PydanticCustomError]]:
         """A certificate without its key, CAs or names for certificates that nobody demands, no version left."""
         for name in ("cert", "key"):
             problem = one_of((name, f"{name}_file"), given)
@@ -218,7 +225,9 @@ class RateLimit(Section):
     burst: Annotated[Count, Field(ge=0)] = 0
 
     @classmethod
-    def contradictions(cls, given: Mapping[str, object], _folder: Path) -> Iterator[tuple[Where, PydanticCustomError]]:
+    def contradictions(
+        cls, given: Mapping[str, object], _info: ValidationInfo
+    ) -> Iterator[tuple[Where, PydanticCustomError]]:
         """A bucket that nothing fits into."""
         with suppress(PydanticCustomError):  # a wrong interval is told as such
             if _interval(given.get("interval", 0)) and not given.get("burst"):
@@ -228,7 +237,9 @@ class RateLimit(Section):
 class WebSettings(Section):
     """The whole file."""
 
-    tls_server_config: Annotated[TlsServer | None, BeforeValidator(_without_blanks)] = None
+    tls_server_config: Annotated[
+        TlsServer | None, BeforeValidator(_without_blanks), BeforeValidator(_none_if_empty)
+    ] = None
     http_server_config: Annotated[HttpServer, BeforeValidator(_without_blanks), BeforeValidator(_nothing)] = (
         HttpServer()
     )

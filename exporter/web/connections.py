@@ -11,7 +11,7 @@ import errno
 import resource
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -31,6 +31,13 @@ WAITING_BYTES = 2**16
 
 AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER, on, for 0 seconds: what was not taken is thrown away with the connection."""
+
+
+PLAIN_HTTP = (
+    b"HTTP/1.0 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n"
+    b"Client sent an HTTP request to an HTTPS server.\n"
+)
+"""The response to a request without TLS where TLS is required; Go's HTTP server answers the same."""
 
 
 @dataclass(frozen=True)
@@ -76,35 +83,39 @@ class Connections:
         self._all: dict[Connection, None] = {}
         """By when they were last served, the longest ago first."""
 
-    async def accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
-        """Accept connections for a server, for ever."""
+    async def accept(self, listeners: Sequence[socket.socket], server: uvicorn.Server) -> None:
+        """Accept connections for a server on all listeners, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sweep())
+                for listener in listeners:
+                    tasks.create_task(self._accept(listener, server))
+        finally:
+            self._abort()
+
+    async def _accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
-        sweeping = loop.create_task(self._sweep())
         beginning = set()
-        try:
-            while True:
-                try:
-                    accepted, _ = await loop.sock_accept(listener)
-                except OSError as error:
-                    # The client is gone already; or there are no files left, then somebody has to go.
-                    if error.errno != errno.ECONNABORTED:
-                        log.warning("cannot accept a connection", error=error.strerror)
-                        self._make_room()
-                        await asyncio.sleep(0.1)
-                    continue
-                if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes megabytes for each
-                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING_BYTES)
-                if len(self._all) >= self.limits.connections:
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # The client is gone already; or there are no files left, then somebody has to go.
+                if error.errno != errno.ECONNABORTED:
+                    log.warning("cannot accept a connection", error=error.strerror)
                     self._make_room()
-                connection = Connection(self, accepted, server)
-                self._all[connection] = None
-                task = loop.create_task(connection.begin())
-                beginning.add(task)
-                task.add_done_callback(beginning.discard)
-        finally:
-            sweeping.cancel()
-            self._abort()
+                    await asyncio.sleep(0.1)
+                continue
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes megabytes for each
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING_BYTES)
+            if len(self._all) >= self.limits.connections:
+                self._make_room()
+            connection = Connection(self, accepted, server)
+            self._all[connection] = None
+            task = loop.create_task(connection.begin())
+            beginning.add(task)
+            task.add_done_callback(beginning.discard)
 
     def served(self, connection: "Connection") -> None:
         """Take note that a connection had an answer."""
@@ -171,6 +182,14 @@ class Connection(asyncio.Protocol):
 
     async def begin(self) -> None:
         """Come to terms about TLS, where that is configured, and listen."""
+        if self._tls and await self._begins_with_text():
+            with contextlib.suppress(OSError):  # closed already
+                # What is not read would reset the connection when it is closed, and discard the response.
+                self._socket.recv(self._connections.limits.request_bytes)
+                self._socket.send(PLAIN_HTTP)
+            self._connections.forget(self)
+            self._socket.close()
+            return
         limit = self._connections.limits.request_seconds
         timeouts = {"ssl_handshake_timeout": limit, "ssl_shutdown_timeout": limit} if self._tls else {}
         try:
@@ -179,6 +198,18 @@ class Connection(asyncio.Protocol):
             log.debug("connection failed before it began", error=str(error))
             self.abort()
             self._socket.close()
+
+    async def _begins_with_text(self) -> bool:
+        """Return whether the first byte is a letter, as of an HTTP request. That of TLS is a control character."""
+        readable = asyncio.Event()
+        self._loop.add_reader(self._socket, readable.set)
+        try:
+            await readable.wait()
+            return self._socket.recv(1, socket.MSG_PEEK).isalpha()
+        except OSError:  # the handshake fails, too
+            return False
+        finally:
+            self._loop.remove_reader(self._socket)
 
     # What the application tells, through the state of the request's scope
 

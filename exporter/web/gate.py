@@ -125,9 +125,16 @@ def _pieces(message: Message) -> Iterator[Message]:
 
 
 def _misfit(scope: Scope) -> PlainTextResponse | None:
-    """The answer to a request with a body: there is nothing here to send one to, so it is not even read."""
+    """Return the response to a request that is refused unread: one with a body, or without exactly one Host.
+
+    Nothing here takes a body. RFC 9112, 3.2 requires the Host of HTTP/1.1.
+    """
     # Each request passes here: the headers as they are cost a tenth of those that Starlette makes of them.
+    hosts = 0
     for name, value in scope["headers"]:
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             return PlainTextResponse("Requests have no body here.\n", 413, headers={"Connection": "close"})
+        hosts += name == b"host"
+    if hosts > 1 or (not hosts and scope["http_version"] == "1.1"):
+        return PlainTextResponse("A request needs exactly one Host.\n", 400, headers={"Connection": "close"})
     return None

@@ -4,9 +4,12 @@ import asyncio
 import errno
 import logging
 import math
+import os
 import re
 import socket
 import threading
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv6Address
 
 import structlog
 import uvicorn
@@ -24,46 +27,84 @@ class BadAddress(ValueError):
     """A listen address that is none."""
 
 
+class CannotListen(Exception):
+    """An address that cannot be listened on. The text names it and the reason."""
+
+
 def parse_address(address: str) -> tuple[str, int]:
-    """Host (empty for all) and port of `:10333`, `127.0.0.1:10333` or `[::1]:10333`.
+    """Return host and port of `:10333`, `127.0.0.1:10333` or `[::1]:10333`; the host is empty for all addresses.
+
+    `[::]` means all addresses of both families, as in Go, and an IPv4-mapped address is the IPv4 address.
 
     Raises:
         BadAddress: it has another form.
     """
-    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>[0-9]{1,5})", address)
+    match = re.fullmatch(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>[0-9]{1,5})", address)
     if not match or int(match["port"]) > 65_535:  # noqa: PLR2004
         raise BadAddress(f"{address!r} is not of the form :10333, 127.0.0.1:10333 or [::1]:10333")
-    return match["v6"] or match["host"], int(match["port"])
+    return _ipv6_host(match["v6"]) if match["v6"] else match["host"], int(match["port"])
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; for an empty host on all addresses, of both families where the machine has them.
+def _ipv6_host(text: str) -> str:
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        raise BadAddress(f"{text!r} is not an IPv6 address") from None
+    if address.scope_id and not address.is_link_local:
+        raise BadAddress(f"{text!r} has a zone, which only link-local addresses (fe80::) have")
+    if address.is_link_local and not address.scope_id:
+        raise BadAddress(f"{text!r} is a link-local address without its zone, such as {text}%eth0")
+    if address == IPv6Address("::"):
+        return ""
+    return str(address.ipv4_mapped or address)
+
+
+def listen(addresses: Iterable[str]) -> list[socket.socket]:
+    """Return a listening socket for each address.
 
     Raises:
-        OSError: the address cannot be had.
+        CannotListen: one of them cannot be used.
     """
-    listener = _listener(host, port)
-    # Sockets accepted from it inherit this. Without, a client that keeps its connection gets head and body 40 ms apart.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
+    listeners: list[socket.socket] = []
+    for address in addresses:
+        try:
+            listener = _listener(*parse_address(address))
+        except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
+            for each in listeners:
+                each.close()
+            # Python appends the address as a tuple: "Address already in use (while attempting to bind on …)".
+            why = str(getattr(error, "strerror", None) or "not a host name").partition(" (while")[0]
+            raise CannotListen(f"cannot listen on {address}: {why}") from None
+        # Accepted sockets inherit this. Without, a client that keeps its connection gets head and body 40 ms apart.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listeners.append(listener)
+    return listeners
+
+
+def is_socket_activated(environ: Mapping[str, str]) -> bool:
+    """Return whether systemd passes sockets to this process, as it does under a socket unit."""
+    return bool(environ.get("LISTEN_FDS")) and environ.get("LISTEN_PID") == str(os.getpid())
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    """An empty host means all addresses, of both families if the machine has them."""
     if not host and socket.has_dualstack_ipv6():
         try:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
         except OSError as error:
             if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:  # a machine with IPv6 switched off
                 raise
-    family = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0][0]  # noqa: S104
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104
+    # Of a name with addresses of both families, such as localhost, IPv4 is used, as in Go.
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    return socket.create_server(address[:4], family=family, backlog=BACKLOG)
 
 
 class WebServer:
-    """Serves an application until it is told to stop."""
+    """Serves an application on one or more listening sockets until it is stopped."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, connections: Connections) -> None:
-        self._listener = listener
+    def __init__(self, app: ASGIApp, listeners: Sequence[socket.socket], connections: Connections) -> None:
+        self._listeners = listeners
         self._connections = connections
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -102,11 +143,12 @@ class WebServer:
 
     async def _serve(self) -> None:
         self._server.config.load()
-        accepting = asyncio.create_task(self._connections.accept(self._listener, self._server))
+        accepting = asyncio.create_task(self._connections.accept(self._listeners, self._server))
         accepting.add_done_callback(self._stopped_accepting)
         await self._server.serve(sockets=[])
         accepting.cancel()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
 
     def _stopped_accepting(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled():

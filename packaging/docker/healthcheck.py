@@ -29,42 +29,43 @@ def main() -> int:
 
 
 def listens(words: list[str]) -> tuple[str, int]:
-    """The address that a command line has the exporter listen on."""
+    """Return host and port of the first address that a command line has the exporter listen on."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--web.listen-address", dest="address", default=":10333")
+    flags.add_argument("--web.listen-address", dest="addresses", action="append")
     # `docker run --init` puts a process before the exporter, and a -- between them.
     known, _ = flags.parse_known_args([word for word in words if word != "--"])
-    host, _, port = known.address.rpartition(":")
-    return host.strip("[]") or "localhost", int(port)
+    host, _, port = (known.addresses or [":10333"])[0].rpartition(":")
+    # [::] means both families, and a machine without IPv6 cannot connect to it.
+    return "localhost" if host in {"", "[::]"} else host.strip("[]"), int(port)
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether it is healthy, asked without TLS and then, if it hangs up on that, with it.
+    """Return whether it is healthy, asked without TLS and then, if it refuses that, with it.
 
     Raises:
         OSError, http.client.HTTPException: it does not answer, or nonsense.
     """
+    status = ask(http.client.HTTPConnection(host, port, timeout=TIMEOUT))
+    if status != http.client.BAD_REQUEST:
+        return status == http.client.OK
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Whose certificate it is does not matter: this does not leave the container.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        return says_so(http.client.HTTPConnection(host, port, timeout=TIMEOUT))
-    except ConnectionResetError:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # Whose certificate it is does not matter: this does not leave the container.
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        return says_so(http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context))
+        return ask(http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)) == http.client.OK
     except (ConnectionResetError, ssl.SSLError):
         # It wants a certificate of its clients, and was well enough to insist on it.
         return True
 
 
-def says_so(connection: http.client.HTTPConnection) -> bool:
-    """Ask it.
+def ask(connection: http.client.HTTPConnection) -> int:
+    """Return the status of its health page.
 
     Raises:
         OSError, http.client.HTTPException: it does not answer, or nonsense.
     """
     connection.request("GET", "/-/healthy")
-    return connection.getresponse().status == http.client.OK
+    return connection.getresponse().status
 
 
 if __name__ == "__main__":

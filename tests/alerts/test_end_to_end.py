@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -223,7 +224,7 @@ class Story:
             ("TedeeConfigReloadFailed", main, self._correct_configuration),
             # The second trouble of the spare exporter begins as the first ends.
             ("TedeeExporterDown", spare, self._start_spare_without_state),
-            ("TedeeStateFileUnusable", spare, self._spare_state.rmdir),
+            ("TedeeStateFileUnusable", spare, self._spare_state.unlink),
             ("TedeeLockUnlockedAtNight", self._lock("Left unlocked"), lambda: None),
         ]
         return {labelled(name, labels): remedy for name, labels, remedy in alerts}
@@ -301,7 +302,8 @@ class Story:
     def _start_spare_without_state(self) -> None:
         for path in self._spare_state.parent.glob("state.db*"):
             path.unlink()
-        self._spare_state.mkdir()
+        with contextlib.closing(sqlite3.connect(self._spare_state)) as database:
+            database.execute("CREATE TABLE of_another_program (id)")
         self._start_spare()
 
 

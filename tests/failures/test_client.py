@@ -421,7 +421,7 @@ def test_a_rotated_key_file_is_used_at_the_next_call(cloud: Cloud, url: str, tmp
         (b"two words", "holds characters that no key has"),
         (b"two\nlines", "holds characters that no key has"),
         (b"evil\r\nX-Header: 1", "holds characters that no key has"),
-        (b"\xff\xfe", "holds bytes that no key has"),
+        (b"\xff\xfa", "holds bytes that no key has"),
         ("schl\u00fcssel".encode(), "holds bytes that no key has"),
     ],
 )

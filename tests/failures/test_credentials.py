@@ -3,12 +3,15 @@
 import base64
 import json
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from requests import PreparedRequest, Request
 
 from exporter.tedee.credentials import (
@@ -108,6 +111,61 @@ def test_an_endless_file_is_read_no_further_than_a_key_may_be(tmp_path: Path) ->
 
 def test_a_file_of_the_kernel_that_says_it_has_no_bytes_is_read() -> None:
     assert read_secret(Path("/proc/sys/kernel/ostype")) == Secret("Linux")
+
+
+MISTAKES = {
+    f'"{KEY}"': "is in quotes; write the key without them",
+    f"'{KEY}'": "is in quotes; write the key without them",
+    f'" {KEY} "': "is in quotes; write the key without them",
+    f"<{KEY}>": "is in angle brackets, as documentation writes a placeholder; write the key in place of all of it",
+    "<your key>": "is in angle brackets, as documentation writes a placeholder; write the key in place of all of it",
+    "${TEDEE_KEY}": "is the name of a variable that nothing replaced; write the key in place of it",
+    "${TEDEE_KEY:-none}": "is the name of a variable that nothing replaced; write the key in place of it",
+    "$TEDEE_KEY": "is the name of a variable that nothing replaced; write the key in place of it",
+    "$(cat /run/key)": "is the name of a variable that nothing replaced; write the key in place of it",
+    "%TEDEE_KEY%": "is the name of a variable that nothing replaced; write the key in place of it",
+    "{{ .Values.key }}": "is the name of a variable that nothing replaced; write the key in place of it",
+    "{{key}}": "is the name of a variable that nothing replaced; write the key in place of it",
+    f"TEDEE_PERSONAL_KEY={KEY}": "is of the form NAME=value; write the value alone",
+    f"export TEDEE_PERSONAL_KEY={KEY}": "is of the form NAME=value; write the value alone",
+    f'token="{KEY}"': "is of the form NAME=value; write the value alone",
+    f"personal_key: {KEY}": "is of the form NAME=value; write the value alone",
+    "replace-with-the-key-of-the-office": "is the example's placeholder; write the key in place of it",
+}
+
+
+@pytest.mark.parametrize("content", MISTAKES)
+def test_secret_that_cannot_be_right_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "key").write_text(f"{content}\n")
+    told = problem_of(tmp_path / "key")
+    assert told == f"key file {tmp_path}/key {MISTAKES[content]}"
+    assert KEY not in told
+    with pytest.raises(CredentialsUnavailable, match=f"the key {re.escape(MISTAKES[content])}"):
+        read_secret(Secret(content))
+
+
+@pytest.mark.parametrize("key", ["k+/aGVsbG8=", "a-key==", "MY_KEY", "$9xKey", "k<e>y", "token=", "simulated-key-home"])
+def test_odd_secret_that_may_be_right_is_taken(key: str) -> None:
+    assert read_secret(Secret(key)) == Secret(key)
+
+
+@settings(max_examples=1000)
+@given(st.binary(min_size=16, max_size=64), st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]))
+def test_base64_is_never_refused(data: bytes, encode: Callable[[bytes], bytes]) -> None:
+    key = Secret(encode(data).decode())
+    assert read_secret(key) == key
+
+
+def test_byte_order_mark_of_a_key_file_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbf" + f"{KEY}\r\n".encode())
+    assert read_secret(tmp_path / "key") == Secret(KEY)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_key_file_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "key").write_bytes(f"\ufeff{KEY}\r\n".encode(encoding))
+    told = problem_of(tmp_path / "key")
+    assert told == f"key file {tmp_path}/key is UTF-16 text, as PowerShell writes it; save it as ASCII"
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

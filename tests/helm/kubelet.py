@@ -97,8 +97,9 @@ class Pod:
     @contextlib.contextmanager
     def running(self) -> Iterator[Exporter]:
         """The exporter, where it is free to listen."""
-        assert f":{self._port}" in [each.partition("=")[2] for each in self._arguments()]
-        with running(*self._arguments(), "--web.listen-address=127.0.0.1:0") as exporter:
+        address = f"--web.listen-address=:{self._port}"
+        assert address in self._arguments()
+        with running(*(each for each in self._arguments() if each != address)) as exporter:
             yield exporter
 
     @property

@@ -47,8 +47,8 @@ class Release:
 
     @property
     def container(self) -> Object:
-        (only,) = self.pod["spec"]["containers"]
-        assert isinstance(only, dict)
+        only: Object
+        (only,) = [each for each in self.pod["spec"]["containers"] if each["name"] == "exporter"]
         return only
 
     @property

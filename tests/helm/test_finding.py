@@ -1,5 +1,6 @@
 """Lost if these fail: a Service, monitors and policies that mean this pod, and no other."""
 
+import re
 from typing import Any
 
 import pytest
@@ -64,8 +65,12 @@ def test_a_namespace_in_place_of_the_releases_is_that_of_all_and_where_monitors_
     assert {each["metadata"]["namespace"] for each in made.objects} == {"house"}
     spec = made.one(f"{monitor[0].upper()}{monitor[1:]}")["spec"]
     assert spec["namespaceSelector"] == {"matchNames": ["house"]}
-    assert "--namespace house" in made.notes
-    assert "--namespace locks" not in made.notes
+    commands = [line for line in re.sub(r" \\\n +", " ", made.notes).splitlines() if "--namespace" in line]
+    # Helm keeps the release in its own namespace.
+    assert {(line.split()[0], line.split("--namespace ")[1].split()[0]) for line in commands} == {
+        ("kubectl", "house"),
+        ("helm", "locks"),
+    }
 
 
 def test_all_ports_are_the_one_that_the_exporter_has() -> None:
@@ -157,9 +162,47 @@ def test_an_ingress_has_the_class_and_the_certificates_that_are_named() -> None:
     [
         ({}, "ghcr.io/tedee-exporter/tedee-exporter:{version}"),
         ({"tag": "edge"}, "ghcr.io/tedee-exporter/tedee-exporter:edge"),
+        ({"registry": "mirror.local:5000"}, "mirror.local:5000/tedee-exporter/tedee-exporter:{version}"),
+        ({"registry": "mirror.local/proxy/"}, "mirror.local/proxy/tedee-exporter/tedee-exporter:{version}"),
+        ({"registry": "mirror.local", "repository": "house/exporter"}, "mirror.local/house/exporter:{version}"),
+        ({"registry": "mirror.local", "repository": "localhost/exporter"}, "mirror.local/exporter:{version}"),
+        ({"registry": "mirror.local", "repository": "exporter"}, "mirror.local/exporter:{version}"),
+        ({"repository": "exporter"}, "exporter:{version}"),
         ({"repository": "r/i", "tag": "edge", "digest": f"sha256:{'0' * 64}"}, f"r/i@sha256:{'0' * 64}"),
     ],
 )
 def test_the_image_is_that_of_the_chart_unless_another_is_named(image: dict[str, str], expected: str) -> None:
     made = install("ours", image=image)
     assert {each["image"] for each in made.containers} == {expected.format(version=__version__)}
+
+
+def test_global_registry_and_pull_secrets_are_used() -> None:
+    made = release(values_of(CI[NAMES.index("global")]))
+    image = f"registry.example.com:5000/tedee-exporter/tedee-exporter:{__version__}"
+    assert {each["image"] for each in made.containers} == {image}
+    assert made.pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}, {"name": "registry"}]
+
+
+def test_global_registry_wins_over_the_image_s() -> None:
+    made = install("ours", image={"registry": "local"}, **{"global": {"imageRegistry": "everywhere"}})
+    assert made.container["image"].startswith("everywhere/tedee-exporter/")
+
+
+def test_ingress_takes_hosts_with_paths() -> None:
+    made = release(values_of(CI[NAMES.index("ingress")]))
+    first, second = made.one("Ingress")["spec"]["rules"]
+    assert [(each["path"], each["pathType"]) for each in first["http"]["paths"]] == [("/", "Prefix")]
+    assert second["host"] == "house.example.com"
+    assert [(each["path"], each["pathType"]) for each in second["http"]["paths"]] == [
+        ("/locks", "Exact"),
+        ("/doors", "Prefix"),
+        ("/", "ImplementationSpecific"),
+    ]
+
+
+@pytest.mark.parametrize("hosts", [["*"], [{"paths": ["/"]}], [{"host": "*"}]])
+def test_ingress_takes_a_host_without_a_name_for_any(hosts: list[Any]) -> None:
+    made = install("ours", ingress={"enabled": True, "hosts": hosts})
+    (rule,) = made.one("Ingress")["spec"]["rules"]
+    assert list(rule) == ["http"]
+    assert "open http://localhost:10333/. " in made.notes

@@ -247,7 +247,9 @@ def test_the_files_of_secrets_are_for_the_pod_alone(path: Path) -> None:
 # What it may do
 
 
-@each_ci_file
+@pytest.mark.parametrize(
+    "path", [path for path in CI if "hostNetwork" not in values_of(path)], ids=lambda path: path.name
+)
 def test_it_keeps_the_restricted_pod_security_standard(path: Path) -> None:
     # https://kubernetes.io/docs/concepts/security/pod-security-standards/
     pod = release(values_of(path)).pod["spec"]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from exporter import __version__
 from exporter.config import load
 from exporter.config.settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from exporter.web.configuration import BCRYPT_HASH, HEADERS, HttpServer, RateLimit, TlsServer, WebSettings
@@ -143,13 +144,52 @@ def test_a_token_beside_the_states_folder_is_not_taken_for_one_in_it() -> None:
 def test_what_the_pod_is_given_arrives_as_it_is() -> None:
     values = values_of(CHART / "ci/pod-values.yaml")
     spec = release(values).pod["spec"]
-    for name in ("dnsConfig", "hostAliases", "nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):
+    for name in (
+        "affinity",
+        "dnsConfig",
+        "dnsPolicy",
+        "hostAliases",
+        "nodeSelector",
+        "priorityClassName",
+        "runtimeClassName",
+        "schedulerName",
+        "tolerations",
+        "topologySpreadConstraints",
+    ):
         assert spec[name] == values[name]
+    assert spec["securityContext"]["sysctls"] == values["podSecurityContext"]["sysctls"]
+    assert release(values).container["lifecycle"] == values["lifecycle"]
+    startup = release(values).container["startupProbe"]
+    assert startup == {"httpGet": release(values).container["livenessProbe"]["httpGet"], **values["startupProbe"]}
+    (sidecar,) = [each for each in spec["containers"] if each["name"] != "exporter"]
+    assert sidecar["image"] == f"registry.example.com/oauth2-proxy:{__version__}"
+    assert sidecar["ports"] == values["extraContainers"][0]["ports"]
     assert spec["volumes"][0] == {"name": "state", "emptyDir": {"sizeLimit": values["persistence"]["sizeLimit"]}}
     assert release(values).one("Deployment")["spec"]["revisionHistoryLimit"] == values["revisionHistoryLimit"]
     more = values_of(CHART / "ci/extra-values.yaml")
     container = release(more).container
     assert (container["env"], container["envFrom"]) == (more["extraEnv"], more["extraEnvFrom"])
+
+
+def test_host_network_reaches_the_pod() -> None:
+    values = values_of(CHART / "ci/host-network-values.yaml")
+    spec = release(values).pod["spec"]
+    assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+    assert "hostNetwork" not in release().pod["spec"]
+
+
+@pytest.mark.parametrize("which", ["service", "load-balancer", "dual-stack"])
+def test_values_of_the_service_reach_it(which: str) -> None:
+    values = values_of(CHART / f"ci/{which}-values.yaml")
+    spec = release(values).one("Service")["spec"]
+    given_to_it = values["service"].keys() - {"port", "nodePort", "annotations", "labels"}
+    assert {name: spec[name] for name in given_to_it} == {name: values["service"][name] for name in given_to_it}
+    assert set(release().one("Service")["spec"]) == {"type", "selector", "ports"}
+
+
+def test_extra_object_may_be_text() -> None:
+    made = release(values_of(CHART / "ci/extra-values.yaml"))
+    assert made.one("ConfigMap", "tedee-exporter-more")["metadata"]["namespace"] == "locks"
 
 
 @pytest.mark.parametrize("monitor", ["ServiceMonitor", "PodMonitor"])
@@ -196,15 +236,19 @@ def test_it_can_be_a_part_of_another_chart(tmp_path: Path) -> None:
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "NOTES.txt").touch()
     chart().save_dir(tmp_path / "charts")
-    values = {"global": {"imageRegistry": "r"}, "tedee-exporter": {"enabled": True, **HOME}}
+    everywhere = {"imageRegistry": "mirror.example.com", "imagePullSecrets": ["mirror"], "of-another": 1}
+    values = {"global": everywhere, "tedee-exporter": {"enabled": True, **HOME}}
     made = release(values, name="house", path=tmp_path)
     assert made.one("Deployment")["metadata"]["name"] == "house-tedee-exporter"
+    assert made.container["image"] == f"mirror.example.com/tedee-exporter/tedee-exporter:{__version__}"
+    assert made.pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
 
 
 # What is refused
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
+# Other charts of an umbrella chart have their own keys in global.
+@pytest.mark.parametrize("name", [name for name in DOCUMENTED if not name.startswith("global.")])
 def test_a_misspelt_value_is_refused_by_name(name: str) -> None:
     misspelt = given(DOCUMENTED[name], f"{name}s")
     with pytest.raises(helm_python.HelmValuesError, match=f"{name.rpartition('.')[2]}s"):
@@ -213,7 +257,7 @@ def test_a_misspelt_value_is_refused_by_name(name: str) -> None:
 
 # The names below these are those of others: of labels, of people, of Kubernetes' own objects.
 NAMED_BY_OTHERS = re.compile(
-    r"(.*[aA]nnotations|.*[lL]abels|keys|nodeSelector|affinity\..*|prometheusRule\.limits|.*basic_auth_users)\."
+    r"(global|.*\.params|.*[aA]nnotations|.*[lL]abels|keys|nodeSelector|affinity\..*|prometheusRule\.limits|.*basic_auth_users)\."
 )
 
 
@@ -328,6 +372,92 @@ def test_resources_may_be_any_that_there_are() -> None:
     assert limits == {"memory": "256Mi", **more}
 
 
+ELSEWHERE = [
+    f"{section}{name}"
+    for section, properties_ in [
+        ("", SCHEMA["properties"]),
+        *((f"{name}.", each.get("properties", {})) for name, each in SCHEMA["properties"].items()),
+    ]
+    for name, schema in properties_.items()
+    if schema.get("$ref") == "#/definitions/elsewhere"
+]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_name_of_another_chart_is_refused_with_ours(name: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError) as refused:
+        release({**HOME, **given(3, name)})
+    (told,) = str(refused.value).strip().splitlines()[1:]
+    ours = re.fullmatch(rf"{re.escape(name)}: is called (\S+) here", told)
+    assert ours[1] in DOCUMENTED if ours else told.startswith(f"{name}: is not a value of this chart; ")
+
+
+def test_names_of_other_charts_are_known() -> None:
+    assert {
+        "extraManifests",
+        "deploymentAnnotations",
+        "extraInitContainers",
+        "replicaCount",
+        "serviceMonitor.additionalLabels",
+        "prometheusRule.additionalLabels",
+    } <= set(ELSEWHERE)
+
+
+def texts_in(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:
+    """The place of each text in values, except of objects and rules that are the user's own."""
+    if isinstance(value, str):
+        yield place
+    elif isinstance(value, dict):
+        for key, below in value.items():
+            if key not in {"extraObjects", "keys"}:
+                yield from texts_in(below, *place, key)
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield from texts_in(below, *place, index)
+
+
+@pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
+@pytest.mark.parametrize("other", [8080, True])
+def test_number_or_boolean_for_a_text_is_refused(path: Path, other: object) -> None:
+    # Unless the object that is made of it is one that Kubernetes and the operator take.
+    for *above, last in texts_in(values_of(path)):
+        values = values_of(path)
+        part: Any = values
+        for step in above:
+            part = part[step]
+        part[last] = other
+        if not refusal(values):
+            for thing in release(values).objects:
+                check(thing, VERSIONS[-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"extraEnv": [{"name": "PORT", "value": 8080}]}, "/extraEnv/0/value"),
+        ({"extraEnv": [{"name": "DEBUG", "value": True}]}, "/extraEnv/0/value"),
+        ({"extraEnv": [{"value": "x"}]}, "/extraEnv/0"),
+        ({"tolerations": [{"key": "edge", "value": True}]}, "/tolerations/0/value"),
+        ({"dnsConfig": {"options": [{"name": "ndots", "value": 2}]}}, "/dnsConfig/options/0/value"),
+        ({"podSecurityContext": {"sysctls": [{"name": "a", "value": 1}]}}, "/podSecurityContext/sysctls/0/value"),
+        ({"initContainers": [{"name": "a", "env": [{"name": "B", "value": 1}]}]}, "/initContainers/0/env/0/value"),
+        ({"extraContainers": [{"name": "a", "args": [1]}]}, "/extraContainers/0/args/0"),
+        ({"extraContainers": [{"name": "a", "imagee": "b"}]}, "/extraContainers/0"),
+        ({"extraVolumes": [{"name": "a", "nfs": {"path": 1, "server": "b"}}]}, "/extraVolumes/0/nfs/path"),
+        ({"hostAliases": [{"ip": "192.0.2.1", "hostnames": [1]}]}, "/hostAliases/0/hostnames/0"),
+        ({"nodeSelector": {"disk": True}}, "/nodeSelector/disk"),
+        ({"serviceMonitor": {"relabelings": [{"replacement": 1}]}}, "/serviceMonitor/relabelings/0/replacement"),
+        ({"serviceMonitor": {"params": {"a": "b"}}}, "/serviceMonitor/params/a"),
+        ({"prometheusRule": {"additionalGroups": [{"name": "a", "rules": [{"expr": "1", "labels": {"b": 1}}]}]}},
+         "/prometheusRule/additionalGroups/0/rules/0/labels/b"),
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)  # fmt: skip
+def test_value_kubernetes_refuses_is_refused(values: Values, place: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=f"at '{place}': "):
+        release({**HOME, **values})
+
+
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_a_value_of_another_type_is_refused(name: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=name.replace(".", "/")):
@@ -427,6 +557,28 @@ def test_what_a_monitor_shows_and_demands_may_have_what_the_operator_knows(monit
     assert set(properties(SCHEMA, f"{monitor[0].lower()}{monitor[1:]}", *place)) == set(known["properties"])
 
 
+@pytest.mark.parametrize(
+    ("definition", "kind", "place"),
+    [
+        ("relabeling", "servicemonitor", ["endpoints", "relabelings"]),
+        ("relabeling", "podmonitor", ["podMetricsEndpoints", "metricRelabelings"]),
+        ("ruleGroup", "prometheusrule", ["groups"]),
+        ("rule", "prometheusrule", ["groups", "rules"]),
+    ],
+)
+def test_operator_types_have_all_their_keys(definition: str, kind: str, place: list[str]) -> None:
+    known = json.loads((Path(__file__).parent / "crds" / f"{kind}.json").read_text("utf-8"))["properties"]["spec"]
+    for step in place:
+        known = known["properties"][step]["items"]
+    assert set(SCHEMA["definitions"][definition]["properties"]) == set(known["properties"])
+
+
+@pytest.mark.parametrize("kind", ["servicemonitor", "podmonitor"])
+def test_scrape_protocols_are_those_of_the_operator(kind: str) -> None:
+    known = json.loads((Path(__file__).parent / "crds" / f"{kind}.json").read_text("utf-8"))["properties"]["spec"]
+    assert SCHEMA["definitions"]["scrapeProtocol"]["enum"] == known["properties"]["fallbackScrapeProtocol"]["enum"]
+
+
 GROUPS = yaml.safe_load((CHART / "files" / "tedee.rules.yml").read_text("utf-8"))["groups"]
 KNOWN = {
     "{limits}": ", ".join(rule["record"] for rule in GROUPS[0]["rules"]),
@@ -471,6 +623,18 @@ def test_the_notes_name_what_there_is(path: Path) -> None:
         assert f" Secret {name}" in made.notes
     numbers = [line.split(".")[0] for line in made.notes.splitlines() if line[:1].isdigit()]
     assert numbers == [str(number) for number, _ in zip(itertools.count(1), numbers)]
+
+
+@pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
+def test_upgrades_in_the_notes_are_whole_commands(path: Path) -> None:
+    notes = release(values_of(path), name="ours", namespace="locks").notes
+    upgrades = [line for line in re.sub(r" \\\n +", " ", notes).splitlines() if "--set" in line]
+    begins = (
+        f"    helm upgrade ours oci://ghcr.io/tedee-exporter/charts/tedee-exporter --version {__version__} "
+        "--namespace locks --reset-then-reuse-values --set "
+    )
+    assert [line for line in upgrades if not line.startswith(begins)] == []
+    assert upgrades or "serviceMonitor" in values_of(path)
 
 
 def test_the_notes_name_the_accounts_and_say_how_to_get_a_key() -> None:

@@ -337,31 +337,128 @@ def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
 # Negotiation and encoding
 
 
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+TEXT_1 = "text/plain; version=1.0.0; charset=utf-8; escaping={}"
+OM = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+OM_ESCAPED = f"{OM}; escaping={{}}"
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+PROMETHEUS_3_PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;"
+    f"escaping=allow-utf-8;q=0.7,{PROMETHEUS_3}"
+)
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_2_TEXT_FIRST = "text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.4,*/*;q=0.2"
+OLD_OPENMETRICS = "application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+TELEGRAF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,"
+    "text/plain;version=0.0.4;q=0.3"
+)
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
 @pytest.mark.parametrize(
     ("accept", "content_type"),
     [
-        ("", "text/plain; version=0.0.4; charset=utf-8"),
-        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
-        ("text/html", "text/plain; version=0.0.4; charset=utf-8"),
-        ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        # What scrapers send.
+        ("", TEXT),
+        ("*/*", TEXT),
+        (BROWSER, TEXT),
+        (PROMETHEUS_3, OM_ESCAPED.format("allow-utf-8")),
+        (PROMETHEUS_3_PROTOBUF, OM_ESCAPED.format("allow-utf-8")),
+        (PROMETHEUS_2, OM_ESCAPED.format("underscores")),
+        (PROMETHEUS_2_TEXT_FIRST, TEXT),
+        (OLD_OPENMETRICS, TEXT),
+        (TELEGRAF, TEXT),
+        ("application/openmetrics-text; version=0.0.1", TEXT),
+        ("application/openmetrics-text", OM),
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", OM_ESCAPED.format("underscores")),
+        ("text/plain", TEXT),
+        ("text/plain;version=0.0.4", TEXT),
+        ("text/plain;version=1.0.0;escaping=allow-utf-8", TEXT_1.format("allow-utf-8")),
+        ("text/plain;version=1.0.0", TEXT_1.format("underscores")),
+        # The escaping is the one of the names that are sent.
+        ("application/openmetrics-text;version=1.0.0;escaping=values", OM_ESCAPED.format("values")),
+        ("application/openmetrics-text;version=1.0.0;escaping=dots", OM_ESCAPED.format("underscores")),
+        ("application/openmetrics-text;version=1.0.0;escaping=junk", OM_ESCAPED.format("underscores")),
+        # A version that is not offered is never claimed.
+        ("application/openmetrics-text;version=2.0.0", TEXT),
+        ("application/openmetrics-text;version=9.9.9", TEXT),
+        ("application/openmetrics-text;version=1.5", TEXT),
+        ("application/openmetrics-text;version=junk", TEXT),
+        ("application/openmetrics-text;version=", OM),
+        ("text/plain;version=2.0.0", TEXT),
         (
-            "text/plain;version=1.0.0;escaping=allow-utf-8",
-            "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+            "application/openmetrics-text;version=2.0.0,application/openmetrics-text;version=1.0.0;q=0.5",
+            OM_ESCAPED.format("underscores"),
         ),
-        (
-            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
-            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
-        ),
-        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        ("application/openmetrics-text;version=junk", "text/plain; version=0.0.4; charset=utf-8"),
-        ("application/openmetrics-text;version=", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        (";;;,,,===", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=2.0.0,text/plain;version=0.0.4;q=0.5", TEXT),
+        # Weights.
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", OM_ESCAPED.format("underscores")),
+        ("text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.2,*/*;q=0.1", TEXT),
+        ("application/openmetrics-text;version=1.0.0;q=0,text/plain;version=0.0.4", TEXT),
+        ("application/openmetrics-text;version=1.0.0;q=0, application/openmetrics-text", TEXT),
+        ("application/openmetrics-text;q=0.000", TEXT),
+        ("text/plain;q=0, */*;q=0.1", OM),
+        ("text/plain;q=0.5, */*;q=0.8", OM),
+        ("*/*;q=0.9, application/openmetrics-text;q=0.2", TEXT),
+        ("application/*", OM),
+        ("text/*", TEXT),
+        ("*/*;q=0", TEXT),
+        ("application/openmetrics-text; Q=0.1, text/plain; q=0.2", TEXT),
+        ("application/openmetrics-text;q=junk, text/plain;q=0.9", OM),
+        # Of equal weights the first, but a named format before a wildcard.
+        ("application/openmetrics-text, text/plain;version=0.0.4", OM),
+        ("text/plain, application/openmetrics-text;version=1.0.0", TEXT),
+        ("*/*, application/openmetrics-text", OM),
+        # Spelling.
+        ('APPLICATION/OpenMetrics-Text; VERSION="1.0.0"', OM_ESCAPED.format("underscores")),
+        ('text/html; a="b, application/openmetrics-text"', TEXT),
+        (";;;,,,===", TEXT),
+        ("image/png", TEXT),
+        ("a/b;q=0.1," * 100 + "application/openmetrics-text", TEXT),
     ],
 )
-def test_the_format_is_negotiated(clock: FakeClock, accept: str, content_type: str) -> None:
+def test_format_is_the_preferred_one(clock: FakeClock, accept: str, content_type: str) -> None:
     scrape = expose(board(status(clock)), clock).scrape(accept, "")
     assert scrape.content_type == content_type
     assert scrape.body.endswith(b"# EOF\n") == content_type.startswith("application/openmetrics-text")
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "gzipped"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("GZIP", True),
+        ("gzip, deflate, br", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0.000", False),
+        ("gzip; q=0.001", True),
+        ("identity, gzip;q=0", False),
+        ("*;q=0, gzip;q=0", False),
+        ("deflate, gzip;q=0, *", False),
+        ("identity", False),
+        ("identity;q=0.5, gzip;q=0.4", False),
+        ("identity;q=0.4, gzip;q=0.5", True),
+        ("gzip, identity", True),
+        ("identity;q=0", True),
+        ("identity;q=0, gzip;q=0", False),
+        ("*", True),
+        ("*;q=0", False),
+        ("deflate", False),
+        ("br;q=1.0, gzip;q=0.8, *;q=0.1", True),
+        ("gzip;q=junk", True),
+    ],
+)
+def test_gzip_is_used_if_it_is_preferred(clock: FakeClock, accept_encoding: str, gzipped: bool) -> None:
+    assert expose(board(status(clock)), clock).scrape("", accept_encoding).gzipped == gzipped
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])

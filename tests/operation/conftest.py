@@ -41,6 +41,14 @@ def program() -> Program:
 
 
 @pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The example file, with keys in place of its placeholders."""
+    path = tmp_path / "tedee-exporter.yml"
+    path.write_text(EXAMPLE.read_text("utf-8").replace("replace-with-", "PK-"), "utf-8")
+    return path
+
+
+@pytest.fixture
 def stop_being_root() -> Iterator[Callable[[], None]]:
     """From its call to the end of the test, file permissions hold: root, whom they do not stop, is somebody else."""
     user = os.geteuid()

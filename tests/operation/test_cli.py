@@ -3,28 +3,34 @@
 import platform
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
+import requests
 
 from exporter import __version__
-from exporter.cli import HOW_TO_START, main
+from exporter.cli import HOW_TO_START, SOCKET_UNIT, main
+from exporter.config.section import BEGINS_WITH_TILDE
+from tests.program import PATIENCE, ROOT, running
 
 from .conftest import SECRET, TESTDATA, Program
 
-FLAGS = [
-    "--config.check",
-    "--config.file",
-    "--demo",
-    "--help",
-    "--log.format",
-    "--log.level",
-    "--shard",
-    "--sync.once",
-    "--version",
-    "--web.config.file",
-    "--web.listen-address",
-    "--web.telemetry-path",
-]
+FLAGS = {
+    "--config.check": "",
+    "--config.file": "tedee.yml",
+    "--demo": "",
+    "--help": "",
+    "--log.format": "json",
+    "--log.level": "info",
+    "--shard": "0/2",
+    "--sync.once": "",
+    "--version": "",
+    "--web.config.file": "web.yml",
+    "--web.listen-address": ":10333",
+    "--web.telemetry-path": "/metrics",
+}
+"""All flags, each with a value if it takes one."""
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -50,6 +56,28 @@ def test_without_configuration_three_lines_say_what_to_do(program: Program) -> N
     }
 
 
+def test_variable_that_looks_like_a_key_is_named(program: Program) -> None:
+    ended = program(TEDEE_PERSONALKEY=SECRET, TEDEE_EXPORTER_SERVICE_HOST="10.0.0.7")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.removeprefix(f"{HOW_TO_START}\n") == (
+        "environment: TEDEE_PERSONALKEY: unknown variable; did you mean TEDEE_PERSONAL_KEY?\n"
+    )
+
+
+@pytest.mark.parametrize("flag", ["--config.check", "--sync.once"])
+def test_misspelt_variable_is_warned_about(program: Program, flag: str) -> None:
+    ended = program(flag, "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET, TEDEE_SYNC_INTERVALL="5m")
+    assert ended.returncode == 0
+    assert "environment: TEDEE_SYNC_INTERVALL: unknown variable; did you mean TEDEE_SYNC_INTERVAL?" in ended.stderr
+    assert SECRET not in ended.stderr
+
+
+def test_demo_warns_of_variables_without_effect(program: Program) -> None:
+    ended = program("--demo", "--sync.once", TEDEE_PERSONAL_KEY=SECRET)
+    assert ended.returncode == 0
+    assert "environment: TEDEE_PERSONAL_KEY: has no effect with --demo" in ended.stderr
+
+
 def test_a_bad_file_keeps_it_from_starting(program: Program) -> None:
     path = TESTDATA / "bad" / "misspelt-key.yml"
     ended = program(f"--config.file={path}", "--web.listen-address=127.0.0.1:0")
@@ -71,7 +99,7 @@ def test_help_names_every_flag_and_variable(
         main(["--help"])
     out = capsys.readouterr().out
     assert ended.value.code == 0
-    assert sorted(re.findall(r"^  (?:-h, )?(--[\w.-]+)", out, re.MULTILINE)) == FLAGS
+    assert sorted(re.findall(r"^  (?:-h, )?(--[\w.-]+)", out, re.MULTILINE)) == list(FLAGS)
     assert set(re.findall(r"TEDEE_\w+", out)) == {
         "TEDEE_STATE_FILE",
         "TEDEE_ACCESS_TOKEN",
@@ -85,13 +113,54 @@ def test_help_names_every_flag_and_variable(
     }
 
 
-def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "--demo", "--sync.often") == "tedee-exporter: error: unrecognized arguments: --sync.often"
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--sync.often", "; did you mean --sync.once?"),
+        ("--listen-address=:1", "; did you mean --web.listen-address?"),
+        ("-config.file=x", "; did you mean --config.file?"),
+        ("--log-level=debug", "; did you mean --log.level?"),
+        # What is short for one flag today may be short for two tomorrow.
+        ("--config.che", "; did you mean --config.check?"),
+        ("--unlike-any", ""),
+        ("word", ""),
+    ],
+)
+def test_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str], flag: str, hint: str) -> None:
+    told = refused(capsys, "--demo", flag)
+    assert told == f"tedee-exporter: error: unrecognized arguments: {flag}{hint}"
 
 
-def test_a_flag_cannot_be_shortened(capsys: pytest.CaptureFixture[str]) -> None:
-    # What is short for one flag today may be short for two tomorrow.
-    assert refused(capsys, "--config.che") == "tedee-exporter: error: unrecognized arguments: --config.che"
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [(flag, value) for flag, value in FLAGS.items() if flag not in {"--help", "--version", "--web.listen-address"}],
+)
+def test_repeated_flag_is_refused(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
+    given = f"{flag}={value}" if value else flag
+    told = refused(capsys, given, given)
+    assert told == f"tedee-exporter: error: argument {flag}: given 2 times; give it once"
+
+
+def test_repeated_flag_is_refused_in_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "--log.level", "info", "--log.level=debug")
+    assert told == "tedee-exporter: error: argument --log.level: given 2 times; give it once"
+
+
+def test_two_commands_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "--config.check", "--sync.once")
+    assert told == "tedee-exporter: error: --config.check and --sync.once are two commands; give one of them"
+
+
+@pytest.mark.parametrize("flag", ["--config.file", "--web.config.file"])
+def test_tilde_in_a_file_flag_is_refused(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    told = refused(capsys, f"{flag}=~/tedee.yml")
+    assert told == f"tedee-exporter: error: argument {flag}: {BEGINS_WITH_TILDE}"
+
+
+@pytest.mark.parametrize("level", ["warning", "WARN", "Warning", "DEBUG", "error"])
+def test_level_may_be_written_in_any_case(program: Program, level: str) -> None:
+    ended = program("--config.check", f"--log.level={level}", TEDEE_PERSONAL_KEY=SECRET)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--log.level", "loud"), ("--log.format", "xml")])
@@ -142,6 +211,50 @@ def test_a_port_in_use_is_told_in_a_sentence(program: Program) -> None:
         f"tedee-exporter: cannot listen on {address}: Address already in use; "
         "choose another with --web.listen-address\n"
     )
+
+
+def test_socket_unit_is_named_if_the_port_is_in_use() -> None:
+    # Only a process itself knows the id that systemd would put into LISTEN_PID.
+    start = (
+        "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); from exporter.cli import main; sys.exit(main())"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as systemd:
+        address = f"127.0.0.1:{systemd.getsockname()[1]}"
+        ended = subprocess.run(
+            [sys.executable, "-c", start, f"--web.listen-address={address}"],
+            cwd=ROOT,
+            env={"TEDEE_PERSONAL_KEY": SECRET, "LISTEN_FDS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"tedee-exporter: cannot listen on {address}: Address already in use; "
+        f"choose another with --web.listen-address; {SOCKET_UNIT}\n"
+    )
+
+
+def test_program_listens_on_each_address_and_logs_it() -> None:
+    addresses = ["127.0.0.1:0", "[::1]:0"]
+    with running("--demo", *(f"--web.listen-address={each}" for each in addresses)) as exporter:
+        exporter.wait_until_ready()
+        logged = [re.search(r"msg=listening address=(\S+) port=(\d+)", line) for line in exporter.log]
+        listening = {each[1].strip('"'): int(each[2]) for each in logged if each}
+        assert list(listening) == addresses
+        for address, port in listening.items():
+            url = f"http://{address.rpartition(':')[0]}:{port}/-/healthy"
+            assert requests.get(url, timeout=PATIENCE).ok
+        assert exporter.stop() == 0
+
+
+def test_second_address_in_use_is_named(program: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        ended = program("--web.listen-address=127.0.0.1:0", f"--web.listen-address={taken}", TEDEE_PERSONAL_KEY=SECRET)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"tedee-exporter: cannot listen on {taken}: Address already in use; ")
 
 
 @pytest.mark.parametrize(

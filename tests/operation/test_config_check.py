@@ -10,6 +10,7 @@ from exporter.cli import main
 from .conftest import EXAMPLE, SECRET, TESTDATA, Program
 
 SEVERAL_LINES = "holds characters that no key has (is it one line, and nothing else?)"
+NO_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
 
 
@@ -41,7 +42,7 @@ def test_everything_wrong_in_a_file_is_told_at_once_and_answered_with_2(program:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert len(lines) == 15
     assert lines[0] == f"{path}:2: api.url: http:// would send the key unencrypted; use https://"
-    assert lines[-1] == f"{path}:19: accounts[2].locks.ids[0]: must be a whole number, without quotes"
+    assert lines[-1] == f"{path}:19: accounts[2].locks.ids[0]: {NO_NUMBER}"
     assert SECRET not in ended.stderr
 
 
@@ -115,11 +116,13 @@ def test_a_key_file_without_the_permission_to_read_it_is_told(
     assert code == 2
 
 
-def test_the_example_lacks_nothing_but_its_key_files(program: Program) -> None:
+def test_example_lacks_nothing_but_keys(program: Program) -> None:
     ended = program("--config.check", f"--config.file={EXAMPLE}")
     assert [line.split(": ")[1:3] for line in ended.stderr.splitlines()] == [
         ["accounts[0].personal_key_file", "key file /run/secrets/tedee-home cannot be read"],
+        ["accounts[1].personal_key", "the key is the example's placeholder; write the key in place of it"],
         ["accounts[2].access_token_file", "key file /run/secrets/tedee-hotel-token cannot be read"],
+        ["accounts[3].access_token", "the key is the example's placeholder; write the key in place of it"],
         ["accounts[4].oauth.client_secret_file", "client secret file /run/secrets/tedee-client cannot be read"],
         [
             "accounts[4].oauth.refresh_token_file",

@@ -9,16 +9,18 @@ import yaml
 from pydantic import BaseModel
 
 from exporter.config import ChosenLocks, ConfigurationError, Settings, load
+from exporter.config.section import BEGINS_WITH_TILDE
 from exporter.config.settings import Api, Sync
 from exporter.tedee.secret import Secret
 
 from .conftest import EXAMPLE, SECRET, TESTDATA
 
-GOOD = [*sorted((TESTDATA / "good").glob("*.yml")), EXAMPLE]
+GOOD = sorted((TESTDATA / "good").glob("*.yml"))
 
 CREDENTIALS = "personal_key, personal_key_file, access_token, access_token_file or oauth"
 ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, oauth, locks"
 ONE_USER = "Tedee counts calls by user, so a user may be one account only"
+NO_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
 NO_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
 NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; text that begins so needs quotes"
@@ -45,6 +47,12 @@ BAD: dict[str, list[str]] = {
     ],
     "accounts-missing": [
         ":1: accounts: is missing",
+    ],
+    "account-name-without-a-space": [
+        (
+            ":3: is not YAML: a colon where none may stand; put text that has one into quotes, "
+            "or a space behind the colon of the line above"
+        ),
     ],
     "alias": [
         f":3: {NOT_SUPPORTED}",
@@ -82,7 +90,7 @@ BAD: dict[str, list[str]] = {
         f":13: accounts[1]: needs one of {CREDENTIALS}; it has personal_key and access_token_file",
         ":16: accounts[2].name: is the name of accounts[1] too",
         f":17: accounts[2].personal_key: is the key of accounts[1] too; {ONE_USER}",
-        ":19: accounts[2].locks.ids[0]: must be a whole number, without quotes",
+        f":19: accounts[2].locks.ids[0]: {NO_NUMBER}",
     ],
     "flow-without-closing": [
         ":1: is not YAML: a quote or bracket that opens here is not closed",
@@ -176,10 +184,10 @@ BAD: dict[str, list[str]] = {
         ":4: accounts[0].locks: needs one of ids or serial_numbers; it has none",
     ],
     "locks-of-wrong-types": [
-        ":5: accounts[0].locks.ids[0]: must be a whole number, without quotes",
-        ":5: accounts[0].locks.ids[1]: must be a whole number, without quotes",
+        f":5: accounts[0].locks.ids[0]: {NO_NUMBER}",
+        f":5: accounts[0].locks.ids[1]: {NO_NUMBER}",
         ":5: accounts[0].locks.ids[2]: must be at least 0",
-        ":5: accounts[0].locks.ids[3]: must be a whole number, without quotes",
+        f":5: accounts[0].locks.ids[3]: {NO_NUMBER}",
     ],
     "merge-key": [
         f":4: accounts[0]: unknown key; known here: {ACCOUNT_KEYS}",
@@ -189,6 +197,10 @@ BAD: dict[str, list[str]] = {
     ],
     "misspelt-section": [
         ":4: Sync: unknown key; did you mean 'sync'?",
+    ],
+    "names-that-yaml-changes": [
+        *(f":{line}: accounts[{line // 2 - 1}].name: must be text; put it in quotes" for line in range(2, 22, 2)),
+        ":22: accounts[10].name: has no value",
     ],
     "name-has-no-value": [
         ":2: accounts[0].name: has no value",
@@ -202,8 +214,15 @@ BAD: dict[str, list[str]] = {
     "nested-too-deeply": [
         ": is nested too deeply",
     ],
+    "no-break-spaces": [
+        ":4: is not YAML: U+00A0 stands where only a space may; type the space again",
+    ],
     "number-that-is-none": [
         ": holds a number that cannot be read",
+    ],
+    "numbers-that-are-not-decimal": [
+        *(f":5: accounts[0].locks.ids[{index}]: {NO_NUMBER}" for index in range(11)),
+        f":7: sync.requests_per_hour: {NO_NUMBER}",
     ],
     "requests-out-of-range": [
         ":5: sync.requests_per_hour: must be at least 10",
@@ -313,6 +332,11 @@ def test_a_good_file_is_taken(path: Path) -> None:
     assert [account.name for account in load(path).accounts] == [account["name"] for account in written["accounts"]]
 
 
+def test_the_example_is_taken_once_it_has_keys(example: Path) -> None:
+    written = yaml.safe_load(example.read_text("utf-8"))
+    assert [account.name for account in load(example).accounts] == [account["name"] for account in written["accounts"]]
+
+
 def test_the_environment_does_not_reach_into_a_file() -> None:
     settings = load(TESTDATA / "good" / "minimal.yml", {"TEDEE_SYNC_INTERVAL": "1h", "TEDEE_PERSONAL_KEY": "other"})
     assert settings.sync.interval == 20
@@ -342,9 +366,16 @@ def test_a_key_that_looks_like_a_date_stays_as_it_is_written() -> None:
     assert secret.get_secret_value() == "2026-11-23"
 
 
-def test_locks_are_chosen_by_id_or_by_serial_number() -> None:
+@pytest.mark.parametrize("name", ["0123", "1:30", "1_234", "0x1F", "y", "n", "1e3", "2026-11-23", "12:30", "0644"])
+def test_name_is_used_as_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text(f"accounts:\n  - name: {name}\n    personal_key: {SECRET}\n")
+    assert [account.name for account in load(path).accounts] == [name]
+
+
+def test_locks_are_chosen_by_id_or_by_serial_number(example: Path) -> None:
     by_id = load(TESTDATA / "good" / "chosen-locks.yml").accounts[0].locks
-    by_serial_number = load(EXAMPLE).accounts[1].locks
+    by_serial_number = load(example).accounts[1].locks
     assert by_id == ChosenLocks(ids=(1, 22))
     assert by_serial_number == ChosenLocks(serial_numbers=("12345678-123456", "12345678-654321"))
 
@@ -386,8 +417,8 @@ def test_the_example_shows_every_key() -> None:
     assert set(keys_used(yaml.safe_load(EXAMPLE.read_text("utf-8")))) == known
 
 
-def test_the_example_shows_the_defaults() -> None:
-    settings = load(EXAMPLE)
+def test_the_example_shows_the_defaults(example: Path) -> None:
+    settings = load(example)
     assert settings.api == Api()
     assert settings.sync == Sync.model_validate({})
 
@@ -429,6 +460,67 @@ def test_a_file_in_another_encoding_is_told(tmp_path: Path, content: bytes) -> N
     assert problems(path) == [f"{path}: is not UTF-8 text"]
 
 
+# Secrets that cannot be right, and files that cannot be the state file
+
+
+@pytest.mark.parametrize("key", ["personal_key", "access_token"])
+def test_inline_placeholder_is_refused_at_start(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text(f"accounts:\n  - name: home\n    {key}: replace-with-the-key\n")
+    with pytest.raises(ConfigurationError) as told:
+        load(path)
+    assert told.value.problems == [
+        f"{path}:3: accounts[0].{key}: the key is the example's placeholder; write the key in place of it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (":memory:", "must be the name of a file; SQLite's :memory: and file: URIs are not supported"),
+        ("file:state.db?mode=memory", "must be the name of a file; SQLite's :memory: and file: URIs are not supported"),
+        ("sub", "is a folder; name a file in it, such as state.db"),
+        ("new/", "is a folder; name a file in it, such as state.db"),
+        ("/dev/null", "is not a regular file"),
+        ("~/state.db", f"{BEGINS_WITH_TILDE}"),
+        ("", "must not be empty"),
+        ("tedee.yml/state.db", "is below {folder}/tedee.yml, which is not a folder"),
+        ("tedee.yml/a/b/state.db", "is below {folder}/tedee.yml, which is not a folder"),
+    ],
+)
+def test_state_file_that_cannot_be_one_is_refused(tmp_path: Path, value: str, message: str) -> None:
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "tedee.yml"
+    path.write_text(f"accounts: [{{name: home, personal_key: k}}]\nstate_file: '{value}'\n")
+    with pytest.raises(ConfigurationError) as told:
+        load(path)
+    assert told.value.problems == [f"{path}:2: state_file: {message.format(folder=tmp_path)}"]
+
+
+@pytest.mark.parametrize("value", ["state.db", "new/folder/state.db", "./~state.db", "sub/state.db", "tedee.yml"])
+def test_state_file_that_can_be_created_is_taken(tmp_path: Path, value: str) -> None:
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "tedee.yml"
+    path.write_text(f"accounts: [{{name: home, personal_key: k}}]\nstate_file: '{value}'\n")
+    assert load(path).state_file == tmp_path / value
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        "personal_key_file: ~/key",
+        "access_token_file: ~root/key",
+        "oauth: {client_id: c, refresh_token_file: ~/token}",
+        "oauth: {client_id: c, refresh_token_file: token, client_secret_file: ~/secret}",
+    ],
+)
+def test_tilde_in_a_file_name_is_refused(tmp_path: Path, account: str) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text(f"accounts:\n  - name: home\n    {account}\n")
+    with pytest.raises(ConfigurationError, match=f": {BEGINS_WITH_TILDE}$"):
+        load(path)
+
+
 def test_one_key_in_two_files_is_one_user(tmp_path: Path) -> None:
     (tmp_path / "home.key").write_text(SECRET)
     (tmp_path / "copy.key").write_text(f"{SECRET}\n")
@@ -449,6 +541,8 @@ accounts:
         f"{path}:5: accounts[1].personal_key_file: {same}",
         f"{path}:7: accounts[2].personal_key: {same}",
     ]
+    # A running exporter finds that when it reads the files for a call: one account fails, and not all of them.
+    assert len(load(path).accounts) == 3
 
 
 def test_files_of_secrets_that_are_not_there_yet_do_not_keep_it_from_starting() -> None:

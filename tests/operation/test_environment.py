@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from exporter.config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
+from exporter.config.environment import unused_variables
+from exporter.config.section import BEGINS_WITH_TILDE
 from exporter.tedee.secret import Secret
 
 from .conftest import SECRET
@@ -85,6 +87,13 @@ def test_without_a_key_nothing_is_configured(environ: dict[str, str]) -> None:
         ("TEDEE_API_URL", f"https://home:{SECRET}@api.tedee.com", "only scheme, host and port belong here"),
         ("TEDEE_API_URL", "http://tedee.example", "http:// would send the key unencrypted; use https://"),
         ("TEDEE_API_VERSION", "37", "must look like v37 or v1.36"),
+        (
+            "TEDEE_STATE_FILE",
+            ":memory:",
+            "must be the name of a file; SQLite's :memory: and file: URIs are not supported",
+        ),
+        ("TEDEE_STATE_FILE", "/", "is a folder; name a file in it, such as state.db"),
+        ("TEDEE_STATE_FILE", "~/state.db", BEGINS_WITH_TILDE),
         ("TEDEE_SYNC_INTERVAL", "20", "is not a duration; write it as in 20s, 5m or 1h30m"),
         (
             "TEDEE_SYNC_INTERVAL",
@@ -102,7 +111,9 @@ def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, messag
     [
         ("TEDEE_PERSONAL_KEY_FILE", "/nowhere/key", "key file /nowhere/key cannot be read: No such file or directory"),
         ("TEDEE_ACCESS_TOKEN_FILE", "/", "key file / cannot be read: Is a directory"),
+        ("TEDEE_PERSONAL_KEY_FILE", "~/key", BEGINS_WITH_TILDE),
         ("TEDEE_PERSONAL_KEY", " ", "the key is empty"),
+        ("TEDEE_PERSONAL_KEY", f'"{SECRET}"', "the key is in quotes; write the key without them"),
         (
             "TEDEE_ACCESS_TOKEN",
             f"{SECRET}\n{SECRET}",
@@ -133,3 +144,77 @@ def test_everything_wrong_is_told_at_once() -> None:
         "TEDEE_SYNC_INTERVAL",
     ]
     assert SECRET not in "".join(told)
+
+
+# Variables without effect
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TEDEE_SYNC_INTERVALL", "TEDEE_SYNC_INTERVAL"),
+        ("TEDEE_INTERVAL", "TEDEE_SYNC_INTERVAL"),
+        ("TEDEE_PERSONALKEY", "TEDEE_PERSONAL_KEY"),
+        ("TEDEE_PERSONAL_ACCESS_KEY", "TEDEE_PERSONAL_KEY"),
+        ("TEDEE_API_KEY", "TEDEE_PERSONAL_KEY"),
+        ("TEDEE_KEY", "TEDEE_PERSONAL_KEY"),
+        ("tedee_personal_key", "TEDEE_PERSONAL_KEY"),
+        ("TEDEE_KEY_FILE", "TEDEE_PERSONAL_KEY_FILE"),
+        ("TEDEE_PERSONAL_KEYFILE", "TEDEE_PERSONAL_KEY_FILE"),
+        ("TEDEE_TOKEN", "TEDEE_ACCESS_TOKEN"),
+        ("TEDEE_ACCESSTOKEN_FILE", "TEDEE_ACCESS_TOKEN_FILE"),
+        ("TEDEE_ACCOUNT_NAME", "TEDEE_ACCOUNT"),
+        ("TEDEE_URL", "TEDEE_API_URL"),
+        ("TEDEE_STATEFILE", "TEDEE_STATE_FILE"),
+    ],
+)
+def test_unknown_variable_is_named_with_the_nearest(name: str, meant: str) -> None:
+    assert unused_variables({name: SECRET}) == [f"environment: {name}: unknown variable; did you mean {meant}?"]
+
+
+@pytest.mark.parametrize("name", ["TEDEE_LOG_LEVEL", "TEDEE_EXPORTER_LOG_LEVEL", "TEDEE_PORT", "TEDEE_NAME"])
+def test_variable_unlike_any_is_named_with_all(name: str) -> None:
+    assert unused_variables({name: "10333"}) == [
+        f"environment: {name}: unknown variable; known: {', '.join(ENVIRONMENT)}"
+    ]
+
+
+SERVICE_LINKS = {
+    "SERVICE_HOST": "10.0.0.7",
+    "SERVICE_PORT": "10333",
+    "SERVICE_PORT_METRICS": "10333",
+    "PORT": "tcp://10.0.0.7:10333",
+    "PORT_10333_TCP": "tcp://10.0.0.7:10333",
+    "PORT_10333_TCP_PROTO": "tcp",
+    "PORT_10333_TCP_PORT": "10333",
+    "PORT_10333_TCP_ADDR": "10.0.0.7",
+    "NAME": "/prometheus/tedee",
+    "ENV_PATH": "/usr/bin",
+}
+
+
+@pytest.mark.parametrize("service", ["TEDEE", "TEDEE_EXPORTER", "TEDEE_GRAFANA"])
+def test_service_links_are_not_named(service: str) -> None:
+    environ = {f"{service}_{name}": value for name, value in SERVICE_LINKS.items()}
+    assert unused_variables(environ) == []
+    assert unused_variables(environ, "--config.file") == []
+
+
+def test_known_variables_are_named_only_beside_a_file() -> None:
+    environ = {**dict.fromkeys(ENVIRONMENT, SECRET), "TEDEE_ACCOUNT": "", "BEGINS_WITH_TILDE": "/", "XTEDEE_KEY": "x"}
+    assert unused_variables(environ) == []
+    assert unused_variables(environ, "--config.file") == [
+        f"environment: {name}: has no effect with --config.file" for name in ENVIRONMENT if name != "TEDEE_ACCOUNT"
+    ]
+
+
+def test_load_warns_of_variables_without_effect(tmp_path: Path) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text(f"accounts: [{{name: home, personal_key: {SECRET}}}]\n")
+    path.chmod(0o600)
+    warnings: list[str] = []
+    load(path, {"TEDEE_STATE_FILE": "/state.db", "TEDEE_X_KEY": SECRET}, warn=warnings.append)
+    assert warnings == [
+        "environment: TEDEE_STATE_FILE: has no effect with --config.file",
+        "environment: TEDEE_X_KEY: unknown variable; did you mean TEDEE_PERSONAL_KEY?",
+    ]

@@ -25,9 +25,16 @@ def port() -> int:
     return free_port()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "", "[::1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "", "[::1]", "[::]"])
 def test_it_is_healthy_wherever_it_listens(host: str, port: int) -> None:
     with running("--demo", f"--web.listen-address={host}:{port}") as exporter:
+        assert exporter.port == port
+        assert check(Path(f"/proc/{exporter.process.pid}/cmdline")).returncode == 0
+
+
+def test_first_of_several_addresses_is_asked(port: int) -> None:
+    addresses = [f"--web.listen-address={address}" for address in (f"127.0.0.1:{port}", "[::1]:0")]
+    with running("--demo", *addresses) as exporter:
         assert exporter.port == port
         assert check(Path(f"/proc/{exporter.process.pid}/cmdline")).returncode == 0
 

@@ -38,10 +38,10 @@ class Server:
         self.fleet = board(status(clock, locks_of([synced(number) for number in range(1, 3000)], [])))
         self.exposition = Exposition(self.fleet, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
         app = create_app(self.fleet, self.exposition, clock, version="1.2.3", protection=lambda: self.protection)
-        listener = listen("127.0.0.1", 0)
+        (listener,) = listeners = listen(["127.0.0.1:0"])
         self.address: tuple[str, int] = listener.getsockname()
         self.connections = Connections(limits, lambda: self.protection)
-        self.web = WebServer(app, listener, self.connections)
+        self.web = WebServer(app, listeners, self.connections)
 
     @property
     def url(self) -> str:

@@ -338,6 +338,24 @@ def test_odd_requests_that_are_requests_are_answered(server: Server, request_: b
     assert statuses(server.exchange(request_)) == [200]
 
 
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        (b"1.1", [], 400),
+        (b"1.1", [b"a"], 200),
+        (b"1.1", [b""], 200),
+        (b"1.1", [b"a", b"a"], 400),
+        (b"1.1", [b"a", b"b"], 400),
+        (b"1.0", [], 200),
+        (b"1.0", [b"a"], 200),
+        (b"1.0", [b"a", b"b"], 400),
+    ],
+)
+def test_request_needs_exactly_one_host(server: Server, version: bytes, hosts: list[bytes], status: int) -> None:
+    lines = [b"GET /-/healthy HTTP/" + version, *(b"Host: " + host for host in hosts), b"Connection: close", b"", b""]
+    assert statuses(server.exchange(b"\r\n".join(lines))) == [status]
+
+
 PIECES = st.sampled_from(
     [b"GET", b"POST", b" ", b"/metrics", b"/-/reload", b"HTTP/1.1", b"\r\n", b"\r\n\r\n", b"Host: x", b"Content-Length: ",
      b"Transfer-Encoding: chunked", b"5", b"0", b"Connection: close", b"Upgrade: h2c", b"Expect: 100-continue", b":", b"\0"]
@@ -374,9 +392,7 @@ def scrape_secured(server: Server, web: WebFiles, **options: object) -> requests
     )
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", b"\x16\x03\x01", GET, os.urandom(2000)], ids=["nothing", "a bit", "HTTP", "noise"]
-)
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", b"\x16" + os.urandom(2000)], ids=["nothing", "a bit", "noise"])
 def test_a_handshake_that_does_not_end_is_ended(secured: Server, web: WebFiles, sent: bytes) -> None:
     with secured.open(sent) as client:
         assert b"HTTP/" not in everything(client)

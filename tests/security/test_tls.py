@@ -60,9 +60,13 @@ def test_a_scrape_over_tls_brings_what_one_without_it_does(web: WebFiles) -> Non
         assert 'lock_state{account="home",lock_id="2999"' in answer.text
 
 
-def test_who_speaks_plain_http_gets_nothing(web: WebFiles) -> None:
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE", b"get", b"CONNECT"])
+def test_plain_request_on_the_tls_port_is_named(web: WebFiles, method: bytes) -> None:
     with secured(web) as server:
-        assert server.exchange(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+        response = server.exchange(method + b" /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert response.startswith(b"HTTP/1.0 400 Bad Request\r\n")
+        assert response.endswith(b"\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+        assert scrape(server, web).ok
 
 
 # Clients' certificates
@@ -231,5 +235,4 @@ def test_tls_can_be_switched_on_while_it_runs(web: WebFiles) -> None:
             return False
 
         eventually(spoken, "TLS")
-        with pytest.raises(requests.ConnectionError):
-            exporter.get("/-/healthy")
+        assert exporter.get("/-/healthy").status_code == 400

@@ -70,7 +70,14 @@ def test_a_file_written_for_another_exporter_works_unchanged(web: WebFiles) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# nothing\n", "{}", "tls_server_config:\nbasic_auth_users:\nhttp_server_config:\nrate_limit:\n"]
+    "text",
+    [
+        "",
+        "# nothing\n",
+        "{}",
+        "tls_server_config: {}",
+        "tls_server_config:\nbasic_auth_users:\nhttp_server_config:\nrate_limit:\n",
+    ],
 )
 def test_a_file_that_demands_nothing_is_good(web: WebFiles, text: str) -> None:
     protection = load(web.put("web.yml", text.encode())).protection
@@ -205,6 +212,22 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         [
             "web.yml:1: tls_server_config: needs one of cert or cert_file; it has none",
             "web.yml:1: tls_server_config: needs one of key or key_file; it has none",
+        ],
+    ),
+    "blank certificate and key": (
+        {"tls_server_config": {"cert_file": "", "key_file": None}},
+        [
+            "web.yml:1: tls_server_config: needs one of cert or cert_file; it has none",
+            "web.yml:1: tls_server_config: needs one of key or key_file; it has none",
+        ],
+    ),
+    "certificate in a home": (
+        tls(cert_file="~/cert.pem"),
+        [
+            (
+                "web.yml:2: tls_server_config.cert_file: begins with ~, which only a shell replaces; "
+                "write the full path, or ./~ for a file of that name"
+            )
         ],
     ),
     "two certificates": (
@@ -350,6 +373,15 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "a bucket that nothing fits into": (
         {"rate_limit": {"interval": "1s", "burst": 0}},
         ["web.yml:2: rate_limit.burst: must be at least 1, or no request is ever answered"],
+    ),
+    "a burst that YAML reads as 8": (
+        "rate_limit:\n  interval: 1s\n  burst: 010\n",
+        [
+            (
+                "web.yml:3: rate_limit.burst: must be a whole number; "
+                "write it as a decimal number without leading zeros and without quotes"
+            )
+        ],
     ),
     "an interval without its unit": (
         {"rate_limit": {"interval": 5, "burst": 1}},

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from threading import Barrier
+from urllib.parse import urljoin
 
 import pytest
 from starlette.testclient import TestClient
@@ -54,10 +55,17 @@ def test_metrics_are_compressed_where_that_is_accepted(clock: FakeClock) -> None
     assert b"lock_state{" in gzip.decompress(raw)
 
 
-def test_of_several_headers_the_first_is_obeyed(clock: FakeClock) -> None:
-    several = [("Accept", "application/openmetrics-text"), ("Accept", "text/plain")]
-    answer = browse(board(status(clock)), clock).get("/metrics", headers=several)
-    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+@pytest.mark.parametrize(("first", "second"), [("1", "0.5"), ("0.5", "1")])
+def test_header_sent_twice_is_one_list(clock: FakeClock, first: str, second: str) -> None:
+    several = [
+        ("Accept", f"application/openmetrics-text;q={first}"),
+        ("Accept", f"text/plain;q={second}"),
+        ("Accept-Encoding", f"identity;q={first}"),
+        ("Accept-Encoding", f"gzip;q={second}"),
+    ]
+    response = browse(board(status(clock)), clock).get("/metrics", headers=several)
+    assert response.headers["content-type"].startswith("application/openmetrics-text") == (first > second)
+    assert ("content-encoding" in response.headers) == (second > first)
 
 
 def test_head_tells_what_get_would_without_the_body(clock: FakeClock) -> None:
@@ -71,7 +79,7 @@ def test_the_telemetry_path_can_be_moved(clock: FakeClock) -> None:
     client = browse(board(status(clock)), clock, telemetry_path="/tedee/metrics")
     assert client.get("/tedee/metrics").status_code == 200
     assert client.get("/metrics").status_code == 404
-    assert 'href="/tedee/metrics"' in client.get("/").text
+    assert 'href="tedee/metrics"' in client.get("/").text
     assert "metrics_path: /tedee/metrics" in client.get("/docs").text
 
 
@@ -269,9 +277,19 @@ def test_the_page_refreshes_itself_and_needs_nothing_from_outside(clock: FakeClo
 def test_every_link_of_the_pages_leads_somewhere(clock: FakeClock) -> None:
     client = browse(board(status(clock)), clock)
     for path in ("/", "/docs"):
-        links = set(re.findall(r'<a href="([^"]+)"', client.get(path).text))
+        links = {urljoin(path, link) for link in re.findall(r'<a href="([^"]+)"', client.get(path).text)}
         assert {"/", "/metrics", "/docs", "/-/healthy", "/-/ready"} <= links
         assert {link: client.get(link).status_code for link in links} == dict.fromkeys(links, 200)
+
+
+@pytest.mark.parametrize("telemetry_path", ["/metrics", "/tedee/metrics"])
+@pytest.mark.parametrize("page", ["", "docs"])
+def test_links_stay_below_the_path_of_a_proxy(clock: FakeClock, page: str, telemetry_path: str) -> None:
+    client = browse(board(status(clock)), clock, telemetry_path)
+    for link in re.findall(r'<a href="([^"]+)"', client.get(f"/{page}").text):
+        target = urljoin(f"http://proxy/locks/{page}", link)
+        assert target.startswith("http://proxy/locks/")
+        assert client.get(target.removeprefix("http://proxy/locks")).status_code == 200
 
 
 def test_a_lock_of_the_last_possible_moment_does_not_break_the_page(clock: FakeClock) -> None:

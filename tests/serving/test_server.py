@@ -1,18 +1,28 @@
 """Lost if these fail: a quick answer, and a process that notices that it serves no more."""
 
+import errno
+import gc
+import os
 import socket
 import time
+from typing import Any
 
 import pytest
+import requests
+from starlette.responses import PlainTextResponse
 
 from exporter.clock import SystemClock
 from exporter.web.configuration import Protection
 from exporter.web.connections import Connections, Limits
-from exporter.web.server import WebServer, listen
+from exporter.web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
+from tests.program import PATIENCE
+
+HOSTS = ("127.0.0.1", "127.0.0.1", "[::1]")
 
 
 def test_an_answer_is_not_held_back_for_more_bytes() -> None:
-    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
+    (listening,) = listen(["127.0.0.1:0"])
+    with listening as listener, socket.create_connection(listener.getsockname()) as client:
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -20,9 +30,9 @@ def test_an_answer_is_not_held_back_for_more_bytes() -> None:
 
 
 def test_a_server_whose_thread_has_ended_is_not_alive() -> None:
-    listener = listen("127.0.0.1", 0)
+    listeners = listen(["127.0.0.1:0"])
     connections = Connections(Limits(), Protection)
-    server = WebServer(lambda scope, receive, send: None, listener, connections)  # type: ignore[arg-type, return-value]
+    server = WebServer(lambda scope, receive, send: None, listeners, connections)  # type: ignore[arg-type, return-value]
     server.start()
     assert server.alive()
     server.stop()
@@ -33,3 +43,109 @@ def test_a_server_whose_thread_has_ended_is_not_alive() -> None:
 def test_ages_count_the_time_a_machine_is_suspended() -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert before <= SystemClock().monotonic() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "families"),
+    [
+        (":0", {"127.0.0.1", "::1"}),
+        ("[::]:0", {"127.0.0.1", "::1"}),
+        ("[0:0::0]:0", {"127.0.0.1", "::1"}),
+        ("0.0.0.0:0", {"127.0.0.1"}),
+        ("127.0.0.1:0", {"127.0.0.1"}),
+        ("localhost:0", {"127.0.0.1"}),
+        ("[::ffff:127.0.0.1]:0", {"127.0.0.1"}),
+        ("[::ffff:0.0.0.0]:0", {"127.0.0.1"}),
+        ("[::1]:0", {"::1"}),
+    ],
+)
+def test_address_is_reachable_by_its_families(address: str, families: set[str]) -> None:
+    (listening,) = listen([address])
+    with listening as listener:
+        port = listener.getsockname()[1]
+        assert {host for host in ("127.0.0.1", "::1") if is_reachable(host, port)} == families
+
+
+def is_reachable(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("address", [":0", "[::]:0"])
+def test_all_addresses_are_ipv4_without_ipv6(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_server = socket.create_server
+
+    def without_ipv6(where: tuple[str, int], *, family: socket.AddressFamily, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return create_server(where, family=family, **options)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    (listening,) = listen([address])
+    with listening as listener:
+        assert is_reachable("127.0.0.1", listener.getsockname()[1])
+
+
+def test_zone_of_a_link_local_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[tuple[str | int, ...]] = []
+
+    def create_server(address: tuple[str | int, ...], **_: object) -> socket.socket:
+        bound.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    (listening,) = listen(["[fe80::1%lo]:10333"])
+    listening.close()
+    assert bound == [("fe80::1", 10333, 0, socket.if_nametoindex("lo"))]
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("[::1%lo]:1", "'::1%lo' has a zone, which only link-local addresses (fe80::) have"),
+        ("[fe80::1]:1", "'fe80::1' is a link-local address without its zone, such as fe80::1%eth0"),
+        ("[127.0.0.1]:1", "'127.0.0.1' is not an IPv6 address"),
+        ("[localhost]:1", "'localhost' is not an IPv6 address"),
+        ("[::1%]:1", "'::1%' is not an IPv6 address"),
+    ],
+)
+def test_address_that_cannot_be_one_is_refused(address: str, problem: str) -> None:
+    with pytest.raises(BadAddress) as refused:
+        parse_address(address)
+    assert str(refused.value) == problem
+
+
+def test_failed_address_is_named_and_others_are_closed(recwarn: pytest.WarningsRecorder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(CannotListen) as refused:
+            listen(["127.0.0.1:0", taken, "[::1]:0"])
+    assert str(refused.value) == f"cannot listen on {taken}: Address already in use"
+    gc.collect()
+    assert not recwarn.list, "a socket was left open"
+
+
+def test_every_address_serves_until_the_stop() -> None:
+    listeners = listen(["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"])
+    urls = [f"http://{host}:{each.getsockname()[1]}/" for host, each in zip(HOSTS, listeners, strict=True)]
+    server = WebServer(PlainTextResponse("here"), listeners, Connections(Limits(), Protection))
+    server.start()
+    assert [requests.get(url, timeout=PATIENCE).text for url in urls] == ["here"] * 3
+    server.stop()
+    assert not server.alive()
+    for url in urls:
+        with pytest.raises(requests.ConnectionError):
+            requests.get(url, timeout=PATIENCE)
+
+
+def test_sockets_of_systemd_are_only_for_their_process() -> None:
+    assert is_socket_activated({"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
+    assert not is_socket_activated({"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid())})
+    assert not is_socket_activated({"LISTEN_PID": str(os.getpid())})
+    assert not is_socket_activated({})

@@ -1,3 +1,33 @@
+{{- /* Names of other charts, and what to use here. The schema lets them pass, so that this can be said. */ -}}
+{{- define "tedee-exporter.elsewhere" -}}
+{{- $one := "is not a value of this chart; there is one pod, because Tedee allows each account one call in 20 seconds" -}}
+autoscaling: {{ $one }}
+replicaCount: {{ $one }}
+replicas: {{ $one }}
+strategy: {{ $one }}, and the old one ends before a new one starts
+updateStrategy: {{ $one }}, and the old one ends before a new one starts
+containerSecurityContext: is called securityContext here
+deploymentAnnotations: is called annotations here
+env: is called extraEnv here
+envFrom: is called extraEnvFrom here
+extraArguments: is called extraArgs here
+extraDeploy: is called extraObjects here
+extraEnvVars: is called extraEnv here
+extraInitContainers: is called initContainers here
+extraManifests: is called extraObjects here
+sidecars: is called extraContainers here
+volumeMounts: is called extraVolumeMounts here
+volumes: is called extraVolumes here
+ingress.ingressClassName: is called ingress.className here
+persistence.storageClassName: is called persistence.storageClass here
+podMonitor.additionalLabels: is called podMonitor.labels here
+prometheusRule.additionalLabels: is called prometheusRule.labels here
+prometheusRule.rules: is called prometheusRule.additionalGroups here
+serviceMonitor.additionalLabels: is called serviceMonitor.labels here
+serviceMonitor.scheme: is not a value of this chart; it is known from webConfig
+podMonitor.scheme: is not a value of this chart; it is known from webConfig
+{{- end -}}
+
 {{- /* All that is wrong with the values at once, before anything is made of them. */ -}}
 {{- define "tedee-exporter.check" -}}
 {{- $problems := list -}}
@@ -6,6 +36,17 @@
 {{- $name := include "tedee-exporter.fullname" . -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
 {{- $problems = append $problems (printf "%q cannot be the name of a Service, which begins with a letter; name the release otherwise, or set fullnameOverride" $name) -}}
+{{- end -}}
+
+{{- range $name, $instead := include "tedee-exporter.elsewhere" . | fromYaml -}}
+{{- $steps := splitList "." $name -}}
+{{- $section := $.Values -}}
+{{- range initial $steps -}}
+{{- $section = index $section . -}}
+{{- end -}}
+{{- if hasKey $section (last $steps) -}}
+{{- $problems = append $problems (printf "%s: %s" $name $instead) -}}
+{{- end -}}
 {{- end -}}
 
 {{- if and .Values.demo (or $accounts .Values.keys .Values.existingSecret) -}}
@@ -115,6 +156,15 @@
 {{- if and .nodePort (eq .type "ClusterIP") -}}
 {{- $problems = append $problems "service.nodePort: goes not with service.type ClusterIP; set NodePort or LoadBalancer, or leave it out" -}}
 {{- end -}}
+{{- if and .externalTrafficPolicy (eq .type "ClusterIP") -}}
+{{- $problems = append $problems "service.externalTrafficPolicy: needs service.type NodePort or LoadBalancer" -}}
+{{- end -}}
+{{- if and .loadBalancerSourceRanges (ne .type "LoadBalancer") -}}
+{{- $problems = append $problems "service.loadBalancerSourceRanges: needs service.type LoadBalancer" -}}
+{{- end -}}
+{{- if and (eq (default "" .clusterIP) "None") (ne .type "ClusterIP") -}}
+{{- $problems = append $problems "service.clusterIP: None needs service.type ClusterIP" -}}
+{{- end -}}
 {{- end -}}
 
 {{- with .Values.ingress -}}
@@ -129,9 +179,20 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and .Values.hostNetwork .Values.networkPolicy.enabled -}}
+{{- $problems = append $problems "networkPolicy.enabled: does not hold for a pod with hostNetwork; leave one of them out" -}}
+{{- end -}}
+
 {{- range .Values.extraArgs -}}
 {{- if regexMatch "^--(config\\.|sync\\.|web\\.|demo|version|help)" . -}}
 {{- $problems = append $problems (printf "extraArgs: %s is set by the chart, or would break what it sets" .) -}}
+{{- else if regexMatch "^--log\\." . -}}
+{{- $problems = append $problems (printf "extraArgs: %s is set by the chart; set log.level or log.format" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range default (list) .Values.extraEnv -}}
+{{- if and . (hasPrefix "TEDEE_" .name) -}}
+{{- $problems = append $problems (printf "extraEnv: %s has no effect on the exporter, whose configuration is a file; set config" .name) -}}
 {{- end -}}
 {{- end -}}
 

@@ -34,13 +34,46 @@ before all: the selectors are among them. */ -}}
 {{- end -}}
 
 {{- define "tedee-exporter.image" -}}
+{{- $repository := .Values.image.repository -}}
+{{- with default .Values.image.registry (.Values.global).imageRegistry -}}
+{{- /* The part before the first slash is a registry if it could be a host name (as in Docker's references). */ -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
-{{- printf "%s@%s" .repository .digest -}}
+{{- printf "%s@%s" $repository .digest -}}
 {{- else -}}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- printf "%s:%s" $repository (default $.Chart.AppVersion .tag) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* Secrets to pull images with. Each is a name, or a mapping with one, as charts are used to. */ -}}
+{{- define "tedee-exporter.imagePullSecrets" -}}
+{{- $secrets := list -}}
+{{- range concat (default (list) (.Values.global).imagePullSecrets) (default (list) .Values.imagePullSecrets) -}}
+{{- $secrets = append $secrets (ternary (dict "name" .) . (kindIs "string" .)) -}}
+{{- end -}}
+{{- with uniq $secrets -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A host of the Ingress, which is a name or a mapping, as a mapping of `host` and `paths`. */ -}}
+{{- define "tedee-exporter.ingressHost" -}}
+{{- $host := ternary . (dict "host" .) (kindIs "map" .) -}}
+{{- $paths := list -}}
+{{- range default (list "/") $host.paths -}}
+{{- $paths = append $paths (merge (dict) (ternary . (dict "path" .) (kindIs "map" .)) (dict "path" "/" "pathType" "Prefix")) -}}
+{{- end -}}
+{{- $name := default "" $host.host -}}
+{{- dict "host" (ternary "" $name (eq $name "*")) "paths" $paths | toYaml -}}
+{{- end -}}
+
+{{- /* The beginning of an upgrade's command that changes values and nothing else. */ -}}
+{{- define "tedee-exporter.upgrade" -}}
+helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.Name }} --version {{ .Chart.Version }} \
+        --namespace {{ .Release.Namespace }} --reset-then-reuse-values
 {{- end -}}
 
 {{- define "tedee-exporter.serviceAccountName" -}}
@@ -163,10 +196,13 @@ httpGet:
 port: metrics
 path: /metrics
 scheme: {{ include "tedee-exporter.scheme" $ }}
-{{- range $key := list "interval" "scrapeTimeout" "honorLabels" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
+{{- range $key := list "interval" "scrapeTimeout" "honorLabels" "params" "proxyUrl" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
 {{- with index $monitor $key }}
 {{ dict $key . | toYaml }}
 {{- end }}
+{{- end }}
+{{- if kindIs "bool" $monitor.honorTimestamps }}
+honorTimestamps: {{ $monitor.honorTimestamps }}
 {{- end }}
 {{- end -}}
 

@@ -1,0 +1,89 @@
+"""Content negotiation: the format and the encoding that a scraper prefers (RFC 9110, sections 12.4 and 12.5)."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES, VALUES
+
+TEXT, OPENMETRICS = "text/plain", "application/openmetrics-text"
+
+FORMATS = ((TEXT, "0.0.4"), (OPENMETRICS, "1.0.0"), (TEXT, "1.0.0"))
+"""Media type and version of each format that is offered. The first is used if a scraper has no preference. As all
+names here are valid in it, the text format 1.0.0 has the same bytes as 0.0.4."""
+
+ESCAPINGS = frozenset({ALLOWUTF8, UNDERSCORES, VALUES})
+"""The escaping schemes that leave the names here as they are. `dots` would double their underscores."""
+
+NAMED = 3
+"""The specificity of a media range without wildcards."""
+
+MOST_ELEMENTS = 64
+"""Elements of a header that are read: of the largest header that is accepted, all would take milliseconds."""
+
+_ELEMENT = re.compile(r'(?:[^,"]++|"(?:[^"\\]|\\.)*+"?)++')
+_WEIGHT = re.compile(r"0?\.[0-9]+|0\.?|1(\.0*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Preference:
+    """An element of a header: a media range or a coding, its parameters, and its weight from 0 to 1."""
+
+    value: str
+    parameters: Mapping[str, str]
+    weight: float
+
+    def specificity(self, media_type: str, version: str) -> int:
+        """Return how precisely a media range names a format; 0 if it does not match it."""
+        asked = self.parameters.get("version")
+        if self.value == media_type and asked in {version, "", None}:
+            return NAMED + bool(asked)
+        return {f"{media_type.partition('/')[0]}/*": 2, "*/*": 1}.get(self.value, 0)
+
+
+@lru_cache(maxsize=32)
+def content_type(accept: str) -> str:
+    """Return the content type of the format that an `Accept` header prefers.
+
+    Of formats with the same weight one that is named is preferred to one that a wildcard matches, and then the one that
+    is named first, as in Prometheus' own client library. If the header accepts none, it is the first of FORMATS.
+    """
+    preferences = list(_preferences(accept))
+    best, chosen = (0.0, 0, 0), (FORMATS[0], _Preference("", {}, 0.0))
+    for offered in FORMATS:
+        matches = [(each.specificity(*offered), each.weight, -at) for at, each in enumerate(preferences)]
+        specificity, weight, order = max(matches, default=(0, 0.0, 0))
+        rank = (weight, min(specificity, NAMED), order)
+        if specificity and weight and rank > best:
+            best, chosen = rank, (offered, preferences[-order])
+    (media_type, version), preference = chosen
+    named = f"{media_type}; version={version}; charset=utf-8"
+    if (media_type, version) == FORMATS[0] or not preference.parameters.get("version"):
+        return named
+    escaping = preference.parameters.get("escaping", "")
+    return f"{named}; escaping={escaping if escaping in ESCAPINGS else UNDERSCORES}"
+
+
+@lru_cache(maxsize=32)
+def prefers_gzip(accept_encoding: str) -> bool:
+    """Return whether an `Accept-Encoding` header prefers gzip to an uncompressed response."""
+    weights = {each.value: each.weight for each in _preferences(accept_encoding)}
+    # An unnamed identity is acceptable (RFC 9110, 12.5.3); an unnamed gzip is used only if identity is excluded.
+    gzip, identity = (weights.get(coding, weights.get("*", default)) for coding, default in _UNNAMED)
+    return 0 < gzip >= identity
+
+
+_UNNAMED = (("gzip", 0.0001), ("identity", 0.0002))
+"""The weights of codings that a header does not name, below the smallest that it can give."""
+
+
+def _preferences(header: str) -> Iterator[_Preference]:
+    for element in islice(_ELEMENT.finditer(header), MOST_ELEMENTS):
+        value, *rest = element[0].split(";")
+        pairs = (each.partition("=") for each in rest)
+        parameters = {name.strip().lower(): text.strip().strip('"') for name, _, text in pairs}
+        weight = parameters.get("q", "1")
+        # A weight that is none counts as 1, as in Prometheus' own client library.
+        yield _Preference(value.strip().lower(), parameters, float(weight) if _WEIGHT.fullmatch(weight) else 1.0)
