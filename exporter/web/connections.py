@@ -197,7 +197,8 @@ class Connection(asyncio.Protocol):
         """It is answered, as far as the application is concerned."""
         self._answering = False
         self.answer = b""
-        self._idle = True
+        # Otherwise data that comes before the next of several requests has begun would be counted from 0 again.
+        self._idle = self.lost or self._http.cycle.response_complete
         self._allow(self._connections.limits.answer_seconds)
         self._connections.served(self)
         if self._transport and self._outdated():

@@ -237,12 +237,18 @@ def test_requests_do_not_pile_up_behind_those_that_are_being_answered(monkeypatc
     with serving(patient, Protection(users={"alice": Secret(HASH)})) as server:
         with server.open(burst) as client:
             turns.release()
+
+            def is_cut_off() -> bool:
+                turns.release()  # if the burst came in two parts, more is read only after another response
+                return server.count() == 0 or client.recv(1, socket.MSG_PEEK) == b""
+
             answers = client.recv(100)  # from here on more is read, although the others are not answered yet
             client.sendall(burst)
-            eventually(lambda: server.count() == 0 or client.recv(1, socket.MSG_PEEK) == b"", "it to be cut off")
+            eventually(is_cut_off, "it to be cut off")
             answers += everything(client)
-        assert statuses(answers) == [401]
-        turns.release(300)
+        assert statuses(answers)[0] == 401
+        assert len(statuses(answers)) < 230
+        turns.release(500)
         eventually(lambda: not server.web._server.server_state.tasks, "the requests to come to their end")
 
 
