@@ -16,6 +16,7 @@ from exporter.tedee.credentials import personal_key
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.clock import FakeClock
+from tests.program import PATIENCE
 
 URL = "https://tedee.test"
 SYNC_URL = f"{URL}/api/v37/my/lock/sync"
@@ -132,7 +133,7 @@ def client(name: str, *, gate: Gate, observe: RequestObserver) -> TedeeClient:
         url=URL,
         version="v37",
         credentials=personal_key(Secret(KEY)),
-        timeout=10.0,
+        timeout=PATIENCE,
         session=session(1),
         gate=gate,
         observe=observe,

@@ -23,7 +23,7 @@ from exporter.simulator import TOKEN_PATH, Account, Address, Cloud, Lock, Person
 from exporter.sync.state import StateFile
 from tests.clock import FakeClock
 from tests.operation.conftest import stop_being_root
-from tests.program import ROOT, Exporter, configuration, environment, eventually, running
+from tests.program import PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
 
 __all__ = ["stop_being_root"]
 
@@ -287,7 +287,7 @@ def test_it_dumps_no_core(address: Address, tmp_path: Path) -> None:
         (core,) = [line.split() for line in limits.splitlines() if line.startswith("Max core file size")]
         assert core[4] == "0"
         process.send_signal(signal.SIGSEGV)
-        assert process.wait(timeout=15) == -signal.SIGSEGV
+        assert process.wait(PATIENCE) == -signal.SIGSEGV
     finally:
         exporter.kill()
     assert list(tmp_path.iterdir()) == []
