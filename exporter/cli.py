@@ -7,14 +7,11 @@ import argparse
 import os
 import platform
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from types import FrameType
+from queue import Empty
 from typing import NoReturn, get_args
 
 import structlog
@@ -35,13 +32,14 @@ from .fleet import Fleet
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
 from .reload import Reload
+from .signals import Command, Commands, supervise
 from .sync.budget import SYNC_SPACING
 from .sync.ledger import Ledger, MemoryLedger
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Board, Lock
 from .sync.state import StateFile
 from .tedee.secret import disguised
-from .terminal import complain, printable, say
+from .terminal import OUTPUT, complain, delivered, printable, say
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
@@ -72,13 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.demo and (options.config_file or options.config_check):
         parser.error("--demo brings its own configuration; it goes with neither --config.file nor --config.check")
     logs.configure(options.log_level, options.log_format)
-    commands = _commands()
+    return supervise(partial(_run, options), serves=not (options.config_check or options.sync_once))
+
+
+def _run(options: argparse.Namespace, commands: Commands) -> int:
     try:
         with _configured(options) as (settings, web):
             if options.config_check:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
                 held = f"accounts: {names}" if names else f"shard {options.shard} holds none of its accounts"
-                return OK if say(f"The configuration is good; {held}") else FAILED
+                say(f"The configuration is good; {held}")
+                return OK if delivered() else FAILED
             if options.sync_once:
                 return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(
     settings: Settings,
     web_configuration: WebConfiguration,
-    commands: "SimpleQueue[Command]",
+    commands: Commands,
     options: argparse.Namespace,
 ) -> int:
     """Sync and serve until a signal says to stop."""
@@ -119,7 +121,8 @@ def serve(
         web_configuration.refresh,
         clock,
     )
-    exposition = Exposition(board, ExporterCollector(__version__, reload.state, ledger.usable), clock)
+    collector = ExporterCollector(__version__, reload.state, ledger.usable, lambda: OUTPUT.dropped_lines)
+    exposition = Exposition(board, collector, clock)
     renderer = Renderer(exposition)
     board.on_change(renderer.wake)
     web = WebServer(
@@ -171,16 +174,6 @@ def serve(
     return code
 
 
-class Command(Enum):
-    """What a signal asks for."""
-
-    STOP = auto()
-    RELOAD = auto()
-
-
-SIGNALS = {signal.SIGTERM: Command.STOP, signal.SIGINT: Command.STOP, signal.SIGHUP: Command.RELOAD}
-
-
 def _ledger(settings: Settings, clock: Clock, *, demo: bool) -> Ledger:
     """Where the calls are written down: nowhere for the demo, whose cloud ends with it."""
     if demo:
@@ -193,7 +186,7 @@ def _shards(options: argparse.Namespace) -> int:
     return 1 if options.demo else options.shard.count
 
 
-def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: argparse.Namespace) -> int:
+def sync_once(settings: Settings, commands: Commands, options: argparse.Namespace) -> int:
     """One real sync of each account, and a table of the locks."""
     if not settings.accounts:
         complain(
@@ -230,8 +223,9 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
     ]
     good = all(status.up for status in statuses)
     table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "Tedee knows no locks in these accounts."
-    arrived = say(table) if rows or good else True
-    return OK if good and arrived else FAILED
+    if rows or good:
+        say(table)
+    return OK if delivered() and good else FAILED
 
 
 @contextmanager
@@ -385,19 +379,7 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
     }
 
 
-def _commands() -> "SimpleQueue[Command]":
-    """What signals ask for from now on. The queue is one that a signal handler may put something into at any time."""
-    commands: SimpleQueue[Command] = SimpleQueue()
-    for number, command in SIGNALS.items():
-        signal.signal(number, partial(_enqueue, commands, command))
-    return commands
-
-
-def _enqueue(commands: "SimpleQueue[Command]", command: Command, _number: int, _frame: FrameType | None) -> None:
-    commands.put(command)
-
-
-def _asked(commands: "SimpleQueue[Command]") -> set[Command]:
+def _asked(commands: Commands) -> set[Command]:
     """All that was asked for, however often, within a second."""
     asked = set()
     with suppress(Empty):

@@ -166,8 +166,10 @@ def test_syncs_and_rendering_give_way_to_scrapes(address: Address, tmp_path: Pat
             return sorted(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
 
         usual = os.getpriority(os.PRIO_PROCESS, 0)
-        main_and_web, renderer_and_worker = [usual] * 2, [min(19, usual + background.NICENESS)] * 2
-        eventually(lambda: niceness() == main_and_web + renderer_and_worker, "each thread to have its niceness")
+        main_program_output_reload_and_web = [usual] * 5
+        renderer_and_worker = [min(19, usual + background.NICENESS)] * 2
+        expected = main_program_output_reload_and_web + renderer_and_worker
+        eventually(lambda: niceness() == expected, "each thread to have its niceness")
 
 
 def test_many_scrapers_at_once_all_get_an_answer(address: Address, tmp_path: Path) -> None:

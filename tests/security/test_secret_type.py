@@ -21,6 +21,7 @@ from exporter import logs
 from exporter.tedee.credentials import Credentials, personal_key
 from exporter.tedee.oauth import Held, Issued
 from exporter.tedee.secret import HIDDEN, Secret, disguised, file_named, without
+from exporter.terminal import OUTPUT
 from tests.operation.conftest import logging_put_back
 
 __all__ = ["logging_put_back"]
@@ -129,6 +130,7 @@ def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFi
         fail()
     except ValueError:
         log.exception("a turn ended in a bug", key=SECRET)
+    OUTPUT.flush()
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 3
