@@ -116,7 +116,7 @@ def serve(
     fleet.apply(settings)
     reload = Reload(
         settings,
-        lambda: settings if options.demo else options.shard.of(load(options.config_file)),
+        lambda: settings if options.demo else options.shard.of(load(options.config_file, again=True)),
         fleet.apply,
         web_configuration.refresh,
         clock,
@@ -132,7 +132,7 @@ def serve(
             clock,
             version=__version__,
             telemetry_path=options.web_telemetry_path,
-            reload=None if options.demo else reload,
+            reload=None if options.demo else reload.request,
             protection=lambda: web_configuration.protection,
         ),
         listener,
@@ -142,6 +142,7 @@ def serve(
     renderer.start()
     web.start()
     scheduler.start()
+    reload.start()
     shown_port = listener.getsockname()[1]
     log.info(
         "listening",
@@ -162,9 +163,8 @@ def serve(
             code = OK
             break
         if Command.RELOAD in asked:
-            reload()
-        else:
-            reload.watch()
+            reload.request()
+        reload.check()
     if code != OK:
         log.error("the web server ended by itself")
     scheduler.stop()

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.tedee.secret import file_named
+from exporter.tedee.secret import READ_BYTES, file_named, read_regular_file
 
 from .section import Section, Where
 
@@ -153,17 +153,21 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
+def read_file(path: Path, *, may_be_empty: bool = False, again: bool = False) -> Source:
     """Read a YAML file, keeping the line of each key.
+
+    Args:
+        path: of the file.
+        may_be_empty: whether an empty file is an empty mapping, and not an error.
+        again: whether this is a reload. Only the first time it may be a pipe, such as a shell's <(…).
 
     Raises:
         ConfigurationError: it cannot be read, or is not YAML.
     """
     try:
-        with path.open("rb") as file:  # which may be a pipe: a shell's <(…)
-            # In parts: a buffer for the largest file at once would teach the C library to keep what it is given back.
-            parts = iter(partial(file.read, 2**16), b"")
-            content = b"".join(islice(parts, MAX_FILE_BYTES // 2**16 + 1))
+        content = read_regular_file(path, MAX_FILE_BYTES + 1) if again else _read_any_file(path)
+        if content is None:
+            raise ConfigurationError([f"{path}: is not a regular file; any other is read at the start alone"])
         text = content.decode()
     except OSError as error:
         raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None
@@ -194,6 +198,12 @@ def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
         raise ConfigurationError([f"{path}: is nested too deeply"]) from None
     _note_places(node, (), path, source)
     return source
+
+
+def _read_any_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        parts = iter(partial(file.read, READ_BYTES), b"")
+        return b"".join(islice(parts, MAX_FILE_BYTES // READ_BYTES + 1))
 
 
 NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; text that begins so needs quotes"

@@ -1,7 +1,10 @@
 """The endpoints."""
 
+import asyncio
+import errno
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -28,12 +31,15 @@ BROWSER = frozenset({"origin", "referer", "sec-fetch-site"})
 
 def create_app(
     board: Board,
+RELOAD_SECONDS = 10.0
+"""How long a request for a reload waits for its end."""
+
     exposition: Exposition,
     clock: Clock,
     *,
     version: str,
     telemetry_path: str = "/metrics",
-    reload: Callable[[], list[str]] | None = None,
+    reload: Callable[[], Future[list[str]]] | None = None,
     protection: Callable[[], Protection] = Protection,
 ) -> ASGIApp:
     """The web application. No request to it ever causes a call to Tedee or waits for one.
@@ -44,7 +50,7 @@ def create_app(
         clock: for ages on the status page.
         version: of the exporter, shown on the status page.
         telemetry_path: where the metrics are.
-        reload: loads the configuration again and returns what is wrong with it; None where that is not possible.
+        reload: starts a reload of the configuration, which returns what is wrong with it; None if that is not possible.
         protection: what the web configuration demands now.
     """
 
@@ -73,11 +79,17 @@ def create_app(
             return PlainTextResponse(f"tedee-exporter is not ready: {progress}.\n", 503)
         return PlainTextResponse("tedee-exporter is ready.\n")
 
-    def reload_configuration(request: Request) -> Response:
+    async def reload_configuration(request: Request) -> Response:
         if not BROWSER.isdisjoint(request.headers):
             # Some page, of anybody's, has the reader's browser send this. No page of ours does.
             return PlainTextResponse("not reloaded: browsers may not ask for that\n", 403)
-        problems = reload() if reload else ["there is no configuration to reload"]
+        if not reload:
+            return PlainTextResponse("not reloaded: there is no configuration to reload\n", 500)
+        try:
+            # All requests share one reload, and waiting for it takes no thread away from the pages.
+            problems = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(reload())), RELOAD_SECONDS)
+        except TimeoutError:
+            return PlainTextResponse(f"not reloaded yet: it has not ended within {RELOAD_SECONDS:g} s\n", 503)
         if problems:
             return PlainTextResponse("".join(f"not reloaded: {problem}\n" for problem in problems), 500)
         return PlainTextResponse("reloaded\n")
