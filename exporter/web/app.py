@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING
 
+import structlog
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -25,15 +26,17 @@ from .gate import Gate
 if TYPE_CHECKING:
     from .pages import Pages
 
+log = structlog.get_logger(__name__)
+
 BROWSER = frozenset({"origin", "referer", "sec-fetch-site"})
 """Headers by which a browser's request is known: no script can take all of them away from a POST."""
+
+RELOAD_SECONDS = 10.0
+"""How long a request for a reload waits for its end."""
 
 
 def create_app(
     board: Board,
-RELOAD_SECONDS = 10.0
-"""How long a request for a reload waits for its end."""
-
     exposition: Exposition,
     clock: Clock,
     *,
@@ -94,6 +97,13 @@ RELOAD_SECONDS = 10.0
             return PlainTextResponse("".join(f"not reloaded: {problem}\n" for problem in problems), 500)
         return PlainTextResponse("reloaded\n")
 
+    async def not_now(request: Request, error: Exception) -> Response:
+        if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
+            raise error
+        # The first request for a page imports modules and reads templates.
+        log.warning("page cannot be rendered", path=request.url.path, error=error.strerror)
+        return PlainTextResponse(f"not now: {error.strerror}\n", 503)
+
     routes: list[BaseRoute] = [
         Route(telemetry_path, Metrics(exposition), methods=["GET"]),
         Route("/-/healthy", healthy),
@@ -102,7 +112,7 @@ RELOAD_SECONDS = 10.0
         Route("/", status),
         Route("/docs", docs),
     ]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers={OSError: not_now})
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
     return Gate(app, clock, protection)
 
