@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,10 +139,16 @@ class Exporter:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, **variables: str) -> Iterator[Exporter]:
-    """The program, running on a free port of the loopback interface until the test is over."""
+def running(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> Iterator[Exporter]:
+    """The program, running on a free port of the loopback interface until the test is over.
+
+    Args:
+        arguments: of the program.
+        prefix: a command that runs it.
+        variables: of its environment.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", *arguments],
+        [*prefix, sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", *arguments],
         env=environment(**variables),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
