@@ -12,9 +12,9 @@ from .config import ConfigurationError, NotConfigured, Settings
 log = structlog.get_logger(__name__)
 
 WATCH_INTERVAL = 1.0
-"""Seconds between two looks at the files of the web configuration."""
+"""Seconds between two checks of the files of the web configuration."""
 STUCK_SECONDS = 10.0
-"""Seconds after which a reload is taken to hang, as one of a file on a server that is gone does."""
+"""Seconds after which a reload counts as stuck, as if a file is on a server that does not answer."""
 
 BUG = "unhandled exception; the log has it"
 
@@ -53,11 +53,11 @@ class Reload:
         self._stuck = False
 
     def start(self) -> None:
-        """Start the thread. It also takes up changes of the web configuration, for which nobody has to ask."""
+        """Start the thread. It also applies changes of the web configuration, which need no request."""
         threading.Thread(target=self._run, name="reload", daemon=True).start()
 
     def request(self) -> Future[list[str]]:
-        """Ask for a reload that begins after this call; all that ask before it begins share it.
+        """Request a reload that begins after this call. All requests that arrive before it begins share it.
 
         Returns:
             what is wrong with the configuration; empty if it was loaded.
@@ -73,12 +73,12 @@ class Reload:
         return not (self._problems or self._web_problems or self._stuck), self._good_at
 
     def check(self) -> None:
-        """Log it, once, if a reload hangs."""
+        """Log once that a reload is stuck."""
         began = self._began
         stuck = began is not None and self._clock.monotonic() - began > STUCK_SECONDS
         if stuck and not self._stuck:
             log.error(
-                "configuration not reloaded; reading it has not ended, is a file on a server that does not answer?",
+                "reading the configuration has not ended; is a file of it on a server that does not answer?",
                 seconds=STUCK_SECONDS,
             )
         self._stuck = stuck
@@ -97,7 +97,7 @@ class Reload:
                 requested.set_result(self._problems + self._web_problems)
 
     def _guarded(self, work: Callable[[], list[str]], before: list[str]) -> list[str]:
-        """The problems that some work returns; an exception is one, which is logged unless it was there before."""
+        """Return what `work` returns, or BUG after an exception, which is logged unless `before` has it, too."""
         try:
             return work()
         except Exception:

@@ -1,8 +1,8 @@
 """Signals, and the thread that runs the program while the main thread waits for them.
 
-Python runs signal handlers on the main thread, between two of its instructions. A system call there that does not
-return (a file on a server that is gone, a slow resolver, a pipe that nobody reads) would keep signals from having any
-effect. So the main thread makes none.
+Python runs signal handlers on the main thread, between two of its instructions. A system call that does not return
+there (a file on a server that does not answer, a slow resolver, a pipe without a reader) would keep signals from having
+any effect. So the main thread makes no such call.
 """
 
 import signal

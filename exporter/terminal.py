@@ -23,7 +23,7 @@ class _Text(NamedTuple):
 class Output:
     """A queue of text and the one thread that writes it, in the order in which it came.
 
-    A pipe that nobody reads, or a terminal stopped with Ctrl+S, blocks only that thread.
+    A pipe without a reader, or a terminal stopped with Ctrl+S, blocks only that thread.
     """
 
     def __init__(self, max_pending: int = MAX_PENDING) -> None:

@@ -152,8 +152,8 @@ def _load_pair(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
 def _readable(content: bytes) -> Iterator[str]:
     """Provide the name of a file with this content: Python's ssl reads certificates and keys only from files.
 
-    It is in memory: anonymous where /proc makes that possible, otherwise in /dev/shm. Where there is neither it is a
-    temporary file, which exists for the moment in which OpenSSL reads it, and which no other user can read.
+    The file is in memory: an anonymous one if there is /proc, otherwise one in /dev/shm. Without either it is a
+    temporary file, which exists only while OpenSSL reads it. Other users cannot read it.
     """
     if MEMORY_FILES.is_dir() and hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("pem")

@@ -1,4 +1,4 @@
-"""Lost if these fail: a process that ends when it is told to, whatever its outputs, files and limits do."""
+"""Blocked outputs, hanging files, odd encodings and low limits: nothing keeps the process from ending."""
 
 import contextlib
 import ctypes
@@ -51,7 +51,7 @@ class Process:
         return None
 
     def wait_until_ready(self) -> None:
-        eventually(lambda: (answer := self.get("/-/ready")) is not None and answer.ok, "the exporter to be ready")
+        eventually(lambda: (response := self.get("/-/ready")) is not None and response.ok, "the exporter to be ready")
 
     def writes_to_a_pipe(self) -> bool:
         """Whether it has ended, or a thread of it waits for the reader of a pipe."""
@@ -80,7 +80,7 @@ def started(*arguments: str, stdout: Any = None, stderr: Any = None, **variables
 
 
 class Pipe:
-    """A pipe that is full, and that nobody reads until a test does."""
+    """A pipe that is full, and has no reader until a test reads it."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()
@@ -130,7 +130,7 @@ def stopped_terminal() -> Iterator[int]:
     os.close(master)
 
 
-# Outputs that nobody reads
+# Outputs without a reader
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -202,9 +202,9 @@ def test_command_waits_for_a_slow_reader(address: Address, tmp_path: Path, pipe:
         assert lines[1:] == [f"The configuration is good; accounts: {', '.join(a['name'] for a in [*WRONG, HOME])}"]
     else:
         failed = [line for line in lines if "sync failed" in line]
-        told = [line for line in lines if line.startswith("wrong-")]
-        assert len(failed) == len(told) == len(WRONG)
-        assert lines.index(told[0]) == lines.index(failed[-1]) + 1
+        summary = [line for line in lines if line.startswith("wrong-")]
+        assert len(failed) == len(summary) == len(WRONG)
+        assert lines.index(summary[0]) == lines.index(failed[-1]) + 1
         assert [line.split()[0] for line in lines[-6:]] == ["home"] * 6
 
 
@@ -281,9 +281,9 @@ def test_pipe_is_refused_at_a_reload(address: Address, tmp_path: Path) -> None:
         eventually(lambda: exporter.value("tedee_exporter_config_last_reload_successful") == 0, "the failed reload")
         with ThreadPoolExecutor(50) as clients:
             reload = partial(requests.post, f"{exporter.url}/-/reload", timeout=PATIENCE)
-            answers = [each.result() for each in [clients.submit(reload) for _ in range(50)]]
+            responses = [each.result() for each in [clients.submit(reload) for _ in range(50)]]
         refusal = f"not reloaded: {path}: is not a regular file; any other is read at the start alone\n"
-        assert {(answer.status_code, answer.text) for answer in answers} == {(500, refusal)}
+        assert {(response.status_code, response.text) for response in responses} == {(500, refusal)}
         assert exporter.get("/").ok
         assert exporter.value("tedee_up", account="home") == 1
         assert exporter.stop() == 0
@@ -348,7 +348,9 @@ def test_reload_of_a_hanging_file_stops_nothing(hanging: Path, address: Address,
             assert exporter.value("tedee_up", account="home") == 1
             assert {each.result().status_code for each in waiting} == {503}
         eventually(lambda: exporter.value("tedee_exporter_config_last_reload_successful") == 0, "the metric")
-        eventually(lambda: [line for line in exporter.log if "reading it has not ended" in line], "the log")
+        eventually(
+            lambda: [line for line in exporter.log if "reading the configuration has not ended" in line], "the log"
+        )
         assert exporter.stop() == 0
 
 
@@ -386,10 +388,10 @@ def test_characters_that_an_output_lacks_are_escaped(
             timeout=PATIENCE,
             check=False,
         )
-        told = ended.stdout + ended.stderr
-        assert ended.returncode == code, told
-        assert shown in told
-        assert "Traceback" not in told
+        output = ended.stdout + ended.stderr
+        assert ended.returncode == code, output
+        assert shown in output
+        assert "Traceback" not in output
         for line in ended.stderr.splitlines():
             if line.startswith("{"):
                 assert json.loads(line)["account"] == "Küche 🔑"
@@ -406,16 +408,16 @@ def test_tls_works_without_proc(tmp_path: Path) -> None:
     with running("--demo", f"--web.config.file={file}", prefix=without_proc) as exporter:
         url = f"https://localhost:{exporter.port}/-/healthy"
 
-        def answers(authority: str) -> bool:
+        def is_trusted(authority: str) -> bool:
             with contextlib.suppress(requests.exceptions.SSLError):
                 return requests.get(url, verify=str(web.folder / authority), timeout=PATIENCE).ok
             return False
 
-        assert answers("ca.pem")
+        assert is_trusted("ca.pem")
         other = trustme.CA()
         web.put("other.pem", other.cert_pem.bytes())
         web.issue(other)
-        eventually(lambda: answers("other.pem"), "the new certificate")
+        eventually(lambda: is_trusted("other.pem"), "the new certificate")
         assert exporter.stop() == 0
     assert not [line for line in exporter.log if "Traceback" in line]
 
@@ -480,10 +482,10 @@ def test_it_survives_that_no_more_files_may_be_open(address: Address, tmp_path: 
         resource.prlimit(process, resource.RLIMIT_NOFILE, (3, limits[1]))
         assert scraper.get(f"{url}/metrics", timeout=PATIENCE).ok
         for page in ("/", "/docs"):
-            answer = scraper.get(url + page, timeout=PATIENCE)
-            assert (answer.status_code, answer.text) == (503, "not now: Too many open files\n")
-        answer = scraper.post(f"{url}/-/reload", timeout=PATIENCE)
-        assert (answer.status_code, answer.text) == (
+            response = scraper.get(url + page, timeout=PATIENCE)
+            assert (response.status_code, response.text) == (503, "not now: Too many open files\n")
+        response = scraper.post(f"{url}/-/reload", timeout=PATIENCE)
+        assert (response.status_code, response.text) == (
             500,
             f"not reloaded: {path}: cannot be read: Too many open files\n",
         )
