@@ -43,7 +43,7 @@ class SimulatedCloud:
 
     def _get(self, account: str, path: str) -> list[Any]:
         headers = {"Authorization": f"PersonalKey {self.keys[account]}"}
-        answer = requests.get(f"{self.url}/api/v37/{path}", headers=headers, timeout=60)
+        answer = requests.get(f"{self.url}/api/v37/{path}", headers=headers, timeout=PATIENCE)
         answer.raise_for_status()
         result: list[Any] = answer.json()["result"]
         return result
@@ -112,7 +112,7 @@ def wait_for_data(port: int, locks: int) -> None:
     def complete() -> bool:
         time.sleep(0.5)
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(url, timeout=60).text.count("\nlock_info{") == locks
+            return requests.get(url, timeout=PATIENCE).text.count("\nlock_info{") == locks
         return False
 
     eventually(complete, f"{locks} locks", PATIENCE)

@@ -112,7 +112,7 @@ def _nginx(folder: Path, ports: dict[str, int]) -> Path:
     www.mkdir()
     for format_, accept in ACCEPTS.items():
         headers = {"Accept": accept, "Accept-Encoding": "gzip"}
-        answer = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers=headers, stream=True, timeout=60)
+        answer = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers=headers, stream=True, timeout=PATIENCE)
         gzipped = answer.raw.read(decode_content=False)
         (www / format_).write_bytes(gzip.decompress(gzipped))
         (www / f"{format_}.gz").write_bytes(gzipped)
@@ -125,7 +125,7 @@ def _nginx(folder: Path, ports: dict[str, int]) -> Path:
 
 def _listens(server: Server, locks: int) -> bool:
     with contextlib.suppress(requests.ConnectionError):
-        answer = requests.get(server.url(Load(locks, 1, "text", "plain")), timeout=60)
+        answer = requests.get(server.url(Load(locks, 1, "text", "plain")), timeout=PATIENCE)
         return answer.ok and answer.text.count("\nlock_revision{") == locks
     return False
 
@@ -153,7 +153,7 @@ def _wrk(server: Server, load: Load, seconds: float) -> Measured:
 def _expected(server: Server, load: Load) -> float:
     """Seconds that one scrape takes, by one that is made."""
     headers = {"Accept": ACCEPTS[load.format], "Accept-Encoding": ENCODINGS[load.encoding]}
-    answer = requests.get(server.url(load), headers=headers, timeout=60)
+    answer = requests.get(server.url(load), headers=headers, timeout=PATIENCE)
     return answer.elapsed.total_seconds() * load.connections
 
 

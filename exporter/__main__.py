@@ -1,25 +1,51 @@
 """The program's entrance: `python -m exporter`, and the command `tedee-exporter`."""
 
+import contextlib
 import gc
 import os
 import resource
 import signal
 import sys
+from typing import NoReturn
 
-INTERRUPTED = 130
-"""The exit code by which shells know a program that Ctrl+C ended."""
+FAILED, INTERRUPTED = 1, 130
+
+NEEDED_FILES = 32
+"""Files that may have to be open at the same time: 14 always, 8 for clients, the others for syncs and what is read."""
 
 
-def main() -> int:
+def main() -> NoReturn:
+    """Run the command line and end the process.
+
+    Python's own finalization is left out: it waits for threads, which may hang, and writes to outputs, which may be
+    blocked.
+    """
+    os._exit(_run())
+
+
+def _run() -> int:
     """Run the command line. A signal during the start ends it as it would later, without a traceback."""
-    _keep_to_itself()
-    _share_the_processor()
+    interrupted = INTERRUPTED if {"--config.check", "--sync.once"} & set(sys.argv) else 0
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(interrupted))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     try:
+        _keep_to_itself()
+        _share_the_processor()
+        if not _enough_files():
+            return FAILED
+        from . import logs, terminal  # noqa: PLC0415
+
+        terminal.escape_unencodable()
+        logs.capture_unhandled()
         from .cli import main as run  # noqa: PLC0415  (most of the start is this import)
 
         return run()
+    except SystemExit as ended:  # --help, --version, or wrong flags
+        try:
+            print(end="", flush=True)
+        except OSError:
+            return FAILED
+        return int(ended.code or 0)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -42,5 +68,22 @@ def _share_the_processor() -> None:
     sys.setswitchinterval(0.001)
 
 
+def _enough_files() -> bool:
+    """Return whether enough files may be open at the same time, after raising the limit if that is allowed."""
+    limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= NEEDED_FILES:
+        return True
+    if hard_limit == resource.RLIM_INFINITY or hard_limit >= NEEDED_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (NEEDED_FILES, hard_limit))
+        return True
+    with contextlib.suppress(OSError, AttributeError):  # the latter if standard error is closed
+        sys.stderr.write(
+            f"tedee-exporter: the process may open only {limit} files at the same time and needs {NEEDED_FILES}; "
+            "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)\n"
+        )
+        sys.stderr.flush()
+    return False
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,16 +8,13 @@ import difflib
 import os
 import platform
 import re
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from types import FrameType
+from queue import Empty
 from typing import NoReturn, get_args
 
 import structlog
@@ -40,6 +37,7 @@ from .fleet import CALL_GRACE, Fleet
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
 from .reload import Reload
+from .signals import Command, Commands, supervise
 from .sync.fallback import FallbackStateStore
 from .sync.rate_limits import SYNC_SPACING
 from .sync.scheduler import Scheduler
@@ -47,7 +45,7 @@ from .sync.snapshot import AccountStatus, Board, Lock
 from .sync.sqlite import SQLiteStateStore
 from .sync.store import MemoryStateStore, StateStore
 from .tedee.secret import disguised
-from .terminal import complain, printable, say
+from .terminal import OUTPUT, complain, delivered, printable, say
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
@@ -85,13 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.config_check and options.sync_once:
         parser.error("--config.check and --sync.once are two commands; give one of them")
     logs.configure(options.log_level, options.log_format)
-    commands = _commands()
+    return supervise(partial(_run, options), serves=not (options.config_check or options.sync_once))
+
+
+def _run(options: argparse.Namespace, commands: Commands) -> int:
     try:
         with _configured(options) as (settings, web):
             if options.config_check:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
                 held = f"accounts: {names}" if names else f"shard {options.shard} holds none of its accounts"
-                return OK if say(f"The configuration is good; {held}") else FAILED
+                say(f"The configuration is good; {held}")
+                return OK if delivered() else FAILED
             if options.sync_once:
                 return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)
@@ -105,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(
     settings: Settings,
     web_configuration: WebConfiguration,
-    commands: "SimpleQueue[Command]",
+    commands: Commands,
     options: argparse.Namespace,
 ) -> int:
     """Sync and serve until a signal says to stop."""
@@ -125,12 +127,13 @@ def serve(
     fleet.apply(settings)
     reload = Reload(
         settings,
-        lambda: settings if options.demo else options.shard.of(load(options.config_file)),
+        lambda: settings if options.demo else options.shard.of(load(options.config_file, again=True)),
         fleet.apply,
         web_configuration.refresh,
         clock,
     )
-    exposition = Exposition(board, ExporterCollector(__version__, reload.state, store.usable), clock)
+    collector = ExporterCollector(__version__, reload.state, store.usable, lambda: OUTPUT.dropped_lines)
+    exposition = Exposition(board, collector, clock)
     renderer = Renderer(exposition)
     board.on_change(renderer.wake)
     web = WebServer(
@@ -140,7 +143,7 @@ def serve(
             clock,
             version=__version__,
             telemetry_path=options.web_telemetry_path,
-            reload=None if options.demo else reload,
+            reload=None if options.demo else reload.request,
             protection=lambda: web_configuration.protection,
         ),
         listeners,
@@ -150,6 +153,7 @@ def serve(
     renderer.start()
     web.start()
     scheduler.start()
+    reload.start()
     for address, listener in zip(addresses, listeners, strict=True):
         log.info(
             "listening",
@@ -172,9 +176,8 @@ def serve(
             code = OK
             break
         if Command.RELOAD in asked:
-            reload()
-        else:
-            reload.watch()
+            reload.request()
+        reload.check()
     if code != OK:
         log.error("the web server ended by itself")
     scheduler.stop()
@@ -183,16 +186,6 @@ def serve(
     store.close()
     log.info("stopped")
     return code
-
-
-class Command(Enum):
-    """What a signal asks for."""
-
-    STOP = auto()
-    RELOAD = auto()
-
-
-SIGNALS = {signal.SIGTERM: Command.STOP, signal.SIGINT: Command.STOP, signal.SIGHUP: Command.RELOAD}
 
 
 def _store(settings: Settings, clock: Clock, options: argparse.Namespace) -> StateStore:
@@ -209,7 +202,7 @@ def _shards(options: argparse.Namespace) -> int:
     return 1 if options.demo else options.shard.count
 
 
-def sync_once(settings: Settings, commands: "SimpleQueue[Command]", options: argparse.Namespace) -> int:
+def sync_once(settings: Settings, commands: Commands, options: argparse.Namespace) -> int:
     """One real sync of each account, and a table of the locks."""
     if not settings.accounts:
         complain(
@@ -252,8 +245,9 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
     ]
     good = all(status.up for status in statuses)
     table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "Tedee knows no locks in these accounts."
-    arrived = say(table) if rows or good else True
-    return OK if good and arrived else FAILED
+    if rows or good:
+        say(table)
+    return OK if delivered() and good else FAILED
 
 
 @contextmanager
@@ -441,19 +435,7 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
     }
 
 
-def _commands() -> "SimpleQueue[Command]":
-    """What signals ask for from now on. The queue is one that a signal handler may put something into at any time."""
-    commands: SimpleQueue[Command] = SimpleQueue()
-    for number, command in SIGNALS.items():
-        signal.signal(number, partial(_enqueue, commands, command))
-    return commands
-
-
-def _enqueue(commands: "SimpleQueue[Command]", command: Command, _number: int, _frame: FrameType | None) -> None:
-    commands.put(command)
-
-
-def _asked(commands: "SimpleQueue[Command]") -> set[Command]:
+def _asked(commands: Commands) -> set[Command]:
     """All that was asked for, however often, within a second."""
     asked = set()
     with suppress(Empty):

@@ -3,9 +3,15 @@
 import json
 import logging
 import sys
+import threading
+from types import TracebackType
 from typing import Any, Literal
 
 import structlog
+
+from .terminal import LogStream, encodable
+
+log = structlog.get_logger(__name__)
 
 Format = Literal["logfmt", "json"]
 LEVELS = ("debug", "info", "warn", "error")
@@ -36,7 +42,7 @@ def configure(level: str, form: Format) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(LogStream())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
@@ -46,7 +52,7 @@ def configure(level: str, form: Format) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(getattr(logging, {"warn": "WARNING"}.get(level, level.upper())))
-    # A stream that does not take a line (a full disk) has no use for a traceback about that.
+    # A traceback about a line that cannot be formatted would be written past the queue, and block.
     logging.raiseExceptions = False
     # It repeats what it could not parse of an answer's headers, where a gateway may have repeated the key.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
@@ -57,6 +63,17 @@ def configure(level: str, form: Format) -> None:
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
+def capture_unhandled() -> None:
+    """Log warnings, and exceptions that nothing handles in threads and finalizers; Python would print them itself."""
+    logging.captureWarnings(True)
+    threading.excepthook = lambda raised: _log_unhandled(raised.exc_type, raised.exc_value, raised.exc_traceback)
+    sys.unraisablehook = lambda raised: _log_unhandled(raised.exc_type, raised.exc_value, raised.exc_traceback)
+
+
+def _log_unhandled(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
+    log.error("unhandled exception; please report this", exc_info=(kind, error, where))
+
+
 def _logfmt(_logger: object, _method: str, event: structlog.types.EventDict) -> str:
     # structlog's own renderer leaves carriage returns and terminal escapes as they are.
     first = {key: event.pop(key) for key in ("ts", "level", "msg") if key in event}
@@ -65,10 +82,14 @@ def _logfmt(_logger: object, _method: str, event: structlog.types.EventDict) -> 
 
 def _logfmt_value(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
-    return _json(text) if not text.isprintable() or set(text) & set(' ="\\') else text
+    return _json(text) if not _legible(text) or set(text) & set(' ="\\') else text
 
 
 def _json(value: object, **options: Any) -> str:
     """JSON that is legible and cannot break a line or steer a terminal."""
     text = json.dumps(value, ensure_ascii=False, **options)
-    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    return text if _legible(text) else "".join(char if _legible(char) else json.dumps(char)[1:-1] for char in text)
+
+
+def _legible(text: str) -> bool:
+    return text.isprintable() and encodable(text, sys.stderr)

@@ -19,6 +19,7 @@ from exporter.tedee.credentials import SecretSource, personal_key
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.clock import FakeClock
+from tests.program import PATIENCE
 
 URL = "https://tedee.test"
 SYNC_URL = f"{URL}/api/v37/my/lock/sync"
@@ -151,7 +152,7 @@ def client(name: str, key: SecretSource, *, limiter: tedee_client.RateLimiter, o
         url=URL,
         version="v37",
         credentials=personal_key(key),
-        timeout=10.0,
+        timeout=PATIENCE,
         session=session(1),
         limiter=limiter,
         observe=observe,

@@ -43,6 +43,7 @@ def load(
     *,
     check_secrets: bool = False,
     warn: Callable[[str], object] | None = None,
+    again: bool = False,
 ) -> Settings:
     """Read the file, or without one the environment.
 
@@ -55,13 +56,14 @@ def load(
         check_secrets: also say which files of secrets cannot be used now. A running exporter reads them at each
             call, so that for it this is one account's failed sync and no reason not to start.
         warn: takes what is not as it should be, but no reason not to start; it is logged by default.
+        again: whether this is a reload, at which the file has to be a regular one.
 
     Raises:
         ConfigurationError: it cannot be used.
         NotConfigured: there is no file and no key in the environment.
     """
     warn = warn or log.warning
-    source = read_file(config_file) if config_file else read_environment(environ)
+    source = read_file(config_file, again=again) if config_file else read_environment(environ)
     for problem in unused_variables(environ, "--config.file" if config_file else ""):
         warn(problem)
     settings = source.validated(Settings, check_secrets=check_secrets)

@@ -23,7 +23,7 @@ def private_files(settings: Settings, config_file: Path | None, environ: Mapping
             # A key itself stands in the configuration file, or else in the environment.
             files.append(secret if isinstance(secret, Path) else config_file)
     state_file = settings.state_file or default_state_file(environ)
-    files += [Path(f"{state_file}{part}") for part in ("", "-wal", "-shm")]
+    files += [Path(f"{state_file}{part}") for part in ("", "-journal")]
     return list(dict.fromkeys(filter(None, files)))
 
 

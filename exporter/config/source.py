@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.tedee.secret import file_named
+from exporter.tedee.secret import READ_BYTES, file_named, read_regular_file
 
 from .section import Section, Where
 
@@ -155,29 +155,18 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)\Z"), list("-+0123456789"))
 
 
-def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
+def read_file(path: Path, *, may_be_empty: bool = False, again: bool = False) -> Source:
     """Read a YAML file, keeping the line of each key.
+
+    Args:
+        path: of the file.
+        may_be_empty: whether an empty file is an empty mapping, and not an error.
+        again: whether this is a reload. Only the first time it may be a pipe, such as a shell's <(…).
 
     Raises:
         ConfigurationError: it cannot be read, or is not YAML.
     """
-    try:
-        with path.open("rb") as file:  # which may be a pipe: a shell's <(…)
-            # In parts: a buffer for the largest file at once would teach the C library to keep what it is given back.
-            parts = iter(partial(file.read, 2**16), b"")
-            content = b"".join(islice(parts, MAX_FILE_BYTES // 2**16 + 1))
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigurationError([f"{path}: is too large to be a configuration"])
-    if odd := re.search(ODD_SPACE, text):
-        line = text.count("\n", 0, odd.start(1)) + 1
-        raise ConfigurationError(
-            [f"{path}:{line}: is not YAML: U+{ord(odd[1]):04X} stands where only a space may; type the space again"]
-        )
+    content, text = _read_text(path, again=again)
     try:
         for event in yaml.parse(text, _Loader):
             if any(getattr(event, mark, None) for mark in ("anchor", "tag")):
@@ -201,6 +190,37 @@ def read_file(path: Path, *, may_be_empty: bool = False) -> Source:
         raise ConfigurationError([f"{path}: is nested too deeply"]) from None
     _note_places(node, (), path, source)
     return source
+
+
+def _read_text(path: Path, *, again: bool) -> tuple[bytes, str]:
+    """Return the bytes of a file, and its text.
+
+    Raises:
+        ConfigurationError: It cannot be read, or has spaces that are none for YAML.
+    """
+    try:
+        content = read_regular_file(path, MAX_FILE_BYTES + 1) if again else _read_any_file(path)
+        if content is None:
+            raise ConfigurationError([f"{path}: is not a regular file; any other is read at the start alone"])
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigurationError([f"{path}: is too large to be a configuration"])
+    if odd := re.search(ODD_SPACE, text):
+        line = text.count("\n", 0, odd.start(1)) + 1
+        raise ConfigurationError(
+            [f"{path}:{line}: is not YAML: U+{ord(odd[1]):04X} stands where only a space may; type the space again"]
+        )
+    return content, text
+
+
+def _read_any_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        parts = iter(partial(file.read, READ_BYTES), b"")
+        return b"".join(islice(parts, MAX_FILE_BYTES // READ_BYTES + 1))
 
 
 ODD_SPACE = r"(?m)^[ -]*+(?:[\w.-]++:)?+([^\S \t\n\r\f\v]|[\u200b-\u200d\u2060\ufeff])"

@@ -153,6 +153,12 @@ STATE_FILE_USABLE = Metric(
     "1 while calls to Tedee are written to the state file, 0 while that fails and a restart would not know of them.",
 )
 
+LOG_LINES_DROPPED = Metric(
+    "tedee_exporter_log_lines_dropped_total",
+    "counter",
+    "Log lines that were not written because standard error did not take them.",
+)
+
 LOCK_METRICS = (
     LOCK_STATE,
     LOCK_DOOR_STATE,
@@ -180,7 +186,13 @@ ACCOUNT_METRICS = (
     CREDENTIALS_EXPIRY,
     REFRESH_TOKEN_STORED,
 )
-EXPORTER_METRICS = (BUILD_INFO, CONFIG_RELOAD_SUCCESSFUL, CONFIG_RELOAD_SUCCESS_TIMESTAMP, STATE_FILE_USABLE)
+EXPORTER_METRICS = (
+    BUILD_INFO,
+    CONFIG_RELOAD_SUCCESSFUL,
+    CONFIG_RELOAD_SUCCESS_TIMESTAMP,
+    STATE_FILE_USABLE,
+    LOG_LINES_DROPPED,
+)
 CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS
 
 

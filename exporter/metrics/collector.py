@@ -121,7 +121,11 @@ class ExporterCollector(Collector):
     """What the exporter says of itself."""
 
     def __init__(
-        self, version: str, reloaded: Callable[[], tuple[bool, float]], state_usable: Callable[[], bool | None]
+        self,
+        version: str,
+        reloaded: Callable[[], tuple[bool, float]],
+        state_usable: Callable[[], bool | None],
+        log_lines_dropped: Callable[[], int] = int,
     ) -> None:
         """Collect for a version.
 
@@ -129,10 +133,12 @@ class ExporterCollector(Collector):
             version: of the exporter.
             reloaded: whether the configuration was last loaded successfully, and when it last was (Unix seconds).
             state_usable: whether the state file can be used; None where there is none.
+            log_lines_dropped: number of log lines that were not written.
         """
         self._version = version
         self._reloaded = reloaded
         self._state_usable = state_usable
+        self._log_lines_dropped = log_lines_dropped
 
     def collect(self) -> Iterator[Family]:
         """The families, made anew."""
@@ -142,6 +148,7 @@ class ExporterCollector(Collector):
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESSFUL, successful)
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, at)
         sheet.add(catalogue.STATE_FILE_USABLE, self._state_usable())
+        sheet.add(catalogue.LOG_LINES_DROPPED, self._log_lines_dropped())
         return sheet.families()
 
 

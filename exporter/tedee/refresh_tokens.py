@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from exporter.background import CRITICAL_WORK
+
 from .credentials import CredentialsUnavailable, read_secret
 from .secret import Secret
 from .token_file import CannotStore, Reservation, reserve
@@ -143,7 +145,7 @@ class RefreshTokens:
             self._under_way += 1
             lock = self._locks.setdefault(path, threading.Lock())
         try:
-            with lock:
+            with CRITICAL_WORK(), lock:
                 yield
         finally:
             with self._changed:

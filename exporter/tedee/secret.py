@@ -4,12 +4,16 @@ import errno
 import os
 import re
 import stat
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
 HIDDEN = "[hidden: it looks like a secret]"
+READ_BYTES = 2**16
+"""Read at once. A buffer for the largest file at once would teach the C library to keep what it is given back."""
 SHORTEST = 8
 """Characters of a secret that is looked for in what others say. Tedee's have some 60; three may stand in any word."""
 
@@ -57,12 +61,14 @@ def file_named(path: Path) -> str:
 
 
 def read_regular_file(path: Path, most: int) -> bytes | None:
-    """So many bytes of a file; None if it is not a regular one, which might never end, or never begin.
+    """Return at most so many bytes of a file, or None if it is not a regular one.
+
+    A FIFO or a device might never end, or never begin.
 
     Raises:
         OSError: it cannot be read.
     """
-    # Without O_NONBLOCK the opening of a FIFO waits until somebody writes into it.
+    # Without O_NONBLOCK the opening of a FIFO waits until another process opens it for writing.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -70,7 +76,7 @@ def read_regular_file(path: Path, most: int) -> bytes | None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             return None
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(most)
+        parts = iter(partial(os.read, descriptor, READ_BYTES), b"")
+        return b"".join(islice(parts, most // READ_BYTES + 1))[:most]
     finally:
         os.close(descriptor)

@@ -1,10 +1,14 @@
 """The endpoints."""
 
+import asyncio
+import errno
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING
 
+import structlog
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -22,8 +26,13 @@ from .gate import Gate
 if TYPE_CHECKING:
     from .pages import Pages
 
+log = structlog.get_logger(__name__)
+
 BROWSER = frozenset({"origin", "referer", "sec-fetch-site"})
 """Headers by which a browser's request is known: no script can take all of them away from a POST."""
+
+RELOAD_SECONDS = 10.0
+"""How long a request for a reload waits for its end."""
 
 
 def create_app(
@@ -33,7 +42,7 @@ def create_app(
     *,
     version: str,
     telemetry_path: str = "/metrics",
-    reload: Callable[[], list[str]] | None = None,
+    reload: Callable[[], Future[list[str]]] | None = None,
     protection: Callable[[], Protection] = Protection,
 ) -> ASGIApp:
     """The web application. No request to it ever causes a call to Tedee or waits for one.
@@ -44,7 +53,7 @@ def create_app(
         clock: for ages on the status page.
         version: of the exporter, shown on the status page.
         telemetry_path: where the metrics are.
-        reload: loads the configuration again and returns what is wrong with it; None where that is not possible.
+        reload: starts a reload of the configuration, which returns what is wrong with it; None if that is not possible.
         protection: what the web configuration demands now.
     """
 
@@ -73,14 +82,27 @@ def create_app(
             return PlainTextResponse(f"tedee-exporter is not ready: {progress}.\n", 503)
         return PlainTextResponse("tedee-exporter is ready.\n")
 
-    def reload_configuration(request: Request) -> Response:
+    async def reload_configuration(request: Request) -> Response:
         if not BROWSER.isdisjoint(request.headers):
             # Some page, of anybody's, has the reader's browser send this. No page of ours does.
             return PlainTextResponse("not reloaded: browsers may not ask for that\n", 403)
-        problems = reload() if reload else ["there is no configuration to reload"]
+        if not reload:
+            return PlainTextResponse("not reloaded: there is no configuration to reload\n", 500)
+        try:
+            # All requests share one reload, and waiting for it takes no thread away from the pages.
+            problems = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(reload())), RELOAD_SECONDS)
+        except TimeoutError:
+            return PlainTextResponse(f"not reloaded yet: it has not ended within {RELOAD_SECONDS:g} s\n", 503)
         if problems:
             return PlainTextResponse("".join(f"not reloaded: {problem}\n" for problem in problems), 500)
         return PlainTextResponse("reloaded\n")
+
+    async def not_now(request: Request, error: Exception) -> Response:
+        if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
+            raise error
+        # The first request for a page imports modules and reads templates.
+        log.warning("page cannot be rendered", path=request.url.path, error=error.strerror)
+        return PlainTextResponse(f"not now: {error.strerror}\n", 503)
 
     routes: list[BaseRoute] = [
         Route(telemetry_path, Metrics(exposition), methods=["GET"]),
@@ -90,7 +112,7 @@ def create_app(
         Route("/", status),
         Route("/docs", docs),
     ]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers={OSError: not_now})
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
     return Gate(app, clock, protection)
 

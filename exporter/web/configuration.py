@@ -286,10 +286,8 @@ def load(path: Path, *, again: bool = False) -> Loaded:
     Raises:
         ConfigurationError: with everything that is wrong with them.
     """
-    if again and path.exists() and not path.is_file():
-        raise ConfigurationError([f"{path}: is no longer a regular file"])
     # A file that is being written is empty for a moment: that must not open the doors.
-    source = read_file(path, may_be_empty=not again)
+    source = read_file(path, may_be_empty=not again, again=again)
     settings = source.validated(WebSettings)
     tls = settings.tls_server_config
     try:

@@ -29,6 +29,11 @@ log = structlog.get_logger(__name__)
 WAITING_BYTES = 2**16
 """Of an answer, that wait until the client has taken those before them: here, and as much in the kernel."""
 
+RESERVED_FILES = 128
+"""Files that clients leave to the process, most of them for calls to Tedee, of which 32 may be under way."""
+LEAST_CONNECTIONS = 8
+"""Connections that are possible however few files may be open."""
+
 AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER, on, for 0 seconds: what was not taken is thrown away with the connection."""
 
@@ -63,9 +68,12 @@ class Limits:
 
     @classmethod
     def of_this_process(cls) -> "Limits":
-        """The limits, with connections for half of the files that the process may open: the rest is for the syncs."""
+        """Limits with connections for at most half of the files that the process may open."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return cls() if files == resource.RLIM_INFINITY else cls(connections=min(cls.connections, files // 2))
+        if files == resource.RLIM_INFINITY:
+            return cls()
+        possible = min(files // 2, files - RESERVED_FILES)
+        return cls(connections=min(cls.connections, max(LEAST_CONNECTIONS, possible)))
 
 
 class Connections:
@@ -97,16 +105,20 @@ class Connections:
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
         beginning = set()
+        is_failing = False
         while True:
             try:
                 accepted, _ = await loop.sock_accept(listener)
             except OSError as error:
-                # The client is gone already; or there are no files left, then somebody has to go.
+                # The client is gone already; or no more files may be open, then another connection has to go.
                 if error.errno != errno.ECONNABORTED:
-                    log.warning("cannot accept a connection", error=error.strerror)
+                    if not is_failing:
+                        log.warning("cannot accept connections", error=error.strerror)
+                    is_failing = True
                     self._make_room()
                     await asyncio.sleep(0.1)
                 continue
+            is_failing = False
             if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes megabytes for each
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING_BYTES)
             if len(self._all) >= self.limits.connections:
@@ -228,7 +240,8 @@ class Connection(asyncio.Protocol):
         """It is answered, as far as the application is concerned."""
         self._answering = False
         self.answer = b""
-        self._idle = True
+        # Otherwise data that comes before the next of several requests has begun would be counted from 0 again.
+        self._idle = self.lost or self._http.cycle.response_complete
         self._allow(self._connections.limits.answer_seconds)
         self._connections.served(self)
         if self._transport and self._outdated():

@@ -127,11 +127,11 @@ class WebServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer what is under way, for a second at the most, and end."""
+        """Complete the responses under way, for about a second at most, and end."""
         # What is cut off after that second is cut off on purpose.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server.should_exit = True
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=1.2)
 
     def alive(self) -> bool:
         """Whether it still serves."""

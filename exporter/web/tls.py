@@ -41,6 +41,12 @@ TLS13_SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA2
 """Always on with TLS 1.3, in Go as here."""
 
 
+MEMORY_FILES = Path("/proc/self/fd")
+"""Folder in which anonymous files have names. A container or a chroot may be without /proc."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+"""Folder on no disk."""
+
+
 class UnusableTls(Exception):
     """No TLS server can be made of this; `key` is the one to look at."""
 
@@ -131,27 +137,34 @@ def _load_pair(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
         raise UnusableTls("cert", f"{certificate} holds no certificate in PEM form")
     if b"PRIVATE KEY-----" not in key.content:
         raise UnusableTls("key", f"{key} holds no private key in PEM form")
-    with _readable(certificate.content) as certificate_file, _readable(key.content) as key_file:
-        try:
+    try:
+        with _readable(certificate.content) as certificate_file, _readable(key.content) as key_file:
             context.load_cert_chain(certificate_file, key_file, password="")
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
-                raise UnusableTls("key", f"{key} is not the key of {certificate}") from None
-            raise UnusableTls("cert", f"{certificate} or {key} is broken") from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise UnusableTls("key", f"{key} is not the key of {certificate}") from None
+        raise UnusableTls("cert", f"{certificate} or {key} is broken") from None
+    except OSError as error:
+        raise UnusableTls("key", f"{key} cannot be passed on to OpenSSL: {error.strerror}") from None
 
 
 @contextmanager
 def _readable(content: bytes) -> Iterator[str]:
-    """A name to read these bytes from: Python's ssl takes files alone, and a key should not get onto a disk."""
-    if not hasattr(os, "memfd_create"):  # Linux has it
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            yield file.name
+    """Provide the name of a file with this content: Python's ssl reads certificates and keys only from files.
+
+    The file is in memory: an anonymous one if there is /proc, otherwise one in /dev/shm. Without either it is a
+    temporary file, which exists only while OpenSSL reads it. Other users cannot read it.
+    """
+    if MEMORY_FILES.is_dir() and hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("pem")
+        try:
+            os.write(descriptor, content)
+            yield str(MEMORY_FILES / str(descriptor))
+        finally:
+            os.close(descriptor)
         return
-    descriptor = os.memfd_create("pem")
-    try:
-        os.write(descriptor, content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
+    folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(content)
+        file.flush()
+        yield file.name

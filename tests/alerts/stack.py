@@ -17,7 +17,7 @@ import yaml
 from tests.alerts.rules import ALERTMANAGER, load
 from tests.conftest import real_part
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import PATIENCE, eventually, free_port
+from tests.program import PATIENCE, TOOL_SECONDS, eventually, free_port
 
 Labels = frozenset[tuple[str, str]]
 
@@ -105,7 +105,7 @@ def prometheus(
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "history").write_text(history)
     backfill = ["tsdb", "create-blocks-from", "openmetrics", "-q", "history", "data"]
-    subprocess.run([real_part("promtool"), *backfill], cwd=folder, check=True, timeout=PATIENCE)
+    subprocess.run([real_part("promtool"), *backfill], cwd=folder, check=True, timeout=TOOL_SECONDS)
     port = free_port()
     arguments = [
         f"--config.file={folder / 'prometheus.yml'}",

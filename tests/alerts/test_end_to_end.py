@@ -42,7 +42,7 @@ from exporter.sync.store import States
 from exporter.tedee.client import SYNC
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES
 from tests.alerts.stack import Labels, Webhook, alertmanager, prometheus, quickened
-from tests.program import PATIENCE, Exporter, configuration, eventually, free_port, running
+from tests.program import LONG_TEST, PATIENCE, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
 from tests.stores import open_store
 
 HOUR = 3600
@@ -318,7 +318,7 @@ def stack() -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(LONG_TEST)
 def test_every_alert_is_told_when_it_is_true_and_again_when_it_is_not(
     tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
@@ -356,8 +356,8 @@ def test_every_alert_is_told_when_it_is_true_and_again_when_it_is_not(
         return not untold
 
     try:
-        eventually(all_told_and_put_right, "all alerts", patience=180)
-        eventually(lambda: remedies.keys() <= webhook.told("resolved").keys(), "all ends", patience=120)
+        eventually(all_told_and_put_right, "all alerts", TOOL_SECONDS)
+        eventually(lambda: remedies.keys() <= webhook.told("resolved").keys(), "all ends", TOOL_SECONDS)
     except AssertionError as error:
         unended = remedies.keys() - webhook.told("resolved").keys()
         raise AssertionError(f"{error}; not told: {[*untold]}; not ended: {[*unended]}") from error

@@ -15,6 +15,7 @@ import yaml
 
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, Rule, load, rules
 from tests.conftest import real_part
+from tests.program import LONG_TEST
 
 BY_NAME: dict[str, Rule] = {rule.get("alert") or rule["record"]: rule for rule in rules()}
 BY_THE_CLOCK = {"tedee:utc_offset:hours", "tedee:night:hours"}
@@ -127,7 +128,7 @@ def test_no_alert_can_be_broken_without_a_unit_test_that_fails(name: str, tmp_pa
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LONG_TEST)
 @pytest.mark.parametrize("name", [name for name in BY_NAME if name not in BY_THE_CLOCK])
 def test_no_rule_can_be_changed_without_a_unit_test_that_fails(name: str, tmp_path: Path) -> None:
     assert unnoticed(name, [*gross(BY_NAME[name]), *subtle(BY_NAME[name])], tmp_path) == []

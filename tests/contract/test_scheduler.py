@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from exporter.clock import SystemClock
 from exporter.sync.scheduler import AFTER_A_BUG, MAX_IDLE, MAX_UNRELIABLE, MAX_WORKERS, Scheduler
 from tests.clock import FakeClock
-from tests.program import eventually
+from tests.program import PATIENCE, eventually
 
 
 class Account:
@@ -132,7 +132,7 @@ class Rendezvous:
         return 3600.0 if self.met.is_set() else 0.0
 
     def turn(self) -> None:
-        self._barrier.wait(timeout=60)
+        self._barrier.wait(timeout=PATIENCE)
         self.met.set()
 
 
@@ -153,7 +153,7 @@ class Silent:
 
     def turn(self) -> None:
         self.begun.set()
-        self.over.wait(timeout=60)
+        self.over.wait(timeout=PATIENCE)
 
 
 def test_turns_of_different_accounts_overlap_and_one_that_never_ends_holds_up_nobody() -> None:
@@ -164,8 +164,8 @@ def test_turns_of_different_accounts_overlap_and_one_that_never_ends_holds_up_no
     scheduler.add([silent, *others], interval=0.0)
     scheduler.start()
     try:
-        assert silent.begun.wait(timeout=60)
-        assert all(other.met.wait(timeout=60) for other in others)
+        assert silent.begun.wait(timeout=PATIENCE)
+        assert all(other.met.wait(timeout=PATIENCE) for other in others)
     finally:
         scheduler.stop()
         silent.over.set()

@@ -42,6 +42,7 @@ from exporter.tedee.models import Reading, SyncedLock
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.conftest import FIXTURES
+from tests.program import PATIENCE
 
 KEY = "simulated-key-home"
 
@@ -72,7 +73,7 @@ def make_client(
     credentials: Credentials | None = None,
     *,
     version: str = "v37",
-    timeout: float = 5.0,
+    timeout: float = PATIENCE,
     gate: OpenGate | None = None,
     observe: Callable[[str, str], None] = lambda endpoint, code: None,
 ) -> TedeeClient:

@@ -27,8 +27,6 @@ from exporter.tedee.secret import Secret
 
 KEY = "PK-0pens-the-d00r"
 
-pytestmark = pytest.mark.timeout(10)
-
 
 def problem_of(path: Path, what: str = "key") -> str:
     with pytest.raises(CredentialsUnavailable) as caught:

@@ -58,6 +58,7 @@ from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import Deadline, session
 from tests.clock import FakeClock
+from tests.program import PATIENCE
 
 FIRST = "simulated-refresh-first"
 CLIENT_SECRET = "simulated-client-secret"
@@ -88,7 +89,7 @@ class Tedee:
             "client_id": "simulated-client",
             "client_secret": self.secret_file,
             "scope": SCOPE,
-            "timeout": 5.0,
+            "timeout": PATIENCE,
             "session": session(2),
             "user_agent": "tedee-exporter/test",
         }
@@ -130,7 +131,7 @@ class Tedee:
         return [CLIENT_SECRET, FIRST, "SECRET", *values]
 
     def sync(self, credentials: OAuthCredentials) -> requests.Response:
-        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials.prepare(), timeout=5)
+        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials.prepare(), timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -653,7 +654,7 @@ def test_every_way_a_refresh_can_end_is_one_named_error_without_a_secret(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     tedee.fails(fault)
-    credentials = tedee.credentials(timeout=0.3 if kind is TimedOut else 5.0)
+    credentials = tedee.credentials(timeout=0.3 if kind is TimedOut else PATIENCE)
     with capture_logs() as logs:
         error = failure_of(credentials)
     assert isinstance(error, kind)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.program import PATIENCE, Exporter, run, running
+from tests.program import PATIENCE, TOOL_SECONDS, Exporter, run, running
 
 from .release import Object, Release
 
@@ -88,7 +88,7 @@ class Pod:
             program, *arguments = container["command"]
             assert program == "python3"
             command = [sys.executable, *(self._here(argument) for argument in arguments)]
-            subprocess.run(command, check=True, timeout=PATIENCE)
+            subprocess.run(command, check=True, timeout=TOOL_SECONDS)
 
     def check(self) -> "subprocess.CompletedProcess[str]":
         """Let the exporter check its configuration."""

@@ -28,7 +28,7 @@ from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
-from tests.program import eventually
+from tests.program import PATIENCE, eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
@@ -562,14 +562,14 @@ def test_who_publishes_does_not_wait_for_the_rendering(clock: FakeClock, monkeyp
 
     def endless() -> None:
         begun.set()
-        go_on.wait(60)
+        go_on.wait(PATIENCE)
 
     monkeypatch.setattr(exposition, "refresh", endless)
     renderer = Renderer(exposition)
     everything.on_change(renderer.wake)
     renderer.start()
     everything.publish(status(clock))
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     for _ in range(100):
         everything.publish(status(clock))
     go_on.set()

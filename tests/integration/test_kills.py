@@ -15,7 +15,7 @@ import requests
 
 from exporter.simulator import Address, Cloud, Fault
 from tests.integration.conftest import HOME, HOTEL
-from tests.program import PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
+from tests.program import LONG_TEST, PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
 
 
 class Bustle:
@@ -42,7 +42,7 @@ class Bustle:
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.soak)])
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LONG_TEST)
 def test_a_hundred_kills(cloud: Cloud, address: Address, tmp_path: Path, kills: int) -> None:
     rng = random.Random(kills)
     # Slow answers, so that many a kill falls into a call.
@@ -72,7 +72,7 @@ def locks(exporter: Exporter, account: str) -> int:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LONG_TEST)
 def test_two_processes_for_five_minutes(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
     with running(f"--config.file={path}") as one, running(f"--config.file={path}") as two:

@@ -12,7 +12,7 @@ import requests
 from exporter import background
 from exporter.simulator import Address, Cloud, Fault
 from tests.integration.conftest import HOME
-from tests.program import configuration, eventually, lock_values, run, running
+from tests.program import PATIENCE, configuration, eventually, lock_values, run, running
 
 
 def test_one_key_in_the_environment_is_all_it_takes(cloud: Cloud, address: Address) -> None:
@@ -149,7 +149,7 @@ def test_slow_clients_do_not_hold_up_others(address: Address, tmp_path: Path) ->
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         with requests.Session() as stalled:
-            answers = [stalled.get(exporter.url + "/metrics", stream=True, timeout=60) for _ in range(5)]
+            answers = [stalled.get(exporter.url + "/metrics", stream=True, timeout=PATIENCE) for _ in range(5)]
             assert exporter.get("/metrics").ok
             for answer in answers:
                 answer.close()
@@ -166,8 +166,10 @@ def test_syncs_and_rendering_give_way_to_scrapes(address: Address, tmp_path: Pat
             return sorted(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
 
         usual = os.getpriority(os.PRIO_PROCESS, 0)
-        main_and_web, renderer_and_worker = [usual] * 2, [min(19, usual + background.NICENESS)] * 2
-        eventually(lambda: niceness() == main_and_web + renderer_and_worker, "each thread to have its niceness")
+        main_program_output_reload_and_web = [usual] * 5
+        renderer_and_worker = [min(19, usual + background.NICENESS)] * 2
+        expected = main_program_output_reload_and_web + renderer_and_worker
+        eventually(lambda: niceness() == expected, "each thread to have its niceness")
 
 
 def test_many_scrapers_at_once_all_get_an_answer(address: Address, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.program import LONG_TEST
 from tests.week import live_through_a_week
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(LONG_TEST)
 def test_a_week_leaves_nothing_behind(tmp_path: Path) -> None:
     days, violations = live_through_a_week(tmp_path)
     print("\n" + "\n".join(f"day {number}: {day}" for number, day in enumerate(days, 1)))

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from exporter.terminal import OUTPUT
+from tests.program import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 TESTDATA = Path(__file__).parent / "testdata"
 EXAMPLE = ROOT / "tedee-exporter.example.yml"
@@ -34,7 +37,7 @@ def program() -> Program:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=PATIENCE,
         )
 
     return run
@@ -62,6 +65,7 @@ def logging_put_back() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in (None, "uvicorn", "asyncio", "urllib3", "urllib3.connection")]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     yield
+    OUTPUT.flush()
     for logger, level, handlers in before:
         logger.setLevel(level)
         logger.handlers = handlers

@@ -1,15 +1,20 @@
 """Log lines, as a log collector and a terminal get them."""
 
+import io
 import json
 import logging
 import re
-from collections.abc import Callable
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
 import structlog
 
 from exporter import logs
+from exporter.terminal import OUTPUT
 
 pytestmark = pytest.mark.usefixtures("logging_put_back")
 
@@ -56,6 +61,7 @@ def logged(form: logs.Format, capsys: pytest.CaptureFixture[str]) -> Logged:
     def read(speak: Callable[[], object]) -> list[dict[str, str]]:
         logs.configure("info", form)
         speak()
+        OUTPUT.flush()
         out, err = capsys.readouterr()
         assert out == ""
         assert {char for char in err if not char.isprintable()} == {"\n"}
@@ -85,6 +91,7 @@ def test_a_line_has_the_time_the_level_the_message_and_what_it_is_about(logged: 
 def test_time_level_and_message_come_first_in_logfmt(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "logfmt")
     structlog.get_logger("exporter").info("listening", port=10333, tls=True, host=None)
+    OUTPUT.flush()
     assert re.sub(r"ts=\S+", "ts=T", capsys.readouterr().err) == (
         "ts=T level=info msg=listening port=10333 tls=true host= logger=exporter\n"
     )
@@ -93,8 +100,54 @@ def test_time_level_and_message_come_first_in_logfmt(capsys: pytest.CaptureFixtu
 def test_an_umlaut_and_an_emoji_stay_legible(form: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", form)
     structlog.get_logger("exporter").info("Tür 🔒")
+    OUTPUT.flush()
     (line,) = capsys.readouterr().err.splitlines()
     assert "Tür 🔒" in line
+
+
+def test_characters_that_the_encoding_lacks_can_be_read_back(
+    form: logs.Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure("info", form)
+    structlog.get_logger("exporter").info("Tür", account="🔒")
+    OUTPUT.flush()
+    stream.seek(0)
+    (line,) = stream.read().splitlines()
+    assert (FORMS[form](line)["msg"], FORMS[form](line)["account"]) == ("Tür", "🔒")
+
+
+@pytest.fixture
+def hooks() -> Iterator[None]:
+    """Python's own ways to tell what nothing handles, put back after the test."""
+    before = threading.excepthook, sys.unraisablehook
+    yield
+    logging.captureWarnings(False)
+    threading.excepthook, sys.unraisablehook = before
+
+
+@pytest.mark.usefixtures("hooks")
+def test_what_python_would_print_is_logged(logged: Logged) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            fail()
+
+    def speak() -> None:
+        logs.capture_unhandled()
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        Finalized()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("an old API", stacklevel=1)
+
+    in_thread, in_finalizer, warning = logged(speak)
+    for line in (in_thread, in_finalizer):
+        assert (line["msg"], line["level"]) == ("unhandled exception; please report this", "error")
+        assert "in fail\n" in line["exception"]
+    assert "UserWarning: an old API" in warning["msg"]
 
 
 @pytest.mark.parametrize("name", [FORGER, *sorted(set(FORGER)), "a\nb", "level=error", ""])
@@ -140,6 +193,7 @@ def test_what_is_below_the_level_is_not_written(
     log = structlog.get_logger("exporter")
     for speak in (log.debug, log.info, log.warning, log.error):
         speak("heard")
+    OUTPUT.flush()
     assert [FORMS[form](line)["level"] for line in capsys.readouterr().err.splitlines()] == written
 
 
@@ -155,6 +209,7 @@ def test_what_libraries_say_in_passing_is_for_debugging(
     log = logging.getLogger(library)
     for speak in (log.debug, log.info, log.error):
         speak("heard")
+    OUTPUT.flush()
     lines = [FORMS[form](line) for line in capsys.readouterr().err.splitlines()]
     assert [line["level"] for line in lines] == written
     assert {line["logger"] for line in lines} == {library}

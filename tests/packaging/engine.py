@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.conftest import real_part
-from tests.program import ROOT, Exporter
+from tests.program import ROOT, TOOL_SECONDS, Exporter
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 CERTIFICATES = Path("/etc/ssl/certs")
@@ -42,15 +42,16 @@ class Engine:
             "--events-backend=file",
         ]
 
-    def __call__(self, *arguments: str | Path, timeout: float = 120) -> str:
+    def __call__(self, *arguments: str | Path) -> str:
         """What a command of podman says."""
-        ended = self.run(*arguments, timeout=timeout)
+        ended = self.run(*arguments)
         assert ended.returncode == 0, f"podman {arguments[0]}: {ended.stderr}"
         return ended.stdout
 
-    def run(self, *arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """A command of podman, however it ends."""
-        return subprocess.run([*self._podman, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+        command = [*self._podman, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
 
     def make_base(self, name: str) -> None:
         """An image to stand in for the Dockerfile's base: the same Debian with the same Python.
@@ -65,21 +66,21 @@ class Engine:
             [real_part("mmdebstrap"), "--variant=minbase", packages, patient, suite, tarball],
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=TOOL_SECONDS,
             check=False,
         )
         assert made.returncode == 0, made.stderr
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        self("import", "--quiet", f"--change=ENV {path}", tarball, name, timeout=300)
+        self("import", "--quiet", f"--change=ENV {path}", tarball, name)
         tarball.unlink()
 
-    def build(self, name: str, *options: str | Path, timeout: float = 600) -> None:
+    def build(self, name: str, *options: str | Path) -> None:
         """Build an image, without a network of its own."""
         # Where the package index is behind a proxy with a certificate of its own, the build has to know that, too.
         volumes = [f"--volume={CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
         # Docker's format: the other has no health check.
         how = ["--quiet", "--isolation=chroot", "--format=docker", *volumes]
-        self("build", *how, f"--tag={name}", *options, timeout=timeout)
+        self("build", *how, f"--tag={name}", *options)
 
     def inspect(self, name: str) -> Any:
         """What podman knows of an image or a container."""

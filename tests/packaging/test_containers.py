@@ -13,7 +13,7 @@ import yaml
 
 from exporter import __version__
 from exporter.simulator import Address, Cloud, World, serve
-from tests.program import PATIENCE, ROOT, configuration, eventually, free_port
+from tests.program import LONG_TEST, PATIENCE, ROOT, configuration, eventually, free_port
 
 from .engine import CONFINED, Engine, default, unable
 
@@ -23,7 +23,7 @@ MEGABYTE = 1_000_000
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
 # The first one waits for Debian's packages and for the image.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(LONG_TEST)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import real_part
-from tests.program import ROOT
+from tests.program import ROOT, TOOL_SECONDS
 
 UNIT = ROOT / "packaging" / "systemd" / "tedee-exporter.service"
 PROGRAM = "/opt/tedee-exporter/bin/tedee-exporter"
@@ -14,7 +14,7 @@ PROGRAM = "/opt/tedee-exporter/bin/tedee-exporter"
 
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [real_part("systemd-analyze"), "--no-pager", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
 
 
 def test_systemd_understands_every_line(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.program import PATIENCE
+
 SYNCED = {"result": [{"id": 1, "isConnected": True}], "success": True, "errorMessages": [], "statusCode": 200}
 TOKEN = {"access_token": "an-access-token", "expires_in": 3600}
 
@@ -61,7 +63,7 @@ class Server(ThreadingHTTPServer):
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        request.settimeout(30)
+        request.settimeout(PATIENCE)
         with self.tls.wrap_socket(request, server_side=True) if self.tls else nullcontext(request) as connection:
             super().finish_request(connection, client_address)
 
@@ -141,7 +143,7 @@ def scripted(speak: Callable[[socket.socket], None], host: str = "127.0.0.1") ->
             speak(connection)
             # A connection that is closed with something unread takes what was said back.
             connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(5)
+            connection.settimeout(PATIENCE)
             while connection.recv(65536):
                 pass
 

@@ -21,9 +21,9 @@ from tests.program import PATIENCE
 LIMITS = Limits(
     connections=20,
     request_bytes=16 * 2**10,
-    request_seconds=0.3,
-    answer_seconds=0.6,
-    stall_seconds=0.3,
+    request_seconds=1.5,
+    answer_seconds=3.0,
+    stall_seconds=1.5,
     sweep_seconds=0.05,
 )
 """Those of the program, with less patience."""

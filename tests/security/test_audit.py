@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from tests.program import ROOT
+from tests.program import ROOT, TOOL_SECONDS
 
 LOCKED = ("certifi", "charset-normalizer", "idna", "requests", "urllib3")
 """requests, and what it needs. They are installed, so that the audit knows what each of them needs."""
@@ -99,7 +99,7 @@ class Project:
 def audit(folder: Path, index: str) -> tuple[int, str]:
     """Exit code, and what was told."""
     command = [sys.executable, str(ROOT / ".ci/audit.py"), str(folder), f"--index={index}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
     assert done.stderr == ""
     return done.returncode, done.stdout
 

@@ -29,6 +29,7 @@ from exporter.tedee import client, credentials, oauth
 from exporter.tedee.models import SyncReader
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
+from exporter.terminal import OUTPUT
 from tests.operation.conftest import logging_put_back
 from tests.program import PATIENCE, run
 from tests.security.leaking import leaks
@@ -109,6 +110,7 @@ def test_the_traceback_of_a_bug_holds_no_secret(
     logs.configure("debug", form)
     monkeypatch.setattr(*place, bug)
     home.turns()
+    OUTPUT.flush()
     told = capsys.readouterr().err
     assert "a turn ended in a bug" in told
     assert "RuntimeError: a bug" in told
@@ -137,6 +139,7 @@ def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
     monkeypatch.setattr(*place, bug)
     home.cloud.faults.script(fault, forever=True)
     home.turns()
+    OUTPUT.flush()
     told = capsys.readouterr().err
     assert told.count("a turn ended in a bug") == 2
     assert leaks({"told": told.encode()}, home.secrets()) == {}

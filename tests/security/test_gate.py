@@ -1,6 +1,7 @@
 """Lost if these fail: an answer only to those who may have one, and no way around the gate."""
 
 import base64
+from concurrent.futures import Future
 
 import pytest
 from starlette.testclient import TestClient
@@ -35,9 +36,11 @@ class Browse:
         )
         self.client = TestClient(app)
 
-    def _reload(self) -> list[str]:
+    def _reload(self) -> Future[list[str]]:
         self.reloads += 1
-        return []
+        reloaded: Future[list[str]] = Future()
+        reloaded.set_result([])
+        return reloaded
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_the_files_of_all_kinds_of_credentials_and_of_the_state_are_looked_at_ea
         {"name": "two", "oauth": {"client_id": "c", "client_secret_file": "client", "refresh_token_file": "two.token"}},
     ]
     path = configuration(tmp_path, "https://tedee.test", accounts, state_file="state.db")
-    names = ["home.key", "hotel.token", "client", "one.token", "two.token", "state.db", "state.db-wal", "state.db-shm"]
+    names = ["home.key", "hotel.token", "client", "one.token", "two.token", "state.db", "state.db-journal"]
     assert private_files(load(path), path, {}) == [tmp_path / name for name in names]
 
 
@@ -166,7 +166,7 @@ def test_what_the_program_makes_itself_is_not_told(path: Path, tmp_path: Path) -
         exporter.process.send_signal(signal.SIGHUP)
         eventually(lambda: "reloaded" in "".join(exporter.log), "the reload")
         assert {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == dict.fromkeys(
-            ["tedee-exporter.yml", "hotel.key", "client", "refresh", "state.db", "state.db-wal", "state.db-shm"],
+            ["tedee-exporter.yml", "hotel.key", "client", "refresh", "state.db", "state.db-journal"],
             "0o600",
         )
         assert "chmod" not in "".join(exporter.log)

@@ -10,6 +10,7 @@ import pytest
 
 from exporter.tedee.secret import Secret
 from exporter.web.passwords import MAX_WAITING, MAX_WAITING_ALTOGETHER, Passwords, TooManyGuesses
+from tests.program import PATIENCE
 from tests.security.web_files import HASH, PASSWORD
 
 USERS = {"alice": Secret(HASH)}
@@ -143,7 +144,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     done = threading.Event()
 
     def check(password: bytes, _hashed: bytes) -> bool:
-        assert done.wait(30)
+        assert done.wait(PATIENCE)
         return password == PASSWORD.encode()
 
     monkeypatch.setattr(bcrypt, "checkpw", check)
@@ -158,7 +159,7 @@ def test_who_was_right_before_does_not_wait_for_those_who_guess(slow: threading.
         slow.clear()
         guesses = [asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), "mallory")) for _ in range(5)]
         await asyncio.sleep(0)
-        at_once = await asyncio.wait_for(passwords.admit(USERS, basic("alice", PASSWORD), "prometheus"), 10)
+        at_once = await asyncio.wait_for(passwords.admit(USERS, basic("alice", PASSWORD), "prometheus"), PATIENCE)
         slow.set()
         assert await asyncio.gather(*guesses) == [False] * 5
         return at_once

@@ -22,6 +22,7 @@ from exporter.tedee.credentials import Authorization, personal_key
 from exporter.tedee.oauth import Issued
 from exporter.tedee.refresh_tokens import StoredToken
 from exporter.tedee.secret import HIDDEN, Secret, disguised, file_named, without
+from exporter.terminal import OUTPUT
 from tests.operation.conftest import logging_put_back
 
 __all__ = ["logging_put_back"]
@@ -130,6 +131,7 @@ def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFi
         fail()
     except ValueError:
         log.exception("a turn ended in a bug", key=SECRET)
+    OUTPUT.flush()
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 3

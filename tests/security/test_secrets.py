@@ -211,7 +211,7 @@ def emitted_by_a_life(path: Path, state: Path, form: logs.Format) -> dict[str, b
         emitted |= {f"{where}, later": content for where, content in program.served().items()}
         emitted |= {f"{where}, in use": content for where, content in state_files(state)}
         program.process.terminate()
-        assert program.process.wait(timeout=15) == 0
+        assert program.process.wait(PATIENCE) == 0
         emitted |= program.streams() | dict(state_files(state))
     assert b"debug" in emitted["stderr"]
     assert b"not reloaded" in emitted["reload of a wrong file"]

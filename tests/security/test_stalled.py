@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from exporter.simulator import Cloud, World, serve
-from tests.program import PATIENCE, Exporter, configuration, eventually, lock_values, running
+from tests.program import LONG_TEST, PATIENCE, Exporter, configuration, eventually, lock_values, running
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 NOON = 1_790_000_000.0
@@ -355,7 +355,7 @@ def test_a_thousand_stalled_connections_keep_no_scrape_from_its_answer(either: S
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LONG_TEST)
 def test_a_thousand_stalled_connections_do_not_make_scrapes_slow(either: Site) -> None:
     assert max(alternated(either, rounds=5, scrapes=200)) < 3
 
@@ -369,13 +369,13 @@ def test_who_does_not_come_to_the_end_of_a_request_is_shown_out(plain: Site, sec
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(LONG_TEST)
 def test_who_does_not_take_the_answer_is_shown_out(either: Site) -> None:
     before = either.files()
     with Herd(either, not_taking_the_answer) as herd:
         herd.grow(100)
         eventually(lambda: either.files() >= before + 100, "the exporter to have all of them")
-        eventually(lambda: either.files() <= before, "the exporter to end all of them", patience=150)
+        eventually(lambda: either.files() <= before, "the exporter to end all of them", 2 * PATIENCE)
 
 
 @pytest.mark.parametrize("protected", [False, True], ids=["plain", "secure with passwords"])

@@ -33,7 +33,7 @@ from exporter.tedee.errors import REASONS, CallError
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
-from tests.program import run, running
+from tests.program import PATIENCE, run, running
 from tests.security.listeners import Reply, Server, listening, scripted
 
 KEY = "the-key-that-opens-doors"
@@ -46,7 +46,7 @@ SECRETS = (KEY, CLIENT_SECRET, REFRESH_TOKEN, PASSWORD, PASSWORD_IN_A_HEADER)
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-SOON = 10.0
+SOON = 45.0
 """Seconds within which a call with a deadline of half a second is over, however busy the machine. What it meets goes
 on for minutes."""
 
@@ -56,7 +56,7 @@ class OpenGate:
         return nullcontext()
 
 
-def client(url: str, timeout: float = 5.0) -> TedeeClient:
+def client(url: str, timeout: float = PATIENCE) -> TedeeClient:
     return TedeeClient(
         "home",
         url=url,
@@ -70,7 +70,7 @@ def client(url: str, timeout: float = 5.0) -> TedeeClient:
     )
 
 
-def token_endpoint(url: str, timeout: float = 5.0) -> TokenEndpoint:
+def token_endpoint(url: str, timeout: float = PATIENCE) -> TokenEndpoint:
     return TokenEndpoint(
         "home",
         url=f"{url}/token",
@@ -83,11 +83,11 @@ def token_endpoint(url: str, timeout: float = 5.0) -> TokenEndpoint:
     )
 
 
-def sync(url: str, timeout: float = 5.0) -> object:
+def sync(url: str, timeout: float = PATIENCE) -> object:
     return client(url, timeout).sync().rows
 
 
-def refresh(url: str, timeout: float = 5.0) -> object:
+def refresh(url: str, timeout: float = PATIENCE) -> object:
     return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None).life
 
 
@@ -104,7 +104,7 @@ both = pytest.mark.parametrize("call", [sync, refresh])
 shut_down_early = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 
-def outcome(call: Call, url: str, timeout: float = 5.0) -> CallError | None:
+def outcome(call: Call, url: str, timeout: float = PATIENCE) -> CallError | None:
     """The failure with which a call ends, if it does: named, legible and without a secret."""
     try:
         call(url, timeout)
@@ -119,7 +119,7 @@ def outcome(call: Call, url: str, timeout: float = 5.0) -> CallError | None:
     return error
 
 
-def failure(call: Call, url: str, timeout: float = 5.0) -> CallError:
+def failure(call: Call, url: str, timeout: float = PATIENCE) -> CallError:
     error = outcome(call, url, timeout)
     assert error
     return error

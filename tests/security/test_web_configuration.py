@@ -1,8 +1,11 @@
 # ruff: noqa: E501  (messages are whole)
 """Lost if these fail: a web configuration written for another exporter works here, or says why it does not."""
 
+import errno
 import os
 import ssl
+import stat
+import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +16,7 @@ import trustme
 import yaml
 
 from exporter.config import ConfigurationError
+from exporter.web import tls as tls_module
 from exporter.web.configuration import WebConfiguration, load
 from exporter.web.tls import CIPHER_SUITES
 from tests.program import ROOT, configuration, run
@@ -528,6 +532,66 @@ def test_an_empty_file_of_authorities_is_told(web: WebFiles) -> None:
     assert problems(web.write(tls_server_config={**PAIR, **clients})) == [
         "web.yml:4: tls_server_config.client_ca_file: ca.pem holds no certificates in PEM form"
     ]
+
+
+# Without /proc, a disk, or more files
+
+
+@pytest.fixture
+def loaded_pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
+    """Files that OpenSSL has read a certificate and its key from. They are private."""
+    pairs: list[tuple[Path, Path]] = []
+    load_cert_chain = ssl.SSLContext.load_cert_chain
+
+    def load_and_note(context: ssl.SSLContext, certificate: str, key: str, password: str) -> None:
+        assert {stat.S_IMODE(Path(name).stat().st_mode) for name in (certificate, key)} == {0o600}
+        load_cert_chain(context, certificate, key, password)
+        pairs.append((Path(certificate), Path(key)))
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_note)
+    return pairs
+
+
+@pytest.mark.parametrize("memory", [True, False], ids=["/dev/shm", "a temporary file"])
+def test_key_without_proc_is_in_a_file_for_a_moment(
+    web: WebFiles, monkeypatch: pytest.MonkeyPatch, loaded_pairs: list[tuple[Path, Path]], memory: bool
+) -> None:
+    shared, temporary = web.folder / "shm", web.folder / "tmp"
+    shared.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(tls_module, "MEMORY_FILES", web.folder / "none")
+    monkeypatch.setattr(tls_module, "SHARED_MEMORY", shared if memory else web.folder / "none")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert load(web.write(tls_server_config=PAIR)).protection.tls
+    (pair,) = loaded_pairs
+    assert {file.parent for file in pair} == {shared if memory else temporary}
+    assert [*shared.iterdir(), *temporary.iterdir()] == []
+
+
+def test_key_that_cannot_be_passed_on_is_an_error(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MEMORY_FILES", "SHARED_MEMORY"):
+        monkeypatch.setattr(tls_module, name, web.folder / "none")
+    monkeypatch.setattr(tempfile, "tempdir", str(web.folder / "none"))
+    assert problems(web.write(tls_server_config=PAIR)) == [
+        "web.yml:3: tls_server_config.key_file: key.pem cannot be passed on to OpenSSL: No such file or directory"
+    ]
+
+
+def test_lack_of_files_keeps_the_last_good_configuration(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured = WebConfiguration(web.write(tls_server_config=PAIR))
+    before = configured.protection
+    web.issue()
+
+    def fail(_name: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", fail)
+        (problem,) = configured.refresh()
+    assert problem.endswith("key.pem cannot be passed on to OpenSSL: Too many open files")
+    assert configured.protection is before
+    assert configured.refresh() == []
+    assert configured.protection is not before
 
 
 def test_authorities_may_have_comments_in_any_language(web: WebFiles) -> None:

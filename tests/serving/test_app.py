@@ -1,9 +1,12 @@
 """Lost if these fail: the scrape, the probes and the pages."""
 
+import errno
 import gzip
+import os
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from html import unescape
 from threading import Barrier
 from urllib.parse import urljoin
@@ -412,3 +415,57 @@ def test_the_documentation_lists_every_metric(clock: FakeClock) -> None:
     for metric in CATALOGUE:
         assert metric.name in shown
         assert metric.help in shown
+
+
+# Reloads
+
+
+def reloading(clock: FakeClock, reload: Callable[[], Future[list[str]]]) -> TestClient:
+    exposition = Exposition(board(), ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
+    return TestClient(create_app(board(), exposition, clock, version="1.2.3", reload=reload))
+
+
+@pytest.mark.parametrize(
+    ("problems", "code", "text"),
+    [
+        ([], 200, "reloaded\n"),
+        (["a is wrong", "b is wrong"], 500, "not reloaded: a is wrong\nnot reloaded: b is wrong\n"),
+    ],
+)
+def test_reload_returns_what_is_wrong(clock: FakeClock, problems: list[str], code: int, text: str) -> None:
+    done: Future[list[str]] = Future()
+    done.set_result(problems)
+    answer = reloading(clock, lambda: done).post("/-/reload")
+    assert (answer.status_code, answer.text) == (code, text)
+
+
+def test_reload_that_hangs_is_not_waited_for(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.web.app.RELOAD_SECONDS", 0.01)
+    hanging: Future[list[str]] = Future()
+    client = reloading(clock, lambda: hanging)
+    for _ in range(2):
+        answer = client.post("/-/reload")
+        assert (answer.status_code, answer.text) == (503, "not reloaded yet: it has not ended within 0.01 s\n")
+    assert not hanging.cancelled()
+
+
+def test_page_without_files_to_open_is_unavailable(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = browse(board(status(clock)), clock)
+
+    def fail(_pages: Pages) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pages, "status", fail)
+        answer = client.get("/")
+    assert (answer.status_code, answer.text) == (503, "not now: Too many open files\n")
+    assert client.get("/").status_code == 200
+
+
+def test_other_errors_of_a_page_stay_bugs(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_pages: Pages) -> bytes:
+        raise FileNotFoundError(errno.ENOENT, "a template")
+
+    monkeypatch.setattr(Pages, "status", fail)
+    with pytest.raises(FileNotFoundError):
+        browse(board(status(clock)), clock).get("/")

@@ -7,6 +7,7 @@ import pytest
 import requests
 
 from exporter.simulator import Account, Bridge, Cloud, Lock, PersonalKey, Token, World, serve
+from tests.program import PATIENCE
 
 # Monday 2026-11-23, 12:00 in Warsaw.
 NOON = 1795431600.0
@@ -41,7 +42,9 @@ class Served:
         self, path: str = "my/lock/sync", *, version: str = "v37", authorization: str | None = "PersonalKey right"
     ) -> requests.Response:
         headers = {} if authorization is None else {"Authorization": authorization}
-        return self.session.get(f"{self.url}/api/{version}/{path}", headers=headers, timeout=5, allow_redirects=False)
+        return self.session.get(
+            f"{self.url}/api/{version}/{path}", headers=headers, timeout=PATIENCE, allow_redirects=False
+        )
 
 
 def small_world(wall: StillClock) -> World:

@@ -4,6 +4,7 @@ import pytest
 import requests
 
 from exporter.simulator import Cloud, Lock, World, serve
+from tests.program import PATIENCE
 
 from .conftest import NOON, Served
 
@@ -38,7 +39,9 @@ def test_a_query_that_makes_no_sense_is_a_bad_request(served: Served, query: str
 
 def test_paths_and_query_names_are_case_insensitive(served: Served) -> None:
     answer = served.session.get(
-        f"{served.url}/API/V37/My/Lock?pAGE=2&itemsperpage=2", headers={"authorization": "personalkey right"}, timeout=5
+        f"{served.url}/API/V37/My/Lock?pAGE=2&itemsperpage=2",
+        headers={"authorization": "personalkey right"},
+        timeout=PATIENCE,
     )
     assert [lock["name"] for lock in answer.json()["result"]] == ["Cellar"]
 
@@ -52,8 +55,8 @@ def test_a_page_has_a_default_size_and_a_largest() -> None:
     cloud = Cloud(World.of_size(1, 250))
     headers = {"Authorization": "PersonalKey key-account-0001"}
     with serve(cloud) as address:
-        default = requests.get(f"{address.url}/api/v37/my/lock", headers=headers, timeout=5)
-        largest = requests.get(f"{address.url}/api/v37/my/lock?ItemsPerPage=1000", headers=headers, timeout=5)
+        default = requests.get(f"{address.url}/api/v37/my/lock", headers=headers, timeout=PATIENCE)
+        largest = requests.get(f"{address.url}/api/v37/my/lock?ItemsPerPage=1000", headers=headers, timeout=PATIENCE)
     assert (len(default.json()["result"]), len(largest.json()["result"])) == (50, 100)
 
 
@@ -124,7 +127,7 @@ def test_another_accounts_key_shows_none_of_the_locks(served: Served) -> None:
 
 
 def test_anything_but_get_is_not_allowed(served: Served) -> None:
-    answer = served.session.post(f"{served.url}/api/v37/my/lock", timeout=5)
+    answer = served.session.post(f"{served.url}/api/v37/my/lock", timeout=PATIENCE)
     assert (answer.status_code, answer.headers["Allow"], answer.json()["success"]) == (405, "GET", False)
 
 
@@ -143,8 +146,10 @@ def test_every_answer_has_its_own_correlation_id_and_the_worlds_date(served: Ser
 
 
 def test_answers_are_compressed_if_asked(served: Served) -> None:
-    plain = served.session.get(f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "identity"}, timeout=5)
-    packed = served.session.get(f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "gzip"}, timeout=5)
+    plain = served.session.get(
+        f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "identity"}, timeout=PATIENCE
+    )
+    packed = served.session.get(f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "gzip"}, timeout=PATIENCE)
     assert "Content-Encoding" not in plain.headers
     assert packed.headers["Content-Encoding"] == "gzip"
     assert packed.json() == plain.json()

@@ -6,8 +6,9 @@ import sys
 import pytest
 import requests
 
+from tests.program import PATIENCE
 
-@pytest.mark.timeout(30)
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_program_says_where_it_is_and_what_opens_it(ending: signal.Signals) -> None:
     command = [sys.executable, "-u", "-m", "exporter.simulator", "--accounts", "2", "--locks", "3", "--strict"]
@@ -15,11 +16,11 @@ def test_the_program_says_where_it_is_and_what_opens_it(ending: signal.Signals) 
         assert program.stdout is not None
         url, first, second = (program.stdout.readline().strip() for _ in range(3))
         answer = requests.get(
-            f"{url}/api/v37/my/lock/sync", headers={"Authorization": "PersonalKey key-account-0002"}, timeout=5
+            f"{url}/api/v37/my/lock/sync", headers={"Authorization": "PersonalKey key-account-0002"}, timeout=PATIENCE
         )
         program.send_signal(ending)
         try:
-            assert program.wait(timeout=20) == 0
+            assert program.wait(timeout=PATIENCE) == 0
         finally:
             program.kill()
     assert first == "account-0001: 3 locks, key key-account-0001"
