@@ -60,6 +60,8 @@ class Fleet:
         self._store.longest_call = self._longest_call
         wanted = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
         gone = [self.accounts.pop(name) for name in list(self.accounts) if name not in wanted]
+        for account in gone:
+            account.remove()
         self._scheduler.remove(gone)
         self._board.admit(wanted)
         self._owners.set_accounts(wanted)

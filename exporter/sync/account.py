@@ -97,6 +97,7 @@ class AccountSync:
         self._credential = self._client.credential()
         """Of the data that is served: a digest."""
         self._refused_credential = ""
+        self._is_removed = False
         self._retry = False
         """True if the configuration was reloaded."""
         self._credential_changed = False
@@ -161,6 +162,10 @@ class AccountSync:
     def retry(self) -> None:
         """End the wait after a failure of the credential from the next turn on. May be called from any thread."""
         self._retry = True
+
+    def remove(self) -> None:
+        """Report no more failures, since the account is no longer configured. May be called from any thread."""
+        self._is_removed = True
 
     def status(self) -> AccountStatus:
         """All that is served about the account, as it is now."""
@@ -282,6 +287,8 @@ class AccountSync:
         self._cache(SYNC, CachedResponse(reading.written, self._synced_at, asked=self._asked))
 
     def _fail(self, error: CallError) -> None:
+        if self._is_removed:
+            return
         self._is_leader = True
         self._credential_changed = False
         self._ids_in_doubt = bool(self._directory.ids) and isinstance(error, NotFound)

@@ -502,6 +502,36 @@ def test_exchange_is_given_ten_seconds_at_least(tedee: Tedee) -> None:
     assert tedee.on_file() == tedee.current() != FIRST
 
 
+def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys: pytest.CaptureFixture[str]) -> None:
+    def settings(name: str) -> Settings:
+        oauth = {
+            "client_id": "simulated-client",
+            "refresh_token_file": str(tedee.file),
+            "token_url": tedee.token_url,
+        }
+        return Settings.model_validate({"api": {"url": tedee.url}, "accounts": [{"name": name, "oauth": oauth}]})
+
+    def rename(answer: Answer) -> Answer:
+        # The configuration is loaded again while the token endpoint takes its time.
+        fleet.apply(settings("house"))
+        tedee.clock.advance(8.5)
+        return answer
+
+    scheduler, board = Scheduler(tedee.clock), Board()
+    fleet = Fleet(tedee.clock, MemoryStateStore(tedee.clock), board, scheduler)
+    fleet.apply(settings("home"))
+    tedee.fails(Fault(edit=rename))
+    scheduler.run_due()
+    assert [call.endpoint for call in tedee.cloud.calls] == ["token"]
+    # It is not known when the renamed account was called, and then, when its user was.
+    for _ in range(2):
+        tedee.clock.advance(31)
+        scheduler.run_due()
+    assert [call.endpoint for call in tedee.cloud.calls] == ["token", "token", "sync", "locks", "locks"]
+    assert [status.account for status in board.statuses()] == ["house"]
+    assert "sync failed" not in capsys.readouterr().out
+
+
 # When to sign in again
 
 

@@ -155,6 +155,23 @@ def test_slow_clients_do_not_hold_up_others(address: Address, tmp_path: Path) ->
                 answer.close()
 
 
+def test_one_sync_beside_a_running_exporter_waits_for_that_one(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+    path = configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "state.db"))
+
+    def syncs() -> int:
+        return sum(call.endpoint == "sync" for call in cloud.calls)
+
+    with running(f"--config.file={path}") as exporter:
+        exporter.wait_until_ready()
+        for _ in range(2):
+            before = syncs()
+            result = run(f"--config.file={path}", "--sync.once")
+            assert (result.returncode, "Front door" in result.stdout) == (0, True)
+            assert "Waiting for" in result.stderr
+            assert syncs() == before + 1
+    assert cloud.violations == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
 def test_syncs_and_rendering_give_way_to_scrapes(address: Address, tmp_path: Path) -> None:
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
