@@ -13,7 +13,7 @@ from .sync.account import AccountSync, Options
 from .sync.budget import Budget, Rules
 from .sync.directory import Chosen
 from .sync.ledger import Ledger
-from .sync.scheduler import MOST_WORKERS, Scheduler
+from .sync.scheduler import Scheduler
 from .sync.snapshot import Board
 from .tedee.client import TedeeClient
 from .tedee.credentials import SecretSource, Signer, access_token, personal_key
@@ -28,7 +28,7 @@ LAST_BYTES = 1.0
 
 
 class Fleet:
-    """All accounts, each with its own gate; they share one pool of connections and one ledger."""
+    """All accounts, each with its own gate; they share one ledger, and no connections."""
 
     def __init__(self, clock: Clock, ledger: Ledger, board: Board, scheduler: Scheduler, *, shards: int = 1) -> None:
         """Begin without accounts.
@@ -49,7 +49,7 @@ class Fleet:
         self._longest_call = 0.0
         self._shards = shards
         self._applied: dict[str, tuple[Account, Api, Sync]] | None = None
-        self._connections = session(MOST_WORKERS)
+        self._connections = session()
         self._refresh_tokens = RefreshTokens()
 
     def apply(self, settings: Settings) -> None:

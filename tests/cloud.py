@@ -133,7 +133,7 @@ def client(name: str, *, gate: Gate, observe: RequestObserver) -> TedeeClient:
         version="v37",
         credentials=personal_key(Secret(KEY)),
         timeout=10.0,
-        session=session(1),
+        session=session(),
         gate=gate,
         observe=observe,
         user_agent="tedee-exporter/test",

@@ -83,7 +83,7 @@ class Tedee:
             "client_secret": self.secret_file,
             "scope": SCOPE,
             "timeout": 5.0,
-            "session": session(2),
+            "session": session(),
             "user_agent": "tedee-exporter/test",
         }
         return TokenEndpoint("home", **usual | changes)
