@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
@@ -40,7 +41,7 @@ from .sync.ledger import Ledger, MemoryLedger
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Board, Lock
 from .sync.state import StateFile
-from .tedee.secret import disguised
+from .tedee.secret import hide_arguments
 from .terminal import complain, printable, say
 from .web.app import create_app
 from .web.configuration import WebConfiguration
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    parser.given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(parser.given)
     if options.demo and (options.config_file or options.config_check):
         parser.error("--demo brings its own configuration; it goes with neither --config.file nor --config.check")
     logs.configure(options.log_level, options.log_format)
@@ -278,13 +280,15 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors do not repeat a key that somebody gave as a flag: they may end in a log."""
+    """A parser whose errors, which may end in a log, do not repeat a key that was given as an argument."""
+
+    given: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
-        super().error(disguised(message))
+        super().error(hide_arguments(message, self.given, known=self._option_string_actions))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="tedee-exporter",
         description="Prometheus exporter for Tedee smart locks.",

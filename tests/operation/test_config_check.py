@@ -1,11 +1,13 @@
 """`--config.check`, as a person or a deployment script runs it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from exporter.cli import main
+from exporter.tedee.secret import file_named
 
 from .conftest import EXAMPLE, SECRET, TESTDATA, Program
 
@@ -110,21 +112,18 @@ def test_a_key_file_without_the_permission_to_read_it_is_told(
     stop_being_root()
     code = main(["--config.check"])
     assert capsys.readouterr().err == (
-        f"environment: TEDEE_PERSONAL_KEY_FILE: key file {key_file} cannot be read: Permission denied\n"
+        f"environment: TEDEE_PERSONAL_KEY_FILE: key file {file_named(key_file)} cannot be read: Permission denied\n"
     )
     assert code == 2
 
 
 def test_the_example_lacks_nothing_but_its_key_files(program: Program) -> None:
     ended = program("--config.check", f"--config.file={EXAMPLE}")
-    assert [line.split(": ")[1:3] for line in ended.stderr.splitlines()] == [
-        ["accounts[0].personal_key_file", "key file /run/secrets/tedee-home cannot be read"],
-        ["accounts[2].access_token_file", "key file /run/secrets/tedee-hotel-token cannot be read"],
-        ["accounts[4].oauth.client_secret_file", "client secret file /run/secrets/tedee-client cannot be read"],
-        [
-            "accounts[4].oauth.refresh_token_file",
-            "refresh token file /var/lib/tedee-exporter/guests.token cannot be read",
-        ],
+    assert [re.findall(r"(accounts\S+): (.*) file .* cannot be read", line) for line in ended.stderr.splitlines()] == [
+        [("accounts[0].personal_key_file", "key")],
+        [("accounts[2].access_token_file", "key")],
+        [("accounts[4].oauth.client_secret_file", "client secret")],
+        [("accounts[4].oauth.refresh_token_file", "refresh token")],
     ]
 
 
