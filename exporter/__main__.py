@@ -1,5 +1,7 @@
 """The program's entrance: `python -m exporter`, and the command `tedee-exporter`."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -14,6 +16,7 @@ def main() -> int:
     """Run the command line. A signal during the start ends it as it would later, without a traceback."""
     _keep_to_itself()
     _share_the_processor()
+    _return_memory()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     try:
@@ -40,6 +43,18 @@ def _share_the_processor() -> None:
     gc.set_threshold(50_000, 10, 100)
     # Whoever wants to answer waits that long for a thread that does not let go by itself: by default, 5 ms each time.
     sys.setswitchinterval(0.001)
+
+
+def _return_memory() -> None:
+    """Have the C library return freed memory to the system, if it is glibc."""
+    # By default glibc keeps what large responses took: after the first, it no longer maps blocks of their size one by
+    # one, and each thread may have a heap of its own. Values are those of <malloc.h>.
+    m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(m_mmap_threshold, 2**17)
+        mallopt(m_trim_threshold, 2**17)
+        mallopt(m_arena_max, 2)
 
 
 if __name__ == "__main__":
