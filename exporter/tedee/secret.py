@@ -19,8 +19,8 @@ SHORTEST = 8
 """Characters of a secret that are searched for in text from elsewhere. Fewer may occur in any word; Tedee's keys have
 some 60."""
 LONG = 16
-"""Characters from which on a name that does not exist may be a secret in a wrong place. Shorter ones are repeated, since
-that helps to find a mistake; Tedee issues none so short."""
+"""Characters from which on a name that does not exist may be a secret in a wrong place. Shorter ones are repeated,
+which helps to find a mistake; Tedee issues none so short."""
 
 
 class Secret(SecretStr):

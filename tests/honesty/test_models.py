@@ -201,13 +201,13 @@ def test_a_rejected_value_is_told_in_a_few_printable_characters() -> None:
     assert reading.rejections[0].value.isprintable()
 
 
-def test_rejected_values_are_counted_and_the_first_kept() -> None:
+def test_rejected_values_are_counted_first_are_kept() -> None:
     reading = read_sync([synced(number, batteryLevel=255) for number in range(2_000)])
     assert reading.rejected == {"battery_level": 2_000}
     assert [each.lock_id for each in reading.rejections] == [*range(1_000)]
 
 
-def test_one_row_cannot_fill_the_memory_with_rejections() -> None:
+def test_one_row_cannot_fill_memory_with_rejections() -> None:
     reading = read_details([detailed(1, "x", softwareVersions=[5] * 20, timeZone=[])] * 2_000)
     assert reading.rejected == {"software_versions": 40_000, "time_zone": 2_000}
     assert len(reading.rejections) == 1_000

@@ -125,7 +125,7 @@ def test_300_megabytes_of_compressed_blanks_do_not_fill_the_memory(
         assert "a response of over" in "".join(exporter.log)
 
 
-def test_huge_responses_together_stay_below_the_charts_limit(tmp_path: Path) -> None:
+def test_huge_responses_stay_below_limit_of_chart(tmp_path: Path) -> None:
     """Of 256 MiB. The smallest rows that there are take the most memory."""
     world = World.of_size(accounts=41, locks=1)
     cloud = Cloud(world)
