@@ -18,9 +18,11 @@ from .credentials import CredentialsUnavailable, Signer
 from .envelope import Envelope, TooManyValues, open_envelope
 from .errors import (
     CallError,
+    Forbidden,
     InvalidResponse,
     KeyUnusable,
     TimedOut,
+    Unauthorized,
     error_for,
 )
 from .models import LockDetails, Reading, Row, SyncedLock, SyncReader, read_details
@@ -226,7 +228,7 @@ class TedeeClient:
 
         def error(kind: type[CallError], problem: str) -> CallError:
             # A gateway that does not know the request is the likeliest to repeat it.
-            is_refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+            is_refused = issubclass(kind, Unauthorized | Forbidden)
             return kind(
                 problem,
                 account=self.account,
@@ -282,10 +284,12 @@ def _messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str,
 def _correlation_id(headers: Mapping[str, str], detector: SecretDetector, *, only_uuid: bool) -> str | None:
     """Return the `X-Correlation-ID`, made safe for a log line; None if absent or not safe."""
     value = _printable(headers.get("X-Correlation-ID", ""))[:100]
+    if not value or detector.finds_in(value):
+        return None
     try:
         return str(uuid.UUID(value))
     except ValueError:
-        return value if value and not only_uuid and not detector.finds_in(value) else None
+        return None if only_uuid else value
 
 
 def _versions(header: str) -> tuple[str, ...]:

@@ -484,6 +484,23 @@ def test_text_of_refusal_is_not_shown(served: tuple[Cloud, str], status: int) ->
     assert (caught.value.messages, caught.value.correlation_id) == ((), None)
 
 
+@pytest.mark.parametrize(("code", "kind"), [(401, Unauthorized), (403, Forbidden)])
+def test_text_of_refusal_in_envelope_is_not_shown(code: int, kind: type[CallError]) -> None:
+    with responses.RequestsMock() as mock:
+        mock.get(SYNC_URL, json={"success": False, "statusCode": code, "errorMessages": ["text"]})
+        with pytest.raises(kind) as caught:
+            make_client("https://tedee.test").sync()
+    assert caught.value.messages == ()
+
+
+def test_part_of_key_that_looks_like_a_uuid_is_hidden() -> None:
+    with responses.RequestsMock() as mock:
+        mock.get(SYNC_URL, status=403, headers={"X-Correlation-ID": KEY.encode().hex()[:32]})
+        with pytest.raises(Forbidden) as caught:
+            make_client("https://tedee.test").sync()
+    assert caught.value.correlation_id is None
+
+
 ENCODED_KEYS = [
     base64.b64encode(f"Basic {KEY}".encode()).decode(),
     KEY.upper(),
