@@ -1,6 +1,7 @@
 """The program's entrance: `python -m exporter`, and the command `tedee-exporter`."""
 
 import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -31,6 +32,7 @@ def _run() -> int:
     try:
         _keep_to_itself()
         _share_the_processor()
+        _return_memory()
         if not _enough_files():
             return FAILED
         from . import logs, terminal  # noqa: PLC0415
@@ -83,6 +85,18 @@ def _enough_files() -> bool:
         )
         sys.stderr.flush()
     return False
+
+
+def _return_memory() -> None:
+    """Have the C library return freed memory to the system, if it is glibc."""
+    # By default glibc keeps what large responses took: after the first, it no longer maps blocks of their size one by
+    # one, and each thread may have a heap of its own. Values are those of <malloc.h>.
+    m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(m_mmap_threshold, 2**17)
+        mallopt(m_trim_threshold, 2**17)
+        mallopt(m_arena_max, 2)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Board, Lock
 from .sync.sqlite import SQLiteStateStore
 from .sync.store import MemoryStateStore, StateStore
-from .tedee.secret import disguised
+from .tedee.secret import hide_arguments
 from .terminal import OUTPUT, complain, delivered, printable, say
 from .web.app import create_app
 from .web.configuration import WebConfiguration
@@ -298,8 +298,11 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
 class _Parser(argparse.ArgumentParser):
     """A parser that refuses repeated flags and does not repeat a key in its errors, which may end in a log."""
 
+    _given: Sequence[str] = ()
+
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse the flags. One that is unknown, or given more than once without need, ends the program with code 2."""
+        self._given = arguments
         options, unknown = self.parse_known_args(arguments)
         given = Counter(each.partition("=")[0] for each in arguments if each.startswith("--"))
         if unknown:
@@ -313,7 +316,7 @@ class _Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        super().error(disguised(message))
+        super().error(hide_arguments(message, self._given, known=self._option_string_actions))
 
 
 def _parser() -> _Parser:

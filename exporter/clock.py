@@ -23,14 +23,20 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
-    """The machine's own clocks.
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-    Ages count the time a machine was suspended, since doors move while a laptop sleeps: CLOCK_BOOTTIME
-    does that where there is one (Linux), CLOCK_MONOTONIC does not.
+
+def boottime() -> float:
+    """Return the seconds since the machine was started.
+
+    They include the time for which it was suspended, since doors move while a laptop sleeps: CLOCK_BOOTTIME does that
+    on Linux, CLOCK_MONOTONIC does not.
     """
+    return time.clock_gettime(_BOOTTIME)
 
-    _boottime = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+class SystemClock:
+    """The machine's own clocks."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         try:
@@ -50,7 +56,7 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Seconds since the machine was started."""
-        return time.clock_gettime(self._boottime)
+        return boottime()
 
     def boot(self) -> str:
         """The kernel's boot id; where there is none, a new one for each process."""

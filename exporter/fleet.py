@@ -11,7 +11,7 @@ from .sync.account import AccountSync, Options
 from .sync.directory import Chosen
 from .sync.limiter import RateLimiter
 from .sync.rate_limits import RateLimitPolicy
-from .sync.scheduler import MAX_WORKERS, Scheduler
+from .sync.scheduler import Scheduler
 from .sync.snapshot import Board
 from .sync.store import StateStore
 from .tedee.client import TedeeClient
@@ -28,7 +28,7 @@ CALL_GRACE = 1.0
 
 
 class Fleet:
-    """All accounts, each with its own rate limiter; they share one state store."""
+    """All accounts, each with its own rate limiter; they share one state store, and no connections."""
 
     def __init__(self, clock: Clock, store: StateStore, board: Board, scheduler: Scheduler, *, shards: int = 1) -> None:
         """Create a fleet without accounts.
@@ -48,7 +48,7 @@ class Fleet:
         self._longest_call = 0.0
         self._shards = shards
         self._applied: dict[str, tuple[Account, Api, Sync]] | None = None
-        self._connections = session(MAX_WORKERS)
+        self._connections = session()
         self._refresh_tokens = RefreshTokens()
         self._owners = CredentialOwners()
 

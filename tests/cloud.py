@@ -153,7 +153,7 @@ def client(name: str, key: SecretSource, *, limiter: tedee_client.RateLimiter, o
         version="v37",
         credentials=personal_key(key),
         timeout=PATIENCE,
-        session=session(1),
+        session=session(),
         limiter=limiter,
         observe=observe,
         user_agent="tedee-exporter/test",

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.tedee.secret import READ_BYTES, file_named, read_regular_file
+from exporter.tedee.secret import LONG, READ_BYTES, file_named, is_near, read_regular_file
 
 from .section import Section, Where
 
@@ -282,10 +282,14 @@ def _note_places(node: yaml.Node, where: Where, file: Path, source: Source) -> N
 
 
 def _key(path: Where) -> str:
-    """`accounts[0].name`; it ends before an unknown key that looks like none, and may be a secret without its colon."""
+    """Return `accounts[0].name`. It ends before a key that may be a secret: unknown, and not short or misspelt."""
     shown = ""
+    known = {key for section in Section.__subclasses__() for key in section.model_fields}
     for part in path:
-        if isinstance(part, str) and not re.fullmatch(r"[A-Za-z_-]{1,30}[0-9]?", part):
+        if isinstance(part, str) and not (
+            re.fullmatch(r"[A-Za-z_-]{1,30}[0-9]?", part)
+            and (len(part) < LONG or is_near(part.lower().replace("-", "_"), known))
+        ):
             break
         shown += f"[{part}]" if isinstance(part, int) else f".{part}"
     return shown.removeprefix(".")

@@ -1,7 +1,7 @@
 """One account: its syncs, the names of its locks, and what the board is told of them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Protocol
@@ -13,8 +13,8 @@ from exporter.tedee.client import LOCKS, SYNC, RequestObserver, TedeeClient
 from exporter.tedee.client import RateLimiter as RateLimiterProtocol
 from exporter.tedee.errors import REASONS, CallError, Forbidden, NotFound, Unauthorized
 from exporter.tedee.models import (
+    LockDetails,
     Reading,
-    Rejection,
     SyncedLock,
     read_details,
     read_sync,
@@ -33,6 +33,8 @@ FOLLOWER_TTL = 600.0
 """Seconds for which another process that synced this account is taken to be still there."""
 LONG_WAIT = 60.0
 """Seconds from which on a wait for names is logged."""
+MAX_LOGGED_REJECTIONS = 200
+"""Lock fields whose rejected values are logged, each once. Those of more fields are only counted."""
 STORE_POLL_INTERVAL = 1.0
 """Seconds between two looks into the store for what another process received."""
 CREDENTIAL_POLL_INTERVAL = 2.0
@@ -282,7 +284,7 @@ class AccountSync:
         self._synced = tuple(reading.rows.values())
         self._asked = self._directory.ids
         self._synced_at = Instant.now(self._clock)
-        self._reject(reading.rejections)
+        self._reject(reading)
         # Stored before it is published, so that a restart never serves older data than an earlier scrape.
         self._cache(SYNC, CachedResponse(reading.written, self._synced_at, asked=self._asked))
 
@@ -306,18 +308,25 @@ class AccountSync:
         if error.reason in CREDENTIAL_REASONS:
             self._refused_credential = self._client.credential()
 
-    def _reject(self, rejections: Iterable[Rejection]) -> None:
-        """Count each value that could not be used, and log each lock's field the first time."""
-        for rejection in rejections:
-            self._rejections[rejection.field] += 1
-            if (rejection.lock_id, rejection.field) not in self._logged_rejections:
-                self._logged_rejections.add((rejection.lock_id, rejection.field))
+    def _reject(self, reading: Reading[SyncedLock] | Reading[LockDetails]) -> None:
+        """Count the values that could not be used, and log each lock's field the first time, up to a limit."""
+        self._rejections.update(reading.rejected)
+        for rejection in reading.rejections:
+            what = (rejection.lock_id, rejection.field)
+            if what in self._logged_rejections or len(self._logged_rejections) >= MAX_LOGGED_REJECTIONS:
+                continue
+            self._logged_rejections.add(what)
+            log.warning(
+                "value of a response cannot be used; its sample is absent (this is logged once)",
+                account=self.name,
+                lock_id=rejection.lock_id,
+                field=rejection.field,
+                value=rejection.value,
+            )
+            if len(self._logged_rejections) == MAX_LOGGED_REJECTIONS:
                 log.warning(
-                    "value of an answer cannot be used; its sample is absent (this is logged once)",
+                    "further values that cannot be used are only counted, in tedee_rejected_values_total",
                     account=self.name,
-                    lock_id=rejection.lock_id,
-                    field=rejection.field,
-                    value=rejection.value,
                 )
 
     # The names
@@ -328,7 +337,7 @@ class AccountSync:
             page = self._client.locks(self._directory.next_page)
             listing = self._directory.turn_page(page, self._synced)
             self._details_failure = None
-            self._reject(page.rejections)
+            self._reject(page)
             if listing:
                 self._learn(listing)
         except CallError as error:

@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.tedee.models import LockDetails, Reading, SyncedLock
+from exporter.tedee.models import LockDetails, Reading, SyncedLock, write_details
 
+MAX_LIST_BYTES = 16 * 2**20
+"""Size at which a list is taken to be complete, as it is stored: that of 60,000 locks."""
 LOOK_AGAIN = 300.0
 """Seconds between two looks for a chosen lock that the account does not have, or a synced one that its list lacks."""
 
@@ -63,6 +65,7 @@ class Directory:
         """The page to fetch next; pages count from 1."""
         self._listed: dict[int, LockDetails] = {}
         """The locks on those before it."""
+        self._listed_bytes = 0
         self._revisions_before: dict[int, int | None] = {}
         """The list's revisions, from its first page on."""
         self._was_unusable = False
@@ -72,7 +75,7 @@ class Directory:
         """Take a page that was just fetched; the whole list, once a page brings nothing new.
 
         A page with rows of which none can be used does not tell whether it is the last. A second one in a row is
-        taken for it, so that there is an end.
+        taken for it, so that there is an end. So is a page that makes the list larger than any account's.
 
         Args:
             page: the one after the last that was taken.
@@ -83,12 +86,14 @@ class Directory:
         is_unusable = bool(page.written) and not page.rows
         is_last = self._was_unusable if is_unusable else self._listed.keys() >= page.rows.keys()
         self._was_unusable = is_unusable and not is_last
+        self._listed_bytes += sum(len(write_details(lock)) for lock in page.rows.values())
+        is_last = is_last or self._listed_bytes > MAX_LIST_BYTES
         self._listed |= page.rows
         self.next_page += 1
         if not is_last:
             return None
         listing = Listing(self._listed, self._revisions_before)
-        self._listed, self.next_page = {}, 1
+        self._listed, self._listed_bytes, self.next_page = {}, 0, 1
         return listing
 
     def learn(self, listing: Listing, now: float) -> None:

@@ -1,36 +1,42 @@
 """One HTTP call each: `sync()` and a page of `locks()`."""
 
 import http.client
+import re
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Protocol
 
 import requests
-from requests.structures import CaseInsensitiveDict
 
+from .bodies import BODIES, Bodies, Body, BodyTooLarge
 from .credentials import Authorization, CredentialInUse, Credentials, CredentialsUnavailable
-from .envelope import Envelope, opened
+from .envelope import Envelope, TooManyValues, open_envelope
 from .errors import (
     CallError,
+    Forbidden,
     InvalidResponse,
     KeyInUse,
     KeyUnusable,
     TimedOut,
+    Unauthorized,
     error_for,
 )
-from .models import LockDetails, Reading, SyncedLock, SyncReader, read_details
-from .secret import Secret, disguised, without
+from .models import LockDetails, Reading, Row, SyncedLock, SyncReader, read_details
+from .secret import Secret, SecretDetector
 from .transport import NETWORK_ERRORS, deadline
 
 SYNC = "my/lock/sync"
 LOCKS = "my/lock"
 
-MAX_ANSWER_BYTES = 16 * 2**20
-"""Of a decompressed answer. A lock takes 250 bytes in a sync and 1,200 in a page of details."""
+MAX_ERROR_BYTES = 2**16
+"""Size up to which the body of an error is read."""
+ENCODINGS = ("gzip", "deflate")
+"""The compressions that are asked for."""
 PAGE_ITEMS = 500
 """Locks asked for in one page: half a megabyte."""
 
@@ -52,12 +58,12 @@ RequestObserver = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Response:
     status: int
     headers: Mapping[str, str]
-    body: bytearray = field(repr=False)
+    body: Body
     secret: Secret
-    """What the request was signed with: gateways are known to repeat a request in their answer."""
+    """The secret that the request was signed with: gateways are known to repeat a request in their response."""
 
 
 class TedeeClient:
@@ -75,6 +81,7 @@ class TedeeClient:
         limiter: RateLimiter,
         user_agent: str,
         observe: RequestObserver,
+        bodies: Bodies = BODIES,
     ) -> None:
         """Prepare calls; none is made here.
 
@@ -88,6 +95,7 @@ class TedeeClient:
             limiter: passed by every request.
             user_agent: says to Tedee who calls.
             observe: told of each request sent.
+            bodies: The budget of memory for responses.
         """
         self.account = account
         self.version = version
@@ -100,8 +108,13 @@ class TedeeClient:
         self._timeout = timeout
         self._session = session
         self._limiter = limiter
-        self._headers = {"Accept": "application/json", "User-Agent": user_agent}
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": ", ".join(ENCODINGS),
+            "User-Agent": user_agent,
+        }
         self._observe = observe
+        self._bodies = bodies
         self._syncs = SyncReader()
 
     def sync(self, ids: Sequence[int] = ()) -> Reading[SyncedLock]:
@@ -110,7 +123,7 @@ class TedeeClient:
         Raises:
             CallError: one of its subclasses, when there is no usable answer.
         """
-        return self._syncs.read(self._get(SYNC, [("id", str(lock_id)) for lock_id in ids]))
+        return self._get(SYNC, [("id", str(lock_id)) for lock_id in ids], self._syncs.read)
 
     def locks(self, page: int) -> Reading[LockDetails]:
         """Name, serial number, model and firmware of the locks on one page of the list, which counts from 1.
@@ -121,7 +134,7 @@ class TedeeClient:
         Raises:
             CallError: one of its subclasses, when there is no usable answer.
         """
-        return read_details(self._get(LOCKS, [("Page", str(page)), ("ItemsPerPage", str(PAGE_ITEMS))]))
+        return self._get(LOCKS, [("Page", str(page)), ("ItemsPerPage", str(PAGE_ITEMS))], read_details)
 
     def supports_version(self) -> bool | None:
         """Whether Tedee still lists the version in use; None before an answer has said so."""
@@ -145,41 +158,62 @@ class TedeeClient:
         """Return False while the refresh token is in memory only, None if the account has none."""
         return self._credentials.refresh_token_stored()
 
-    def _get(self, endpoint: str, query: list[tuple[str, str]]) -> Sequence[bytes]:
-        """Make one call and return the rows of its `result`."""
+    def _get(
+        self, endpoint: str, query: list[tuple[str, str]], read: Callable[[Sequence[bytes]], Reading[Row]]
+    ) -> Reading[Row]:
+        """Make one call and read the rows of its `result`."""
         try:
             authorization = self._credentials.prepare()
         except CredentialsUnavailable as error:
             kind = KeyInUse if isinstance(error, CredentialInUse) else KeyUnusable
             raise kind(str(error), account=self.account, endpoint=endpoint) from error
-        with self._limiter.acquire(endpoint, authorization.user):
-            self.last_credential = authorization.credential
-            try:
-                answer = self._exchange(endpoint, query, authorization)
-            except CallError as error:
-                self._observe(endpoint, error.reason)
-                raise
-            self._observe(endpoint, str(answer.status))
-            if answer.status == HTTPStatus.UNAUTHORIZED:
-                self._credentials.forget()
-            return self._rows(endpoint, answer)
+        detector = SecretDetector(authorization.secret)
+        with ExitStack() as memory:
+            with self._limiter.acquire(endpoint, authorization.user):
+                self.last_credential = authorization.credential
+                try:
+                    response = self._exchange(endpoint, query, authorization, memory)
+                except CallError as error:
+                    self._observe(endpoint, error.reason)
+                    raise
+                self._observe(endpoint, str(response.status))
+                if response.status == HTTPStatus.UNAUTHORIZED:
+                    self._credentials.forget()
+                rows = self._rows(endpoint, response, detector)
+            reading = read(rows)
+        hidden = [
+            each._replace(value=NOT_SHOWN) if detector.finds_in(each.value) else each for each in reading.rejections
+        ]
+        return reading._replace(rejections=tuple(hidden))
 
-    def _exchange(self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization) -> "_Answer":
-        """Send a request and read its whole answer, limited in size and time."""
-        with deadline(self._timeout) as bound:
-            try:
-                answer = self._transfer(endpoint, query, authorization)
-            except NETWORK_ERRORS as error:
-                kind, problem = bound.meaning(error)
-                raise kind(problem, account=self.account, endpoint=endpoint) from None
-        if bound.passed:
-            raise TimedOut(bound.problem, account=self.account, endpoint=endpoint)
-        if len(answer.body) > MAX_ANSWER_BYTES:
-            problem = f"an answer of over {MAX_ANSWER_BYTES:,} bytes"
-            raise InvalidResponse(problem, account=self.account, endpoint=endpoint, status=answer.status)
-        return answer
+    def _exchange(
+        self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization, memory: ExitStack
+    ) -> "_Response":
+        """Send a request and receive its whole response, limited in size and time.
 
-    def _transfer(self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization) -> "_Answer":
+        Args:
+            endpoint: The path below the version.
+            query: Names and values.
+            authorization: Signs the request.
+            memory: The context in which the body is read.
+        """
+        body = memory.enter_context(self._bodies.body())
+        try:
+            with deadline(self._timeout) as bound:
+                response = self._transfer(endpoint, query, authorization, body)
+            if bound.passed:
+                raise TimedOut(bound.problem, account=self.account, endpoint=endpoint)
+            memory.enter_context(body.reading())
+        except BodyTooLarge as error:
+            raise InvalidResponse(str(error), account=self.account, endpoint=endpoint) from None
+        except NETWORK_ERRORS as error:
+            kind, problem = bound.meaning(error)
+            raise kind(problem, account=self.account, endpoint=endpoint) from None
+        return response
+
+    def _transfer(
+        self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization, body: Body
+    ) -> "_Response":
         with self._session.get(
             self._base + endpoint,
             params=query,
@@ -190,47 +224,53 @@ class TedeeClient:
             allow_redirects=False,
             stream=True,
         ) as response:
-            body = bytearray()
-            while len(body) <= MAX_ANSWER_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
-                body += chunk
-            secret = authorization.secret.get_secret_value()
-            headers = {name: _legible(without(secret, value)) for name, value in response.headers.items()}
-            return _Answer(response.status_code, CaseInsensitiveDict(headers), body, authorization.secret)
+            is_good = response.status_code == HTTPStatus.OK
+            while chunk := response.raw.read1(65536, decode_content=True):
+                body.append(chunk)
+                if not is_good and len(body.content) > MAX_ERROR_BYTES:
+                    break
+            return _Response(response.status_code, response.headers, body, authorization.secret)
 
-    def _rows(self, endpoint: str, answer: "_Answer") -> Sequence[bytes]:
-        """Open the envelope, and see whether it is that of a success."""
-        status, headers = answer.status, answer.headers
-        versions = headers.get("API-Supported-Versions", "")
-        self.supported_versions = (
-            tuple(filter(None, (each.strip() for each in versions.split(",")))) or self.supported_versions
-        )
-        envelope = opened(answer.body, answer.secret.get_secret_value())
-        messages = _messages(envelope)
-        correlation_id = headers.get("X-Correlation-ID")
+    def _rows(self, endpoint: str, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
+        """Open the envelope and return its rows if it is that of a success.
+
+        Raises:
+            CallError: One of its subclasses, if it is not.
+        """
+        status, headers = response.status, response.headers
+        self.supported_versions = _versions(headers.get("API-Supported-Versions", "")) or self.supported_versions
+        try:
+            envelope = open_envelope(response.body.content, response.secret.get_secret_value())
+        except TooManyValues as excess:
+            raise InvalidResponse(str(excess), account=self.account, endpoint=endpoint, status=status) from None
 
         def error(kind: type[CallError], problem: str) -> CallError:
+            # A gateway that does not know the request is the likeliest to repeat it.
+            is_refused = issubclass(kind, Unauthorized | Forbidden)
             return kind(
                 problem,
                 account=self.account,
                 endpoint=endpoint,
                 status=status,
-                messages=messages,
-                correlation_id=correlation_id[:100] if correlation_id else None,
+                messages=() if is_refused else _messages(envelope, detector),
+                correlation_id=_correlation_id(headers, detector, only_uuid=is_refused),
                 retry_after=retry_after(headers),
             )
 
         if status != HTTPStatus.OK:
             raise error(error_for(status), self._refusal(status))
         if envelope is None:
-            raise error(InvalidResponse, f"the answer is not a JSON object but {kind_of(headers, answer.body)}")
-        if envelope.said.get("success") is not True:
+            raise error(
+                InvalidResponse, f"the response is not a JSON object but {kind_of(headers, response.body.content)}"
+            )
+        code = envelope.status_code if type(envelope.status_code) is int else None
+        # An envelope that contradicts itself is not one of a success.
+        if envelope.success is not True or (envelope.status_code is not None and code not in range(200, 300)):
             # HTTP 200 with `success: false`: the envelope's own status says what it is.
-            inner = envelope.said.get("statusCode")
-            kind = error_for(inner) if isinstance(inner, int) and inner != HTTPStatus.OK else InvalidResponse
-            raise error(kind, f"HTTP 200 whose content says that it failed, with statusCode {inner!r:.20}")
+            kind = error_for(code) if code is not None and code != HTTPStatus.OK else InvalidResponse
+            raise error(kind, f"HTTP 200 whose content says that it failed, with statusCode {code}")
         if envelope.rows is None:
-            kind_found = type(envelope.said.get("result")).__name__
-            raise error(InvalidResponse, f"the answer's result is not a list but {kind_found}")
+            raise error(InvalidResponse, "the response's result is not a list")
         return envelope.rows
 
     def _refusal(self, status: int) -> str:
@@ -247,23 +287,63 @@ def _bare(version: str) -> str:
     return version.strip().lower().removeprefix("v")
 
 
-def _messages(envelope: Envelope | None) -> tuple[str, ...]:
-    """Tedee's `errorMessages`, made safe to stand in a log line."""
-    said = envelope and envelope.said.get("errorMessages")
-    if not isinstance(said, list):
+NOT_SHOWN = "[not shown: it repeats a part of the key]"
+
+
+def _messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str, ...]:
+    """Return Tedee's `errorMessages`, made safe for a log line."""
+    messages = envelope.error_messages if envelope else None
+    if not isinstance(messages, list):
         return ()
-    return tuple(_legible(each)[:300] for each in said[:5] if isinstance(each, str))
+    shown = [_printable(each)[:300] for each in messages[:5] if isinstance(each, str)]
+    return tuple(NOT_SHOWN if detector.finds_in(each) else each for each in shown)
 
 
-def _legible(text: str) -> str:
-    """One line that steers no terminal."""
+def _correlation_id(headers: Mapping[str, str], detector: SecretDetector, *, only_uuid: bool) -> str | None:
+    """Return the `X-Correlation-ID`, made safe for a log line; None if absent or not safe."""
+    value = _printable(headers.get("X-Correlation-ID", ""))[:100]
+    if not value or detector.finds_in(value):
+        return None
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        return None if only_uuid else value
+
+
+def _versions(header: str) -> tuple[str, ...]:
+    """Return the versions that an `API-Supported-Versions` lists."""
+    return tuple(re.findall(r"(?<![^\s,])v?[0-9]{1,3}(?:\.[0-9]{1,3})?(?![^\s,])", header[:1000]))
+
+
+def _printable(text: str) -> str:
+    """Return a text in one line, without control characters, which could steer a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
+CONTENT_TYPES = (
+    "application/json",
+    "application/octet-stream",
+    "application/problem+json",
+    "application/xhtml+xml",
+    "application/xml",
+    "text/html",
+    "text/plain",
+    "text/xml",
+)
+"""The content types that are shown. Any other could be a secret that a gateway repeats."""
+
+
 def kind_of(headers: Mapping[str, str], body: bytes | bytearray) -> str:
-    """In words, what an answer is that is no JSON object."""
-    kind = _legible(disguised(headers.get("Content-Type", "no content type").split(";")[0]))[:60]
-    return f"{kind} of {len(body):,} bytes"
+    """Describe a response that is not a JSON object."""
+    content_type = headers.get("Content-Type", "").split(";")[0].strip().lower()
+    if content_type not in CONTENT_TYPES:
+        content_type = "an unknown content type" if content_type else "no content type"
+    encodings = (each.strip().lower() for each in headers.get("Content-Encoding", "").split(","))
+    unwanted = next((each for each in encodings if each not in (*ENCODINGS, "x-gzip", "identity", "")), None)
+    if unwanted is None:
+        return f"{content_type} of {len(body):,} bytes"
+    name = unwanted if unwanted in ("br", "compress", "zstd") else "an unknown encoding"
+    return f"{content_type} of {len(body):,} bytes, compressed with {name}, which was not asked for"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

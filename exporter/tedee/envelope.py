@@ -1,66 +1,184 @@
-"""The envelope around what Tedee answers: `{"result": …, "success": …, "errorMessages": […], "statusCode": …}`."""
+"""The envelope of a response: `{"result": …, "success": …, "errorMessages": […], "statusCode": …}`."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 from msgspec import MsgspecError, Raw
-from msgspec.json import Decoder
 
-from .secret import without
+from .secret import redact
 
-_MEMBERS = Decoder(dict[str, Raw])
-_ROWS = Decoder(list[Raw])
+MAX_VALUES = 1_000_000
+"""Values of a response, counted by their commas. As many locks as fit into a body have 760,000."""
+MAX_ROWS = 100_000
+"""Rows of a result. A body has room for 85,000 locks."""
+MAX_ROW_BYTES = 2**21
+"""Size of one row. A name is not limited by Tedee's documentation; parsed, a row can take 30 times its size."""
+MAX_MEMBER_BYTES = 2**16
+"""Size of the other members of an envelope, whose content is a few words."""
 
 
 class Envelope(NamedTuple):
-    """An answer, opened, of which the rows of the result are not read yet: most stand there as they stood before."""
+    """An envelope whose rows are not parsed yet: most are written as they were in the previous response."""
 
-    said: Mapping[str, object]
-    """All of it but the rows."""
+    success: object
+    status_code: object
+    error_messages: object
     rows: Sequence[bytes] | None
-    """The result, each element as it is written in JSON; None where the result is no list."""
+    """The elements of the result, in JSON; None if the result is not a list."""
 
 
-def opened(body: bytes | bytearray, secret: str) -> Envelope | None:
-    """An answer's envelope, without the secret, where it repeats that; None where the answer is no JSON object."""
+class TooManyValues(Exception):
+    """A body has more values than any list of locks."""
+
+
+class _Members(msgspec.Struct, rename="camel"):
+    result: Raw = Raw(b"null")
+    success: Raw = Raw(b"null")
+    status_code: Raw = Raw(b"null")
+    error_messages: Raw = Raw(b"null")
+
+
+_MEMBERS = msgspec.json.Decoder(_Members)
+_ROWS = msgspec.json.Decoder(list[Raw])
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{},]', re.DOTALL)
+_NAME = re.compile(rb'\s*"((?:[^"\\]|\\.)*+)"\s*:', re.DOTALL)
+
+
+def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
+    """Split a body into the envelope's members and the rows of its result, without the secret if it is repeated.
+
+    A row that is not JSON costs no other: rows are split at the commas between them, and each is parsed alone.
+
+    Returns:
+        The envelope, None if the body is not a JSON object.
+
+    Raises:
+        TooManyValues: The body is not worth the memory to read it.
+    """
+    if body.count(b",") > MAX_VALUES:
+        raise TooManyValues(f"the response has over {MAX_VALUES:,} values")
+    rows: list[bytes] | None = None
     try:
         members = _MEMBERS.decode(body)
-        rows: Sequence[bytes] = _ROWS.decode(members.pop("result"))
-        said = {name: _read(value, secret) for name, value in members.items()}
-        # Looking at thousands of rows takes its time; an escape would hide from a search what `without` finds.
-        if b"\\" in body or secret.encode() in body:
-            rows = [_rewritten(row, secret) for row in rows]
-    except (MsgspecError, ValueError, KeyError, RecursionError):
-        # There is no list; or there is something that Python's parser lets pass, such as half a surrogate pair.
-        value = json_object(body, secret)
-        if value is None:
+        if _is_list(members.result):
+            rows = list(_ROWS.decode(members.result))
+        # An escape would hide a secret from a search of the bytes.
+        must_rewrite = b"\\" in body or secret.encode() in body
+    except (MsgspecError, RecursionError):
+        # Somewhere is something that msgspec does not take. Splitting takes ten times as long, but parses nothing.
+        try:
+            members = _split_members(_utf8(body))
+            if _is_list(members.result):
+                rows = list(islice(_split(bytes(members.result)), MAX_ROWS + 1))
+        except ValueError:  # UnicodeError is one
             return None
-        result = value.get("result")
-        return Envelope(value, [_written(row) for row in result] if isinstance(result, list) else None)
-    return Envelope(said, rows)
+        must_rewrite = True
+    if rows and len(rows) > MAX_ROWS:
+        raise TooManyValues(f"the response has over {MAX_ROWS:,} rows")
+    if rows and must_rewrite:
+        # In place, so that each row is in memory once.
+        for index, row in enumerate(rows):
+            rows[index] = _rewritten(row, secret)
+    return Envelope(
+        success=_parse(members.success, secret),
+        status_code=_parse(members.status_code, secret),
+        error_messages=_parse(members.error_messages, secret),
+        rows=rows,
+    )
 
 
-def json_object(body: bytes | bytearray, secret: str = "") -> dict[str, object] | None:
-    """What a body holds if that is a JSON object, else None; without the secret, where it repeats that."""
+def json_object(body: bytes | bytearray) -> dict[str, object] | None:
+    """Return the content of a body if that is a JSON object, else None."""
     try:
-        value = _read(body, secret)
+        value = json.loads(bytes(body))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _rewritten(row: bytes, secret: str) -> bytes:
-    """A row without the secret; nothing of one that cannot be read, which costs no other."""
+def _is_list(value: Raw) -> bool:
+    return bytes(memoryview(value)[:1]) == b"["
+
+
+def _parse(member: bytes, secret: str) -> object:
+    """Return the value of a member; None if it cannot be parsed."""
     try:
-        return _written(_read(row, secret))
+        return redact(json.loads(bytes(member)), secret) if len(member) <= MAX_MEMBER_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _rewritten(row: bytes, secret: str) -> bytes:
+    """Return a row without the secret, nothing if it cannot be parsed."""
+    try:
+        return json.dumps(redact(json.loads(bytes(row)), secret)).encode() if len(row) <= MAX_ROW_BYTES else b""
     except (ValueError, RecursionError):
         return b""
 
 
-def _read(written: bytes | bytearray, secret: str) -> object:
-    return without(secret, json.loads(bytes(written)))
+def _utf8(body: bytes | bytearray) -> bytes:
+    """Return a body in UTF-8, if it is in another encoding of JSON."""
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return bytes(body)
+    return body.decode(encoding, "surrogatepass").encode(errors="surrogatepass")
 
 
-def _written(value: object) -> bytes:
-    return json.dumps(value).encode()
+def _split_members(body: bytes) -> _Members:
+    """Split an object into its members.
+
+    Raises:
+        ValueError: It is not an object.
+    """
+    members = _Members()
+    if body.strip()[:1] != b"{":
+        raise ValueError("not a JSON object")
+    for member in _split(body):
+        name = _NAME.match(member)
+        if name is None:
+            raise ValueError("a member without a name")
+        value = Raw(member[name.end() :].strip())
+        match name[1]:
+            case b"result":
+                members.result = value
+            case b"success":
+                members.success = value
+            case b"statusCode":
+                members.status_code = value
+            case b"errorMessages":
+                members.error_messages = value
+    return members
+
+
+def _split(container: bytes) -> Iterator[bytes]:
+    """Split a JSON list or object at its own commas, without parsing its elements.
+
+    Raises:
+        ValueError: Its brackets do not match.
+    """
+    open_brackets = bytearray()
+    begin = 0
+    for token in _TOKEN.finditer(container):
+        character = container[token.start()]
+        if character in b"[{":
+            if not open_brackets:
+                begin = token.end()
+            open_brackets.append(character)
+        elif character in b"]}":
+            # In ASCII, a closing bracket is two after its opening one.
+            if not open_brackets or open_brackets.pop() + 2 != character:
+                break
+            if not open_brackets:
+                if container[begin : token.start()].strip():
+                    yield container[begin : token.start()]
+                if container[token.end() :].strip():
+                    break
+                return
+        elif character == ord(",") and len(open_brackets) == 1:
+            yield container[begin : token.start()]
+            begin = token.end()
+    raise ValueError("brackets that do not match")

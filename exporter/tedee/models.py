@@ -5,7 +5,8 @@ other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -93,13 +94,39 @@ class LockModel(IntEnum):
             return f"type {number}"
 
 
+MAX_REJECTIONS = 1_000
+"""Rejected values of one response that are kept. The others are only counted."""
+
+
 class Rejection(NamedTuple):
-    """A value of an answer that could not be used."""
+    """A value of a response that could not be used."""
 
     lock_id: int | None
     field: str
     value: str
     """The value as Python writes it, shortened."""
+
+
+class Rejections:
+    """The values of a response that could not be used. All are counted, the first ones are kept."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """By field."""
+        self.first: list[Rejection] = []
+
+    def add(self, rejection: Rejection) -> None:
+        """Count a value."""
+        self.counts[rejection.field] += 1
+        if len(self.first) < MAX_REJECTIONS:
+            self.first.append(rejection)
+
+    def add_all(self, others: "Rejections", lock_id: int) -> None:
+        """Count the values of one lock's row."""
+        if not others.counts:
+            return
+        self.counts.update(others.counts)
+        self.first += [each._replace(lock_id=lock_id) for each in others.first[: MAX_REJECTIONS - len(self.first)]]
 
 
 T = TypeVar("T")
@@ -109,9 +136,15 @@ def _or_absent(value: object, validate: ValidatorFunctionWrapHandler, info: Vali
     try:
         return validate(value)
     except ValidationError:
-        rejections: list[Rejection] = info.context  # type: ignore[assignment]  # _read gives it
-        rejections.append(Rejection(None, info.field_name or "", _shorten(value)))
+        rejections: Rejections = info.context  # type: ignore[assignment]  # _row passes it
+        rejections.add(Rejection(None, info.field_name or "", _shorten(value)))
         return None
+
+
+def _if_connection_is_usable(state: T | None, info: ValidationInfo) -> T | None:
+    # Only a connected lock has a state. If the value of the connection was rejected, it is not known.
+    rejections: Rejections = info.context  # type: ignore[assignment]  # _row passes it
+    return None if "is_connected" in rejections.counts else state
 
 
 def _shorten(value: object) -> str:
@@ -143,12 +176,12 @@ def _without_broken_characters(value: object) -> object:
 
 @lru_cache(maxsize=1024)
 def _shared(value: T) -> T:
-    """The same value, for all that are equal: of what many locks have in common, one is kept."""
+    """Return the same object for equal values, so that what many locks have in common is in memory once."""
     return value
 
 
 Usable = Annotated[T | None, WrapValidator(_or_absent)]
-"""A value that is None, and reported, where it cannot be used."""
+"""A value that is None, and reported, if it cannot be used."""
 
 Common = Annotated[T, AfterValidator(_shared)]
 """A value that many locks have in common."""
@@ -159,6 +192,8 @@ LockId = Annotated[int, Strict(), Field(ge=0, lt=2**53)]
 """Up to what a float holds exactly, as JSON's numbers are."""
 Percent = Annotated[int, Strict(), Field(ge=0, le=100)]
 Text = Annotated[str, Strict(), BeforeValidator(_without_broken_characters)]
+ShortText = Annotated[Text, Field(max_length=200)]
+"""Text that is cached for other locks to share."""
 Moment = Annotated[float, BeforeValidator(_unix_seconds)]
 """Unix seconds, fractions kept, from the API's three ways to write a date."""
 
@@ -188,9 +223,10 @@ class SyncedLock(Wire):
 
     id: LockId
     is_connected: Usable[Flag] = None
-    """Connected to its bridge; None where the lock is not paired with a bridge."""
+    """Connected to its bridge; None if the lock is not paired with a bridge."""
     device_state: Annotated[
         Usable[DeviceState],
+        AfterValidator(_if_connection_is_usable),
         Field(validation_alias=AliasChoices("deviceState", "lockProperties")),
     ] = None
     revision: Usable[Number] = None
@@ -203,7 +239,7 @@ class SoftwareVersion(Wire):
 
     software_type: Usable[Number] = None
     """0 the device, 1 Wi-Fi."""
-    version: Usable[Text] = None
+    version: Usable[ShortText] = None
     update_available: Usable[Flag] = None
 
 
@@ -217,9 +253,9 @@ class LockDetails(Wire):
     type: Usable[Number] = None
     connected_to_id: Usable[Number] = None
     """The bridge's id."""
-    time_zone: Usable[Common[Text]] = None
+    time_zone: Usable[Common[ShortText]] = None
     organization_id: Usable[Number] = None
-    software_versions: Usable[Common[tuple[Usable[SoftwareVersion], ...]]] = None
+    software_versions: Usable[Common[Annotated[tuple[Usable[SoftwareVersion], ...], Field(max_length=20)]]] = None
 
     @property
     def firmware_version(self) -> str | None:
@@ -240,12 +276,15 @@ Row = TypeVar("Row", SyncedLock, LockDetails)
 
 
 class Reading(NamedTuple, Generic[Row]):
-    """The rows of an answer, one a lock id, and what of the answer could not be used."""
+    """The rows of a response by lock id, and its values that could not be used."""
 
     rows: dict[int, Row]
+    rejected: Mapping[str, int]
+    """Number of values that could not be used, by field."""
     rejections: tuple[Rejection, ...]
+    """The first of them."""
     written: Sequence[bytes]
-    """The answer's rows as they came, in JSON: all this can be read from them again."""
+    """The response's rows as they were received, in JSON: all this can be read from them again."""
 
 
 _SYNCED = TypeAdapter(SyncedLock)
@@ -253,7 +292,7 @@ _DETAILS = TypeAdapter(LockDetails)
 
 
 class SyncReader:
-    """Reads the syncs of one account. A row that stood in the last one as it stands in this is not read again."""
+    """Reads the syncs of one account. A row that is the same as in the previous sync is not parsed again."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, SyncedLock] = {}
@@ -262,10 +301,10 @@ class SyncReader:
     def read(self, written: Sequence[bytes]) -> Reading[SyncedLock]:
         """Read the rows of a sync.
 
-        A disconnected lock has no state, even where the answer has one: nobody knows what the door did since. A lock
-        that stands in the answer twice with different values is left out: which of them is true is not known.
+        A disconnected lock has no state, even if the response has one: nobody knows what the door did since. A lock
+        that is in the response twice with different values is left out: which of them is true is not known.
         """
-        rejections: list[Rejection] = []
+        rejections = Rejections()
         by_id: dict[int, SyncedLock] = {}
         contradicted = set()
         for row in self._rows(written, rejections):
@@ -274,20 +313,23 @@ class SyncReader:
                 contradicted.add(lock.id)
         for lock_id in contradicted:
             del by_id[lock_id]
-            rejections.append(Rejection(lock_id, "id", "twice, with different values"))
-        return Reading(by_id, tuple(rejections), written)
+            rejections.add(Rejection(lock_id, "id", "twice, with different values"))
+        return Reading(by_id, rejections.counts, tuple(rejections.first), written)
 
-    def _rows(self, written: Sequence[bytes], rejections: list[Rejection]) -> Iterator[SyncedLock]:
+    def _rows(self, written: Sequence[bytes], rejections: Rejections) -> Iterator[SyncedLock]:
         before = set(self._known)
         for each in written:
-            rejected = len(rejections)
             digest = blake2b(each, digest_size=16).digest()
-            if row := self._known.get(digest) or _row(_SYNCED, each, rejections):
+            if row := self._known.get(digest):
+                before.discard(digest)
                 yield row
-                if len(rejections) == rejected:
+                continue
+            rejected = rejections.counts.total()
+            if row := _row(_SYNCED, each, rejections):
+                if rejections.counts.total() == rejected:
                     # What was known stays: made anew for each sync, it would lie scattered among what passes.
-                    before.discard(digest)
                     self._known[digest] = row
+                yield row
         for gone in before:
             del self._known[gone]
 
@@ -298,10 +340,10 @@ def read_sync(written: Sequence[bytes]) -> Reading[SyncedLock]:
 
 
 def read_details(written: Sequence[bytes]) -> Reading[LockDetails]:
-    """Read the rows of a page of locks. Of a lock that stands in it twice, the later is taken."""
-    rejections: list[Rejection] = []
+    """Read the rows of a page of locks. If a lock is in it twice, the later row is taken."""
+    rejections = Rejections()
     rows = {row.id: row for each in written if (row := _row(_DETAILS, each, rejections))}
-    return Reading(rows, tuple(rejections), written)
+    return Reading(rows, rejections.counts, tuple(rejections.first), written)
 
 
 def write_details(details: LockDetails) -> bytes:
@@ -309,17 +351,17 @@ def write_details(details: LockDetails) -> bytes:
     return _DETAILS.dump_json(details, by_alias=True)
 
 
-def _row(adapter: TypeAdapter[Row], written: bytes, rejections: list[Rejection]) -> Row | None:
-    """A row; None where nothing of it can be used. What cannot is added to the rejections."""
-    unusable: list[Rejection] = []
-    item: object = "what is no JSON"
+def _row(adapter: TypeAdapter[Row], written: bytes, rejections: Rejections) -> Row | None:
+    """Return a row, or None if nothing of it can be used. Values that cannot be used are added to the rejections."""
+    unusable = Rejections()
+    item: object = "not JSON"
     try:
         item = json.loads(bytes(written))
         row = adapter.validate_python(item, context=unusable)
     except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
-        # Only what is no object, or has no usable id, costs the whole lock.
+        # Only what is not an object, or has no usable id, costs the whole lock.
         value = item.get("id") if isinstance(item, dict) else item
-        rejections.append(Rejection(None, "id", _shorten(value)))
+        rejections.add(Rejection(None, "id", _shorten(value)))
         return None
-    rejections += [each._replace(lock_id=row.id) for each in unusable]
+    rejections.add_all(unusable, row.id)
     return row

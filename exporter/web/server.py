@@ -147,6 +147,7 @@ class WebServer:
         accepting.add_done_callback(self._stopped_accepting)
         await self._server.serve(sockets=[])
         accepting.cancel()
+        await asyncio.wait([accepting])  # it still uses the listeners
         for listener in self._listeners:
             listener.close()
 

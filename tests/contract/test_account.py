@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import responses
 
+from exporter.sync.account import MAX_LOGGED_REJECTIONS
 from exporter.sync.directory import Chosen
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, synced, turns
@@ -398,6 +399,32 @@ def test_a_value_that_cannot_be_used_is_counted_each_time_and_logged_once(
     assert published.last.rejections == {"battery_level": 4}
     written = capsys.readouterr()
     assert (written.out + written.err).count("battery_level") == 1
+
+
+def test_log_of_rejected_values_is_bounded(
+    tedee: Tedee, published: Recorder, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if the locks are others each time."""
+    account = account_sync(clock, published)
+    for first in range(0, 1_500, 150):
+        tedee.has(*(synced(number, batteryLevel=255) for number in range(first, first + 150)))
+        turns(account, clock, 20)
+    written = "".join(capsys.readouterr())
+    assert written.count("field=battery_level") == MAX_LOGGED_REJECTIONS
+    assert written.count("only counted, in tedee_rejected_values_total") == 1
+    assert published.last.rejections["battery_level"] >= 1_500
+
+
+def test_endless_list_of_new_locks_ends(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+    """At a size, after which the names on it are shown."""
+    account = account_sync(clock, published)
+    tedee.page_size = 50
+    tedee.has(synced(1))
+    tedee.details = [detailed(number, f"Lock {number} {'x' * 100_000}") for number in range(1, 501)]
+    turns(account, clock, 600)
+    pages = [int(query["Page"][0]) for endpoint, query in tedee.calls if endpoint == "locks"]
+    assert pages == [1, 2, 3, 4]
+    assert names(published)[0].startswith("Lock 1 x")
 
 
 def test_a_version_that_tedee_no_longer_lists_is_told(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:

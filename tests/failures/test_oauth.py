@@ -90,7 +90,7 @@ class Tedee:
             "client_secret": self.secret_file,
             "scope": SCOPE,
             "timeout": PATIENCE,
-            "session": session(2),
+            "session": session(),
             "user_agent": "tedee-exporter/test",
         }
         return TokenEndpoint("home", **usual | changes)

@@ -68,6 +68,15 @@ def test_a_disconnected_lock_has_no_state_even_where_tedee_repeats_its_last_one(
     assert not reading.rejections
 
 
+@pytest.mark.parametrize("connected", ["false", "true", 0, 1, 1.0, "", [], {}])
+def test_lock_without_usable_connection_has_no_state(connected: object) -> None:
+    for name in ("deviceState", "lockProperties"):
+        reading = read_sync([{"id": 1, "isConnected": connected, name: {"state": 6}, "revision": 3}, synced(2)])
+        assert reading.rows[1] == SyncedLock(1, None, None, 3)
+        assert reading.rows[2].device_state
+        assert reading.rejected == {"is_connected": 1}
+
+
 def test_a_lock_that_was_never_paired_with_a_bridge_is_neither_connected_nor_not() -> None:
     lock = {"id": 1, "isConnected": None, "deviceState": None, "revision": 1}
     assert read_sync([lock]).rows[1].is_connected is None
@@ -190,6 +199,33 @@ def test_a_rejected_value_is_told_in_a_few_printable_characters() -> None:
     reading = read_sync([synced(1, state="\x1b[31m" + "x" * 5_000)])
     assert len(reading.rejections[0].value) <= 60
     assert reading.rejections[0].value.isprintable()
+
+
+def test_rejected_values_are_counted_first_are_kept() -> None:
+    reading = read_sync([synced(number, batteryLevel=255) for number in range(2_000)])
+    assert reading.rejected == {"battery_level": 2_000}
+    assert [each.lock_id for each in reading.rejections] == [*range(1_000)]
+
+
+def test_one_row_cannot_fill_memory_with_rejections() -> None:
+    reading = read_details([detailed(1, "x", softwareVersions=[5] * 20, timeZone=[])] * 2_000)
+    assert reading.rejected == {"software_versions": 40_000, "time_zone": 2_000}
+    assert len(reading.rejections) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timeZone", "x" * 201),
+        ("softwareVersions", [{"version": "1"}] * 21),
+        ("softwareVersions", [{"version": "1" * 201}]),
+    ],
+)
+def test_what_locks_share_is_short(field: str, value: object) -> None:
+    reading = read_details([detailed(1, "x" * 10_000, **{field: value})])
+    assert reading.rows[1].name == "x" * 10_000
+    assert reading.rejected.keys() <= {"time_zone", "software_versions", "version"}
+    assert reading.rejected.total() == 1  # type: ignore[attr-defined]
 
 
 def test_details_are_read() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from exporter.simulator import Address, Cloud, Fault
+from exporter.simulator import Address, Cloud, Fault, World, serve
 from tests.integration.conftest import HOME, HOTEL
 from tests.program import LONG_TEST, PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
 
@@ -121,6 +121,31 @@ def test_300_megabytes_of_compressed_blanks_do_not_fill_the_memory(
         failures = {"account": "home", "reason": "invalid_response"}
         eventually(lambda: exporter.value("tedee_sync_failures_total", **failures), "the failure")
         eventually(lambda: locks(exporter, "hotel") == 12, "the other account")
-        peak = Path(f"/proc/{exporter.process.pid}/status").read_text().split("VmHWM:")[1].split()[0]
-        assert int(peak) < 120 * 1024
-        assert "an answer of over" in "".join(exporter.log)
+        assert memory(exporter, "VmHWM") < 120
+        assert "a response of over" in "".join(exporter.log)
+
+
+def test_huge_responses_stay_below_limit_of_chart(tmp_path: Path) -> None:
+    """Of 256 MiB. The smallest rows that there are take the most memory."""
+    world = World.of_size(accounts=41, locks=1)
+    cloud = Cloud(world)
+    huge = [Fault.body(b" " * 2**25, "application/json"), Fault.result([0] * 900_000)]
+    *others, normal = world.accounts
+    for number, account in enumerate(others):
+        cloud.faults.script(huge[number % 2], account=account.name, endpoint="sync")
+    with serve(cloud) as address:
+        keys = [{"name": each.name, "personal_key": each.keys[0].value} for each in world.accounts]
+        path = configuration(tmp_path, address.url, keys, api={"timeout": "60s"})
+        with running(f"--config.file={path}") as exporter:
+            exporter.wait_until_ready()
+            assert locks(exporter, normal.name) == 1
+            assert all(exporter.value("tedee_up", account=each.name) == 0 for each in others)
+            assert memory(exporter, "VmHWM") < 200
+            # What was used is returned to the system, so that it is there the next time.
+            assert memory(exporter, "VmRSS") < 100
+
+
+def memory(exporter: Exporter, kind: str) -> float:
+    """MiB of a running program, as the kernel counts them."""
+    status = Path(f"/proc/{exporter.process.pid}/status").read_text()
+    return int(status.split(f"{kind}:")[1].split()[0]) / 1024

@@ -45,12 +45,12 @@ def leaks(emitted: Mapping[str, bytes], secrets: Iterable[str]) -> dict[str, set
 
 
 def state_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The bytes of a state file, of all that stands beside it, and of what it holds compressed."""
+    """The bytes of a state file, of the files next to it, and of what is compressed in it."""
     for file in path.parent.glob(f"{path.name}*"):
         yield file.name, file.read_bytes()
     database = sqlite3.connect(path)
     try:
-        kept = [zlib.decompress(row[0]) for row in database.execute("SELECT kept FROM kept")]
-        yield "what is kept", b"\n".join(kept)
+        responses = [zlib.decompress(row[0]) for row in database.execute("SELECT response FROM responses")]
+        yield "responses", b"\n".join(responses)
     finally:
         database.close()

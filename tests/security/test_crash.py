@@ -89,7 +89,7 @@ DEPTHS: dict[str, tuple[object, str]] = {
     "sending": (HTTPAdapter, "send"),
     "writing the request": (http.client.HTTPConnection, "putheader"),
     "reading the answer": (urllib3.HTTPResponse, "read1"),
-    "opening the answer": (client, "opened"),
+    "opening the answer": (client, "open_envelope"),
     "understanding the answer": (SyncReader, "read"),
     "refreshing": (authlib.oauth2.client.OAuth2Client, "refresh_token"),
     "storing the refresh token": (RefreshTokens, "_keep"),

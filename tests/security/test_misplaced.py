@@ -14,8 +14,18 @@ from tests.security.test_secrets import jwt, secret
 
 __all__ = ["logging_put_back"]
 
-SECRETS = [secret("misplaced"), jwt("misplaced"), secret("misplaced")[3:40], "PK-5ecr3t-0f-home-and-hotel"]
-"""One with slashes and such, a long one, one without, and one that looks rather like the name of a file."""
+SECRETS = [
+    secret("misplaced"),
+    jwt("misplaced"),
+    secret("misplaced")[3:40],
+    "PK-5ecr3t-0f-home-and-hotel",
+    "Zx$9!kd7*pq(2)mn&4%vW;5^tY",
+    "correct horse battery staple",
+    "abcdefghijklmnopqrstuvwxyz",
+]
+KINDS = ["key", "token", "plain", "name", "punctuation", "words", "letters"]
+"""One with slashes and such, a long one, one without, one that looks rather like the name of a file, and some that a
+person or another service might choose."""
 
 KEY = "accounts:\n  - name: home\n    "
 GOOD = f"{KEY}personal_key: another-key\n"
@@ -82,7 +92,7 @@ FILES = {
 
 
 @pytest.mark.usefixtures("logging_put_back")
-@pytest.mark.parametrize("value", SECRETS, ids=["key", "token", "plain", "name"])
+@pytest.mark.parametrize("value", SECRETS, ids=KINDS)
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
 def test_a_secret_in_a_wrong_place_of_a_file_is_not_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, value: str
@@ -96,7 +106,7 @@ def test_a_secret_in_a_wrong_place_of_a_file_is_not_repeated(
 
 
 @pytest.mark.usefixtures("logging_put_back")
-@pytest.mark.parametrize("value", SECRETS, ids=["key", "token", "plain", "name"])
+@pytest.mark.parametrize("value", SECRETS, ids=KINDS)
 @pytest.mark.parametrize(
     "flags",
     [
@@ -126,7 +136,7 @@ def test_a_secret_in_a_flag_is_not_repeated(capsys: pytest.CaptureFixture[str], 
 
 
 @pytest.mark.usefixtures("logging_put_back")
-@pytest.mark.parametrize("value", SECRETS, ids=["key", "token", "plain", "name"])
+@pytest.mark.parametrize("value", SECRETS, ids=KINDS)
 @pytest.mark.parametrize(
     "variable",
     ["TEDEE_PERSONAL_KEY_FILE", "TEDEE_ACCESS_TOKEN_FILE", "TEDEE_API_URL", "TEDEE_API_VERSION", "TEDEE_SYNC_INTERVAL"],
@@ -148,7 +158,7 @@ def test_a_file_that_looks_like_a_key_is_told_to_look_like_one(
     monkeypatch.setenv("TEDEE_PERSONAL_KEY_FILE", f"{tmp_path}/{SECRETS[0]}")
     assert main(["--config.check"]) == 2
     assert capsys.readouterr().err == (
-        f"environment: TEDEE_PERSONAL_KEY_FILE: key file {tmp_path}/[hidden: it looks like a secret] "
+        f"environment: TEDEE_PERSONAL_KEY_FILE: key file {tmp_path}/[hidden: may be a secret] "
         "cannot be read: No such file or directory\n"
     )
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from exporter.config import default_state_file
-from exporter.simulator import TOKEN_PATH, Account, Address, Cloud, Lock, PersonalKey, RefreshToken, World, serve
+from exporter.simulator import TOKEN_PATH, Account, Address, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
 from tests.clock import FakeClock
 from tests.operation.conftest import stop_being_root
 from tests.program import PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
@@ -34,12 +34,17 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a pr
 
 
 @pytest.fixture
-def address() -> Iterator[Address]:
+def cloud() -> Cloud:
     accounts = [
         Account("home", [Lock(1, "Front door")], keys=[PersonalKey("simulated-key")]),
         Account("guests", [Lock(2, "Back door")], refresh_tokens=[RefreshToken("simulated-refresh")]),
     ]
-    with serve(Cloud(World(accounts))) as address:
+    return Cloud(World(accounts))
+
+
+@pytest.fixture
+def address(cloud: Cloud) -> Iterator[Address]:
+    with serve(cloud) as address:
         yield address
 
 
@@ -243,7 +248,11 @@ def address_of(written: str) -> tuple[str, int]:
     return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, packed), int(port, 16)
 
 
-def test_it_is_connected_to_tedee_and_to_whoever_asks_it_and_to_nobody_else(address: Address, tmp_path: Path) -> None:
+def test_it_is_connected_to_tedee_and_to_whoever_asks_it_and_to_nobody_else(
+    cloud: Cloud, address: Address, tmp_path: Path
+) -> None:
+    # The connection of a call is closed after it: so that it is seen, the response takes a second.
+    cloud.faults.script(Fault.delayed(1.0), endpoint="sync", forever=True)
     accounts = [{"name": "home", "personal_key": "simulated-key"}]
     path = configuration(tmp_path, address.url, accounts, state_file=str(tmp_path / "state.db"))
     seen: set[Socket] = set()

@@ -1,5 +1,6 @@
 """Lost if these fail: a key that stays where it is, whatever somebody prints, logs or dumps beside it."""
 
+import base64
 import copy
 import dataclasses
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import pydantic_core
 import pytest
@@ -21,7 +23,7 @@ from exporter import logs
 from exporter.tedee.credentials import Authorization, personal_key
 from exporter.tedee.oauth import Issued
 from exporter.tedee.refresh_tokens import StoredToken
-from exporter.tedee.secret import HIDDEN, Secret, disguised, file_named, without
+from exporter.tedee.secret import HIDDEN, Secret, SecretDetector, file_named, hide_arguments, redact
 from exporter.terminal import OUTPUT
 from tests.operation.conftest import logging_put_back
 
@@ -138,11 +140,11 @@ def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFi
     assert VALUE not in err
 
 
-# A secret in somebody else's words, and one in a wrong place
+# A secret in text from elsewhere, and one in a wrong place
 
 
 @pytest.mark.parametrize(
-    ("told", "left"),
+    ("value", "redacted"),
     [
         (f"PersonalKey {VALUE}", "PersonalKey [secret]"),
         (
@@ -151,35 +153,100 @@ def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFi
         ),
     ],
 )
-def test_a_secret_is_taken_out_of_what_somebody_says(told: Any, left: Any) -> None:
-    assert without(VALUE, told) == left
+def test_secret_is_redacted_in_json(value: Any, redacted: Any) -> None:
+    assert redact(value, VALUE) == redacted
 
 
-def test_a_secret_that_is_hardly_one_is_not_looked_for() -> None:
-    assert without("", "text") == without("t", "text") == "text"
+def test_short_secret_is_not_looked_for() -> None:
+    assert redact("text", "") == redact("text", "t") == "text"
+    assert not SecretDetector(Secret("seven77")).finds_in("seven77")
+
+
+TOKEN = "pak_Ab9/x+Zk=7Q~wE.rT-yU1iO2pA3sD4fG5hJ6"
+LEAKS = {
+    "plain": TOKEN,
+    "the beginning": TOKEN[:8],
+    "the middle": TOKEN[11:19],
+    "the end": TOKEN[-8:],
+    "upper case": TOKEN.upper(),
+    "lower case": TOKEN.lower(),
+    "percent-encoded": quote(TOKEN, safe=""),
+    "percent-encoded twice": quote(quote(TOKEN, safe=""), safe=""),
+    "all percent-encoded": "".join(f"%{ord(each):02x}" for each in TOKEN),
+    "in JSON": "".join(f"\\u{ord(each):04x}" for each in TOKEN),
+    "in HTML": "".join(f"&#{ord(each)};" for each in TOKEN),
+    "quoted-printable": "".join(f"={ord(each):02X}" for each in TOKEN),
+    "hexadecimal": TOKEN.encode().hex(),
+    "a part in hexadecimal": TOKEN[5:13].encode().hex().upper(),
+    "hexadecimal with colons": TOKEN.encode().hex(":"),
+    "with spaces": " ".join(TOKEN),
+    "in lines": "\n".join(TOKEN[at : at + 5] for at in range(0, len(TOKEN), 5)),
+    **{
+        f"base64 from {start} to {end}": base64.b64encode(TOKEN[start:end].encode()).decode()
+        for start in range(4)
+        for end in (17, 40)
+    },
+    **{
+        f"URL-safe base64 after {before}": base64.urlsafe_b64encode(b"?" * before + TOKEN.encode()).decode()
+        for before in range(4)
+    },
+}
+
+
+@pytest.mark.parametrize("text", LEAKS.values(), ids=LEAKS)
+def test_part_of_secret_is_found_in_any_coding(text: str) -> None:
+    assert SecretDetector(Secret(TOKEN)).finds_in(f"Not allowed: {text}, sorry")
 
 
 @pytest.mark.parametrize(
-    "word", ["PK-5ecr3t-of-home", "a" * 16 + "B", "/AbCdEfGh/IjKlMnOp", "eyJh.eyJzdWIi.c2lnbmF0dXJl"]
+    "text", ["", "Key expired", "The scope Device.Read is missing", TOKEN[:7], "0HN7:00000001", "%", "%zz &#xx; =4"]
 )
-def test_a_word_that_may_be_a_secret_is_not_repeated(word: str) -> None:
-    assert disguised(f"--flag='{word}' is no flag") == f"--flag='{HIDDEN}' is no flag"
+def test_text_without_secret_is_not_suspected(text: str) -> None:
+    assert not SecretDetector(Secret(TOKEN)).finds_in(text)
 
 
-@pytest.mark.parametrize("text", ["", "--web.listen-addres", "http://localhost:10333 or [::1]:10333", "tedee-home2"])
-def test_an_ordinary_word_is_repeated(text: str) -> None:
-    assert disguised(text) == text
+MISPLACED = [
+    "PK-5ecr3t-of-home",
+    "a" * 16,
+    "Zx$9!kd#7*pq(2)mn&4",
+    "my secret key 123456",
+    "abcd/efgh/ijkl/mnop",
+    "it's \\ one of mine",
+]
 
 
-def test_a_file_that_is_there_is_named_whatever_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "PK-5ecr3t-of-home"
+@pytest.mark.parametrize("word", MISPLACED)
+@pytest.mark.parametrize("argument", ["{}", "-{}", "--log.level={}"])
+def test_long_argument_is_hidden(word: str, argument: str) -> None:
+    message = hide_arguments(f"{word!r}: no {word}", [argument.format(word)], ["--log.level"])
+    assert HIDDEN in message
+    assert not SecretDetector(Secret(word)).finds_in(message.replace(HIDDEN, ""))
+
+
+@pytest.mark.parametrize(
+    "argument", ["--web.listen-addres", "--WEB.listen-address", "--demo2", "localhost", "tedee-home2"]
+)
+def test_short_or_misspelt_argument_is_repeated(argument: str) -> None:
+    message = f"unrecognized arguments: {argument}"
+    assert hide_arguments(message, [argument], ["--web.listen-address", "--demo"]) == message
+
+
+@pytest.mark.parametrize("word", MISPLACED)
+def test_existing_file_is_named(tmp_path: Path, word: str) -> None:
+    path = tmp_path / word
     assert file_named(path) == f"{tmp_path}/{HIDDEN}"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     assert file_named(path) == str(path)
 
 
-def test_of_a_file_that_is_not_there_the_folders_that_are_there_are_named(tmp_path: Path) -> None:
+def test_missing_file_is_named_by_existing_folders(tmp_path: Path) -> None:
     assert file_named(tmp_path / "sub" / "key") == f"{tmp_path}/sub/key"
     assert file_named(tmp_path / "AbCdEfGh" / "IjKlMnOp") == f"{tmp_path}/{HIDDEN}"
     assert file_named(tmp_path / ("A1" * 2_000)) == f"{tmp_path}/{HIDDEN}"
     assert file_named(Path("PK-5ecr3t-of-home")) == HIDDEN
+
+
+def test_broken_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / MISPLACED[0]).symlink_to("nowhere")
+    assert file_named(tmp_path / MISPLACED[0]) == f"{tmp_path}/{MISPLACED[0]}"

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import trustme
 from hypothesis import given, settings
@@ -27,7 +29,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from exporter.config.settings import Api, OAuth
-from exporter.tedee.client import MAX_ANSWER_BYTES, TedeeClient
+from exporter.tedee import transport
+from exporter.tedee.bodies import MAX_BODY_BYTES
+from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.errors import REASONS, CallError
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
@@ -44,7 +48,7 @@ PASSWORD_IN_A_HEADER = base64.b64encode(f"somebody:{PASSWORD}".encode()).decode(
 SECRETS = (KEY, CLIENT_SECRET, REFRESH_TOKEN, PASSWORD, PASSWORD_IN_A_HEADER)
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 SOON = 45.0
 """Seconds within which a call with a deadline of half a second is over, however busy the machine. What it meets goes
@@ -63,7 +67,7 @@ def client(url: str, timeout: float = PATIENCE) -> TedeeClient:
         version="v37",
         credentials=personal_key(Secret(KEY)),
         timeout=timeout,
-        session=session(2),
+        session=session(),
         limiter=OpenGate(),
         observe=lambda endpoint, code: None,
         user_agent="tedee-exporter/test",
@@ -78,7 +82,7 @@ def token_endpoint(url: str, timeout: float = PATIENCE) -> TokenEndpoint:
         client_secret=Secret(CLIENT_SECRET),
         scope=SCOPE,
         timeout=timeout,
-        session=session(2),
+        session=session(),
         user_agent="tedee-exporter/test",
     )
 
@@ -239,13 +243,57 @@ def test_a_server_of_tls_1_1_would_be_spoken_to_by_who_does_not_care(authority: 
 
 @both
 @pytest.mark.parametrize("variable", CA_VARIABLES)
-def test_a_private_authority_is_trusted_where_requests_is_told_so(
+def test_private_authority_of_environment_is_trusted(
     call: Call, variable: str, tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert failure(call, tedee.url()).reason == "tls"
     monkeypatch.setenv(variable, str(ca_file))
     assert call(tedee.url())
     assert [KEY in each or REFRESH_TOKEN in each for each in tedee.asked] == [True]
+
+
+@pytest.mark.parametrize(("variable", "weaker"), [*pairwise(CA_VARIABLES)])
+def test_first_variable_names_the_authorities(
+    variable: str, weaker: str, tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, certifi.where())
+    monkeypatch.setenv(weaker, str(ca_file))
+    assert failure(sync, tedee.url()).reason == "tls"
+
+
+def test_authorities_are_loaded_once(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(context: ssl.SSLContext, cafile: str, capath: None) -> None:
+        loaded.append(cafile)
+        ssl.SSLContext.load_verify_locations(context, cafile, capath)
+
+    monkeypatch.setattr(transport._SharedContext, "load_verify_locations", load)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+    for call in (sync, refresh, sync):
+        assert call(tedee.url())
+    assert loaded == [str(ca_file)]
+
+
+def test_changed_authorities_are_loaded_again(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+    good = ca_file.read_bytes()
+    trustme.CA().cert_pem.write_to_path(str(ca_file))
+    assert failure(sync, tedee.url()).reason == "tls"
+    ca_file.write_bytes(good)
+    assert sync(tedee.url())
+    ca_file.write_bytes(b"")
+    assert failure(sync, tedee.url()).reason == "tls"
+
+
+def test_folder_of_authorities_is_trusted(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file.parent))
+    assert failure(sync, tedee.url()).reason == "tls"
+    # What OpenSSL looks for is the hash of the authority's name.
+    command = ["openssl", "x509", "-noout", "-hash", "-in", str(ca_file)]
+    name = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    ca_file.rename(ca_file.with_name(f"{name}.0"))
+    assert sync(tedee.url())
 
 
 @both
@@ -261,6 +309,16 @@ def test_authorities_that_cannot_be_read_are_named_and_nothing_is_sent(
     assert error.reason == "tls"
     assert str(file) in str(error)
     assert tedee.asked == []
+
+
+def test_certificates_in_a_fifo_are_not_waited_for(
+    tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "fifo"))
+    error = failure(sync, tedee.url())
+    assert error.reason == "tls"
+    assert "neither in a file nor in a folder" in str(error)
 
 
 OFF = [
@@ -293,6 +351,15 @@ def test_the_program_trusts_a_private_authority(tedee: Server, ca_file: Path) ->
     assert all(KEY in each for each in tedee.asked)
 
 
+def test_session_keys_are_not_written(
+    tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "session-keys"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+    assert sync(tedee.url())
+    assert not (tmp_path / "session-keys").exists()
+
+
 # Through a proxy
 
 
@@ -323,6 +390,19 @@ def test_a_proxy_passes_on_what_it_cannot_read(
         assert secret not in connect
         assert secret.encode() not in proxy.passed_on
     assert all("proxy-authorization" not in map(str.lower, each.headers) for each in tedee.asked)
+
+
+@both
+@pytest.mark.usefixtures("trusted")
+def test_proxy_connection_serves_one_call(
+    call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+    shared = session()
+    monkeypatch.setattr("tests.security.test_tedee_side.session", lambda: shared)
+    for _ in range(2):
+        call(tedee.url("tedee.test"))
+    assert [each.method for each in proxy.asked] == ["CONNECT", "CONNECT"]
 
 
 @both
@@ -663,7 +743,7 @@ def test_what_is_small_on_the_wire_stays_small_in_memory(call: Call, bomb: str, 
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert peak < 3 * MAX_ANSWER_BYTES
+    assert peak < 3 * MAX_BODY_BYTES
 
 
 def flooding(begin: bytes, more: bytes) -> tuple[Callable[[socket.socket], None], list[int]]:
@@ -701,7 +781,7 @@ def test_a_flood_is_given_up(call: Call, flood: str) -> None:
     with scripted(speak) as port:
         failure(call, f"http://127.0.0.1:{port}", 60)
     # The kernel's buffers come on top.
-    assert sent[0] < 4 * MAX_ANSWER_BYTES
+    assert sent[0] < 4 * MAX_BODY_BYTES
 
 
 # Time

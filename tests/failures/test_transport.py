@@ -1,0 +1,277 @@
+"""Lost if these fail: syncs, because of a connection that leads nowhere; or one account's locks, to another account."""
+
+import contextlib
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+
+from exporter.tedee.bodies import LARGE, Bodies
+from exporter.tedee.client import TedeeClient
+from exporter.tedee.credentials import personal_key
+from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
+from exporter.tedee.oauth import SCOPE, TokenEndpoint
+from exporter.tedee.secret import Secret
+from exporter.tedee.transport import session
+from tests.security.listeners import listening, scripted
+
+SHARED = session()
+"""As all accounts of a process share it."""
+PASSWORD = "the-password-of-the-proxy"
+
+
+class OpenGate:
+    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any) -> TedeeClient:
+    return TedeeClient(
+        "home",
+        url=url,
+        version="v37",
+        credentials=personal_key(Secret(key)),
+        timeout=timeout,
+        session=SHARED,
+        limiter=OpenGate(),
+        observe=lambda endpoint, code: None,
+        user_agent="tedee-exporter/test",
+        **changes,
+    )
+
+
+def sync(url: str, timeout: float = 5.0) -> object:
+    return client(url, timeout=timeout).sync().rows
+
+
+def refresh(url: str, timeout: float = 5.0) -> object:
+    endpoint = TokenEndpoint(
+        "home",
+        url=f"{url}/token",
+        client_id="a-client",
+        client_secret=None,
+        scope=SCOPE,
+        timeout=timeout,
+        session=SHARED,
+        user_agent="tedee-exporter/test",
+    )
+    return endpoint.refresh(Secret("a-refresh-token"), "its file", lambda _: None).life
+
+
+Call = Callable[..., object]
+both = pytest.mark.parametrize("call", [sync, refresh])
+"""What applies to the API applies to the token endpoint."""
+
+
+@pytest.fixture(autouse=True)
+def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def response(lock_id: int) -> bytes:
+    result = [{"id": lock_id, "isConnected": True}]
+    body = json.dumps({"result": result, "success": True, "errorMessages": [], "statusCode": 200}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+# One connection for each call
+
+
+@both
+def test_connection_is_closed_after_call(call: Call) -> None:
+    """Though the server would keep it open."""
+    ended = threading.Semaphore(0)
+    with listening() as server:
+        get_request = server.finish_request
+
+        def finish(request: Any, client_address: Any) -> None:
+            get_request(request, client_address)
+            ended.release()
+
+        server.finish_request = finish  # type: ignore[method-assign]
+        for _ in range(2):
+            call(server.url("127.0.0.1"))
+            assert ended.acquire(timeout=30)
+    assert [each.headers["Connection"] for each in server.asked] == ["close", "close"]
+
+
+def test_late_response_reaches_no_other_account() -> None:
+    """From a gateway that answers each request on a connection with the response to the one before it."""
+
+    def speak(connection: socket.socket) -> None:
+        ids: list[int] = []
+        while request := connection.recv(65536):
+            ids.append(int(re.findall(rb"PersonalKey key-(\d+)", request)[0]))
+            connection.sendall(response(ids[-2:][0]))
+
+    with scripted(speak) as port:
+        for number in (1, 2, 3):
+            assert list(client(f"http://127.0.0.1:{port}", key=f"key-{number}").sync().rows) == [number]
+
+
+# Every address gets its chance
+
+
+Addresses = list[tuple[str, int]]
+
+
+@pytest.fixture
+def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
+    """Let every name have these addresses."""
+
+    def resolve_to(addresses: Addresses) -> None:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: found)
+
+    return resolve_to
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that does not react to a connection: its queue of them is full."""
+    with contextlib.ExitStack() as stack:
+        hole = stack.enter_context(socket.socket())
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(hole.getsockname())
+        yield hole.getsockname()
+
+
+@pytest.fixture
+def closed() -> tuple[str, int]:
+    """An address that refuses connections."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address: tuple[str, int] = free.getsockname()
+    return address
+
+
+@both
+def test_silent_first_address_costs_nothing(
+    call: Call, silent: tuple[str, int], closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
+) -> None:
+    with listening() as server:
+        resolve_to([silent, closed, silent, ("127.0.0.1", server.port)])
+        assert call("http://localhost:1")
+    assert len(server.asked) == 1
+
+
+@both
+def test_silent_address_of_proxy_costs_nothing(
+    call: Call,
+    silent: tuple[str, int],
+    resolve_to: Callable[[Addresses], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with listening(password="of-somebody-else") as proxy:
+        resolve_to([silent, ("127.0.0.1", proxy.port)])
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:1")
+        with pytest.raises(ConnectionFailed, match="the proxy says HTTP 407"):
+            call("https://tedee.test")
+    assert len(proxy.asked) == 1
+
+
+@both
+def test_addresses_that_refuse_are_named(
+    call: Call, closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
+) -> None:
+    resolve_to([closed, ("127.0.0.3", closed[1]), ("255.255.255.255", 1)])
+    with pytest.raises(ConnectionFailed) as caught:
+        call("http://localhost:8080")
+    assert caught.value.problem == (
+        "no connection to localhost (127.0.0.1, 127.0.0.3, 255.255.255.255) port 8080: "
+        "Connection refused, Network is unreachable"
+    )
+
+
+@both
+def test_addresses_that_are_silent_are_named(
+    call: Call, silent: tuple[str, int], resolve_to: Callable[[Addresses], None]
+) -> None:
+    resolve_to([silent, ("127.0.0.1", silent[1])])
+    with pytest.raises(TimedOut) as caught:
+        call("http://localhost:8080", 0.3)
+    assert caught.value.problem == "no connection to localhost (127.0.0.1) port 8080 within 0.3 s"
+
+
+def test_many_addresses_are_not_all_named(closed: tuple[str, int], resolve_to: Callable[[Addresses], None]) -> None:
+    resolve_to([(f"127.0.0.{number}", closed[1]) for number in range(1, 8)])
+    with pytest.raises(ConnectionFailed, match=r"\(127\.0\.0\.1, 127\.0\.0\.2, 127\.0\.0\.3, 127\.0\.0\.4, 3 more\)"):
+        sync("http://localhost")
+
+
+@both
+@pytest.mark.parametrize("host", ["tedee.invalid", "t" * 70 + ".test"])
+def test_unknown_name_is_named(call: Call, host: str) -> None:
+    with pytest.raises(ConnectionFailed, match=f"the name {host} cannot be resolved: "):
+        call(f"https://{host}")
+
+
+@both
+@pytest.mark.parametrize(
+    "host", ["proxy.invalid", f'"http://somebody:{PASSWORD}@proxy.test"', f"{PASSWORD}@proxy.invalid"]
+)
+def test_unknown_name_of_proxy_is_said_to_be_one(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@{host}:3128")
+    with pytest.raises(ConnectionFailed) as caught:
+        call("https://tedee.test")
+    assert "the proxy" in caught.value.problem
+    assert PASSWORD not in caught.value.problem
+    assert host != "proxy.invalid" or "the proxy's name cannot be resolved: " in caught.value.problem
+
+
+@both
+def test_proxy_that_refuses_is_said_to_be_one(
+    call: Call, closed: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@localhost:{closed[1]}")
+    with pytest.raises(ConnectionFailed) as caught:
+        call("https://tedee.test")
+    assert re.fullmatch(
+        rf"no connection to the proxy \((::1, )?127\.0\.0\.1\) port {closed[1]}: Connection refused.*",
+        caught.value.problem,
+    )
+
+
+# One budget of memory
+
+
+def test_huge_response_does_not_fail_a_normal_one() -> None:
+    """The huge one has not ended, so that its memory is in use."""
+    started, normal_is_done = threading.Event(), threading.Event()
+    huge = 8 * LARGE
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % huge + b" " * (huge // 2))
+        started.set()
+        normal_is_done.wait(30)
+        connection.sendall(b" " * (huge // 2))
+
+    bodies = Bodies(max_bytes=huge // 2)
+    failures: list[CallError] = []
+
+    def sync_huge(url: str) -> None:
+        try:
+            client(url, timeout=60, bodies=bodies).sync()
+        except CallError as error:
+            failures.append(error)
+
+    with scripted(speak) as port, listening() as server:
+        thread = threading.Thread(target=sync_huge, args=(f"http://127.0.0.1:{port}",))
+        thread.start()
+        assert started.wait(30)
+        assert list(client(server.url("127.0.0.1"), bodies=bodies).sync().rows) == [1]
+        normal_is_done.set()
+        thread.join(timeout=60)
+    assert [type(each) for each in failures] == [InvalidResponse]
+    assert "the largest when all responses being received took more than 262,144 bytes" in str(failures[0])
