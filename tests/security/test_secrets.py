@@ -184,7 +184,7 @@ def leaked_by_a_life(form: logs.Format, folder: Path) -> dict[str, set[str]]:
             accounts.append({"name": account.name, **enter(users, account)})
             cloud.faults.script(FAULTS[fault], account=account.name, endpoint=endpoint, forever=True)
         state = folder / "state" / "state.db"
-        path = configuration(folder, address.url, accounts, api={"timeout": "1s"}, state_file=str(state))
+        path = configuration(folder, address.url, accounts, api={"timeout": "5s"}, state_file=str(state))
         emitted = emitted_by_a_life(path, state, form)
     assert {call.account for call in cloud.calls} == {
         account.name for account in world.accounts if not account.name.startswith(MISPLACED)
