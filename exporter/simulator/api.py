@@ -36,13 +36,16 @@ def guarded(resource: Resource) -> Callable[["Api", Request], Answer]:
 class Api:
     """What the cloud says of its world, when nothing goes wrong with the saying."""
 
-    def __init__(self, world: World, versions: Sequence[str], *, default_page: int, largest_page: int) -> None:
+    def __init__(
+        self, world: World, versions: Sequence[str], *, default_page: int, largest_page: int, smallest_page: int
+    ) -> None:
         # The documentation names `Page` and `ItemsPerPage` and not their bounds. Assumed: pages count from 1, are
         # small unless asked to be larger, and there is an end to how large one may ask them to be.
         self.world = world
         self._versions = tuple(Version(version.lower()) for version in versions)
         self._default_page = default_page
         self._largest_page = largest_page
+        self._smallest_page = smallest_page
 
     @property
     def supported_versions(self) -> str:
@@ -82,7 +85,7 @@ class Api:
             return Answer.error(400, "The value of Page or ItemsPerPage is not valid")
         if page < 1 or size < 1:
             return Answer.error(400, "Page and ItemsPerPage must be greater than 0")
-        size = min(size, self._largest_page)
+        size = max(self._smallest_page, min(size, self._largest_page))
         now = self.world.now()
         locks = account.locks[(page - 1) * size : page * size]
         return Answer([lock_entry(lock, now, version) for lock in locks], genuine=True)

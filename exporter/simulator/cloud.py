@@ -67,6 +67,7 @@ class Cloud:
         versions: Sequence[str] = DEFAULT_VERSIONS,
         default_page: int = 50,
         largest_page: int = 100,
+        smallest_page: int = 1,
     ) -> None:
         self.world = world
         self.faults = Faults()
@@ -75,7 +76,9 @@ class Cloud:
         self._strict = strict
         self._clock = clock
         self._limits = Limits(sync_spacing=sync_spacing, hourly_limit=hourly_limit, strict=strict)
-        self._api = Api(world, versions, default_page=default_page, largest_page=largest_page)
+        self._api = Api(
+            world, versions, default_page=default_page, largest_page=largest_page, smallest_page=smallest_page
+        )
         self._last_bodies: dict[tuple[str, str], bytes] = {}
         self._router = Router(
             [
