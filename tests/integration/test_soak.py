@@ -289,6 +289,8 @@ class Soak:
     def _running(self) -> Iterator[Exporter]:
         self.events["started"] += 1
         with running(f"--config.file={self.site.path}") as exporter:
+            # A signal before Python runs ends any process.
+            assert exporter.port
             yield exporter
 
     def _watch(self, *exporters: Exporter) -> None:
