@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -54,6 +55,8 @@ _DAMAGED = {
 class _Damaged(Exception):
     """The file has our format, but not our tables."""
 
+
+T = TypeVar("T", Stamp, StoredState)
 
 _ERRORS = (sqlite3.Error, OSError, UnicodeDecodeError, _Damaged)
 """What can go wrong with the file. Python raises the third for a text that is damaged."""
@@ -102,6 +105,8 @@ class SQLiteStateStore:
         self._is_foreign = False
         """True if the file belongs to another program."""
         self._secret = b""
+        self._written_stamp: tuple[object, object] = (None, None)
+        """As it is in the file, and its checksum."""
         self._stamp: Stamp | None = None
         """The last one that this process read or wrote."""
         self._states: dict[str, RateLimitState] = {}
@@ -110,12 +115,14 @@ class SQLiteStateStore:
         """Those that are of another boot in the file."""
         self._purged_at = clock.monotonic()
         self.is_new = _identity(path) is None
+        self._has_no_past = self.is_new
+        """True until this process has written to a file that was not there before."""
 
     def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
         """Replace the states of some keys, as `StateStore.update` does."""
         with self._transaction() as database:
             now = Instant.now(self._clock)
-            must_write = self._check_proof(database, now)
+            must_write = self._check_proof(now)
             before = tuple(self._read_state(database, key, now) for key in keys)
             after = change(now.monotonic, before)
             changes = [
@@ -134,7 +141,7 @@ class SQLiteStateStore:
         packed = _pack(response)
         with self._transaction() as database:
             now = Instant.now(self._clock)
-            self._check_proof(database, now)
+            self._check_proof(now)
             checksum = self._checksum(account, endpoint, credential, packed)
             database.execute("REPLACE INTO responses VALUES (?, ?, ?, ?)", (account, endpoint, packed, checksum))
             self._write_stamp(database, now)
@@ -152,7 +159,7 @@ class SQLiteStateStore:
         """Delete the responses of all other accounts."""
         with self._transaction() as database:
             now = Instant.now(self._clock)
-            self._check_proof(database, now)
+            self._check_proof(now)
             stored = {account for (account,) in database.execute("SELECT DISTINCT account FROM responses")}
             gone = [(account,) for account in stored - {*accounts}]
             if gone:
@@ -181,10 +188,10 @@ class SQLiteStateStore:
 
     # Rows
 
-    def _check_proof(self, database: sqlite3.Connection, now: Instant) -> bool:
+    def _check_proof(self, now: Instant) -> bool:
         """Note until when the states in the file cannot be trusted. Returns True if that has to be written."""
-        content, checksum = database.execute("SELECT stamp, checksum FROM store").fetchone()
-        stamp = msgspec.json.decode(content, type=Stamp) if self._is_own(checksum, content) else None
+        content, checksum = self._written_stamp
+        stamp = _decode(content, Stamp) if self._is_own(checksum, content) else None
         times = _file_times(self.path)
         is_void = stamp is None or times.content == VOID
         is_first_look = self._stamp is None
@@ -195,13 +202,14 @@ class SQLiteStateStore:
         if stamp and is_proof(stamp, times, self._shard, now):
             self.blocked_until = max(self.blocked_until, stamp.blocked_until)
             return False
-        if not (is_first_look and self.is_new):
+        if not self._has_no_past:
             self.blocked_until = max(self.blocked_until, now.monotonic + self.longest_call + SYNC_SPACING)
             self.generation += 1
         # Of two machines that share a file, against all advice, each would make the other wait again by writing.
         return is_void or is_first_look or stamp is None or stamp.at.boot == now.boot
 
     def _write_stamp(self, database: sqlite3.Connection, now: Instant) -> None:
+        self._has_no_past = False
         self._stamp = Stamp(now, self._file_time(), self._shard, self.blocked_until)
         content = msgspec.json.encode(self._stamp)
         database.execute("UPDATE store SET stamp = ?, checksum = ?", (content, self._checksum(content)))
@@ -212,9 +220,8 @@ class SQLiteStateStore:
             row = database.execute("SELECT state, checksum FROM states WHERE key = ?", (row_key,)).fetchone()
             if not row or not self._is_own(row[1], key, row[0]):
                 return None
-            try:
-                stored = msgspec.json.decode(row[0], type=StoredState)
-            except msgspec.MsgspecError:  # of another version
+            stored = _decode(row[0], StoredState)
+            if stored is None:
                 return None
             self._states[key] = restored(stored, now)
             if stored.at.boot != now.boot and self._stamp and self._stamp.at.boot == now.boot:
@@ -242,11 +249,12 @@ class SQLiteStateStore:
             digest.update(b"%d:%b" % (len(encoded), encoded))
         return digest.digest()
 
-    def _is_own(self, checksum: object, *parts: str | bytes) -> bool:
+    def _is_own(self, checksum: object, *parts: object) -> bool:
         """Return True if the parts were written as they are, with this checksum, by a process that has this file."""
-        if not isinstance(checksum, bytes) or not all(isinstance(part, str | bytes) for part in parts):
+        texts = [part for part in parts if isinstance(part, str | bytes)]
+        if not isinstance(checksum, bytes) or len(texts) < len(parts):
             return False
-        return hmac.compare_digest(checksum, self._checksum(*parts))
+        return hmac.compare_digest(checksum, self._checksum(*texts))
 
     # The file
 
@@ -264,7 +272,7 @@ class SQLiteStateStore:
                 self.close()
             database = self._database or self._open()
             database.execute("BEGIN IMMEDIATE")
-            (self._secret,) = database.execute("SELECT secret FROM store").fetchone()
+            self._read_store(database)
             yield database
             database.execute("COMMIT")
         except _ERRORS as error:
@@ -278,6 +286,13 @@ class SQLiteStateStore:
         except BaseException:
             self._roll_back()
             raise
+
+    def _read_store(self, database: sqlite3.Connection) -> None:
+        row = database.execute("SELECT secret, stamp, checksum FROM store").fetchone()
+        if row is None or not isinstance(row[0], bytes):
+            raise _Damaged("the row of the store is missing")
+        self._secret, *stamp = row
+        self._written_stamp = stamp[0], stamp[1]
 
     def _roll_back(self) -> None:
         self._states.clear()
@@ -352,6 +367,15 @@ def _describe(database: sqlite3.Connection) -> tuple[int, int, set[str]]:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
     return application, version, {name for (name,) in tables}
+
+
+def _decode(content: object, kind: type[T]) -> T | None:
+    """Return what was encoded, None if another version of the program wrote it."""
+    assert isinstance(content, bytes | str)  # noqa: S101  (its checksum is good)
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _primary_code(error: Exception) -> int | None:

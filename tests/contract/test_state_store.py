@@ -330,6 +330,38 @@ def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
     assert store.usable()
 
 
+@pytest.mark.parametrize("statement", ["DELETE FROM store", "UPDATE store SET secret = 'text'", "DROP TABLE states"])
+def test_file_damaged_while_in_use_is_set_aside(path: Path, clock: FakeClock, statement: str) -> None:
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    call(limiter, clock)
+    with sqlite3.connect(path) as database:
+        database.execute(statement)
+    database.close()
+    clock.advance(20)
+    call(limiter, clock)
+    clock.advance(20)
+    with pytest.raises(NotAllowedYet):
+        # The new file does not prove that no other process made a call.
+        call(limiter, clock)
+    assert store.usable()
+    assert limiter.wait(SYNC) == UNKNOWN - 20
+    assert path.with_name("state.db.broken").exists()
+
+
+@pytest.mark.parametrize("column", ["stamp", "checksum"])
+def test_file_damaged_while_in_use_is_not_trusted(path: Path, clock: FakeClock, column: str) -> None:
+    limiter = start(path, clock)
+    call(limiter, clock)
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE store SET {column} = x'00'")
+    database.close()
+    clock.advance(20)
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+
+
 # Calls that cannot be written
 
 
