@@ -6,7 +6,6 @@ import gzip
 import json
 import re
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -44,6 +43,7 @@ from exporter.tedee.secret import Secret, file_named
 from exporter.tedee.transport import session
 from tests.conftest import FIXTURES
 from tests.program import PATIENCE
+from tests.tcp import tcp_server, tls_server
 
 KEY = "simulated-key-home"
 SYNC_URL = "https://tedee.test/api/v37/my/lock/sync"
@@ -253,25 +253,6 @@ def test_an_answer_that_drips_ends_with_the_time_out_too(cloud: Cloud, url: str)
         make_client(url, timeout=0.2).sync()
 
 
-def dripping(parts: Iterator[bytes]) -> Iterator[str]:
-    """A server that sends a part every 50 ms, whatever HTTP may think of it."""
-    over = threading.Event()
-
-    def serve_one(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError), listener.accept()[0] as connection:
-            for part in parts:
-                connection.sendall(part)
-                if over.wait(0.05):
-                    return
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve_one, args=(listener,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        over.set()
-        thread.join(timeout=10)
-
-
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "headers": (HEAD, b"X-More: headers\r\n"),
@@ -291,8 +272,16 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
 @pytest.mark.parametrize("what", ENDLESS)
 def test_whatever_drips_without_end_is_over_at_the_time_out(what: str) -> None:
     begin, drop = ENDLESS[what]
-    with contextlib.contextmanager(dripping)(chain([begin], repeat(drop, 1_000))) as url:
-        client = make_client(url, timeout=0.4)
+    over = threading.Event()
+
+    def speak(connection: socket.socket) -> None:
+        for part in chain([begin], repeat(drop, 1_000)):
+            connection.sendall(part)
+            if over.wait(0.05):
+                return
+
+    with tcp_server(speak) as port:
+        client = make_client(f"http://127.0.0.1:{port}", timeout=0.4)
         with pytest.raises(CallError) as caught:
             client.sync()
     assert type(caught.value) is TimedOut
@@ -318,26 +307,9 @@ def test_a_name_that_does_not_resolve_is_a_failed_connection() -> None:
         make_client("https://tedee.invalid").sync()
 
 
-@contextlib.contextmanager
-def tls_server(authority: trustme.CA, name: str) -> Iterator[str]:
-    """Something that speaks TLS as `name` and hangs up."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-
-    def serve_one(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True):
-            pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve_one, args=(listener,), daemon=True)
-        thread.start()
-        yield f"https://localhost:{listener.getsockname()[1]}"
-        thread.join(timeout=10)
-
-
 def test_a_certificate_of_an_unknown_authority_is_a_tls_failure() -> None:
     with (
-        tls_server(trustme.CA(), "localhost") as url,
+        tls_server(trustme.CA().issue_cert("localhost")) as url,
         pytest.raises(TlsFailed, match=r"unable to get local issuer|self-signed"),
     ):
         make_client(url).sync()
@@ -348,7 +320,7 @@ def test_a_certificate_for_another_name_is_a_tls_failure(tmp_path: Path, monkeyp
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     monkeypatch.setenv("NO_PROXY", "*")
-    with tls_server(authority, "tedee.test") as url, pytest.raises(TlsFailed, match=r"[Hh]ostname mismatch"):
+    with tls_server(authority.issue_cert("tedee.test")) as url, pytest.raises(TlsFailed, match=r"[Hh]ostname mismatch"):
         make_client(url).sync()
 
 
@@ -744,29 +716,21 @@ def test_an_interim_answer_does_not_give_one_account_anothers_locks(interim: byt
     """The real answer comes late, over a connection that another account might be using by then."""
     over = threading.Event()
 
-    def answer(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection:
-            while request := connection.recv(65536):
-                lock_id = re.findall(rb"PersonalKey key-(\d+)", request)[0].decode()
-                result = [{"id": int(lock_id), "isConnected": True}]
-                body = json.dumps({"result": result, "success": True, "errorMessages": [], "statusCode": 200}).encode()
-                connection.sendall(interim + b"\r\n\r\n")
-                if over.wait(0.3):
-                    return
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    def speak(connection: socket.socket) -> None:
+        while request := connection.recv(65536):
+            lock_id = re.findall(rb"PersonalKey key-(\d+)", request)[0].decode()
+            result = [{"id": int(lock_id), "isConnected": True}]
+            body = json.dumps({"result": result, "success": True, "errorMessages": [], "statusCode": 200}).encode()
+            connection.sendall(interim + b"\r\n\r\n")
+            if over.wait(0.3):
+                return
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while not over.is_set():
-                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+    with tcp_server(speak) as port:
         shared = session()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         outcomes = []
         for number in range(6):
-            client = make_client(url, personal_key(Secret(f"key-{number}")))
+            client = make_client(f"http://127.0.0.1:{port}", personal_key(Secret(f"key-{number}")))
             client._session = shared
             outcomes.append((number, *outcome(client)))
             over.wait(0.2)

@@ -1,16 +1,13 @@
 """Lost if these fail: the account, as soon as its access token expires, until somebody signs in again."""
 
-import contextlib
 import errno
 import json
 import logging
 import os
 import re
 import socket
-import ssl
 import stat
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -59,6 +56,7 @@ from exporter.tedee.secret import Secret
 from exporter.tedee.transport import Deadline, session
 from tests.clock import FakeClock
 from tests.program import PATIENCE
+from tests.tcp import tls_server
 
 FIRST = "simulated-refresh-first"
 CLIENT_SECRET = "simulated-client-secret"
@@ -764,26 +762,9 @@ def test_a_port_where_nobody_listens_is_a_failed_connection(tedee: Tedee) -> Non
     assert "Connection refused: check the network, DNS, proxy and oauth.token_url" in str(error)
 
 
-@contextlib.contextmanager
-def tls_server(certificate: trustme.LeafCert) -> Iterator[str]:
-    """Something that speaks TLS and hangs up; what it is sent, it does not get."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-
-    def serve_one(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True):
-            pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve_one, args=(listener,), daemon=True)
-        thread.start()
-        yield f"https://localhost:{listener.getsockname()[1]}/token"
-        thread.join(timeout=10)
-
-
 def test_a_token_endpoint_that_cannot_prove_who_it_is_gets_nothing(tedee: Tedee) -> None:
     with tls_server(trustme.CA().issue_cert("localhost")) as url:
-        error = failure_of(tedee.credentials(url=url))
+        error = failure_of(tedee.credentials(url=f"{url}/token"))
     assert isinstance(error, TlsFailed)
     assert re.search(r"TLS failed: .*(local issuer|self-signed).*: check oauth\.token_url", str(error))
 

@@ -18,7 +18,8 @@ from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, 
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
-from tests.security.listeners import listening, scripted
+from tests.security.listeners import listening
+from tests.tcp import tcp_server
 
 SHARED = session()
 """As all accounts of a process share it."""
@@ -111,7 +112,7 @@ def test_late_response_reaches_no_other_account() -> None:
             ids.append(int(re.findall(rb"PersonalKey key-(\d+)", request)[0]))
             connection.sendall(response(ids[-2:][0]))
 
-    with scripted(speak) as port:
+    with tcp_server(speak) as port:
         for number in (1, 2, 3):
             assert list(client(f"http://127.0.0.1:{port}", key=f"key-{number}").sync().rows) == [number]
 
@@ -266,7 +267,7 @@ def test_huge_response_does_not_fail_a_normal_one() -> None:
         except CallError as error:
             failures.append(error)
 
-    with scripted(speak) as port, listening() as server:
+    with tcp_server(speak) as port, listening() as server:
         thread = threading.Thread(target=sync_huge, args=(f"http://127.0.0.1:{port}",))
         thread.start()
         assert started.wait(30)

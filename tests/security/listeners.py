@@ -6,7 +6,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -132,26 +132,3 @@ def listening(
             yield server
         finally:
             server.shutdown()
-
-
-@contextlib.contextmanager
-def scripted(speak: Callable[[socket.socket], None], host: str = "127.0.0.1") -> Iterator[int]:
-    """The port of something that has its own idea of what to say to each connection."""
-
-    def one(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection:
-            speak(connection)
-            # A connection that is closed with something unread takes what was said back.
-            connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(PATIENCE)
-            while connection.recv(65536):
-                pass
-
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server((host, 0)) as listener:
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        yield listener.getsockname()[1]

@@ -1,9 +1,7 @@
 """Lost if these fail: the keys, to whoever reads the traceback of a bug, or what a library says of an odd answer."""
 
-import contextlib
 import http.client
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,9 +29,10 @@ from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
 from exporter.terminal import OUTPUT
 from tests.operation.conftest import logging_put_back
-from tests.program import PATIENCE, run
+from tests.program import run
 from tests.security.leaking import leaks
 from tests.security.test_secrets import jwt, secret
+from tests.tcp import tcp_server
 
 __all__ = ["logging_put_back"]
 
@@ -148,22 +147,6 @@ def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
 # What libraries say of an odd answer, and of an odd proxy
 
 
-@contextlib.contextmanager
-def answering(answer: Callable[[bytes], bytes]) -> Iterator[str]:
-    """A server on this machine that answers one request with what is made of it."""
-
-    def serve_one() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(answer(connection.recv(65_536)))
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve_one)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(timeout=PATIENCE)
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -180,7 +163,11 @@ def answering(answer: Callable[[bytes], bytes]) -> Iterator[str]:
     ids=["odd headers", "headers", "phrase", "echo", "status line", "type", "redirect", "trace", "chunk"],
 )
 def test_an_odd_answer_that_repeats_the_key_is_not_repeated(answer: Callable[[bytes], bytes]) -> None:
-    with answering(answer) as url:
+    def speak(connection: socket.socket) -> None:
+        connection.sendall(answer(connection.recv(65_536)))
+
+    with tcp_server(speak) as port:
+        url = f"http://127.0.0.1:{port}"
         ended = run("--sync.once", "--log.level=debug", TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=url)
     assert ended.returncode == 1
     assert "sync failed" in ended.stderr

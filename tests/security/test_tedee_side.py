@@ -38,7 +38,8 @@ from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.program import PATIENCE, run, running
-from tests.security.listeners import Reply, Server, listening, scripted
+from tests.security.listeners import Reply, Server, listening
+from tests.tcp import tcp_server
 
 KEY = "the-key-that-opens-doors"
 CLIENT_SECRET = "the-secret-of-the-client"
@@ -481,7 +482,7 @@ def test_a_proxy_that_refuses_is_told_by_its_status_alone(
         connection.recv(65536)
         connection.sendall(f"HTTP/1.1 407 {PASSWORD} is wrong\r\n\r\n".encode())
 
-    with scripted(echo) as port:
+    with tcp_server(echo) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@127.0.0.1:{port}")
         error = failure(call, tedee.url("tedee.test"))
     assert error.reason == "connection"
@@ -554,7 +555,7 @@ def test_a_localhost_that_is_another_machine_gets_nothing(call: Call, monkeypatc
         address = probe.getsockname()[0]
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve(address, *rest, **more))
     reached: list[bytes] = []
-    with scripted(lambda connection: reached.append(connection.recv(65536)), address) as port:
+    with tcp_server(lambda connection: reached.append(connection.recv(65536)), address) as port:
         error = failure(call, f"http://localhost:{port}")
     assert error.reason == "connection"
     assert "plain HTTP is for this machine alone" in str(error)
@@ -778,7 +779,7 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_is_given_up(call: Call, flood: str) -> None:
     speak, sent = flooding(*FLOODS[flood])
-    with scripted(speak) as port:
+    with tcp_server(speak) as port:
         failure(call, f"http://127.0.0.1:{port}", 60)
     # The kernel's buffers come on top.
     assert sent[0] < 4 * MAX_BODY_BYTES
@@ -827,7 +828,7 @@ def test_what_drips_is_over_at_the_time_out_behind_tls_and_a_proxy_too(
     call: Call, drip: str, proxy: Server, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with scripted(dripping(*DRIPS[drip], speaking_for(authority.issue_cert("tedee.test")))) as port:
+    with tcp_server(dripping(*DRIPS[drip], speaking_for(authority.issue_cert("tedee.test")))) as port:
         # A redirect of the token endpoint is one before its body comes.
         assert is_over_in_time(call, f"https://tedee.test:{port}") or (call is refresh and "redirect" in drip)
 
@@ -835,7 +836,7 @@ def test_what_drips_is_over_at_the_time_out_behind_tls_and_a_proxy_too(
 @both
 @shut_down_early
 def test_a_tls_handshake_that_drips_is_over_at_the_time_out(call: Call) -> None:
-    with scripted(dripping(HANDSHAKE, b"a")) as port:
+    with tcp_server(dripping(HANDSHAKE, b"a")) as port:
         assert is_over_in_time(call, f"https://localhost:{port}")
 
 
@@ -846,7 +847,7 @@ def test_a_tls_handshake_that_drips_through_a_proxy_is_over_at_the_time_out(
     call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with scripted(dripping(HANDSHAKE, b"a")) as port:
+    with tcp_server(dripping(HANDSHAKE, b"a")) as port:
         assert is_over_in_time(call, f"https://tedee.test:{port}")
 
 
@@ -858,7 +859,7 @@ def test_a_proxy_whose_answer_drips_is_over_at_the_time_out(
     call: Call, drip: str, scheme: str, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = speaking_for(authority.issue_cert("localhost")) if scheme == "https" else None
-    with scripted(dripping(*DRIPS[drip], tls)) as port:
+    with tcp_server(dripping(*DRIPS[drip], tls)) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://localhost:{port}")
         assert is_over_in_time(call, "https://tedee.test")
 
@@ -866,7 +867,7 @@ def test_a_proxy_whose_answer_drips_is_over_at_the_time_out(
 @both
 def test_interim_answers_without_end_are_over_at_the_time_out(call: Call) -> None:
     speak, _ = flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
-    with scripted(speak) as port:
+    with tcp_server(speak) as port:
         assert is_over_in_time(call, f"http://127.0.0.1:{port}")
 
 
@@ -880,7 +881,7 @@ def test_headers_that_are_made_to_be_slow_to_read_are_not_read(call: Call, heade
         cookies = [b"Set-Cookie: a=b\r\n", *[header + b": " + b"a;" * 32_000 + b"\r\n"] * 90]
         connection.sendall(b"HTTP/1.1 500 Oh\r\n" + b"".join(cookies) + b"Content-Length: 0\r\n\r\n")
 
-    with scripted(speak) as port:
+    with tcp_server(speak) as port:
         began = time.monotonic()
         assert failure(call, f"http://127.0.0.1:{port}", 60).reason == "server"
         assert time.monotonic() - began < SOON
@@ -929,6 +930,6 @@ def test_any_bytes_on_the_wire_give_an_answer_or_a_named_failure(said: bytes) ->
         connection.recv(65536)
         connection.sendall(said)
 
-    with scripted(speak) as port:
+    with tcp_server(speak) as port:
         for call in (sync, refresh):
             outcome(call, f"http://127.0.0.1:{port}", 2.0)
