@@ -115,6 +115,15 @@ class Deadline:
                     # Not the TLS socket's own shutdown, which would remove the encryption while it is read.
                     socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
 
+    def close(self) -> None:
+        """Close the exchange's connection, even if a response still refers to it.
+
+        urllib3 loses the response if it refuses a header, and the connection would stay open until garbage collection.
+        """
+        with self._lock:
+            if self._connection and (descriptor := socket.socket.detach(self._connection)) >= 0:
+                os.close(descriptor)
+
     def meaning(self, error: Exception) -> tuple[type[CallError], str]:  # noqa: PLR0911  (a table, a row a case)
         """Return what an error of the network's libraries means for this exchange, and the problem in words."""
         known = next((each for each in _chain(error) if isinstance(each, ExchangeFailed)), None)
@@ -154,6 +163,7 @@ def deadline(seconds: float) -> Iterator[Deadline]:
     finally:
         _current.deadline = None
         timer.cancel()
+        bound.close()
 
 
 def _watch(connection: socket.socket | SSLTransport) -> None:

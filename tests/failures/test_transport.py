@@ -18,6 +18,7 @@ from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, 
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
+from tests.program import PATIENCE
 from tests.security.listeners import listening
 from tests.tcp import tcp_server
 
@@ -101,6 +102,25 @@ def test_connection_is_closed_after_call(call: Call) -> None:
             call(server.url("127.0.0.1"))
             assert ended.acquire(timeout=30)
     assert [each.headers["Connection"] for each in server.asked] == ["close", "close"]
+
+
+@both
+def test_connection_is_closed_after_refused_header(call: Call) -> None:
+    """urllib3 loses the response of a Content-Length that it refuses."""
+    closed = threading.Event()
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(65536)
+        closed.set()
+
+    with tcp_server(speak) as port:
+        with pytest.raises(CallError, match="InvalidHeader") as caught:
+            call(f"http://127.0.0.1:{port}")
+        assert closed.wait(PATIENCE)
+    assert caught.value.reason == "connection"  # the error refers to the response until here
 
 
 def test_late_response_reaches_no_other_account() -> None:
