@@ -49,18 +49,29 @@ class FileTimes:
     """Change time of the inode: only the kernel sets it, also if an old copy is moved to the file's place."""
 
 
-def is_proof(stamp: Stamp | None, times: FileTimes, shard: str, now: Instant) -> bool:
-    """Return True if a file is as the process left it that wrote the stamp.
+def doubt(stamp: Stamp | None, times: FileTimes, shard: str | None, now: Instant) -> str | None:
+    """Return why a file may not be as the process left it that wrote the stamp; None if it proves to be.
 
     Args:
         stamp: Of the file; None if it has none, or a damaged one.
         times: Of the file.
-        shard: Of this process.
+        shard: Of this process; None if any shard is accepted.
         now: The present.
     """
-    if stamp is None or stamp.shard != shard or stamp.at.age(now) is None:
-        return False
-    return all(abs(time - stamp.file_time) <= FILE_TIME_TOLERANCE for time in (times.content, times.anything))
+    if times.content == VOID:
+        return "the last process could not write to it"
+    if stamp is None:
+        return "it is damaged or of another version"
+    if shard not in (None, stamp.shard):
+        return f"it was last written by shard {stamp.shard}; this is shard {shard}"
+    if stamp.at.age(now) is None:
+        return "it was last written before this machine started"
+    if any(abs(time - stamp.file_time) > FILE_TIME_TOLERANCE for time in (times.content, times.anything)):
+        return (
+            "it or its permissions were changed after the last write, or its file system's clock is off by "
+            f"{FILE_TIME_TOLERANCE:g} s or more"
+        )
+    return None
 
 
 def restored(stored: StoredState, now: Instant) -> RateLimitState:

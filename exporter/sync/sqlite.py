@@ -20,7 +20,7 @@ import structlog
 from exporter.clock import Clock
 
 from .rate_limits import HOUR, SYNC_SPACING, RateLimitState
-from .recovery import VOID, FileTimes, Stamp, StoredState, is_proof, restored
+from .recovery import VOID, FileTimes, Stamp, StoredState, doubt, restored
 from .store import CachedResponse, Change, Instant, StoreBusy, StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ _SCHEMA = (
 )
 _TABLES = {"store", "states", "responses"}
 _NOT_OURS = "name another state_file"
+_BUSY = "another process does not release the state file"
 _DAMAGED = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -114,6 +115,8 @@ class SQLiteStateStore:
         self._to_rewrite: set[str] = set()
         """Those that are of another boot in the file."""
         self._purged_at = clock.monotonic()
+        self._busy_until = 0.0
+        """Monotonic seconds until which the file is taken to be held by another process."""
         self.is_new = _identity(path) is None
         self._has_no_past = self.is_new
         """True until this process has written to a file that was not there before."""
@@ -199,12 +202,22 @@ class SQLiteStateStore:
             return False
         self._states.clear()
         self._stamp = stamp
-        if stamp and is_proof(stamp, times, self._shard, now):
+        # Later, the stamp of another shard means that both use this file, which then has the calls of both. They would
+        # wait for each other for ever if each stamp of the other one were doubted.
+        reason = doubt(stamp, times, self._shard if is_first_look else None, now)
+        if stamp and not reason:
             self.blocked_until = max(self.blocked_until, stamp.blocked_until)
             return False
         if not self._has_no_past:
-            self.blocked_until = max(self.blocked_until, now.monotonic + self.longest_call + SYNC_SPACING)
+            seconds = self.longest_call + SYNC_SPACING
+            self.blocked_until = max(self.blocked_until, now.monotonic + seconds)
             self.generation += 1
+            log.info(
+                "the state file does not prove when Tedee was last called; no calls until any call must have ended",
+                path=str(self.path),
+                reason=reason,
+                seconds=seconds,
+            )
         # Of two machines that share a file, against all advice, each would make the other wait again by writing.
         return is_void or is_first_look or stamp is None or stamp.at.boot == now.boot
 
@@ -266,6 +279,8 @@ class SQLiteStateStore:
             StoreBusy: Another process does not release the file.
             StoreUnavailable: It cannot be used.
         """
+        if self._clock.monotonic() < self._busy_until:
+            raise StoreBusy(_BUSY)
         try:
             if self._database and self._identity != _identity(self.path):
                 log.warning("the state file was replaced or removed", path=str(self.path))
@@ -278,7 +293,9 @@ class SQLiteStateStore:
         except _ERRORS as error:
             if _primary_code(error) == sqlite3.SQLITE_BUSY:
                 self._roll_back()
-                raise StoreBusy("another process does not release the state file") from error
+                # All accounts use the file in turn: not each of them waits for it.
+                self._busy_until = self._clock.monotonic() + BUSY_TIMEOUT
+                raise StoreBusy(_BUSY) from error
             self.close()
             if isinstance(error, _Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGED:
                 self._set_aside()

@@ -4,13 +4,15 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from exporter.sync import sqlite as module
 from exporter.sync.fallback import FallbackStateStore
@@ -157,6 +159,36 @@ def test_another_division_into_shards_voids_the_file(path: Path, clock: FakeCloc
 
 
 # Clocks
+
+
+def test_shards_on_one_file_wait_once(path: Path, clock: FakeClock) -> None:
+    shards = [open_store(path, clock, shard=shard) for shard in ("0/2", "1/2", "0/1")]
+    limiters = [limiter_of(store, clock, f"account {number}") for number, store in enumerate(shards)]
+    for limiter in [*limiters, *limiters]:
+        clock.advance(UNKNOWN)
+        call(limiter, clock)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path, clock: path.chmod(0o640), None),
+        (lambda path, clock: os.utime(path, (1e9, 1e9)), "permissions were changed"),
+        (lambda path, clock: os.utime(path, (0, 0)), "the last process could not write"),
+        (lambda path, clock: clock.reboot(), "before this machine started"),
+    ],
+    ids=["nothing", "times", "void", "reboot"],
+)
+def test_doubt_is_logged_with_its_reason(
+    path: Path, clock: FakeClock, change: Callable[[Path, FakeClock], None], reason: str | None
+) -> None:
+    call(start(path, clock), clock)
+    change(path, clock)
+    with capture_logs() as logs:
+        start(path, clock)
+    reasons = [line["reason"] for line in logs if "does not prove" in line["event"]]
+    assert len(reasons) == (reason is not None)
+    assert not reason or reason in reasons[0]
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 0.0, 365 * 86_400.0])
@@ -600,8 +632,34 @@ def test_process_that_holds_the_file_stops_calls(path: Path, clock: FakeClock, m
         call(limiter, clock)
     stuck.execute("ROLLBACK")
     stuck.close()
+    clock.advance(0.01)
     call(limiter, clock)
     assert limiter.remaining() == 348
+
+
+def test_many_accounts_wait_once_for_a_busy_file(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy: list[str] = []
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            try:
+                return super().execute(statement, *arguments)
+            except sqlite3.OperationalError:
+                busy.append(statement)
+                raise
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(module, "BUSY_TIMEOUT", 0.01)
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, factory=Connection, **more))
+    store = open_store(path, clock)
+    limiter_of(store, clock)
+    stuck = connect(path, isolation_level=None)
+    stuck.execute("BEGIN IMMEDIATE")
+    for number in range(40):
+        limiter_of(store, clock, f"account {number}")
+        store.cached(f"account {number}", SYNC, "credential")
+    assert len(busy) == 1
+    stuck.close()
 
 
 # Cached responses
