@@ -13,6 +13,8 @@ from typing import Protocol
 
 import requests
 
+from exporter.clock import boottime
+
 from .bodies import BODIES, Bodies, Body, BodyTooLarge
 from .credentials import Authorization, CredentialInUse, Credentials, CredentialsUnavailable
 from .envelope import Envelope, TooManyValues, open_envelope
@@ -103,6 +105,8 @@ class TedeeClient:
         """What the last answer's `API-Supported-Versions` listed, as Tedee writes it: `1.36`, `37`."""
         self.last_credential = ""
         """Digest of the credential of the last call, that its response is cached by."""
+        self.last_user = ""
+        """Digest of the user of the last call."""
         self._base = f"{url.rstrip('/')}/api/{version}/"
         self._credentials = credentials
         self._timeout = timeout
@@ -168,11 +172,13 @@ class TedeeClient:
             kind = KeyInUse if isinstance(error, CredentialInUse) else KeyUnusable
             raise kind(str(error), account=self.account, endpoint=endpoint) from error
         detector = SecretDetector(authorization.secret)
+        # From before the reservation: a process may be stopped for any time between the two.
+        reserved_at = boottime()
         with ExitStack() as memory:
             with self._limiter.acquire(endpoint, authorization.user):
-                self.last_credential = authorization.credential
+                self.last_credential, self.last_user = authorization.credential, authorization.user
                 try:
-                    response = self._exchange(endpoint, query, authorization, memory)
+                    response = self._exchange(endpoint, query, authorization, memory, reserved_at)
                 except CallError as error:
                     self._observe(endpoint, error.reason)
                     raise
@@ -187,7 +193,12 @@ class TedeeClient:
         return reading._replace(rejections=tuple(hidden))
 
     def _exchange(
-        self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization, memory: ExitStack
+        self,
+        endpoint: str,
+        query: list[tuple[str, str]],
+        authorization: Authorization,
+        memory: ExitStack,
+        reserved_at: float,
     ) -> "_Response":
         """Send a request and receive its whole response, limited in size and time.
 
@@ -196,10 +207,11 @@ class TedeeClient:
             query: Names and values.
             authorization: Signs the request.
             memory: The context in which the body is read.
+            reserved_at: Seconds of `boottime`, from which the time-out counts.
         """
         body = memory.enter_context(self._bodies.body())
         try:
-            with deadline(self._timeout) as bound:
+            with deadline(self._timeout, since=reserved_at) as bound:
                 response = self._transfer(endpoint, query, authorization, body)
             if bound.passed:
                 raise TimedOut(bound.problem, account=self.account, endpoint=endpoint)

@@ -76,12 +76,12 @@ class ExchangeFailed(OSError):
 class Deadline:
     """The end of one exchange: its connection is shut down then, and no other is opened."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, since: float | None = None) -> None:
         # By the clock of the rate limits: a request must not be sent after its reservation, not even by a machine that
         # was suspended.
         self.seconds = seconds
         self.problem = f"no complete answer within {seconds:g} s"
-        self._ends = boottime() + seconds
+        self._ends = (boottime() if since is None else since) + seconds
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
         self.passed = False
@@ -151,10 +151,15 @@ _current = threading.local()
 
 
 @contextlib.contextmanager
-def deadline(seconds: float) -> Iterator[Deadline]:
-    """Bound all exchanges of this thread in the context, from the connection to the response's last byte."""
-    bound = Deadline(seconds)
-    timer = threading.Timer(seconds, bound.end)
+def deadline(seconds: float, since: float | None = None) -> Iterator[Deadline]:
+    """Bound all exchanges of this thread in the context, from the connection to the response's last byte.
+
+    Args:
+        seconds: Until the end.
+        since: Seconds of `boottime` from which they count; None for now.
+    """
+    bound = Deadline(seconds, since)
+    timer = threading.Timer(bound.left(), bound.end)
     timer.daemon = True
     timer.start()
     _current.deadline = bound

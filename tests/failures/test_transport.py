@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from exporter.clock import boottime
 from exporter.tedee.bodies import LARGE, Bodies
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
@@ -33,6 +34,7 @@ class OpenGate:
 
 
 def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any) -> TedeeClient:
+    usual: dict[str, Any] = {"limiter": OpenGate()}
     return TedeeClient(
         "home",
         url=url,
@@ -40,10 +42,9 @@ def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any
         credentials=personal_key(Secret(key)),
         timeout=timeout,
         session=SHARED,
-        limiter=OpenGate(),
         observe=lambda endpoint, code: None,
         user_agent="tedee-exporter/test",
-        **changes,
+        **usual | changes,
     )
 
 
@@ -121,6 +122,24 @@ def test_connection_is_closed_after_refused_header(call: Call) -> None:
             call(f"http://127.0.0.1:{port}")
         assert closed.wait(PATIENCE)
     assert caught.value.reason == "connection"  # the error refers to the response until here
+
+
+def test_call_is_not_sent_long_after_its_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may be stopped in between, for longer than the reservation holds."""
+    late = 0.0
+
+    class Stopped:
+        @contextlib.contextmanager
+        def acquire(self, endpoint: str, user: str) -> Iterator[None]:
+            nonlocal late
+            late = 34.0
+            yield
+
+    for module in ("client", "transport"):
+        monkeypatch.setattr(f"exporter.tedee.{module}.boottime", lambda: boottime() + late)
+    with listening() as server, pytest.raises(TimedOut):
+        client(server.url("127.0.0.1"), limiter=Stopped()).sync()
+    assert server.asked == []
 
 
 def test_late_response_reaches_no_other_account() -> None:
