@@ -67,8 +67,13 @@ def supervise(program: Callable[[Commands], int], *, serves: bool) -> int:
         try:
             event = events.get(timeout=max(0.0, ends - time.monotonic()))
         except Empty:
-            if not CRITICAL_WORK.is_under_way() or time.monotonic() >= latest:
-                return OK if serves else INTERRUPTED
+            code = OK if serves else INTERRUPTED
+            if not CRITICAL_WORK.is_under_way():
+                return code
+            if time.monotonic() >= latest:
+                complain("stopped while a refresh token was exchanged; it may be necessary to sign in to Tedee again")
+                OUTPUT.flush(STALL_SECONDS)
+                return code
             ends = time.monotonic() + grace
     return event
 
