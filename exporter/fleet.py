@@ -65,14 +65,19 @@ class Fleet:
         self._scheduler.remove(gone)
         self._board.admit(wanted)
         self._owners.set_accounts(wanted)
-        new = []
+        new, changed = [], []
         for name, what in wanted.items():
             if name not in self.accounts:
                 self.accounts[name] = self._build(name, self._options(*what), is_reload=applied is not None)
                 self._board.publish(self.accounts[name].status())
                 new.append(self.accounts[name])
             elif applied is None or what != applied[name]:
+                if applied is None or what[0].credential != applied[name][0].credential:
+                    self._owners.release(name)
+                    # The data may be of another user's locks, and a call may be under way.
+                    self._board.withdraw(name)
                 self.accounts[name].configure(self._options(*what))
+                changed.append(self.accounts[name])
             else:
                 self.accounts[name].retry()
         if not wanted and applied != {}:
@@ -82,6 +87,7 @@ class Fleet:
             )
         self._applied = wanted
         self._store.keep_only(wanted)
+        self._scheduler.replan(changed)
         self._scheduler.add(new, interval=settings.sync.interval)
 
     def close(self) -> bool:

@@ -1,5 +1,6 @@
 """One account: its syncs, the names of its locks, and what the board is told of them."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -98,8 +99,12 @@ class AccountSync:
         self._client = self._connect()
         self._credential = self._client.credential()
         """Of the data that is served: a digest."""
+        self._user = ""
+        """Of the last call that reached Tedee: a digest."""
         self._refused_credential = ""
         self._is_removed = False
+        self._removal = threading.Lock()
+        """Held while something is published or stored, so that nothing is after the removal."""
         self._retry = False
         """True if the configuration was reloaded."""
         self._credential_changed = False
@@ -126,6 +131,8 @@ class AccountSync:
 
     def wait(self) -> float:
         """Seconds until the next turn is due."""
+        if self._newest_options is not self._options:
+            return 0.0
         wait = min(self._sync_wait(), self._names_wait())
         if self._credential_is_refused():
             wait = min(wait, CREDENTIAL_POLL_INTERVAL)
@@ -166,8 +173,12 @@ class AccountSync:
         self._retry = True
 
     def remove(self) -> None:
-        """Report no more failures, since the account is no longer configured. May be called from any thread."""
-        self._is_removed = True
+        """Publish, store and report nothing more: the account is no longer configured. May be called from any thread.
+
+        Another object may have the same name from now on.
+        """
+        with self._removal:
+            self._is_removed = True
 
     def status(self) -> AccountStatus:
         """All that is served about the account, as it is now."""
@@ -245,10 +256,8 @@ class AccountSync:
         self._options = options
         self._client = self._connect()
         if (credential := self._client.credential()) != self._credential:
-            # The data may be of another user's locks.
-            self._credential = credential
-            self._directory = Directory(options.chosen)
-            self._forget_sync()
+            self._forget_user(credential)
+            self._limiter.end_backoff()
         elif options.chosen != before.chosen:
             self._directory.choose(options.chosen)
             self._synced = self._directory.wants(self._synced)
@@ -256,6 +265,13 @@ class AccountSync:
                 # What is known is of other locks.
                 self._forget_sync()
         return True
+
+    def _forget_user(self, credential: str) -> None:
+        """Go over to another credential, whose user may have other locks."""
+        self._credential = credential
+        self._directory = Directory(self._options.chosen)
+        self._listed_at = None
+        self._forget_sync()
 
     def _forget_sync(self) -> None:
         self._up, self._failure, self._synced, self._asked, self._synced_at = None, None, (), (), None
@@ -281,6 +297,7 @@ class AccountSync:
         self._failure = None
         self._credential_changed = False
         self._credential = self._client.last_credential
+        self._user = self._client.last_user
         self._synced = tuple(reading.rows.values())
         self._asked = self._directory.ids
         self._synced_at = Instant.now(self._clock)
@@ -291,6 +308,10 @@ class AccountSync:
     def _fail(self, error: CallError) -> None:
         if self._is_removed:
             return
+        if self._client.last_user not in ("", self._user):
+            self._user = self._client.last_user
+            if self._client.last_credential != self._credential:
+                self._forget_user(self._client.last_credential)
         self._is_leader = True
         self._credential_changed = False
         self._ids_in_doubt = bool(self._directory.ids) and isinstance(error, NotFound)
@@ -399,7 +420,9 @@ class AccountSync:
         return True
 
     def _cache(self, endpoint: str, response: CachedResponse) -> None:
-        self._store.cache(self.name, endpoint, self._credential, response)
+        with self._removal:
+            if not self._is_removed:
+                self._store.cache(self.name, endpoint, self._credential, response)
 
     def _cached(self, endpoint: str, credential: str) -> CachedResponse:
         return self._store.cached(self.name, endpoint, credential) or CachedResponse()
@@ -420,7 +443,11 @@ class AccountSync:
         return Snapshot(locks, at, now.monotonic + self._options.stale_after - age)
 
     def _publish(self) -> None:
-        self._publish_status(self.status())
+        # A reload during the call may have replaced the credential, and the data may be of another user's locks.
+        self._apply_options()
+        with self._removal:
+            if not self._is_removed:
+                self._publish_status(self.status())
 
     def _count_request(self, endpoint: str, code: str) -> None:
         self._requests[endpoint, code] += 1

@@ -91,6 +91,18 @@ class Scheduler:
             self._changed.notify_all()
             self._start_worker_if_none_is_idle()
 
+    def replan(self, jobs: Collection[Job]) -> None:
+        """Ask jobs again how long they wait. One whose turn is under way is asked after it."""
+        with self._changed:
+            for planned in (self._reliable, self._unreliable):
+                planned[:] = [
+                    (self._clock.monotonic() + job.wait(), number, is_reliable, job) if job in jobs else entry
+                    for entry in planned
+                    for _, number, is_reliable, job in [entry]
+                ]
+                heapify(planned)
+            self._changed.notify_all()
+
     def remove(self, jobs: Collection[Job]) -> None:
         """Plan no more turns of jobs. A turn that is under way is not interrupted."""
         with self._changed:

@@ -3,7 +3,7 @@
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import inf
 
@@ -139,6 +139,15 @@ class Board:
                 # The last word of an account that was taken off while it was syncing.
                 return
             self._statuses = {**self._statuses, status.account: status}
+        self._on_change()
+
+    def withdraw(self, account: str) -> None:
+        """Serve no locks of an account until it publishes again."""
+        with self._lock:
+            if account not in self._statuses:
+                return
+            withdrawn = replace(self._statuses[account], snapshot=None)
+            self._statuses = {**self._statuses, account: withdrawn}
         self._on_change()
 
     def admit(self, accounts: Collection[str]) -> None:

@@ -112,13 +112,21 @@ class CredentialOwners:
             self._accounts = frozenset(accounts)
             self._claims = {account: claim for account, claim in self._claims.items() if account in self._accounts}
 
+    def release(self, account: str) -> None:
+        """End the claim of an account whose credentials were replaced."""
+        with self._lock:
+            self._claims.pop(account, None)
+
     def claim(self, account: str, user: str, read_user: Callable[[], str | None]) -> str | None:
         """Note that an account uses the credential of a user. Returns the account that does already, if there is one.
+
+        In either case the account's earlier claim ends: otherwise accounts whose keys were swapped in the
+        configuration would wait for each other for ever.
 
         Args:
             account: The account's name.
             user: As in `Authorization`.
-            read_user: Returns the account's user as it is now, since files change.
+            read_user: Returns the user that these credentials belong to now, since files change.
 
         Raises:
             CredentialsUnavailable: The account is no longer configured.
@@ -126,8 +134,9 @@ class CredentialOwners:
         with self._lock:
             if account not in self._accounts:
                 raise CredentialsUnavailable("the account is no longer configured")
+            self._claims.pop(account, None)
             for other, (claimed, read_other) in self._claims.items():
-                if other != account and claimed == user and read_other() == user:
+                if claimed == user and read_other() == user:
                     return other
             self._claims[account] = (user, read_user)
             return None

@@ -348,6 +348,8 @@ class TokenEndpoint:
 class _Access:
     token: Secret
     user: str
+    credential: str
+    """Digest of the refresh token: the data belong to its user, also if the file gets another one."""
     refresh_at: float
     expires_at: float
     """Both in monotonic seconds."""
@@ -411,7 +413,7 @@ class OAuthCredentials:
                 )
         if self._owners and (other := self._owners.claim(self._account, access.user, self.user)):
             raise CredentialInUse(f"the {REFRESH_TOKEN} of {self._file} is that of the user of account {other}")
-        return Authorization(BEARER, access.token, access.user, self.fingerprint())
+        return Authorization(BEARER, access.token, access.user, access.credential)
 
     def user(self) -> str | None:
         """Return the user of the access token; None as long as there is none."""
@@ -456,6 +458,7 @@ class OAuthCredentials:
         return _Access(
             issued.access,
             user,
+            self.fingerprint(),
             refresh_at=monotonic + issued.life - min(REFRESH_AHEAD, issued.life / 2),
             expires_at=monotonic + issued.life,
         )

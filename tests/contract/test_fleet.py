@@ -32,7 +32,8 @@ class Program:
         self.clock = clock
         self.board = Board()
         self.scheduler = Scheduler(clock)
-        self.fleet = Fleet(clock, MemoryStateStore(clock), self.board, self.scheduler)
+        self.store = MemoryStateStore(clock)
+        self.fleet = Fleet(clock, self.store, self.board, self.scheduler)
 
     def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:
         data = {"api": {"url": URL}, "accounts": list(accounts), **sections}
@@ -126,6 +127,103 @@ def test_two_accounts_that_swap_their_keys_are_not_called_early(tedee: Tedee, pr
     program.configure(account("a", "key-2"), account("b", "key-1"))
     program.run(15)
     assert (tedee.keys.count("key-1"), tedee.keys.count("key-2")) == (2, 1)
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+@pytest.mark.parametrize("in_files", [False, True])
+def test_accounts_with_exchanged_keys_continue(
+    tedee: Tedee, program: Program, tmp_path: Path, names: str, in_files: bool
+) -> None:
+    keys: list[Any] = [f"key-of-{name}" for name in names]
+    if in_files:
+        keys = [key_file(tmp_path, key, key) for key in keys]
+    for _ in range(2):
+        program.configure(*map(account, names, keys))
+        program.run(50)
+        assert [status.up for status in program.board.statuses()] == [True] * len(names)
+        assert sum(status.failures["auth"] for status in program.board.statuses()) == 0
+        keys = [*keys[1:], keys[0]]
+    assert min(gap for key in set(tedee.keys) for gap in tedee.gaps(key)) >= 20
+
+
+def test_keys_exchanged_during_a_call_continue(tedee: Tedee, program: Program) -> None:
+    def exchange(_endpoint: str) -> None:
+        if len(tedee.keys) == 3:
+            tedee.sync_status = 401  # after which the client looks at its key again
+            program.configure(account("a", "key-2"), account("b", "key-1"))
+
+    tedee.on_call = exchange
+    program.configure(account("a", "key-1"), account("b", "key-2"))
+    program.run(30)
+    tedee.sync_status = 200
+    program.run(100)
+    assert [status.up for status in program.board.statuses()] == [True, True]
+    assert min(gap for key in ("key-1", "key-2") for gap in tedee.gaps(key)) >= 20
+
+
+@pytest.mark.parametrize("endpoint", ["sync", "locks"])
+def test_removed_account_publishes_and_stores_nothing(
+    tedee: Tedee, program: Program, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    """Its successor may have the same name, and the key of another user."""
+    stored: list[str] = []
+    monkeypatch.setattr(program.store, "cache", lambda _account, endpoint, *_: stored.append(endpoint))
+
+    def replace(called: str) -> None:
+        if called == endpoint and tedee.keys[-1] == "key-1":
+            program.configure(account("other"))
+            program.configure(account("home", "key-2"), account("other"))
+            program.clock.advance(8)
+            stored.clear()
+
+    tedee.on_call = replace
+    tedee.details = [detailed(1, "Front door")]
+    program.configure(account("home", "key-1"))
+    program.run(1)
+    assert program.status("home").snapshot is None
+    assert stored == []
+
+
+@pytest.mark.parametrize("during_call", [False, True])
+def test_reload_with_another_key_withdraws_locks_at_once(tedee: Tedee, program: Program, during_call: bool) -> None:
+    served: list[object] = []
+
+    def reload(_endpoint: str = "") -> None:
+        if len(tedee.keys) == 2:
+            program.configure(account("home", "key-2"), sync={"interval": "2m"})
+            served.append(program.status("home").snapshot)
+
+    program.configure(account("home", "key-1"), sync={"interval": "2m"})
+    program.run(130 if not during_call else 100)
+    if during_call:
+        tedee.on_call = reload
+    else:
+        reload()
+    program.run(30)
+    assert served == [None]
+    assert program.status("home").snapshot is None or tedee.keys[-1] == "key-2"
+
+
+def test_reload_with_another_key_ends_a_backoff(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+    tedee.wrong_keys.add("wrong")
+    program.configure(account("home", "wrong"), account("hotel", tmp_path / "missing"))
+    program.run(700)
+    program.configure(account("home", "key-1"), account("hotel", "key-2"))
+    program.run(32)
+    assert [status.up for status in program.board.statuses()] == [True, True]
+
+
+def test_failed_call_with_another_key_withdraws_locks(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+    file = key_file(tmp_path, "home", "key-1")
+    program.configure(account("home", file))
+    program.run(1)
+    tedee.sync_status = 500
+    program.run(20)
+    assert program.status("home").snapshot
+    file.write_text("key-2")
+    program.run(120)
+    assert tedee.keys[-1] == "key-2"
+    assert program.status("home").snapshot is None
 
 
 @pytest.mark.parametrize("change", [("b", "key-1"), ("a", "key-2", "b", "key-1")])

@@ -867,5 +867,7 @@ def test_fingerprint_changes_with_the_refresh_token_alone(tedee: Tedee) -> None:
     assert credentials.prepare().credential == credentials.fingerprint() != before
     tedee.file.write_text("another")
     changed = credentials.fingerprint()
+    # The access token is still that of the first user, and so are the data that it gets.
+    assert credentials.prepare().credential not in (before, changed)
     tedee.file.unlink()
     assert len({before, changed, credentials.fingerprint()}) == 3
