@@ -58,7 +58,11 @@ def supervise(program: Callable[[Commands], int], *, serves: bool) -> int:
     for number, command in SIGNALS.items():
         signal.signal(number, partial(_handle, commands, events, command))
     stall = STALL_SECONDS if serves else None
+    # All other threads block the signals: one that is delivered to another thread does not wake the main thread, and
+    # its handler would not run.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_run, args=(program, commands, events, stall), name="program", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     event = events.get()
     grace = STOP_SECONDS if serves else STALL_SECONDS
     latest = time.monotonic() + CRITICAL_SECONDS

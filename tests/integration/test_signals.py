@@ -1,10 +1,14 @@
-"""The end of a process that does what must not be cut off."""
+"""What signals reach, and the end of a process that does what must not be cut off."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
-from exporter.signals import OK
-from tests.program import PATIENCE
+import pytest
+
+from exporter.signals import OK, SIGNALS
+from tests.program import PATIENCE, running
 
 PROGRAM = """
 import os, signal, threading
@@ -28,3 +32,20 @@ def test_exchange_that_does_not_end_is_reported() -> None:
     )
     assert ended.returncode == OK
     assert ended.stderr.startswith("stopped while a refresh token was exchanged; it may be necessary to sign in")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_signals_reach_the_main_thread_alone() -> None:
+    """Python runs a handler on the main thread, which a signal for another thread does not wake."""
+    with running("--demo") as exporter:
+        exporter.wait_until_ready()
+        exporter.get("/metrics")
+        process = Path(f"/proc/{exporter.process.pid}")
+        masks = {
+            int(task.name): int(re.findall("SigBlk:\t([0-9a-f]+)", (task / "status").read_text())[0], 16)
+            for task in (process / "task").iterdir()
+        }
+    assert len(masks) > 4
+    for thread, blocked in masks.items():
+        for number in SIGNALS:
+            assert bool(blocked >> (number - 1) & 1) == (thread != exporter.process.pid)
