@@ -46,10 +46,10 @@ def test_it_explains_every_reason_of_a_failed_sync() -> None:
 
 
 @pytest.mark.parametrize("group", ["dependencies", "dev"])
-def test_it_gives_the_reason_for_every_dependency(group: str) -> None:
+def test_architecture_gives_the_reason_for_every_dependency(group: str) -> None:
     listed = PROJECT["dependencies"] if group == "dependencies" else PROJECT["optional-dependencies"]["dev"]
     names = {re.split(r"[>=<\[;]", each)[0] for each in listed}
-    section = README.split("### Dependencies")[1]
+    section = (ROOT / "docs" / "architecture.md").read_text("utf-8").split("## Dependencies")[1]
     assert {name for name in names if not re.search(rf"\b{re.escape(name)}\b", section)} == set()
 
 

@@ -8,7 +8,8 @@ import pytest
 from exporter import __version__
 from tests.program import ROOT
 
-CONTRIBUTING, RELEASING, CHANGELOG = (ROOT / name for name in ("CONTRIBUTING.md", "docs/RELEASING.md", "CHANGELOG.md"))
+CONTRIBUTING, CHANGELOG = ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"
+RELEASING, ARCHITECTURE = ROOT / "docs" / "RELEASING.md", ROOT / "docs" / "architecture.md"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 HEADINGS = re.findall(r"(?m)^## (.*)$", CHANGELOG.read_text("utf-8"))
 
@@ -21,7 +22,7 @@ def test_what_it_says_to_make_can_be_made(document: Path) -> None:
     assert {target for words in said for target in words.split()} - targets == set()
 
 
-@pytest.mark.parametrize("document", [CONTRIBUTING, RELEASING, CHANGELOG], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [CONTRIBUTING, RELEASING, ARCHITECTURE, CHANGELOG], ids=lambda path: path.name)
 def test_every_file_it_links_to_exists(document: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text("utf-8")) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []

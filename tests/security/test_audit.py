@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 from tests.program import ROOT, TOOL_SECONDS
 
@@ -233,11 +231,3 @@ def test_a_line_that_pins_nothing_is_found(project: Project, index: Index, line:
 def test_every_package_that_is_locked_here_has_a_reason_and_is_pinned() -> None:
     code, told = audit(ROOT, "http://127.0.0.1:1/simple")
     assert code == 0, told
-
-
-def test_every_package_that_is_asked_for_here_has_its_reason_in_the_readme() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    told = (ROOT / "README.md").read_text("utf-8").partition("### Dependencies")[2].partition("\n## ")[0]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    words = set(re.findall(r"[\w-]+", told))
-    assert [name for name in (Requirement(each).name for each in wanted) if name not in words] == []
