@@ -334,7 +334,7 @@ def _parser() -> _Parser:
         "--config.check",
         dest="config_check",
         action="store_true",
-        help="say everything that is wrong with the configuration, and exit with 0 or 2",
+        help="validate the configuration and exit (0: valid, 2: invalid)",
     )
     add(
         "--web.listen-address",
@@ -342,7 +342,7 @@ def _parser() -> _Parser:
         type=_listen_address,
         action="append",
         metavar="[HOST]:PORT",
-        help=f"where to serve; may be given several times (default {DEFAULT_ADDRESS})",
+        help=f"address to listen on; may be repeated (default {DEFAULT_ADDRESS})",
     )
     add(
         "--web.telemetry-path",
@@ -357,14 +357,14 @@ def _parser() -> _Parser:
         dest="web_config_file",
         type=_file,
         metavar="FILE",
-        help="YAML file with TLS and passwords for those who scrape, in the format of Prometheus' exporter-toolkit",
+        help="YAML file that enables TLS and basic authentication, in the format of Prometheus' exporter-toolkit",
     )
     add(
         "--shard",
         type=_shard,
         default=Shard(),
         metavar="I/N",
-        help="be the I-th (from 0) of N processes with the same configuration, each with its part of the accounts",
+        help="serve shard I of N (zero-based) of the configured accounts",
     )
     add(
         "--log.level",
@@ -379,7 +379,7 @@ def _parser() -> _Parser:
         "--sync.once",
         dest="sync_once",
         action="store_true",
-        help="sync once, print a table of the locks, and exit with 0 or 1",
+        help="sync once, print a table of the locks, and exit (0: all accounts succeeded, 1: not)",
     )
     add("--demo", action="store_true", help="run against a simulated Tedee cloud inside this process, without a key")
     add(

@@ -82,7 +82,7 @@ class Fleet:
                 self.accounts[name].retry()
         if not wanted and applied != {}:
             log.warning(
-                "this shard holds none of the configured accounts; it runs on, for a reload may bring one",
+                "no accounts are assigned to this shard",
                 shards=self._shards,
             )
         self._applied = wanted

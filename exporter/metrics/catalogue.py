@@ -39,98 +39,100 @@ LOCK_BATTERY_LEVEL = Metric("lock_battery_level", "gauge", "Charge of the batter
 LOCK_CONNECTED = Metric(
     "lock_connected",
     "gauge",
-    "1 while the lock is connected to its bridge, 0 while it is not. Absent where it is not paired with a bridge.",
+    "1 if the lock is connected to its bridge, otherwise 0. Absent if the lock is not paired with a bridge.",
     LOCK_LABELS,
 )
 LOCK_LAST_STATE_CHANGE = Metric(
-    "lock_last_state_change_timestamp", "gauge", "When the state last changed, in Unix seconds.", LOCK_LABELS
+    "lock_last_state_change_timestamp", "gauge", "Unix time of the last state change.", LOCK_LABELS
 )
-LOCK_CHARGING = Metric("lock_charging", "gauge", "1 while the battery is being charged, otherwise 0.", LOCK_LABELS)
+LOCK_CHARGING = Metric("lock_charging", "gauge", "1 if the battery is charging, otherwise 0.", LOCK_LABELS)
 LOCK_STATE_CHANGE_RESULT = Metric(
     "lock_state_change_result",
     "gauge",
-    "How the last change of state ended: 0 well, above 0 with an error, of which 1 is jammed.",
+    "Result of the last state change: 0 success, 1 jammed, other values: error.",
     LOCK_LABELS,
 )
 LOCK_REVISION = Metric(
     "lock_revision",
     "gauge",
-    "Revision of the lock's configuration; it moves when a setting or the name changes.",
+    "Revision of the lock's configuration. It changes when a setting or the name changes.",
     LOCK_LABELS,
 )
 LOCK_INFO = Metric(
     "lock_info",
     "info",
-    "What the lock is. The value is 1; a label is empty where Tedee does not say.",
+    "Properties of the lock as labels. The value is 1. A label is empty if Tedee did not report it.",
     (*LOCK_LABELS, "serial_number", "model", "firmware_version", "bridge_id", "time_zone", "organization_id"),
 )
 LOCK_FIRMWARE_UPDATE_AVAILABLE = Metric(
     "lock_firmware_update_available",
     "gauge",
-    "1 where Tedee offers an update of the lock's software, otherwise 0.",
+    "1 if Tedee offers an update of the lock's firmware, otherwise 0.",
     LOCK_LABELS,
 )
 
 UP = Metric(
     "tedee_up",
     "gauge",
-    "1 if the account's last sync succeeded and its data is fresh enough to be served, otherwise 0.",
+    "1 if the account's last sync succeeded and its data is not stale, otherwise 0.",
     ACCOUNT_LABELS,
 )
-LOCKS = Metric("tedee_locks", "gauge", "Locks in the account's last successful sync.", ACCOUNT_LABELS)
+LOCKS = Metric("tedee_locks", "gauge", "Number of locks in the account's last successful sync.", ACCOUNT_LABELS)
 LAST_SYNC = Metric(
-    "tedee_last_sync_timestamp_seconds", "gauge", "When the account's last successful sync was.", ACCOUNT_LABELS
+    "tedee_last_sync_timestamp_seconds", "gauge", "Unix time of the account's last successful sync.", ACCOUNT_LABELS
 )
 NEXT_SYNC = Metric(
-    "tedee_next_sync_timestamp_seconds", "gauge", "From when on the account's next sync may go out.", ACCOUNT_LABELS
+    "tedee_next_sync_timestamp_seconds", "gauge", "Unix time at which the account's next sync is due.", ACCOUNT_LABELS
 )
 SYNC_DURATION = Metric(
     "tedee_sync_duration_seconds",
     "histogram",
-    "Time from sending a sync to its answer or failure.",
+    "Duration of a sync, from the request to the response or failure.",
     ACCOUNT_LABELS,
 )
-SYNC_FAILURES = Metric(
-    "tedee_sync_failures_total", "counter", "Syncs that brought nothing usable, by reason.", ("account", "reason")
-)
+SYNC_FAILURES = Metric("tedee_sync_failures_total", "counter", "Failed syncs, by reason.", ("account", "reason"))
 SYNC_FAILING = Metric(
     "tedee_sync_failing",
     "gauge",
-    "1 with the reason for which the account's last sync failed. Absent where it succeeded.",
+    "1 with the reason why the account's last sync failed. Absent if it succeeded.",
     ("account", "reason"),
 )
 API_REQUESTS = Metric(
     "tedee_api_requests_total",
     "counter",
-    "Requests sent to Tedee, by endpoint and HTTP status; in place of a status that never came stands the reason.",
+    "Requests sent to Tedee, by endpoint and HTTP status code, or failure reason if no response was received.",
     ("account", "endpoint", "code"),
 )
 API_REQUESTS_REMAINING = Metric(
-    "tedee_api_requests_remaining", "gauge", "Requests left of this exporter's share of the hour.", ACCOUNT_LABELS
+    "tedee_api_requests_remaining",
+    "gauge",
+    "Requests left in this exporter's hourly share of Tedee's limit.",
+    ACCOUNT_LABELS,
 )
 REJECTED_VALUES = Metric(
     "tedee_rejected_values_total",
     "counter",
-    "Values in Tedee's answers that could not be used, by field.",
+    "Values in Tedee's responses that could not be used, by field.",
     ("account", "field"),
 )
 API_VERSION_SUPPORTED = Metric(
     "tedee_api_version_supported",
     "gauge",
-    "1 while Tedee lists the API version in use as supported, 0 once it no longer does.",
+    "1 if Tedee lists the API version in use as supported, otherwise 0.",
     ("account", "version"),
 )
 CREDENTIALS_EXPIRY = Metric(
     "tedee_credentials_expiry_timestamp_seconds",
     "gauge",
-    "When the account's access token or, with OAuth, its refresh token expires. Absent for personal keys.",
+    "Unix time at which the account's access token or, with OAuth, its refresh token expires. Absent for personal "
+    "keys.",
     ACCOUNT_LABELS,
 )
 REFRESH_TOKEN_STORED = Metric(
     "tedee_refresh_token_stored",
     "gauge",
-    "1 while the account's OAuth refresh token is stored in its file, 0 while it is in memory only and a restart would "
-    "lose it. Absent without OAuth.",
+    "1 if the account's OAuth refresh token is stored in its file, 0 if it is in memory only and a restart would lose "
+    "it. Absent without OAuth.",
     ACCOUNT_LABELS,
 )
 
@@ -140,23 +142,23 @@ BUILD_INFO = Metric(
 CONFIG_RELOAD_SUCCESSFUL = Metric(
     "tedee_exporter_config_last_reload_successful",
     "gauge",
-    "1 if the configuration was last loaded successfully, otherwise 0.",
+    "1 if the last load of the configuration succeeded, otherwise 0.",
 )
 CONFIG_RELOAD_SUCCESS_TIMESTAMP = Metric(
     "tedee_exporter_config_last_reload_success_timestamp_seconds",
     "gauge",
-    "When the configuration was last loaded successfully.",
+    "Unix time of the last successful load of the configuration.",
 )
 STATE_FILE_USABLE = Metric(
     "tedee_exporter_state_file_usable",
     "gauge",
-    "1 while calls to Tedee are written to the state file, 0 while that fails and a restart would not know of them.",
+    "1 if calls to Tedee are recorded in the state file, 0 if that fails and a restart would not know of them.",
 )
 
 LOG_LINES_DROPPED = Metric(
     "tedee_exporter_log_lines_dropped_total",
     "counter",
-    "Log lines that were not written because standard error did not take them.",
+    "Log lines that were dropped because standard error was blocked.",
 )
 
 LOCK_METRICS = (

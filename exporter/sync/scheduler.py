@@ -184,7 +184,7 @@ class Scheduler:
             job.turn()
             wait = job.wait()
         except Exception:
-            log.exception("a turn ended in a bug; please report it", account=job.name)
+            log.exception("unhandled exception while syncing; please report this", account=job.name)
             wait = AFTER_A_BUG
         with self._changed:
             self._unreliable_turns -= not was_reliable

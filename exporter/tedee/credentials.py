@@ -255,7 +255,7 @@ def read_secret(source: SecretSource, what: str = "key") -> Secret:
         text = content.removeprefix(codecs.BOM_UTF8).decode("ascii")
     except UnicodeDecodeError:
         # The chain is cut: this exception carries the bytes it could not decode.
-        raise CredentialsUnavailable(f"{where} holds bytes that no {what} has") from None
+        raise CredentialsUnavailable(f"{where} contains bytes that no {what} has") from None
     return checked_secret(text, where, what)
 
 
@@ -279,7 +279,7 @@ def checked_secret(text: str, where: str, what: str) -> Secret:
         if re.fullmatch(form, secret):
             raise CredentialsUnavailable(f"{where} {problem.format(what=what)}")
     if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise CredentialsUnavailable(f"{where} holds characters that no {what} has (is it one line, and nothing else?)")
+        raise CredentialsUnavailable(f"{where} contains characters that no {what} has, such as spaces or line breaks")
     return Secret(secret)
 
 

@@ -185,7 +185,7 @@ class TlsServer(Section):
             yield ("client_allowed_sans",), wrong("needs client_auth_type: RequireAndVerifyClientCert")
         least, greatest = given.get("min_version", "TLS12"), given.get("max_version", "TLS13")
         if greatest in BROKEN_VERSIONS:
-            yield ("max_version",), wrong("is no longer spoken by anybody (RFC 8996); TLS12 is the least")
+            yield ("max_version",), wrong("is deprecated (RFC 8996); use TLS12 or TLS13")
         if (least, greatest) == ("TLS13", "TLS12"):
             yield ("max_version",), wrong("is less than min_version")
 

@@ -391,11 +391,11 @@ def test_a_rotated_key_file_is_used_at_the_next_call(cloud: Cloud, url: str, tmp
         (None, "cannot be read: No such file or directory"),
         (b"", "is empty"),
         (b" \n\n", "is empty"),
-        (b"two words", "holds characters that no key has"),
-        (b"two\nlines", "holds characters that no key has"),
-        (b"evil\r\nX-Header: 1", "holds characters that no key has"),
-        (b"\xff\xfa", "holds bytes that no key has"),
-        ("schl\u00fcssel".encode(), "holds bytes that no key has"),
+        (b"two words", "contains characters that no key has"),
+        (b"two\nlines", "contains characters that no key has"),
+        (b"evil\r\nX-Header: 1", "contains characters that no key has"),
+        (b"\xff\xfa", "contains bytes that no key has"),
+        ("schl\u00fcssel".encode(), "contains bytes that no key has"),
     ],
 )
 def test_a_key_file_that_cannot_be_used_is_named_and_nothing_is_sent(

@@ -181,7 +181,7 @@ def test_messages_name_the_kind_of_secret(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert problem_of(path, "refresh token") == f"refresh token file {path} cannot be read: No such file or directory"
     path.write_text("two words")
-    assert problem_of(path, "refresh token").startswith(f"refresh token file {path} holds characters that no refresh")
+    assert problem_of(path, "refresh token").startswith(f"refresh token file {path} contains characters")
 
 
 # Preparing and signing

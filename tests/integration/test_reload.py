@@ -90,7 +90,7 @@ def test_two_shards_with_one_configuration_have_each_account_once_also_after_a_r
         running(f"--config.file={config}", "--shard=1/2") as second,
     ):
         assert second.wait_until_ready().value("tedee_up", account="home") is None
-        assert len([line for line in second.log if "holds none of the configured accounts" in line]) == 1
+        assert len([line for line in second.log if "no accounts are assigned to this shard" in line]) == 1
         configuration(tmp_path, address.url, [HOME, HOTEL])
         for exporter in (first, second):
             assert requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE).ok

@@ -10,7 +10,7 @@ from exporter.tedee.secret import file_named
 
 from .conftest import EXAMPLE, SECRET, TESTDATA, Program
 
-SEVERAL_LINES = "holds characters that no key has (is it one line, and nothing else?)"
+SEVERAL_LINES = "contains characters that no key has, such as spaces or line breaks"
 NO_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
 
@@ -91,7 +91,7 @@ def test_key_files_that_cannot_be_used_are_told_with_file_line_and_key(program: 
         told(0, "missing", "cannot be read: No such file or directory"),
         told(1, "empty", "is empty"),
         told(2, "lines", SEVERAL_LINES),
-        told(3, "bytes", "holds bytes that no key has"),
+        told(3, "bytes", "contains bytes that no key has"),
         told(4, "folder", "cannot be read: Is a directory"),
         told(5, "loop", "cannot be read: Too many levels of symbolic links"),
     ]

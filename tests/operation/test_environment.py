@@ -117,7 +117,7 @@ def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, messag
         (
             "TEDEE_ACCESS_TOKEN",
             f"{SECRET}\n{SECRET}",
-            "the key holds characters that no key has (is it one line, and nothing else?)",
+            "the key contains characters that no key has, such as spaces or line breaks",
         ),
     ],
 )

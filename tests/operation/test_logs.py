@@ -169,10 +169,10 @@ def test_an_exception_is_one_line(logged: Logged, log: logging.Logger) -> None:
         try:
             fail()
         except KeyError:
-            log.exception("a turn ended in a bug")
+            log.exception("unhandled exception while syncing")
 
     (line,) = logged(speak)
-    assert (line["msg"], line["level"]) == ("a turn ended in a bug", "error")
+    assert (line["msg"], line["level"]) == ("unhandled exception while syncing", "error")
     assert line["exception"].startswith("Traceback (most recent call last):\n")
     assert "in fail\n" in line["exception"]
 

@@ -111,7 +111,7 @@ def test_the_traceback_of_a_bug_holds_no_secret(
     home.turns()
     OUTPUT.flush()
     told = capsys.readouterr().err
-    assert "a turn ended in a bug" in told
+    assert "unhandled exception while syncing" in told
     assert "RuntimeError: a bug" in told
     assert leaks({"told": told.encode()}, home.secrets()) == {}
 
@@ -140,7 +140,7 @@ def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
     home.turns()
     OUTPUT.flush()
     told = capsys.readouterr().err
-    assert told.count("a turn ended in a bug") == 2
+    assert told.count("unhandled exception while syncing") == 2
     assert leaks({"told": told.encode()}, home.secrets()) == {}
 
 

@@ -132,7 +132,7 @@ def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFi
     try:
         fail()
     except ValueError:
-        log.exception("a turn ended in a bug", key=SECRET)
+        log.exception("unhandled exception while syncing", key=SECRET)
     OUTPUT.flush()
     out, err = capsys.readouterr()
     assert out == ""

@@ -317,7 +317,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "a version that is dead": (
         tls(max_version="TLS11"),
-        ["web.yml:4: tls_server_config.max_version: is no longer spoken by anybody (RFC 8996); TLS12 is the least"],
+        ["web.yml:4: tls_server_config.max_version: is deprecated (RFC 8996); use TLS12 or TLS13"],
     ),
     "an unknown cipher suite": (
         tls(cipher_suites=["TLS_RSA_WITH_RC4_128_SHA"]),
