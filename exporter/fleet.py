@@ -67,12 +67,13 @@ class Fleet:
         self._owners.set_accounts(wanted)
         new, changed = [], []
         for name, what in wanted.items():
+            before = (applied or {}).get(name)
             if name not in self.accounts:
                 self.accounts[name] = self._build(name, self._options(*what), is_reload=applied is not None)
                 self._board.publish(self.accounts[name].status())
                 new.append(self.accounts[name])
-            elif applied is None or what != applied[name]:
-                if applied is None or what[0].credential != applied[name][0].credential:
+            elif what != before:
+                if before is None or what[0].credential != before[0].credential:
                     self._owners.release(name)
                     # The data may be of another user's locks, and a call may be under way.
                     self._board.withdraw(name)
@@ -81,10 +82,7 @@ class Fleet:
             else:
                 self.accounts[name].retry()
         if not wanted and applied != {}:
-            log.warning(
-                "no accounts are assigned to this shard",
-                shards=self._shards,
-            )
+            log.warning("no accounts are assigned to this shard", shards=self._shards)
         self._applied = wanted
         self._store.keep_only(wanted)
         self._scheduler.replan(changed)

@@ -94,22 +94,15 @@ class Scheduler:
     def replan(self, jobs: Collection[Job]) -> None:
         """Ask jobs again how long they wait. One whose turn is under way is asked after it."""
         with self._changed:
-            for planned in (self._reliable, self._unreliable):
-                planned[:] = [
-                    (self._clock.monotonic() + job.wait(), number, is_reliable, job) if job in jobs else entry
-                    for entry in planned
-                    for _, number, is_reliable, job in [entry]
-                ]
-                heapify(planned)
+            for _, number, _, job in self._withdraw(jobs):
+                self._plan(job, self._clock.monotonic() + job.wait(), number)
             self._changed.notify_all()
 
     def remove(self, jobs: Collection[Job]) -> None:
         """Plan no more turns of jobs. A turn that is under way is not interrupted."""
         with self._changed:
             self._jobs -= set(jobs)
-            for planned in (self._reliable, self._unreliable):
-                planned[:] = [entry for entry in planned if entry[-1] in self._jobs]
-                heapify(planned)
+            self._withdraw(jobs)
 
     def start(self) -> None:
         """Start working. Workers are daemons: a call to Tedee under way does not delay the end of the process."""
@@ -139,6 +132,16 @@ class Scheduler:
     def _plan(self, job: Job, due: float, number: int) -> None:
         is_reliable = job.is_reliable()
         heappush(self._reliable if is_reliable else self._unreliable, (due, number, is_reliable, job))
+
+    def _withdraw(self, jobs: Collection[Job]) -> list[Planned]:
+        """Remove the planned turns of jobs, and return them."""
+        wanted = set(jobs)
+        withdrawn: list[Planned] = []
+        for planned in (self._reliable, self._unreliable):
+            withdrawn += [entry for entry in planned if entry[-1] in wanted]
+            planned[:] = [entry for entry in planned if entry[-1] not in wanted]
+            heapify(planned)
+        return withdrawn
 
     def _eligible(self) -> list[list[Planned]]:
         """Return the heaps whose first turn may be run when it is due."""

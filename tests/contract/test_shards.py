@@ -129,5 +129,5 @@ def test_a_shard_that_starts_without_accounts_or_loses_its_last_one_says_so_once
     with capture_logs() as logs:
         for names in applied:
             fleet.apply(Shard(0, 2).of(settings("hotel", *names)))
-    said = [line for line in logs if "no accounts are assigned to this shard" in line["event"]]
-    assert [(line["log_level"], line["shards"]) for line in said] == [("warning", 2)] * warnings
+    lines = [line for line in logs if "no accounts are assigned to this shard" in line["event"]]
+    assert [(line["log_level"], line["shards"]) for line in lines] == [("warning", 2)] * warnings

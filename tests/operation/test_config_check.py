@@ -84,16 +84,16 @@ def test_key_files_that_cannot_be_used_are_told_with_file_line_and_key(program: 
 
     ended = program("--config.check", f"--config.file={path}")
 
-    def told(index: int, name: str, why: str) -> str:
+    def problem(index: int, name: str, why: str) -> str:
         return f"{path}:{2 * index + 3}: accounts[{index}].access_token_file: key file {tmp_path}/{name} {why}"
 
     assert ended.stderr.splitlines() == [
-        told(0, "missing", "cannot be read: No such file or directory"),
-        told(1, "empty", "is empty"),
-        told(2, "lines", SEVERAL_LINES),
-        told(3, "bytes", "contains bytes that no key has"),
-        told(4, "folder", "cannot be read: Is a directory"),
-        told(5, "loop", "cannot be read: Too many levels of symbolic links"),
+        problem(0, "missing", "cannot be read: No such file or directory"),
+        problem(1, "empty", "is empty"),
+        problem(2, "lines", SEVERAL_LINES),
+        problem(3, "bytes", "contains bytes that no key has"),
+        problem(4, "folder", "cannot be read: Is a directory"),
+        problem(5, "loop", "cannot be read: Too many levels of symbolic links"),
     ]
     assert (ended.returncode, ended.stdout) == (2, "")
 

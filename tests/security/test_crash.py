@@ -110,10 +110,10 @@ def test_the_traceback_of_a_bug_holds_no_secret(
     monkeypatch.setattr(*place, bug)
     home.turns()
     OUTPUT.flush()
-    told = capsys.readouterr().err
-    assert "unhandled exception while syncing" in told
-    assert "RuntimeError: a bug" in told
-    assert leaks({"told": told.encode()}, home.secrets()) == {}
+    errors = capsys.readouterr().err
+    assert "unhandled exception while syncing" in errors
+    assert "RuntimeError: a bug" in errors
+    assert leaks({"errors": errors.encode()}, home.secrets()) == {}
 
 
 FAILURES = [
@@ -139,16 +139,16 @@ def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
     home.cloud.faults.script(fault, forever=True)
     home.turns()
     OUTPUT.flush()
-    told = capsys.readouterr().err
-    assert told.count("unhandled exception while syncing") == 2
-    assert leaks({"told": told.encode()}, home.secrets()) == {}
+    errors = capsys.readouterr().err
+    assert errors.count("unhandled exception while syncing") == 2
+    assert leaks({"errors": errors.encode()}, home.secrets()) == {}
 
 
-# What libraries say of an odd answer, and of an odd proxy
+# What libraries say of an odd response, and of an odd proxy
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "respond",
     [
         lambda request: b"HTTP/1.1 200 OK\r\nno colon here\r\n" + request,
         lambda request: b"HTTP/1.1 200 OK\r\n" + request,
@@ -162,9 +162,9 @@ def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
     ],
     ids=["odd headers", "headers", "phrase", "echo", "status line", "type", "redirect", "trace", "chunk"],
 )
-def test_an_odd_answer_that_repeats_the_key_is_not_repeated(answer: Callable[[bytes], bytes]) -> None:
+def test_an_odd_answer_that_repeats_the_key_is_not_repeated(respond: Callable[[bytes], bytes]) -> None:
     def speak(connection: socket.socket) -> None:
-        connection.sendall(answer(connection.recv(65_536)))
+        connection.sendall(respond(connection.recv(65_536)))
 
     with tcp_server(speak) as port:
         url = f"http://127.0.0.1:{port}"
