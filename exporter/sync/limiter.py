@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 
-from exporter.clock import Clock
+from exporter.clock import Clock, boottime
 from exporter.tedee.errors import CallError
 
 from .rate_limits import HOUR, RateLimitPolicy, RateLimitState
@@ -83,8 +83,8 @@ class RateLimiter:
         return min(self.policy.remaining(state, now) for state in self._states())
 
     @contextmanager
-    def acquire(self, endpoint: str, user: str) -> Iterator[None]:
-        """Reserve one call, and record its end.
+    def acquire(self, endpoint: str, user: str) -> Iterator[float]:
+        """Reserve one call, and record its end. The context has the time of the reservation, in seconds of `boottime`.
 
         Args:
             endpoint: That is called inside the context.
@@ -96,10 +96,10 @@ class RateLimiter:
         self.set_user(user)
         if endpoint in self._under_way:
             raise NotAllowedYet(f"{endpoint} is being called")
-        self._reserve(endpoint)
+        reserved_at = self._reserve(endpoint)
         self._under_way.add(endpoint)
         try:
-            yield
+            yield reserved_at
         except BaseException as error:
             jitter, retry_after = self._jitter(), error.retry_after if isinstance(error, CallError) else None
 
@@ -143,12 +143,13 @@ class RateLimiter:
         unknown = RateLimitState() if account.is_unused() else self.policy.unknown(now)
         return (account, *(unknown if state is None else state for state in user))
 
-    def _reserve(self, endpoint: str) -> None:
-        expected, wait = self.wait(endpoint), 0.0
+    def _reserve(self, endpoint: str) -> float:
+        expected, wait, reserved_at = self.wait(endpoint), 0.0, 0.0
 
         def reserve(now: float, states: States) -> tuple[RateLimitState, ...]:
             # The time is read in the transaction: another process may have made a call while this one waited for it.
-            nonlocal wait
+            nonlocal wait, reserved_at
+            reserved_at = boottime()
             registered = self._registered(now, states)
             wait = max(self.policy.wait(state, endpoint, now) for state in registered)
             if wait > 0:
@@ -161,6 +162,7 @@ class RateLimiter:
             raise NotAllowedYet(str(error), by_another=True) from error
         if wait > 0:
             raise NotAllowedYet(f"{endpoint} may be called in {wait:.3f} s", by_another=expected <= 0)
+        return reserved_at
 
     def _record(self, change: Callable[[float, tuple[RateLimitState, ...]], tuple[RateLimitState, ...]]) -> None:
         def registered_and_changed(now: float, states: States) -> tuple[RateLimitState, ...]:

@@ -13,8 +13,6 @@ from typing import Protocol
 
 import requests
 
-from exporter.clock import boottime
-
 from .bodies import BODIES, Bodies, Body, BodyTooLarge
 from .credentials import Authorization, CredentialInUse, Credentials, CredentialsUnavailable
 from .envelope import Envelope, TooManyValues, open_envelope
@@ -46,8 +44,8 @@ PAGE_ITEMS = 500
 class RateLimiter(Protocol):
     """Decides when a call may be sent. Every request passes it."""
 
-    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[None]:
-        """Reserve one call of a user, and record its end.
+    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
+        """Reserve one call of a user, and record its end. The context has the time of the reservation.
 
         Raises:
             Exception: The call must not be sent now.
@@ -172,10 +170,8 @@ class TedeeClient:
             kind = KeyInUse if isinstance(error, CredentialInUse) else KeyUnusable
             raise kind(str(error), account=self.account, endpoint=endpoint) from error
         detector = SecretDetector(authorization.secret)
-        # From before the reservation: a process may be stopped for any time between the two.
-        reserved_at = boottime()
         with ExitStack() as memory:
-            with self._limiter.acquire(endpoint, authorization.user):
+            with self._limiter.acquire(endpoint, authorization.user) as reserved_at:
                 self.last_credential, self.last_user = authorization.credential, authorization.user
                 try:
                     response = self._exchange(endpoint, query, authorization, memory, reserved_at)
@@ -207,7 +203,7 @@ class TedeeClient:
             query: Names and values.
             authorization: Signs the request.
             memory: The context in which the body is read.
-            reserved_at: Seconds of `boottime`, from which the time-out counts.
+            reserved_at: Seconds of `boottime`, from which the time-out counts: the process may have been stopped since.
         """
         body = memory.enter_context(self._bodies.body())
         try:

@@ -1,14 +1,14 @@
 """The rate limiter: spacing, hourly share, endpoint limits, backoff."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import pytest
 
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
-from exporter.sync.rate_limits import RateLimitPolicy
-from exporter.sync.store import MemoryStateStore
+from exporter.sync.rate_limits import RateLimitPolicy, RateLimitState
+from exporter.sync.store import Change, MemoryStateStore
 from exporter.tedee.client import LOCKS, SYNC
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed, Unauthorized
 from tests.clock import FakeClock
@@ -75,6 +75,22 @@ def test_a_second_sync_does_not_leave_while_the_first_is_under_way(clock: FakeCl
         assert limiter.wait(SYNC) == float("inf")
         with pytest.raises(NotAllowedYet):
             call(limiter, clock)
+
+
+def test_reservation_time_is_read_after_the_wait_for_the_store(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time-out of the call counts from it. Many accounts wait for one store on a slow disk."""
+
+    class SlowStore(MemoryStateStore):
+        def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
+            clock.advance(9.0)
+            return super().update(keys, change)
+
+    monkeypatch.setattr("exporter.sync.limiter.boottime", clock.monotonic)
+    started_at = clock.monotonic()
+    with rate_limiter(clock, store=SlowStore(clock)).acquire(SYNC, "user 1") as reserved_at:
+        assert reserved_at == started_at + 9.0
 
 
 def test_a_refused_call_is_not_counted_and_leaves_the_gate_as_it_was(clock: FakeClock) -> None:

@@ -29,8 +29,8 @@ PASSWORD = "the-password-of-the-proxy"
 
 
 class OpenGate:
-    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[None]:
-        return nullcontext()
+    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
+        return nullcontext(boottime())
 
 
 def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any) -> TedeeClient:
@@ -130,13 +130,13 @@ def test_call_is_not_sent_long_after_its_reservation(monkeypatch: pytest.MonkeyP
 
     class Stopped:
         @contextlib.contextmanager
-        def acquire(self, endpoint: str, user: str) -> Iterator[None]:
+        def acquire(self, endpoint: str, user: str) -> Iterator[float]:
             nonlocal late
+            reserved_at = boottime()
             late = 34.0
-            yield
+            yield reserved_at
 
-    for module in ("client", "transport"):
-        monkeypatch.setattr(f"exporter.tedee.{module}.boottime", lambda: boottime() + late)
+    monkeypatch.setattr("exporter.tedee.transport.boottime", lambda: boottime() + late)
     with listening() as server, pytest.raises(TimedOut):
         client(server.url("127.0.0.1"), limiter=Stopped()).sync()
     assert server.asked == []
