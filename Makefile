@@ -36,7 +36,7 @@ bench: $(VENV)/dev $(VENV)/users/python ## measure it beside its peers, for half
 	EXPORTER_PYTHON=$(VENV)/users/bin/python $(BIN)/python -m bench $(ARGS)
 
 dashboards: $(VENV)/dev ## write the dashboards' JSON from their code
-	$(BIN)/python -m dashboards.src
+	$(BIN)/python -m dashboards.generator
 
 chart: $(VENV)/dev ## copy alerts, dashboards and the version into the chart, and make its README's table
 	$(BIN)/python -m helm.refresh

@@ -14,7 +14,7 @@ import requests
 
 from exporter.simulator import Cloud, World, serve
 from exporter.sync.snapshot import AccountStatus, Snapshot
-from tests.board import locks_of
+from tests.factories import locks_of
 from tests.program import configuration, eventually
 
 from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, PATIENCE, Process, started

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tests.week import Week
+from tests.soak import Week
 
 from .fleets import Punctuality
 from .refreshes import Latencies

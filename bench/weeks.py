@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from tests.week import Week, live_through_a_week
+from tests.soak import Week, live_through_a_week
 
 
 def measure() -> Week:

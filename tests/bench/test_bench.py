@@ -9,10 +9,10 @@ from bench.refreshes import Latencies
 from bench.scrapes import CONNECTIONS, ENCODINGS, GUNICORN, NGINX, OURS, OWN_SERVER, SIZES, Load, Measured
 from bench.starts import Start
 from bench.syncs import CHANGED, Cost, Costs
-from tests.board import board, status
 from tests.clock import FakeClock
-from tests.honesty.test_exposition import expose
-from tests.week import Resources, Week
+from tests.correctness.test_exposition import expose
+from tests.factories import board, status
+from tests.soak import Resources, Week
 
 
 def test_the_peer_says_of_locks_what_we_say(clock: FakeClock) -> None:

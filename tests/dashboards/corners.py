@@ -8,9 +8,9 @@ from typing import Any
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import Lock
-from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
+from tests.factories import board, locks_of, status
 
 from .day import DAY, HOUR, Recording
 

@@ -15,9 +15,9 @@ from exporter.simulator.wire import Version, lock_entry, sync_entry
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import Board
 from exporter.sync.store import MemoryStateStore
-from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
+from tests.factories import board, locks_of, status
 
 HOUR, DAY = 3600.0, 86_400.0
 EVERY = 240.0

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dashboards.src import colours, overview
-from dashboards.src.queries import NOT_KNOWN
+from dashboards.generator import colours, overview
+from dashboards.generator.queries import NOT_KNOWN
 from tests.end_to_end.prometheus import Prometheus
 
 from . import day

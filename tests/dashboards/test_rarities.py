@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from dashboards.src import words
-from dashboards.src.queries import MOST_DAYS, NOT_KNOWN
+from dashboards.generator import words
+from dashboards.generator.queries import MOST_DAYS, NOT_KNOWN
 from tests.end_to_end.prometheus import Prometheus
 
 from . import corners

@@ -19,7 +19,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.src import boards, colours, words
+from dashboards.generator import boards, colours, words
 from exporter.metrics.catalogue import CATALOGUE, LOCK_METRICS
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import DoorState, LockState

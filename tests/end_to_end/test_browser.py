@@ -11,11 +11,11 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from exporter.simulator import Cloud
 from exporter.web.pages import Pages
-from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
 from tests.end_to_end.chromium import chromium
 from tests.end_to_end.conftest import ODD_NAME
+from tests.factories import board, locks_of, status
 from tests.program import Exporter
 
 

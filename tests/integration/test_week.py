@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.program import LONG_TEST
-from tests.week import live_through_a_week
+from tests.soak import live_through_a_week
 
 
 @pytest.mark.soak

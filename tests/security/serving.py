@@ -13,9 +13,9 @@ from exporter.web.app import create_app
 from exporter.web.configuration import Protection
 from exporter.web.connections import Connections, Limits
 from exporter.web.server import WebServer, listen
-from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import synced
+from tests.factories import board, locks_of, status
 from tests.program import PATIENCE
 
 LIMITS = Limits(

@@ -28,7 +28,7 @@ from exporter.tedee.models import SyncReader
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
 from exporter.terminal import OUTPUT
-from tests.operation.conftest import logging_put_back
+from tests.cli.conftest import logging_put_back
 from tests.program import run
 from tests.security.leaking import leaks
 from tests.security.test_secrets import jwt, secret

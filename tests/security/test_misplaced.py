@@ -7,7 +7,7 @@ import pytest
 
 from exporter.cli import main
 from exporter.tedee.credentials import CredentialsUnavailable, read_secret
-from tests.operation.conftest import logging_put_back
+from tests.cli.conftest import logging_put_back
 from tests.program import configuration, run
 from tests.security.leaking import leaks, state_files
 from tests.security.test_secrets import jwt, secret

@@ -20,8 +20,8 @@ import pytest
 
 from exporter.config import default_state_file
 from exporter.simulator import TOKEN_PATH, Account, Address, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
+from tests.cli.conftest import stop_being_root
 from tests.clock import FakeClock
-from tests.operation.conftest import stop_being_root
 from tests.program import PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
 from tests.stores import open_store
 

@@ -25,7 +25,7 @@ from exporter.tedee.oauth import Issued
 from exporter.tedee.refresh_tokens import StoredToken
 from exporter.tedee.secret import HIDDEN, Secret, SecretDetector, file_named, hide_arguments, redact
 from exporter.terminal import OUTPUT
-from tests.operation.conftest import logging_put_back
+from tests.cli.conftest import logging_put_back
 
 __all__ = ["logging_put_back"]
 

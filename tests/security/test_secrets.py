@@ -19,7 +19,7 @@ import requests
 from exporter import logs
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, Token, World, serve
 from exporter.simulator.faults import TABLE
-from tests.operation.conftest import logging_put_back
+from tests.cli.conftest import logging_put_back
 from tests.program import PATIENCE, configuration, environment, eventually, free_port, run
 from tests.security.leaking import PIECE, forms, leaks, state_files
 

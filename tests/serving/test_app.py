@@ -21,9 +21,9 @@ from exporter.sync.snapshot import AccountStatus, Board
 from exporter.sync.store import Failure
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
-from tests.board import board, locks_of, snapshot, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
+from tests.factories import board, locks_of, snapshot, status
 
 
 def browse(everything: Board, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:

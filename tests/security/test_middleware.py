@@ -11,8 +11,8 @@ from exporter.metrics.exposition import Exposition
 from exporter.tedee.secret import Secret
 from exporter.web.app import create_app
 from exporter.web.configuration import Protection, RateLimit
-from tests.board import board, status
 from tests.clock import FakeClock
+from tests.factories import board, status
 from tests.security.web_files import HASH, PASSWORD
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()}

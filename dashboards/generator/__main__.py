@@ -1,6 +1,6 @@
 """Writes the dashboards."""
 
-from dashboards.src import boards
+from dashboards.generator import boards
 
 if __name__ == "__main__":
     for path, board in boards():

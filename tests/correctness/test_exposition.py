@@ -25,9 +25,9 @@ from exporter.metrics.exposition import Exposition, Renderer
 from exporter.sync.snapshot import AccountStatus, Board, Lock
 from exporter.sync.store import Failure
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
-from tests.board import board, locks_of, status
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
+from tests.factories import board, locks_of, status
 from tests.program import PATIENCE, eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"

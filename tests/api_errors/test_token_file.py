@@ -24,9 +24,9 @@ from exporter.tedee.oauth import OAuthCredentials, SuccessorNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
 from exporter.tedee.secret import Secret
 from exporter.tedee.token_file import ROOM, SUFFIX, CannotStore, problem_with, reserve
+from tests.api_errors.test_oauth import FIRST, LIFE, Tedee, edited, failure_of, tedee
+from tests.cli.conftest import NOBODY, stop_being_root
 from tests.conftest import real_part
-from tests.failures.test_oauth import FIRST, LIFE, Tedee, edited, failure_of, tedee
-from tests.operation.conftest import NOBODY, stop_being_root
 from tests.program import eventually
 
 __all__ = ["stop_being_root", "tedee"]

@@ -1,6 +1,6 @@
 """The Grafana dashboards as code. What they say of codes and metrics comes from the exporter itself.
 
-python -m dashboards.src    # writes the JSON beside this folder
+python -m dashboards.generator    # writes the JSON beside this folder
 """
 
 from collections.abc import Iterator
