@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from prometheus_client import generate_latest
 
+from exporter.accounts import Accounts
 from exporter.config import Settings
-from exporter.fleet import Fleet
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 
@@ -61,11 +61,11 @@ def measure() -> Costs:
     server = context.Process(target=_serve, args=(there, bodies, details), daemon=True)
     server.start()
     clock = FakeClock()
-    board, scheduler = Board(), Scheduler(clock)
+    board, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     accounts = [{"name": account, "personal_key": "key"}]
     settings = Settings.model_validate({"api": {"url": here.recv()}, "accounts": accounts})
-    Fleet(clock, MemoryStateStore(clock), board, scheduler).apply(settings)
+    Accounts(clock, MemoryStateStore(clock), board, scheduler).apply(settings)
 
     def sync() -> Cost:
         clock.advance(20.0)

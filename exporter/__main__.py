@@ -35,9 +35,9 @@ def _run() -> int:
         _return_memory()
         if not _enough_files():
             return FAILED
-        from . import logs, terminal  # noqa: PLC0415
+        from . import console, logs  # noqa: PLC0415
 
-        terminal.escape_unencodable()
+        console.escape_unencodable()
         logs.capture_unhandled()
         from .cli import main as run  # noqa: PLC0415  (most of the start is this import)
 

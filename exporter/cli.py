@@ -20,6 +20,7 @@ from typing import NoReturn, get_args
 import structlog
 
 from . import __version__, logs
+from .accounts import CALL_GRACE, Accounts
 from .clock import Clock, SystemClock
 from .config import (
     ENVIRONMENT,
@@ -32,20 +33,19 @@ from .config import (
     load,
     unused_variables,
 )
-from .config.section import BEGINS_WITH_TILDE
-from .fleet import CALL_GRACE, Fleet
+from .config.model import BEGINS_WITH_TILDE
+from .console import OUTPUT, delivered, print_err, print_out, printable
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
 from .reload import Reload
+from .secrets import hide_arguments
 from .signals import Command, Commands, supervise
 from .sync.fallback import FallbackStateStore
 from .sync.rate_limits import SYNC_SPACING
 from .sync.scheduler import Scheduler
-from .sync.snapshot import AccountStatus, Board, Lock
+from .sync.snapshot import AccountStatus, Lock, StatusRegistry
 from .sync.sqlite import SQLiteStateStore
 from .sync.store import MemoryStateStore, StateStore
-from .tedee.secret import hide_arguments
-from .terminal import OUTPUT, complain, delivered, printable, say
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
@@ -92,15 +92,15 @@ def _run(options: argparse.Namespace, commands: Commands) -> int:
             if options.config_check:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
                 held = f"accounts: {names}" if names else f"shard {options.shard} holds none of its accounts"
-                say(f"The configuration is good; {held}")
+                print_out(f"The configuration is good; {held}")
                 return OK if delivered() else FAILED
             if options.sync_once:
                 return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)
     except NotConfigured as nothing:
-        complain("\n".join([HOW_TO_START, *nothing.args]))
+        print_err("\n".join([HOW_TO_START, *nothing.args]))
     except ConfigurationError as error:
-        complain(str(error))
+        print_err(str(error))
     return MISUSED
 
 
@@ -116,14 +116,14 @@ def serve(
         listeners = listen(addresses)
     except CannotListen as error:
         hint = f"; {SOCKET_UNIT}" if is_socket_activated(os.environ) else ""
-        complain(f"tedee-exporter: {error}; choose another with --web.listen-address{hint}")
+        print_err(f"tedee-exporter: {error}; choose another with --web.listen-address{hint}")
         return FAILED
     if is_socket_activated(os.environ):
         log.warning(SOCKET_UNIT)
     clock = SystemClock()
     store = _store(settings, clock, options)
-    board, scheduler = Board(), Scheduler(clock)
-    fleet = Fleet(clock, store, board, scheduler, shards=_shards(options))
+    board, scheduler = StatusRegistry(), Scheduler(clock)
+    fleet = Accounts(clock, store, board, scheduler, shards=_shards(options))
     fleet.apply(settings)
     reload = Reload(
         settings,
@@ -205,7 +205,7 @@ def _shards(options: argparse.Namespace) -> int:
 def sync_once(settings: Settings, commands: Commands, options: argparse.Namespace) -> int:
     """One real sync of each account, and a table of the locks."""
     if not settings.accounts:
-        complain(
+        print_err(
             f"Nothing to sync: shard {options.shard} holds none of the configured accounts; "
             "--config.check with another --shard says which that one holds."
         )
@@ -213,17 +213,17 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
     clock = SystemClock()
     started = clock.wall()
     store = _store(settings, clock, options)
-    board, scheduler = Board(), Scheduler(clock)
-    fleet = Fleet(clock, store, board, scheduler, shards=_shards(options))
+    board, scheduler = StatusRegistry(), Scheduler(clock)
+    fleet = Accounts(clock, store, board, scheduler, shards=_shards(options))
     fleet.apply(settings)
     wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in board.statuses()))
     if wait > 1:
-        complain(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
+        print_err(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
     scheduler.start()
     while not all(status.settled(started, clock.wall()) for status in board.statuses()):
         with suppress(Empty):
             if commands.get(timeout=0.05) is Command.STOP:
-                complain("Interrupted.")
+                print_err("Interrupted.")
                 scheduler.stop()
                 fleet.close()
                 return INTERRUPTED
@@ -239,14 +239,14 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
 
     for status in statuses:
         for failure in filter(None, (status.failure, status.details_failure)):
-            complain(f"{printable(status.account)}: {failure.message}")
+            print_err(f"{printable(status.account)}: {failure.message}")
     rows = [
         _table_row(status.account, lock) for status in statuses if status.snapshot for lock in status.snapshot.locks
     ]
     good = all(status.up for status in statuses)
     table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "Tedee knows no locks in these accounts."
     if rows or good:
-        say(table)
+        print_out(table)
     return OK if delivered() and good else FAILED
 
 
@@ -255,7 +255,7 @@ def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConf
     """Both configurations; what is wrong with them is told at once."""
     web, problems = None, []
     try:
-        web = WebConfiguration(options.web_config_file, warn=complain if options.config_check else log.warning)
+        web = WebConfiguration(options.web_config_file, warn=print_err if options.config_check else log.warning)
     except ConfigurationError as error:
         problems = error.problems
     with ExitStack() as stack:
@@ -265,7 +265,7 @@ def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConf
             raise ConfigurationError(error.problems + problems) from None
         except NotConfigured:
             if problems:
-                complain("\n".join(problems))
+                print_err("\n".join(problems))
             raise
         if web is None:
             raise ConfigurationError(problems)
@@ -277,7 +277,7 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
     """The settings to run with; for the demo, those of a simulated cloud that runs as long as they are used."""
     if not options.demo:
         check = options.config_check
-        yield load(options.config_file, check_secrets=check, warn=complain if check else log.warning)
+        yield load(options.config_file, check_secrets=check, warn=print_err if check else log.warning)
         return
     for problem in unused_variables(os.environ, "--demo"):
         log.warning(problem)
@@ -449,7 +449,7 @@ def _asked(commands: Commands) -> set[Command]:
 
 
 def _invite(url: str, telemetry_path: str) -> None:
-    say(
+    print_out(
         f"""
   A simulated Tedee cloud is running, and the exporter reads it as it would the real one. Open
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import structlog
 
-from .terminal import LogStream, encodable
+from .console import LogStream, encodable
 
 log = structlog.get_logger(__name__)
 

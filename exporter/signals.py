@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from .background import CRITICAL_WORK
-from .terminal import OUTPUT, complain
+from .console import OUTPUT, print_err
 
 OK, CRASHED, INTERRUPTED = 0, 1, 130
 """Exit codes. The last is the one by which shells know a program that Ctrl+C ended."""
@@ -75,7 +75,7 @@ def supervise(program: Callable[[Commands], int], *, serves: bool) -> int:
             if not CRITICAL_WORK.is_under_way():
                 return code
             if time.monotonic() >= latest:
-                complain("stopped while a refresh token was exchanged; it may be necessary to sign in to Tedee again")
+                print_err("stopped while a refresh token was exchanged; it may be necessary to sign in to Tedee again")
                 OUTPUT.flush(STALL_SECONDS)
                 return code
             ends = time.monotonic() + grace
@@ -96,7 +96,7 @@ def _run(
     try:
         code = program(commands)
     except BaseException:  # noqa: BLE001  (what Python itself would print, but into the queue)
-        complain(traceback.format_exc().rstrip())
+        print_err(traceback.format_exc().rstrip())
         code = CRASHED
     OUTPUT.flush(stall)
     events.put(code)

@@ -7,16 +7,16 @@ from typing import Any
 
 import responses
 
+from exporter.secrets import Secret
 from exporter.sync.account import AccountSync, Options
-from exporter.sync.directory import Chosen
 from exporter.sync.limiter import RateLimiter
+from exporter.sync.lock_details import Chosen
 from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.snapshot import AccountStatus
 from exporter.sync.store import MemoryStateStore, StateStore
 from exporter.tedee import client as tedee_client
 from exporter.tedee.client import RequestObserver, TedeeClient
 from exporter.tedee.credentials import SecretSource, personal_key
-from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.clock import FakeClock
 from tests.program import PATIENCE

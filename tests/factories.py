@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from exporter.sync.snapshot import AccountStatus, Board, Durations, Lock, Snapshot
+from exporter.sync.snapshot import AccountStatus, Durations, Lock, Snapshot, StatusRegistry
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import read_details, read_sync
 from tests.clock import FakeClock
@@ -45,8 +45,8 @@ def status(
     return AccountStatus(account, "v37", **(facts | changes))
 
 
-def board(*statuses: AccountStatus) -> Board:
-    made = Board()
+def board(*statuses: AccountStatus) -> StatusRegistry:
+    made = StatusRegistry()
     made.admit([each.account for each in statuses])
     for each in statuses:
         made.publish(each)

@@ -6,13 +6,13 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from exporter.accounts import Accounts
 from exporter.config.settings import Settings
-from exporter.fleet import Fleet
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.simulator import Cloud, Fault, World, serve
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 from tests.stores import open_store
 
 from .clock import FakeClock
@@ -49,10 +49,10 @@ def live_through_a_week(folder: Path) -> Week:
     """Sync the demo's two accounts each minute, scrape after each sync, and have something break every hour."""
     clock = FakeClock()
     cloud = Cloud(World.demo(clock=clock.wall), clock=clock.monotonic)
-    board, scheduler = Board(), Scheduler(clock)
+    board, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     board.on_change(exposition.refresh)
-    fleet = Fleet(clock, open_store(folder / "state.db", clock), board, scheduler)
+    fleet = Accounts(clock, open_store(folder / "state.db", clock), board, scheduler)
     days: list[Resources] = []
     with serve(cloud) as address:
         accounts = [{"name": name, "personal_key": f"simulated-key-{name}"} for name in ("home", "hotel")]

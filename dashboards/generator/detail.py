@@ -5,7 +5,7 @@ from dataclasses import replace
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from exporter.metrics import catalogue
-from exporter.web.status import LOW_BATTERY, Said
+from exporter.web.status import LOW_BATTERY, Display
 
 from . import queries as q
 from . import variables, words
@@ -93,7 +93,7 @@ def of_locks(title: str, description: str, expression: str, reading: Reading) ->
 
     Else the only value of several locks, one of them locked and the others offline, would pass for all of them.
     """
-    said = {q.NOT_KNOWN: Said(reading.unsaid), **reading.words}
+    said = {q.NOT_KNOWN: Display(reading.unsaid), **reading.words}
     return tile(title, description, q.of_each(expression, q.SHOWN_LOCKS), replace(reading, words=said), BY_NAME)
 
 
@@ -143,7 +143,7 @@ def battery() -> list[timeseries.Panel | stat.Panel]:
             Reading(
                 # Not Grafana's own unit of days, which makes weeks of seven.
                 "suffix:days",
-                {q.MOST_DAYS: Said(f"{q.MOST_DAYS} days or more", "good")},
+                {q.MOST_DAYS: Display(f"{q.MOST_DAYS} days or more", "good")},
                 steps=((None, "quiet"), (0, "bad"), (7, "warn"), (14, "good")),
                 decimals=0,
                 unsaid="no trend",

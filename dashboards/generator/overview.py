@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 
 from exporter.metrics import catalogue
 from exporter.tedee.models import DoorState, LockState
-from exporter.web.status import JAMMED, LOW_BATTERY, Said
+from exporter.web.status import JAMMED, LOW_BATTERY, Display
 
 from . import queries as q
 from . import variables, words
@@ -76,7 +76,7 @@ def answers() -> list[stat.Panel]:
             q.not_safe(q.LOCKS),
             Reading(
                 "suffix:not",
-                {0: Said("all of them", "good")},
+                {0: Display("all of them", "good")},
                 steps=((None, "quiet"), (1, "warn")),
                 unsaid="not known",
             ),

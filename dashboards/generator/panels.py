@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from exporter.web.status import UNSAID, Said
+from exporter.web.status import NO_VALUE, Display
 
 from .colours import LINES, TONES
 from .variables import SOURCE
@@ -40,14 +40,14 @@ class Reading:
     """As Grafana calls it."""
     words: Words = field(default_factory=dict)
     """Of codes; one that has none is shown as the number it is."""
-    beyond: Said | None = None
+    beyond: Display | None = None
     """What all numbers above those codes mean."""
     steps: Steps = ((None, "quiet"),)
     """The first is also the colour of what is not known: quiet, where that may be."""
     decimals: int | None = None
     least: float | None = None
     most: float | None = None
-    unsaid: str = UNSAID.words
+    unsaid: str = NO_VALUE.words
     """What stands where there is no number."""
 
     def to(self, panel: ValuePanel) -> ValuePanel:
@@ -214,7 +214,7 @@ def sheet(
         order: fields to sort by, each with whether it is sorted downwards; the last counts first.
     """
     panel = table.Panel().cell_height(common.TableCellHeight.SM).filterable(True).align(common.FieldTextAlignment.LEFT)
-    panel.no_value(UNSAID.words).unit("string")
+    panel.no_value(NO_VALUE.words).unit("string")
     for column in columns:
         panel.override_by_name(column.title, column.properties())
     panel.with_transformation(_transformation("merge", {}))

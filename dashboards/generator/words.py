@@ -12,11 +12,11 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from exporter.sync.snapshot import Lock
 from exporter.tedee.models import DeviceState, DoorState, LockState, SyncedLock
-from exporter.web.status import JAMMED, LockRow, Said
+from exporter.web.status import JAMMED, Display, LockRow
 
 from .colours import TONES
 
-Words = Mapping[int, Said]
+Words = Mapping[int, Display]
 
 
 def _row(state: DeviceState | None = None, *, connected: bool = True) -> LockRow:
@@ -26,18 +26,18 @@ def _row(state: DeviceState | None = None, *, connected: bool = True) -> LockRow
 STATES: Words = {code.value: _row(DeviceState(state=code)).state for code in LockState}
 DOORS: Words = {code.value: _row(DeviceState(door_state=code)).door for code in DoorState}
 CONNECTIONS: Words = {int(connected): _row(connected=connected).connection for connected in (True, False)}
-RESULTS: Words = {0: Said("well", "good"), JAMMED: _row(DeviceState(state_change_result=JAMMED)).state}
-SOME_ERROR = Said("with an error", "bad")
+RESULTS: Words = {0: Display("well", "good"), JAMMED: _row(DeviceState(state_change_result=JAMMED)).state}
+SOME_ERROR = Display("with an error", "bad")
 """Of every result beyond those."""
-CHARGING: Words = {1: Said("charging", "busy"), 0: Said("no")}
-UPDATES: Words = {1: Said("update available", "busy"), 0: Said("up to date", "good")}
+CHARGING: Words = {1: Display("charging", "busy"), 0: Display("no")}
+UPDATES: Words = {1: Display("update available", "busy"), 0: Display("up to date", "good")}
 
 SILENT = -1
 """Stands for the success of an account's syncs, where nobody says anything of it."""
-ACCOUNTS: Words = {1: Said("up", "good"), 0: Said("failing", "bad"), SILENT: Said("silent", "bad")}
-VERSIONS: Words = {1: Said("supported", "good"), 0: Said("no longer supported", "bad")}
-CONFIGURATIONS: Words = {1: Said("loaded", "good"), 0: Said("refused", "bad")}
-STATE_FILES: Words = {1: Said("usable", "good"), 0: Said("not usable", "bad")}
+ACCOUNTS: Words = {1: Display("up", "good"), 0: Display("failing", "bad"), SILENT: Display("silent", "bad")}
+VERSIONS: Words = {1: Display("supported", "good"), 0: Display("no longer supported", "bad")}
+CONFIGURATIONS: Words = {1: Display("loaded", "good"), 0: Display("refused", "bad")}
+STATE_FILES: Words = {1: Display("usable", "good"), 0: Display("not usable", "bad")}
 
 UNKNOWN_CODE = f"prefix:{LockState.describe(-1).removesuffix('-1')}"
 """As a unit: how a number is shown that is none of the codes."""
@@ -48,7 +48,7 @@ def of_tone(words: Words, tone: str) -> list[int]:
     return [code for code, said in words.items() if said.tone == tone]
 
 
-def mappings(words: Words, beyond: Said | None = None) -> list[ValueMapping]:
+def mappings(words: Words, beyond: Display | None = None) -> list[ValueMapping]:
     """Value mappings of codes; `beyond` is what all higher numbers mean."""
     known: list[ValueMapping] = [ValueMap({str(code): _result(said) for code, said in words.items()})]
     if beyond:
@@ -56,5 +56,5 @@ def mappings(words: Words, beyond: Said | None = None) -> list[ValueMapping]:
     return known
 
 
-def _result(said: Said) -> ValueMappingResult:
+def _result(said: Display) -> ValueMappingResult:
     return ValueMappingResult(text=said.words, color=TONES[said.tone])

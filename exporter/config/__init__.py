@@ -12,10 +12,10 @@ import structlog
 from exporter.tedee.token_file import problem_with
 
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
-from .modes import private_files, too_open
+from .permissions import private_files, too_open
 from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .shard import BadShard, Shard
-from .source import ConfigurationError, read_file
+from .yaml_source import ConfigurationError, read_file
 
 __all__ = [
     "ENVIRONMENT",

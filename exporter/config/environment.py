@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .section import Where
+from .model import Location
 from .settings import Account
-from .source import Source
+from .yaml_source import Source
 
 
 class NotConfigured(Exception):
     """There is neither a file nor a key in the environment. The arguments name variables that may have been meant."""
 
 
-ENVIRONMENT: dict[str, Where] = {
+ENVIRONMENT: dict[str, Location] = {
     "TEDEE_PERSONAL_KEY": ("accounts", 0, "personal_key"),
     "TEDEE_PERSONAL_KEY_FILE": ("accounts", 0, "personal_key_file"),
     "TEDEE_ACCESS_TOKEN": ("accounts", 0, "access_token"),
@@ -43,7 +43,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         raise NotConfigured(*unused_variables(environ))
     account: dict[str, str] = {"name": DEFAULT_ACCOUNT}
     data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
-    places: dict[Where, str] = {("accounts", 0): "environment"}
+    places: dict[Location, str] = {("accounts", 0): "environment"}
     for variable, path in given.items():
         section = account if path[0] == "accounts" else data.get(str(path[0]), data)
         section[str(path[-1])] = environ[variable]

@@ -17,22 +17,22 @@ from pydantic_core import PydanticCustomError
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from exporter.secrets import Secret
 from exporter.tedee.credentials import CredentialsUnavailable, SecretSource, read_secret
 from exporter.tedee.oauth import CLIENT_SECRET, SCOPE, TOKEN_URL
 from exporter.tedee.refresh_tokens import REFRESH_TOKEN
-from exporter.tedee.secret import Secret
 from exporter.tedee.token_file import problem_with
 from exporter.tedee.transport import is_loopback
 
-from .section import (
+from .model import (
+    ConfigModel,
     Count,
     FileName,
+    Location,
     NotEmpty,
     Seconds,
-    Section,
     StateFileName,
     Text,
-    Where,
     checks_secrets,
     folder_of,
     one_of,
@@ -92,8 +92,8 @@ def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key
 Key = Annotated[Secret, Field(min_length=1)]
 
 
-class Api(Section):
-    """Where Tedee is, and how to speak to it."""
+class Api(ConfigModel):
+    """Location Tedee is, and how to speak to it."""
 
     url: Text = "https://api.tedee.com"
     version: Annotated[Text, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")] = "v37"
@@ -114,7 +114,7 @@ class Api(Section):
         return timeout
 
 
-class Sync(Section):
+class Sync(ConfigModel):
     """How often to ask, and how long an answer is good."""
 
     interval: Seconds = 20.0
@@ -148,7 +148,7 @@ class Sync(Section):
         return requests_per_hour
 
 
-class ChosenLocks(Section):
+class ChosenLocks(ConfigModel):
     """The locks an account is limited to."""
 
     WAYS: ClassVar = ("ids", "serial_numbers")
@@ -157,16 +157,16 @@ class ChosenLocks(Section):
     serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_serial_number)], ...], NotEmpty] | None = None
 
     @classmethod
-    def contradictions(
+    def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Where, PydanticCustomError]]:
+    ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """Neither way of choosing, or both."""
         problem = one_of(cls.WAYS, given)
         if problem:
             yield (), problem
 
 
-class OAuth(Section):
+class OAuth(ConfigModel):
     """An OAuth client of Tedee's, and a user who has signed in with it."""
 
     client_id: Annotated[Text, AfterValidator(_printable)]
@@ -198,7 +198,7 @@ class OAuth(Section):
         return url
 
 
-class Account(Section):
+class Account(ConfigModel):
     """One Tedee user: Tedee counts requests by user, so each user is one account here."""
 
     SECRETS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
@@ -220,9 +220,9 @@ class Account(Section):
         return secret
 
     @classmethod
-    def contradictions(
+    def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Where, PydanticCustomError]]:
+    ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """No credentials, or several."""
         problem = one_of(cls.CREDENTIALS, given)
         if problem:
@@ -234,7 +234,7 @@ class Account(Section):
         return next((key, value) for key in self.CREDENTIALS if (value := getattr(self, key)) is not None)
 
 
-class Settings(Section):
+class Settings(ConfigModel):
     """All of the configuration."""
 
     api: Api = Api()
@@ -244,9 +244,9 @@ class Settings(Section):
     accounts: Annotated[tuple[Account, ...], NotEmpty]
 
     @classmethod
-    def contradictions(
+    def cross_field_errors(
         cls, given: Mapping[str, object], info: ValidationInfo
-    ) -> Iterator[tuple[Where, PydanticCustomError]]:
+    ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """Accounts that share a name or a key; the keys in files are compared if secrets are to be checked."""
         accounts = given.get("accounts")
         names: dict[str, int] = {}

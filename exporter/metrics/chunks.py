@@ -9,8 +9,8 @@ from exporter.sync.snapshot import Lock
 
 from .catalogue import LOCK_METRICS
 from .collector import family, lock_families
+from .compression import CompressedBlock
 from .lines import sample_lines
-from .pieces import Piece
 
 CHUNK = 512
 """Locks whose lines are compressed together: of each family some 40 KiB, and deflate looks back on 32."""
@@ -33,7 +33,7 @@ _COLUMNS = {family(metric).name: index for index, metric in enumerate(LOCK_METRI
 class Column:
     """One family's lines of the locks of a chunk."""
 
-    piece: Piece
+    piece: CompressedBlock
     """All of them. They are most of what there is of a lock, and kept nowhere else."""
     ends: "array[int]"
     """Where in the piece each lock's line ends; where the one before it does, if it has none."""
@@ -42,7 +42,7 @@ class Column:
     def of(cls, lines: Iterable[bytes]) -> "Column":
         """Put lines together, and compress them."""
         lines = list(lines)
-        return cls(Piece.of(b"".join(lines)), array("I", accumulate(map(len, lines))))
+        return cls(CompressedBlock.of(b"".join(lines)), array("I", accumulate(map(len, lines))))
 
     def lines(self) -> list[bytes]:
         """The line of each lock."""

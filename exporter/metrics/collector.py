@@ -33,7 +33,7 @@ def family(metric: Metric) -> Family:
     return _FAMILIES[metric.type](name, metric.help)
 
 
-class Sheet:
+class FamilyBuilder:
     """Samples under way to their families. What is None is not said: it makes no sample."""
 
     def __init__(self, metrics: Iterable[Metric], **labels: str) -> None:
@@ -53,14 +53,14 @@ class Sheet:
 
 def lock_families(locks: Iterable[tuple[str, Lock]]) -> Iterator[Family]:
     """The families of locks, each with the name of its account; a lock has one sample in each, or none."""
-    sheet = Sheet(LOCK_METRICS)
+    sheet = FamilyBuilder(LOCK_METRICS)
     for account, lock in locks:
         sheet.labels = {"account": account, "lock_id": str(lock.id), "lock_name": lock.name}
         _add_lock(sheet, lock)
     return sheet.families()
 
 
-def _add_lock(sheet: Sheet, lock: Lock) -> None:
+def _add_lock(sheet: FamilyBuilder, lock: Lock) -> None:
     sheet.add(catalogue.LOCK_CONNECTED, lock.synced.is_connected)
     sheet.add(catalogue.LOCK_REVISION, lock.synced.revision)
     if state := lock.synced.device_state:
@@ -91,7 +91,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
         status: the account's newest.
         fresh: whether its snapshot is young enough to be served.
     """
-    sheet = Sheet(ACCOUNT_METRICS, account=status.account)
+    sheet = FamilyBuilder(ACCOUNT_METRICS, account=status.account)
     # Without a result for that long nobody knows whether a sync would succeed; none has, in any case.
     sheet.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
     if status.snapshot:
@@ -143,7 +143,7 @@ class ExporterCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """The families, made anew."""
         successful, at = self._reloaded()
-        sheet = Sheet(EXPORTER_METRICS)
+        sheet = FamilyBuilder(EXPORTER_METRICS)
         sheet.add(catalogue.BUILD_INFO, 1, version=self._version, python_version=platform.python_version())
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESSFUL, successful)
         sheet.add(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, at)

@@ -21,14 +21,14 @@ from prometheus_client.registry import Collector
 
 from exporter import background
 from exporter.clock import Clock
-from exporter.sync.snapshot import AccountStatus, Board
+from exporter.sync.snapshot import AccountStatus, StatusRegistry
 
 from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, Metric
 from .chunks import Chunk, chunked
 from .collector import account_families, family
+from .compression import CompressedBlock, GzipBody
 from .lines import Families, sample_lines
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
-from .pieces import Piece, Stretch
 
 OWN_PART_LIFE = 1.0
 """Seconds the exporter's own part is served before it is rendered again."""
@@ -67,7 +67,7 @@ class _Fleet:
     """The fleet's part in each format, and until when (monotonic seconds) all of it is fresh."""
 
     statuses: tuple[AccountStatus, ...]
-    parts: dict[str, Stretch]
+    parts: dict[str, GzipBody]
     fresh_until: float
 
 
@@ -75,14 +75,14 @@ class _Fleet:
 class _Own:
     """The exporter's own part in each format."""
 
-    parts: dict[str, Piece]
+    parts: dict[str, CompressedBlock]
     made_at: float
 
 
 class Exposition:
     """The bytes of `/metrics`, ready before they are asked for."""
 
-    def __init__(self, board: Board, exporter: Collector, clock: Clock) -> None:
+    def __init__(self, board: StatusRegistry, exporter: Collector, clock: Clock) -> None:
         """Render what the board has now.
 
         Args:
@@ -99,7 +99,7 @@ class Exposition:
         self._chunks: list[Chunk] = []
         self._account_lines: dict[str, tuple[AccountStatus, bool, Lines]] = {}
         self._headers = {
-            name: {metric: Piece.of(_header(metric, name)) for metric in LOCK_METRICS + ACCOUNT_METRICS}
+            name: {metric: CompressedBlock.of(_header(metric, name)) for metric in LOCK_METRICS + ACCOUNT_METRICS}
             for name in _ENCODERS
         }
         self._rendering = threading.Lock()
@@ -138,21 +138,21 @@ class Exposition:
         self._account_lines = {
             status.account: self._lines_of(status, fresh=status.account in snapshots) for status in statuses
         }
-        parts = {name: Stretch.of([*self._lock_pieces(name), self._account_piece(name)]) for name in _ENCODERS}
+        parts = {name: GzipBody.of([*self._lock_pieces(name), self._account_piece(name)]) for name in _ENCODERS}
         return _Fleet(statuses, parts, min((snapshot.fresh_until for snapshot in snapshots.values()), default=inf))
 
-    def _lock_pieces(self, name: str) -> Iterator[Piece]:
+    def _lock_pieces(self, name: str) -> Iterator[CompressedBlock]:
         for index, metric in enumerate(LOCK_METRICS):
             pieces = [piece for chunk in self._chunks if (piece := chunk.columns[index].piece).plain]
             if pieces:
                 yield self._headers[name][metric]
                 yield from pieces
 
-    def _account_piece(self, name: str) -> Piece:
+    def _account_piece(self, name: str) -> CompressedBlock:
         accounts = [lines for _, _, lines in self._account_lines.values()]
         blocks = {metric: [lines.get(_family_name(metric), b"") for lines in accounts] for metric in ACCOUNT_METRICS}
         headers = self._headers[name]
-        return Piece.of(
+        return CompressedBlock.of(
             b"".join(part for metric, block in blocks.items() if any(block) for part in (headers[metric].plain, *block))
         )
 
@@ -164,7 +164,7 @@ class Exposition:
         return status, fresh, _lines(account_families(status, fresh=fresh))
 
     def _render_own(self) -> _Own:
-        parts = {name: Piece.of(encode(self._registry), Z_FINISH) for name, encode in _ENCODERS.items()}
+        parts = {name: CompressedBlock.of(encode(self._registry), Z_FINISH) for name, encode in _ENCODERS.items()}
         return _Own(parts, self._clock.monotonic())
 
 

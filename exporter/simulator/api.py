@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 
 from .account import Account
-from .answer import Answer
 from .request import Request
+from .response import Answer
 from .wire import Version, bridge_entry, lock_entry, sync_entry
 from .world import World
 

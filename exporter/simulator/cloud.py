@@ -13,13 +13,13 @@ from typing import Final
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from .answer import Answer
 from .api import Api, Respond
 from .delivery import ClientGone, Connection, whole
 from .faults import Faults
 from .limits import Limits, Violation
 from .oauth import TOKEN_PATH, refresh
 from .request import Request
+from .response import Answer
 from .world import World
 
 # Both wire shapes side by side: v1.34 is the last with `lockProperties`.

@@ -8,9 +8,9 @@ from http import HTTPStatus
 from typing import Any, Final, Self
 
 from . import delivery
-from .answer import Answer, encode
 from .delivery import Delivery
 from .request import Request
+from .response import Answer, encode
 
 PROXY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from .battery import Battery
 from .bridge import Bridge
-from .rhythm import FAMILY, HOUR, Life, Moment, Rhythm
+from .usage_profile import FAMILY, HOUR, LockTimeline, Moment, UsageProfile
 
 LOCK_PRO: Final = 2
 LOCK_GO: Final = 4
@@ -40,7 +40,7 @@ class Lock:
         serial_number: str | None = None,
         *,
         seed: int = 1,
-        rhythm: Rhythm = FAMILY,
+        rhythm: UsageProfile = FAMILY,
         battery: Battery | None = None,
         bridge: Bridge | None = None,
         device_type: int = LOCK_PRO,
@@ -64,7 +64,7 @@ class Lock:
         self.software = software
         key = zlib.crc32(f"{seed}/{self.serial_number}".encode())
         self.battery = battery or usual_battery(key)
-        self._life = Life(key, rhythm, time_zone, has_door_sensor=has_door_sensor)
+        self._life = LockTimeline(key, rhythm, time_zone, has_door_sensor=has_door_sensor)
         self._overrides: Mapping[str, object] = {}
 
     def __repr__(self) -> str:

@@ -7,8 +7,8 @@ import uuid
 from typing import Final
 
 from .account import Account, RefreshToken, Token
-from .answer import Answer
 from .request import Request
+from .response import Answer
 from .world import World
 
 TOKEN_PATH: Final = "/tedee.onmicrosoft.com/B2C_1A_Signup_Signin_With_Kmsi/oauth2/v2.0/token"  # noqa: S105 - a path

@@ -6,9 +6,9 @@ from typing import Self, TypeVar
 
 from .account import Account, Credential, PersonalKey
 from .bridge import Bridge
-from .cast import hotel, house
+from .demo_locks import hotel, house
 from .lock import LOCK_GO, LOCK_PRO, Lock, serial
-from .rhythm import BUSY, FAMILY, GUEST, OPEN_BY_DAY, SELDOM, STAFF
+from .usage_profile import BUSY, FAMILY, GUEST, OPEN_BY_DAY, SELDOM, STAFF
 
 AnyCredential = TypeVar("AnyCredential", bound=Credential)
 

@@ -22,8 +22,8 @@ from exporter.tedee.models import (
     write_details,
 )
 
-from .directory import Chosen, Directory, Listing
 from .limiter import NotAllowedYet, RateLimiter
+from .lock_details import Chosen, LockDetailsCache, LockList
 from .rate_limits import RateLimitPolicy
 from .snapshot import AccountStatus, Durations, Lock, Snapshot
 from .store import CachedResponse, Failure, Instant, StateStore
@@ -95,7 +95,7 @@ class AccountSync:
         self._clock = clock
         self._publish_status = publish
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._directory = Directory(options.chosen)
+        self._directory = LockDetailsCache(options.chosen)
         self._client = self._connect()
         self._credential = self._client.credential()
         """Of the data that is served: a digest."""
@@ -104,7 +104,7 @@ class AccountSync:
         self._refused_credential = ""
         self._is_removed = False
         self._removal = threading.Lock()
-        """Held while something is published or stored, so that nothing is after the removal."""
+        """StoredToken while something is published or stored, so that nothing is after the removal."""
         self._retry = False
         """True if the configuration was reloaded."""
         self._credential_changed = False
@@ -269,7 +269,7 @@ class AccountSync:
     def _forget_user(self, credential: str) -> None:
         """Go over to another credential, whose user may have other locks."""
         self._credential = credential
-        self._directory = Directory(self._options.chosen)
+        self._directory = LockDetailsCache(self._options.chosen)
         self._listed_at = None
         self._forget_sync()
 
@@ -356,7 +356,7 @@ class AccountSync:
         """Fetch the next page of names and the rest, and learn from them once the list is complete."""
         try:
             page = self._client.locks(self._directory.next_page)
-            listing = self._directory.turn_page(page, self._synced)
+            listing = self._directory.add_page(page, self._synced)
             self._details_failure = None
             self._reject(page)
             if listing:
@@ -373,7 +373,7 @@ class AccountSync:
         if LONG_WAIT < (wait := self._names_wait()) < inf:
             log.info("names are fetched later", account=self.name, seconds=round(wait))
 
-    def _learn(self, listing: Listing) -> None:
+    def _learn(self, listing: LockList) -> None:
         """Take a complete list.
 
         Raises:
@@ -401,7 +401,7 @@ class AccountSync:
         names = self._cached(LOCKS, credential)
         if names.rows is not None and names.at != self._listed_at:
             self._listed_at = names.at
-            self._directory.learn(Listing(read_details(names.rows).rows, names.revisions), now.monotonic)
+            self._directory.learn(LockList(read_details(names.rows).rows, names.revisions), now.monotonic)
         sync = self._cached(SYNC, credential)
         if not sync.at or sync.rows is None or (sync.at, sync.failure) == (self._synced_at, self._failure):
             return False

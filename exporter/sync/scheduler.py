@@ -19,11 +19,11 @@ MAX_UNRELIABLE = 192
 """Of these, turns of jobs of which it is not known whether they end soon: silent accounts must not delay the others."""
 MAX_IDLE = 32
 """Workers that wait for the next turn; more of them end."""
-LONGEST_SPREAD = 0.25
+MAX_STAGGER = 0.25
 """Seconds between the first turns of two accounts: few accounts start at once or nearly so."""
-AFTER_A_BUG = 60.0
+ERROR_DELAY = 60.0
 """Seconds until the next turn of an account whose turn ended in an error that it should not have let out."""
-LONGEST_SLEEP = 1.0
+MAX_SLEEP = 1.0
 """Seconds a worker sleeps at most, since sleep does not notice that the machine was suspended."""
 
 
@@ -82,7 +82,7 @@ class Scheduler:
             interval: Seconds between the turns of a job, over which the first turns are spread; a job that has to
                 wait longer for its first turn does.
         """
-        step = min(LONGEST_SPREAD, interval / max(1, len(jobs)))
+        step = min(MAX_STAGGER, interval / max(1, len(jobs)))
         now = self._clock.monotonic()
         with self._changed:
             for index, job in enumerate(jobs):
@@ -164,8 +164,8 @@ class Scheduler:
                         self._workers -= 1
                         return
                     due = self.next_due()
-                    wait = LONGEST_SLEEP if due is None else due - self._clock.monotonic()
-                    self._changed.wait(min(wait, LONGEST_SLEEP))
+                    wait = MAX_SLEEP if due is None else due - self._clock.monotonic()
+                    self._changed.wait(min(wait, MAX_SLEEP))
                 self._idle -= 1
                 self._start_worker_if_none_is_idle()
             self._run(planned)
@@ -188,7 +188,7 @@ class Scheduler:
             wait = job.wait()
         except Exception:
             log.exception("unhandled exception while syncing; please report this", account=job.name)
-            wait = AFTER_A_BUG
+            wait = ERROR_DELAY
         with self._changed:
             self._unreliable_turns -= not was_reliable
             if job in self._jobs:

@@ -114,7 +114,7 @@ class AccountStatus:
         return self.snapshot if self.snapshot and now < self.snapshot.fresh_until else None
 
 
-class Board:
+class StatusRegistry:
     """The newest status of each account, in the order of the configuration.
 
     The one place where the workers that sync and the loop that serves meet: a reader gets a tuple that no later

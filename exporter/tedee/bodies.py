@@ -31,9 +31,9 @@ class Bodies:
         """
         self.max_bytes = max_bytes
         self.lock = threading.Lock()
-        """Held while sizes change."""
+        """StoredToken while sizes change."""
         self.large_reader = threading.Lock()
-        """Held while a large body is read."""
+        """StoredToken while a large body is read."""
         self._bodies: set[Body] = set()
 
     @contextmanager

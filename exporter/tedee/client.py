@@ -13,6 +13,8 @@ from typing import Protocol
 
 import requests
 
+from exporter.secrets import Secret, SecretDetector
+
 from .bodies import BODIES, Bodies, Body, BodyTooLarge
 from .credentials import Authorization, CredentialInUse, Credentials, CredentialsUnavailable
 from .envelope import Envelope, TooManyValues, open_envelope
@@ -27,7 +29,6 @@ from .errors import (
     error_for,
 )
 from .models import LockDetails, Reading, Row, SyncedLock, SyncReader, read_details
-from .secret import Secret, SecretDetector
 from .transport import NETWORK_ERRORS, deadline
 
 SYNC = "my/lock/sync"

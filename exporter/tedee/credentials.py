@@ -15,7 +15,7 @@ from typing import Protocol
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-from .secret import Secret, file_named, read_regular_file
+from exporter.secrets import Secret, read_regular_file, safe_path
 
 SecretSource = Secret | Path
 """A secret itself, or the file that holds it."""
@@ -200,7 +200,7 @@ class StaticCredentials:
             return None
 
     def _where(self) -> str:
-        return "the key" if isinstance(self.source, Secret) else f"key file {file_named(self.source)}"
+        return "the key" if isinstance(self.source, Secret) else f"key file {safe_path(self.source)}"
 
 
 def personal_key(source: SecretSource, account: str = "", owners: CredentialOwners | None = None) -> StaticCredentials:
@@ -239,7 +239,7 @@ def read_secret(source: SecretSource, what: str = "key") -> Secret:
     """
     if isinstance(source, Secret):
         return checked_secret(source.get_secret_value(), f"the {what}", what)
-    where = f"{what} file {file_named(source)}"
+    where = f"{what} file {safe_path(source)}"
     try:
         content = read_regular_file(source, MAX_SECRET_BYTES + 1)
     except OSError as error:

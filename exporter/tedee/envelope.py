@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import MsgspecError, Raw
 
-from .secret import redact
+from exporter.secrets import redact
 
 MAX_VALUES = 1_000_000
 """Values of a response, counted by their commas. As many locks as fit into a body have 760,000."""

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import requests
 import structlog
 
+from exporter.secrets import Secret
+
 from .client import kind_of, retry_after
 from .credentials import (
     BEARER,
@@ -45,7 +47,6 @@ from .errors import (
     Unauthorized,
 )
 from .refresh_tokens import REFRESH_TOKEN, Closed, Exchange, RefreshTokens
-from .secret import Secret
 from .token_file import ADVICE, CannotStore
 from .transport import NETWORK_ERRORS, Deadline, deadline, is_loopback
 
@@ -69,9 +70,9 @@ ACCESS_LIFE = 3600.0
 """Seconds an access token is taken to be good for where the answer does not say. Tedee's are for four hours."""
 REFRESH_LIFE = 14 * 86_400.0
 """Seconds a new refresh token is taken to be good for where the answer does not say (docs: howtos/authenticate)."""
-MAX_ANSWER_BYTES = 2**20
+MAX_RESPONSE_BYTES = 2**20
 """Of a decompressed answer. Tedee's have about 5,000."""
-SHORTEST_TIMEOUT = 10.0
+MIN_TIMEOUT = 10.0
 """Seconds that an exchange is given at least, since giving up on its response loses the refresh token."""
 
 CLIENT_SECRET = "client secret"  # noqa: S105
@@ -152,7 +153,7 @@ REFUSALS: dict[str, type[CallError]] = {
 
 
 @dataclass(frozen=True)
-class Issued:
+class TokenResponse:
     """What a refresh brings."""
 
     access: Secret
@@ -206,7 +207,7 @@ class TokenEndpoint:
         self._session = session
         self._user_agent = user_agent
 
-    def refresh(self, token: Secret, origin: str, store: Callable[[Secret], None]) -> Issued:
+    def refresh(self, token: Secret, origin: str, store: Callable[[Secret], None]) -> TokenResponse:
         """Exchange a refresh token for an access token.
 
         Args:
@@ -294,10 +295,10 @@ class TokenEndpoint:
                 problem = f"{told}; redirects are not followed, so that the secrets go nowhere else"
                 raise self.error(TokenAnswerInvalid, problem, **facts)
             body = bytearray()
-            while len(body) <= MAX_ANSWER_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
+            while len(body) <= MAX_RESPONSE_BYTES and (chunk := response.raw.read1(65536, decode_content=True)):
                 body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise self.error(TokenAnswerInvalid, f"{told} with over {MAX_ANSWER_BYTES:,} bytes", **facts)
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise self.error(TokenAnswerInvalid, f"{told} with over {MAX_RESPONSE_BYTES:,} bytes", **facts)
         answer = json_object(body)
         if answer is None:
             if bound.passed:
@@ -322,14 +323,14 @@ class TokenEndpoint:
             return self.error(kind, f"Tedee refused the OAuth client: {code}")
         return self.error(kind, f"Tedee refused to issue an access token: {code}")
 
-    def _issued(self, answer: dict[str, Any], refresh: Secret | None) -> Issued:
+    def _issued(self, answer: dict[str, Any], refresh: Secret | None) -> TokenResponse:
         kind = answer.get("token_type", BEARER)
         if not isinstance(kind, str) or kind.lower() != BEARER.lower():
             raise self.error(TokenAnswerInvalid, f"the answer's access token is not a {BEARER} token")
         access = self._token(answer, "access_token")
         if access is None:
             raise self.error(TokenAnswerInvalid, "the answer has no access token")
-        return Issued(access, answer["expires_in"], refresh, _seconds(answer.get("refresh_token_expires_in")))
+        return TokenResponse(access, answer["expires_in"], refresh, _seconds(answer.get("refresh_token_expires_in")))
 
     def _token(self, answer: dict[str, Any], key: str) -> Secret | None:
         value = answer.get(key)

@@ -10,9 +10,9 @@ from pathlib import Path
 import structlog
 
 from exporter.background import CRITICAL_WORK
+from exporter.secrets import Secret
 
 from .credentials import CredentialsUnavailable, read_secret
-from .secret import Secret
 from .token_file import CannotStore, Reservation, reserve
 
 log = structlog.get_logger(__name__)

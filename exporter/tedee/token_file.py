@@ -34,8 +34,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from exporter.secrets import Secret, read_regular_file, safe_path
+
 from .credentials import MAX_SECRET_BYTES
-from .secret import Secret, file_named, read_regular_file
 
 ROOM = MAX_SECRET_BYTES
 """Bytes that are reserved: no token is longer."""
@@ -108,7 +109,7 @@ def _reserve(path: Path, *, probe: bool) -> Reservation:
         return _InPlace(target, probe=probe)
     except OSError as in_place:
         raise CannotStore(
-            f"refresh token file {file_named(path)} can neither be replaced ({replacing.strerror}) "
+            f"refresh token file {safe_path(path)} can neither be replaced ({replacing.strerror}) "
             f"nor be written in place ({in_place.strerror})"
         ) from None
 

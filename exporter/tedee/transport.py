@@ -39,9 +39,9 @@ from urllib3.exceptions import ConnectTimeoutError
 from urllib3.util.ssltransport import SSLTransport
 
 from exporter.clock import boottime
+from exporter.secrets import safe_path
 
 from .errors import CallError, ConnectionFailed, InvalidResponse, TimedOut, TlsFailed
-from .secret import file_named
 
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 """Every way in which an exchange can fail for the libraries underneath.
@@ -305,7 +305,7 @@ def _tls_context(bundle: str) -> ssl.SSLContext:
             return _make_context(bundle)
     except OSError as error:  # ssl.SSLError is one
         reason = str(error.strerror)
-    problem = f"the CA certificates in {file_named(Path(bundle))} cannot be read: {reason}"
+    problem = f"the CA certificates in {safe_path(Path(bundle))} cannot be read: {reason}"
     raise ExchangeFailed(TlsFailed, f"TLS failed: {problem}")
 
 
@@ -342,7 +342,7 @@ def _private_ca() -> str | None:
 def _by_private_ca() -> str:
     """Return which CA certificates are trusted, if they are not those of requests."""
     bundle = _private_ca()
-    return f", by the CA certificates in {file_named(Path(bundle))}" if bundle else ""
+    return f", by the CA certificates in {safe_path(Path(bundle))}" if bundle else ""
 
 
 # What requests needs

@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.clock import Clock
 from exporter.metrics.exposition import Exposition
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 
-from .configuration import Protection
-from .gate import Gate
+from .configuration import SecurityPolicy
+from .middleware import Middleware
 
 if TYPE_CHECKING:
     from .pages import Pages
@@ -36,14 +36,14 @@ RELOAD_SECONDS = 10.0
 
 
 def create_app(
-    board: Board,
+    board: StatusRegistry,
     exposition: Exposition,
     clock: Clock,
     *,
     version: str,
     telemetry_path: str = "/metrics",
     reload: Callable[[], Future[list[str]]] | None = None,
-    protection: Callable[[], Protection] = Protection,
+    protection: Callable[[], SecurityPolicy] = SecurityPolicy,
 ) -> ASGIApp:
     """The web application. No request to it ever causes a call to Tedee or waits for one.
 
@@ -114,7 +114,7 @@ def create_app(
     ]
     app = Starlette(routes=routes, exception_handlers={OSError: not_now})
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
-    return Gate(app, clock, protection)
+    return Middleware(app, clock, protection)
 
 
 class Metrics:

@@ -18,10 +18,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from exporter.config import ConfigurationError
-from exporter.config.modes import too_open
-from exporter.config.section import Count, Section, Text, Where, file_name, one_of, seconds, wrong
-from exporter.config.source import read_file
-from exporter.tedee.secret import Secret, file_named, read_regular_file
+from exporter.config.model import ConfigModel, Count, Location, Text, file_name, one_of, seconds, wrong
+from exporter.config.permissions import too_open
+from exporter.config.yaml_source import read_file
+from exporter.secrets import Secret, read_regular_file, safe_path
 
 from .tls import (
     BROKEN_VERSIONS,
@@ -47,7 +47,7 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "Strict-Transport-Security": (),
     "X-Content-Type-Options": ("nosniff",),
     "X-Frame-Options": ("deny", "sameorigin"),
-    "X-XSS-Protection": (),
+    "X-XSS-SecurityPolicy": (),
 }
 """The headers that may be set, with the values of those that have few, as exporter-toolkit has them."""
 
@@ -72,7 +72,7 @@ def _read(path: Path) -> Pem:
     try:
         content = read_regular_file(path, MAX_PEM_BYTES + 1)
     except OSError as error:
-        raise wrong(f"{file_named(path)} cannot be read: {error.strerror}") from None
+        raise wrong(f"{safe_path(path)} cannot be read: {error.strerror}") from None
     except ValueError:
         raise wrong("must be the name of a file") from None
     if content is None:
@@ -149,7 +149,7 @@ PemText = Annotated[Pem, BeforeValidator(_inline)]
 Version = Annotated[str, BeforeValidator(_version)]
 
 
-class TlsServer(Section):
+class TlsServer(ConfigModel):
     """`tls_server_config`."""
 
     cert: PemText | None = None
@@ -167,9 +167,9 @@ class TlsServer(Section):
     curve_preferences: Annotated[None, BeforeValidator(_refused)] = None
 
     @classmethod
-    def contradictions(
+    def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Where, PydanticCustomError]]:
+    ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """A certificate without its key, CAs or names for certificates that nobody demands, no version left."""
         for name in ("cert", "key"):
             problem = one_of((name, f"{name}_file"), given)
@@ -196,7 +196,7 @@ class TlsServer(Section):
             UnusableTls: certificate, key and so on do not make one.
         """
         certificate, key = self.cert or self.cert_file, self.key or self.key_file
-        assert certificate is not None  # noqa: S101  (contradictions() has seen to it)
+        assert certificate is not None  # noqa: S101  (cross_field_errors() has seen to it)
         assert key is not None  # noqa: S101
         return server_context(
             certificate,
@@ -209,7 +209,7 @@ class TlsServer(Section):
         )
 
 
-class HttpServer(Section):
+class HttpServer(ConfigModel):
     """`http_server_config`."""
 
     http2: bool = True
@@ -218,23 +218,23 @@ class HttpServer(Section):
     ] = Field(default_factory=dict)
 
 
-class RateLimit(Section):
+class RateLimit(ConfigModel):
     """`rate_limit`: a bucket of `burst` requests that gains one each `interval`; none where that is 0."""
 
     interval: Annotated[float, BeforeValidator(_interval)] = 0.0
     burst: Annotated[Count, Field(ge=0)] = 0
 
     @classmethod
-    def contradictions(
+    def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Where, PydanticCustomError]]:
+    ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """A bucket that nothing fits into."""
         with suppress(PydanticCustomError):  # a wrong interval is told as such
             if _interval(given.get("interval", 0)) and not given.get("burst"):
                 yield ("burst",), wrong("must be at least 1, or no request is ever answered")
 
 
-class WebSettings(Section):
+class WebSettings(ConfigModel):
     """The whole file."""
 
     tls_server_config: Annotated[
@@ -252,7 +252,7 @@ class WebSettings(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Protection:
+class SecurityPolicy:
     """What the web side demands of its clients, and tells them."""
 
     tls: ssl.SSLContext | None = None
@@ -269,7 +269,7 @@ class Protection:
 class Loaded:
     """A web configuration as it was read."""
 
-    protection: Protection
+    protection: SecurityPolicy
     notes: tuple[str, ...]
     """What a person should know of it."""
     files: Mapping[Path, bytes]
@@ -295,7 +295,7 @@ def load(path: Path, *, again: bool = False) -> Loaded:
     except UnusableTls as error:
         named = f"{error.key}_file" if getattr(tls, f"{error.key}_file", None) else error.key
         raise ConfigurationError([source.tell(("tls_server_config", named), str(error))]) from None
-    protection = Protection(
+    protection = SecurityPolicy(
         context,
         frozenset(tls.client_allowed_sans if tls else ()),
         settings.basic_auth_users,
@@ -339,13 +339,13 @@ class WebConfiguration:
         """
         self._path = path
         self._warn = warn or log.warning
-        self._loaded = load(path) if path else Loaded(Protection(), (), {})
+        self._loaded = load(path) if path else Loaded(SecurityPolicy(), (), {})
         self._tell()
         self._problems: list[str] = []
         self._lock = threading.Lock()
 
     @property
-    def protection(self) -> Protection:
+    def protection(self) -> SecurityPolicy:
         """What holds now."""
         return self._loaded.protection
 

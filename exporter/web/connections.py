@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .configuration import Protection
+from .configuration import SecurityPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Limits:
     the common scrape intervals, so that scrapes reuse it."""
     stall_seconds: float = 10.0
     """Without taking anything of an answer that waits."""
-    kept_bytes: int = 64 * 2**20
+    max_pending_bytes: int = 64 * 2**20
     """Of answers older than the newest, which are kept for those who have not taken them yet; all who take the same one
     share it. Beyond that the oldest goes, and they with it."""
     sweep_seconds: float = 1.0
@@ -79,7 +79,7 @@ class Limits:
 class Connections:
     """All connections there are. To be used in the loop that serves them."""
 
-    def __init__(self, limits: Limits, protection: Callable[[], Protection]) -> None:
+    def __init__(self, limits: Limits, protection: Callable[[], SecurityPolicy]) -> None:
         """Begin without any.
 
         Args:
@@ -139,7 +139,7 @@ class Connections:
         """Take note that an answer is being taken, and give up the oldest of the others where they become too large."""
         while True:
             others = {id(each.answer): each.answer for each in self._all if each.answer and each.answer is not answer}
-            if sum(map(len, others.values())) <= self.limits.kept_bytes:
+            if sum(map(len, others.values())) <= self.limits.max_pending_bytes:
                 return
             oldest = next(iter(others.values()))
             for connection in [each for each in self._all if each.answer is oldest]:

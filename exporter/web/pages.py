@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from exporter.clock import Clock
 from exporter.metrics.catalogue import CATALOGUE
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 
 from .status import moment, overview, sections
 
@@ -51,7 +51,7 @@ class Pages:
     need too. So it is rendered by one thread at a time and at most once a second, however many people look.
     """
 
-    def __init__(self, board: Board, clock: Clock, *, version: str, telemetry_path: str) -> None:
+    def __init__(self, board: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
         self.headers = _HEADERS
         """Of each answer that is a page."""
         self._board = board

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from exporter.clock import Clock
-from exporter.sync.snapshot import AccountStatus, Board, Lock
+from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
 from exporter.tedee.models import Code, DeviceState, DoorState, LockModel, LockState
 
 LOW_BATTERY = 20
@@ -16,14 +16,14 @@ WAIT_WORTH_TELLING = 60.0
 
 
 @dataclass(frozen=True)
-class Said:
+class Display:
     """A value in words, with the tone it is shown in: good, warn, bad, busy or quiet."""
 
     words: str
     tone: str = "quiet"
 
 
-UNSAID = Said("–")  # noqa: RUF001
+NO_VALUE = Display("–")  # noqa: RUF001
 
 _STATE_TONES: dict[int, str] = {
     LockState.LOCKED: "good",
@@ -50,9 +50,9 @@ class LockRow:
 
     name: str
     facts: str
-    state: Said
-    door: Said
-    connection: Said
+    state: Display
+    door: Display
+    connection: Display
     battery: int | None
     """Percent."""
     battery_low: bool
@@ -101,13 +101,13 @@ class AccountSection:
         return cls(anchor, status, tuple(map(LockRow.of, current.locks)), awaited_names)
 
     @property
-    def standing(self) -> Said:
+    def standing(self) -> Display:
         """How the account does, in a word or two."""
         if self.status.up is False:
-            return Said("failing", "bad")
+            return Display("failing", "bad")
         if self.stale:
-            return Said("stale", "bad")
-        return Said("first sync is due", "busy") if self.status.up is None else Said("up", "good")
+            return Display("stale", "bad")
+        return Display("first sync is due", "busy") if self.status.up is None else Display("up", "good")
 
     @property
     def stale(self) -> bool:
@@ -141,7 +141,7 @@ class AccountSection:
         return tuple((count, words, tone if count else "quiet") for count, words, tone in counts)
 
 
-def sections(board: Board, clock: Clock) -> list[AccountSection]:
+def sections(board: StatusRegistry, clock: Clock) -> list[AccountSection]:
     """The accounts in words, in the order of the configuration."""
     return [
         AccountSection.of(f"account-{number}", status, clock) for number, status in enumerate(board.statuses(), start=1)
@@ -153,26 +153,26 @@ def overview(everything: Iterable[AccountSection]) -> list[AccountSection]:
     return sorted(everything, key=lambda section: not section.needs_attention)
 
 
-def _state(state: DeviceState) -> Said:
+def _state(state: DeviceState) -> Display:
     if state.state_change_result == JAMMED:
-        return Said("jammed", "bad")
+        return Display("jammed", "bad")
     said = _said(LockState, state.state, _STATE_TONES, "bad")  # what nobody knows is not well
-    return Said(f"{said.words}, with an error", "bad") if state.state_change_result else said
+    return Display(f"{said.words}, with an error", "bad") if state.state_change_result else said
 
 
-def _said(kind: type[Code], code: int | None, tones: dict[int, str], unlisted: str = "quiet") -> Said:
-    return UNSAID if code is None else Said(kind.describe(code), tones.get(code, unlisted))
+def _said(kind: type[Code], code: int | None, tones: dict[int, str], unlisted: str = "quiet") -> Display:
+    return NO_VALUE if code is None else Display(kind.describe(code), tones.get(code, unlisted))
 
 
-def _connection(lock: Lock) -> Said:
+def _connection(lock: Lock) -> Display:
     match lock.synced.is_connected:
         case True:
-            return Said("connected", "good")
+            return Display("connected", "good")
         case False:
-            return Said("offline", "bad")
+            return Display("offline", "bad")
         case None:
             # It may as well be a value that could not be used: only the details tell that there is no bridge.
-            return Said("no bridge") if lock.details and lock.details.connected_to_id is None else UNSAID
+            return Display("no bridge") if lock.details and lock.details.connected_to_id is None else NO_VALUE
 
 
 def _facts(lock: Lock) -> str:

@@ -36,7 +36,7 @@ from exporter.simulator import (
     World,
     serve,
 )
-from exporter.simulator.answer import Answer
+from exporter.simulator.response import Answer
 from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
 from exporter.tedee.client import SYNC

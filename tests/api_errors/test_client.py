@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import boottime
+from exporter.secrets import Secret, safe_path
 from exporter.simulator import Cloud, Fault, PersonalKey, World, serve
 from exporter.tedee.bodies import MAX_BODY_BYTES
 from exporter.tedee.client import LOCKS, NOT_SHOWN, SYNC, TedeeClient, kind_of
@@ -40,7 +41,6 @@ from exporter.tedee.errors import (
     Unauthorized,
 )
 from exporter.tedee.models import Reading, SyncedLock
-from exporter.tedee.secret import Secret, file_named
 from exporter.tedee.transport import session
 from tests.conftest import FIXTURES
 from tests.program import PATIENCE
@@ -50,7 +50,7 @@ KEY = "simulated-key-home"
 SYNC_URL = "https://tedee.test/api/v37/my/lock/sync"
 
 
-class OpenGate:
+class UnlimitedRateLimiter:
     """Lets every call pass: what the gate holds back is tested where the gate is."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def make_client(
     *,
     version: str = "v37",
     timeout: float = PATIENCE,
-    gate: OpenGate | None = None,
+    gate: UnlimitedRateLimiter | None = None,
     observe: Callable[[str, str], None] = lambda endpoint, code: None,
 ) -> TedeeClient:
     return TedeeClient(
@@ -87,7 +87,7 @@ def make_client(
         credentials=credentials or personal_key(Secret(KEY)),
         timeout=timeout,
         session=session(),
-        limiter=gate or OpenGate(),
+        limiter=gate or UnlimitedRateLimiter(),
         observe=observe,
         user_agent="tedee-exporter/test",
     )
@@ -143,7 +143,7 @@ def test_names_come_page_by_page() -> None:
 
 
 def test_every_request_passes_the_gate(url: str) -> None:
-    gate = OpenGate()
+    gate = UnlimitedRateLimiter()
     client = make_client(url, gate=gate)
     client.sync()
     client.locks(1)
@@ -408,7 +408,7 @@ def test_a_key_file_that_cannot_be_used_is_named_and_nothing_is_sent(
     with pytest.raises(Unauthorized) as caught:
         make_client(url, personal_key(key_file)).sync()
     assert said in str(caught.value)
-    assert file_named(key_file) in str(caught.value)
+    assert safe_path(key_file) in str(caught.value)
     assert cloud.calls == []
     for word in ("two", "evil", "schl"):
         assert word not in str(caught.value).replace(str(key_file), "")

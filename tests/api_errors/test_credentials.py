@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests import PreparedRequest, Request
 
+from exporter.secrets import Secret
 from exporter.tedee.credentials import (
     MAX_SECRET_BYTES,
     CredentialInUse,
@@ -23,7 +24,6 @@ from exporter.tedee.credentials import (
     personal_key,
     read_secret,
 )
-from exporter.tedee.secret import Secret
 
 KEY = "PK-0pens-the-d00r"
 

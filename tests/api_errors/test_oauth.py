@@ -23,12 +23,13 @@ import trustme
 import urllib3
 from structlog.testing import capture_logs
 
+from exporter.accounts import Accounts
 from exporter.config import Settings
-from exporter.fleet import Fleet
+from exporter.secrets import Secret
 from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
-from exporter.simulator.answer import Answer
+from exporter.simulator.response import Answer
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
 from exporter.tedee import token_file
 from exporter.tedee.client import SYNC
@@ -45,14 +46,13 @@ from exporter.tedee.errors import (
     Unauthorized,
 )
 from exporter.tedee.oauth import (
-    MAX_ANSWER_BYTES,
+    MAX_RESPONSE_BYTES,
     SCOPE,
     TOKEN_URL,
     OAuthCredentials,
     TokenEndpoint,
 )
 from exporter.tedee.refresh_tokens import RefreshTokens
-from exporter.tedee.secret import Secret
 from exporter.tedee.transport import Deadline, session
 from tests.clock import FakeClock
 from tests.program import PATIENCE
@@ -493,7 +493,7 @@ def test_exchange_is_given_ten_seconds_at_least(tedee: Tedee) -> None:
         ],
     }
     scheduler = Scheduler(tedee.clock)
-    fleet = Fleet(tedee.clock, MemoryStateStore(tedee.clock), Board(), scheduler)
+    fleet = Accounts(tedee.clock, MemoryStateStore(tedee.clock), StatusRegistry(), scheduler)
     fleet.apply(Settings.model_validate(settings))
     tedee.fails(Fault.delayed(0.3))
     scheduler.run_due()
@@ -515,8 +515,8 @@ def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys:
         tedee.clock.advance(8.5)
         return answer
 
-    scheduler, board = Scheduler(tedee.clock), Board()
-    fleet = Fleet(tedee.clock, MemoryStateStore(tedee.clock), board, scheduler)
+    scheduler, board = Scheduler(tedee.clock), StatusRegistry()
+    fleet = Accounts(tedee.clock, MemoryStateStore(tedee.clock), board, scheduler)
     fleet.apply(settings("home"))
     tedee.fails(Fault(edit=rename))
     scheduler.run_due()
@@ -622,7 +622,7 @@ SIGN_IN = r"sign in to Tedee again"
 CHECK_CLIENT = r"check oauth\.client_id"
 CHECK_URL = r"check that oauth\.token_url is Tedee's"
 HTML = b"<html>SECRET</html>"
-LARGE = b'{"access_token": "' + b" " * MAX_ANSWER_BYTES + b'"}'
+LARGE = b'{"access_token": "' + b" " * MAX_RESPONSE_BYTES + b'"}'
 
 FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
     ("invalid_grant", refused("invalid_grant", SAID), Unauthorized, rf"invalid_grant \(AADB2C90080\): {SIGN_IN}"),

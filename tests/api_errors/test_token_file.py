@@ -16,13 +16,13 @@ import authlib.integrations.requests_client  # noqa: F401 - imported late, it is
 import pytest
 from structlog.testing import capture_logs
 
+from exporter.secrets import Secret
 from exporter.simulator import Fault, RefreshToken
-from exporter.simulator.answer import Answer
+from exporter.simulator.response import Answer
 from exporter.tedee import token_file
 from exporter.tedee.credentials import read_secret
 from exporter.tedee.oauth import OAuthCredentials, SuccessorNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
-from exporter.tedee.secret import Secret
 from exporter.tedee.token_file import ROOM, SUFFIX, CannotStore, problem_with, reserve
 from tests.api_errors.test_oauth import FIRST, LIFE, Tedee, edited, failure_of, tedee
 from tests.cli.conftest import NOBODY, stop_being_root

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from exporter.clock import boottime
+from exporter.secrets import Secret
 from exporter.tedee.bodies import LARGE, Bodies
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
-from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.program import PATIENCE
 from tests.security.listeners import listening
@@ -28,13 +28,13 @@ SHARED = session()
 PASSWORD = "the-password-of-the-proxy"
 
 
-class OpenGate:
+class UnlimitedRateLimiter:
     def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
         return nullcontext(boottime())
 
 
 def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any) -> TedeeClient:
-    usual: dict[str, Any] = {"limiter": OpenGate()}
+    usual: dict[str, Any] = {"limiter": UnlimitedRateLimiter()}
     return TedeeClient(
         "home",
         url=url,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from exporter.terminal import OUTPUT
+from exporter.console import OUTPUT
 from tests.program import PATIENCE
 
 ROOT = Path(__file__).parents[2]

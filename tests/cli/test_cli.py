@@ -11,7 +11,7 @@ import requests
 
 from exporter import __version__
 from exporter.cli import HOW_TO_START, SOCKET_UNIT, main
-from exporter.config.section import BEGINS_WITH_TILDE
+from exporter.config.model import BEGINS_WITH_TILDE
 from tests.program import PATIENCE, ROOT, running
 
 from .conftest import SECRET, TESTDATA, Program

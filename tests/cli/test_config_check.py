@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli import main
-from exporter.tedee.secret import file_named
+from exporter.secrets import safe_path
 
 from .conftest import EXAMPLE, SECRET, TESTDATA, Program
 
@@ -112,7 +112,7 @@ def test_a_key_file_without_the_permission_to_read_it_is_told(
     stop_being_root()
     code = main(["--config.check"])
     assert capsys.readouterr().err == (
-        f"environment: TEDEE_PERSONAL_KEY_FILE: key file {file_named(key_file)} cannot be read: Permission denied\n"
+        f"environment: TEDEE_PERSONAL_KEY_FILE: key file {safe_path(key_file)} cannot be read: Permission denied\n"
     )
     assert code == 2
 

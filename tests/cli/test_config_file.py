@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel
 
 from exporter.config import ChosenLocks, ConfigurationError, Settings, load
-from exporter.config.section import BEGINS_WITH_TILDE
+from exporter.config.model import BEGINS_WITH_TILDE
 from exporter.config.settings import Api, Sync
-from exporter.tedee.secret import Secret, file_named
+from exporter.secrets import Secret, safe_path
 
 from .conftest import EXAMPLE, SECRET, TESTDATA
 
@@ -446,7 +446,7 @@ def test_a_file_without_the_permission_to_read_it_is_told(tmp_path: Path, stop_b
     path.write_text("accounts: []")
     path.chmod(0)
     stop_being_root()
-    assert problems(path) == [f"{file_named(path)}: cannot be read: Permission denied"]
+    assert problems(path) == [f"{safe_path(path)}: cannot be read: Permission denied"]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import TextIO
 
 import pytest
 
-from exporter import terminal
-from exporter.terminal import Output, delivered, escape_unencodable, printable, say
+from exporter import console
+from exporter.console import Output, delivered, escape_unencodable, print_out, printable
 from tests.program import PATIENCE, eventually
 
 
@@ -44,7 +44,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         def warning(self, message: str, **values: object) -> None:
             logged.append(values)
 
-    monkeypatch.setattr(terminal, "log", Log())
+    monkeypatch.setattr(console, "log", Log())
     return logged
 
 
@@ -124,12 +124,12 @@ def test_lines_that_cannot_be_written_are_counted(lines: list[dict[str, object]]
 @pytest.mark.parametrize("make", [Broken, lambda: None], ids=["full", "closed"])
 def test_output_that_fails_is_not_delivered(monkeypatch: pytest.MonkeyPatch, make: Callable[[], TextIO | None]) -> None:
     monkeypatch.setattr(sys, "stdout", make())
-    say("text")
+    print_out("text")
     assert not delivered()
 
 
 def test_output_that_succeeds_is_delivered(capsys: pytest.CaptureFixture[str]) -> None:
-    say("text")
+    print_out("text")
     assert delivered()
     assert capsys.readouterr().out == "text\n"
 

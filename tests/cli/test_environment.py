@@ -6,8 +6,8 @@ import pytest
 
 from exporter.config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
 from exporter.config.environment import unused_variables
-from exporter.config.section import BEGINS_WITH_TILDE
-from exporter.tedee.secret import Secret
+from exporter.config.model import BEGINS_WITH_TILDE
+from exporter.secrets import Secret
 
 from .conftest import SECRET
 

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from exporter import logs
-from exporter.terminal import OUTPUT
+from exporter.console import OUTPUT
 
 pytestmark = pytest.mark.usefixtures("logging_put_back")
 

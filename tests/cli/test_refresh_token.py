@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
-from exporter.simulator.answer import Answer
+from exporter.simulator.response import Answer
 from tests.program import PATIENCE, Exporter, configuration, environment, eventually
 from tests.security.test_process import UID, as_somebody
 

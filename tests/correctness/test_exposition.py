@@ -22,7 +22,7 @@ from exporter.metrics import chunks
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector, account_families, lock_families
 from exporter.metrics.exposition import Exposition, Renderer
-from exporter.sync.snapshot import AccountStatus, Board, Lock
+from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
 from exporter.sync.store import Failure
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.clock import FakeClock
@@ -37,7 +37,7 @@ def parse_openmetrics(text: str) -> Iterator[Family]:
     return openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def expose(board: Board, clock: FakeClock) -> Exposition:
+def expose(board: StatusRegistry, clock: FakeClock) -> Exposition:
     exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, 1_700_000_000.0), lambda: True), clock)
     board.on_change(exposition.refresh)
     return exposition
@@ -315,7 +315,7 @@ def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
     before: list[list[Lock]], after: list[list[Lock]], data: st.DataObject
 ) -> None:
     clock = FakeClock()
-    everything = Board()
+    everything = StatusRegistry()
     exposition = expose(everything, clock)
     some_changed = [
         [replace(lock, details=None) if data.draw(st.booleans()) else lock for lock in locks] for locks in after
@@ -523,7 +523,7 @@ def test_an_account_that_comes_before_others_has_none_of_theirs_rendered_again(
         return lock_families(rows)
 
     monkeypatch.setattr(chunks, "lock_families", counting)
-    everything = Board()
+    everything = StatusRegistry()
     everything.admit(["first", "second"])
     exposition = expose(everything, clock)
     everything.publish(status(clock, locks_of([synced(1), synced(2)], []), account="second"))

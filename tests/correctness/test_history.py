@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 from tests.clock import FakeClock
 from tests.cloud import Tedee, account_sync, detailed, envelope, turns
 from tests.stores import open_store
@@ -86,7 +86,7 @@ class Honesty(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.board = Board()
+        self.board = StatusRegistry()
         self.board.admit(["home"])
         self.exposition = Exposition(self.board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), self.clock)
         self.board.on_change(self.exposition.refresh)

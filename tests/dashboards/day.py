@@ -6,14 +6,14 @@ Three days of usual life go before it, without which nobody could tell a battery
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from exporter.accounts import Accounts
 from exporter.config.settings import Settings
-from exporter.fleet import Fleet
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.simulator import TOKEN_PATH, Battery, Cloud, Fault, Lock, World, serve
 from exporter.simulator.wire import Version, lock_entry, sync_entry
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
@@ -161,9 +161,9 @@ def record(folder: Path) -> Path:
     clock = FakeClock(wall=BEGIN)
     everything = world(clock)
     cloud = Cloud(everything, clock=clock.monotonic)
-    board, scheduler = Board(), Scheduler(clock)
+    board, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, BEGIN), lambda: True), clock)
-    fleet = Fleet(clock, MemoryStateStore(clock), board, scheduler)
+    fleet = Accounts(clock, MemoryStateStore(clock), board, scheduler)
     (folder / "token").write_text("simulated-refresh-hotel")
     recording = Recording(folder / "day.om")
     script = events(everything, cloud)

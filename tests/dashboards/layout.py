@@ -49,14 +49,14 @@ td, th { padding: 4px 8px; border-bottom: 1px solid #2c2e33; white-space: nowrap
 
 
 @dataclass(frozen=True)
-class Said:
+class Display:
     """A number as a panel shows it."""
 
     text: str
     colour: str
 
     @classmethod
-    def of(cls, value: float | None, config: Mapping[str, Any], now: float) -> "Said":
+    def of(cls, value: float | None, config: Mapping[str, Any], now: float) -> "Display":
         colour = next(
             (
                 step["color"]
@@ -120,16 +120,16 @@ def tiles(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
     always = panel["options"].get("textMode") == "value_and_name"
     found = [
         (
-            Said.of(float(each["value"][1]), config, grafana.end),
+            Display.of(float(each["value"][1]), config, grafana.end),
             legend(panel, each) if always or len(series) > 1 else "",
         )
         for series in answers.values()
         for each in series
-    ] or [(Said.of(None, config, grafana.end), "")]
+    ] or [(Display.of(None, config, grafana.end), "")]
     return "<div class=tiles>" + "".join(map(_tile, found)) + "</div>"
 
 
-def _tile(tile: tuple[Said, str]) -> str:
+def _tile(tile: tuple[Display, str]) -> str:
     said, name = tile
     return (
         f'<div class=tile style="background:{said.colour};color:{_ink(said.colour)}">'
@@ -170,7 +170,7 @@ def sheet(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
 def _cell(value: Any, config: Mapping[str, Any], now: float) -> str:
     if "unit" not in config:
         return f"<td>{html.escape(value or '–')}</td>"  # noqa: RUF001
-    said = Said.of(value, config, now)
+    said = Display.of(value, config, now)
     match config.get("custom.cellOptions", {}).get("type"):
         case "color-background":
             return f'<td style="background:{said.colour};color:{_ink(said.colour)}">{said.text}</td>'
@@ -223,7 +223,7 @@ def timeline(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str
     for index, each in enumerate(series):
         y = index * band + band * 0.1
         for at, value in each["values"]:
-            said = Said.of(float(value), config, grafana.end)
+            said = Display.of(float(value), config, grafana.end)
             seen[said.text] = said.colour
             x = _across(at, grafana, width)
             parts.append(

@@ -7,7 +7,7 @@ import pytest
 import responses
 
 from exporter.sync.account import MAX_LOGGED_REJECTIONS
-from exporter.sync.directory import Chosen
+from exporter.sync.lock_details import Chosen
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, synced, turns
 

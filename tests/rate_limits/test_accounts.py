@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import responses
 
+from exporter.accounts import Accounts
 from exporter.config.settings import Settings
-from exporter.fleet import Fleet
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import AccountStatus, Board
+from exporter.sync.snapshot import AccountStatus, StatusRegistry
 from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 from tests.cloud import URL, Tedee, detailed, synced
@@ -30,10 +30,10 @@ class Program:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.board = Board()
+        self.board = StatusRegistry()
         self.scheduler = Scheduler(clock)
         self.store = MemoryStateStore(clock)
-        self.fleet = Fleet(clock, self.store, self.board, self.scheduler)
+        self.fleet = Accounts(clock, self.store, self.board, self.scheduler)
 
     def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:
         data = {"api": {"url": URL}, "accounts": list(accounts), **sections}

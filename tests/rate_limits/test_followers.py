@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import responses
 
-from exporter.sync.directory import Chosen
-from exporter.tedee.secret import Secret
+from exporter.secrets import Secret
+from exporter.sync.lock_details import Chosen
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, synced, turns
 from tests.stores import open_store

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from exporter.clock import SystemClock
-from exporter.sync.scheduler import AFTER_A_BUG, MAX_IDLE, MAX_UNRELIABLE, MAX_WORKERS, Scheduler
+from exporter.sync.scheduler import ERROR_DELAY, MAX_IDLE, MAX_UNRELIABLE, MAX_WORKERS, Scheduler
 from tests.clock import FakeClock
 from tests.program import PATIENCE, eventually
 
@@ -81,7 +81,7 @@ def test_a_bug_in_one_account_costs_the_others_nothing_and_itself_a_minute(clock
     play(planned([buggy, good], clock), clock, 61.0)
     assert len(good.turns) == 4
     assert len(buggy.turns) == 2
-    assert buggy.turns[1] - buggy.turns[0] == AFTER_A_BUG
+    assert buggy.turns[1] - buggy.turns[0] == ERROR_DELAY
 
 
 def test_an_account_that_comes_gets_turns_and_one_that_goes_gets_no_more(clock: FakeClock) -> None:

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.config.shard import BadShard, Shard
-from exporter.fleet import Fleet
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import Board
+from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 from tests.stores import open_store
@@ -72,8 +72,8 @@ def test_settings_keep_the_accounts_of_the_shard_in_their_order() -> None:
 
 def wait(clock: FakeClock, folder: Path, shards: int) -> float:
     """Return the seconds from the start of the first shard to the account's first sync."""
-    board, store = Board(), open_store(folder / "state.db", clock, shard=f"0/{shards}")
-    Fleet(clock, store, board, Scheduler(clock), shards=shards).apply(settings("home"))
+    board, store = StatusRegistry(), open_store(folder / "state.db", clock, shard=f"0/{shards}")
+    Accounts(clock, store, board, Scheduler(clock), shards=shards).apply(settings("home"))
     (status,) = board.statuses()
     assert status.next_sync
     return status.next_sync - clock.wall()
@@ -103,8 +103,8 @@ def test_account_is_not_called_early_if_the_number_of_shards_changes(
 
 
 def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
-    board = Board()
-    fleet = Fleet(clock, MemoryStateStore(clock), board, Scheduler(clock))
+    board = StatusRegistry()
+    fleet = Accounts(clock, MemoryStateStore(clock), board, Scheduler(clock))
     fleet.apply(Shard(1, 2).of(settings("home")))
     assert board.statuses() == ()
     fleet.apply(settings("home"))
@@ -125,7 +125,7 @@ def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
 def test_a_shard_that_starts_without_accounts_or_loses_its_last_one_says_so_once(
     clock: FakeClock, applied: list[list[str]], warnings: int
 ) -> None:
-    fleet = Fleet(clock, MemoryStateStore(clock), Board(), Scheduler(clock), shards=2)
+    fleet = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), Scheduler(clock), shards=2)
     with capture_logs() as logs:
         for names in applied:
             fleet.apply(Shard(0, 2).of(settings("hotel", *names)))

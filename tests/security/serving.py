@@ -10,7 +10,7 @@ import requests
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.web.app import create_app
-from exporter.web.configuration import Protection
+from exporter.web.configuration import SecurityPolicy
 from exporter.web.connections import Connections, Limits
 from exporter.web.server import WebServer, listen
 from tests.clock import FakeClock
@@ -32,8 +32,8 @@ LIMITS = Limits(
 class Server:
     """The web side, serving the metrics of many locks."""
 
-    def __init__(self, limits: Limits = LIMITS, protection: Protection | None = None) -> None:
-        self.protection = protection or Protection()
+    def __init__(self, limits: Limits = LIMITS, protection: SecurityPolicy | None = None) -> None:
+        self.protection = protection or SecurityPolicy()
         clock = FakeClock()
         self.fleet = board(status(clock, locks_of([synced(number) for number in range(1, 3000)], [])))
         self.exposition = Exposition(self.fleet, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
@@ -79,7 +79,7 @@ def statuses(answers: bytes) -> list[int]:
 
 
 @contextlib.contextmanager
-def serving(limits: Limits = LIMITS, protection: Protection | None = None) -> Iterator[Server]:
+def serving(limits: Limits = LIMITS, protection: SecurityPolicy | None = None) -> Iterator[Server]:
     """A server, until the test is over."""
     server = Server(limits, protection)
     server.web.start()

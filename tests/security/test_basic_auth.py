@@ -8,8 +8,8 @@ import threading
 import bcrypt
 import pytest
 
-from exporter.tedee.secret import Secret
-from exporter.web.passwords import MAX_WAITING, MAX_WAITING_ALTOGETHER, Passwords, TooManyGuesses
+from exporter.secrets import Secret
+from exporter.web.basic_auth import MAX_WAITING, MAX_WAITING_ALTOGETHER, BasicAuth, TooManyAttempts
 from tests.program import PATIENCE
 from tests.security.web_files import HASH, PASSWORD
 
@@ -38,7 +38,7 @@ def admitted(*authorizations: str, users: dict[str, Secret] = USERS) -> list[boo
     """Whether they are let in, one after the other."""
 
     async def ask() -> list[bool]:
-        passwords = Passwords()
+        passwords = BasicAuth()
         return [await passwords.admit(users, each, "192.0.2.1") for each in authorizations]
 
     return asyncio.run(ask())
@@ -117,7 +117,7 @@ def test_a_password_that_is_right_for_somebody_else_lets_no_stranger_in() -> Non
 
 def test_a_user_whose_hash_has_changed_needs_the_new_password(checked: list[bytes]) -> None:
     async def ask() -> list[bool]:
-        passwords = Passwords()
+        passwords = BasicAuth()
         new = {"alice": Secret(bcrypt.hashpw(b"new", bcrypt.gensalt(4)).decode())}
         return [
             await passwords.admit(USERS, basic("alice", PASSWORD), "c"),
@@ -130,8 +130,8 @@ def test_a_user_whose_hash_has_changed_needs_the_new_password(checked: list[byte
 
 
 def test_no_password_is_kept() -> None:
-    async def ask() -> Passwords:
-        passwords = Passwords()
+    async def ask() -> BasicAuth:
+        passwords = BasicAuth()
         assert await passwords.admit(USERS, basic("alice", PASSWORD), "c")
         return passwords
 
@@ -153,7 +153,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 def test_who_was_right_before_does_not_wait_for_those_who_guess(slow: threading.Event) -> None:
     async def ask() -> bool:
-        passwords = Passwords()
+        passwords = BasicAuth()
         slow.set()
         assert await passwords.admit(USERS, basic("alice", PASSWORD), "prometheus")
         slow.clear()
@@ -169,14 +169,14 @@ def test_who_was_right_before_does_not_wait_for_those_who_guess(slow: threading.
 
 def test_who_guesses_too_much_at_once_is_sent_away_and_nobody_else_is(slow: threading.Event) -> None:
     async def ask() -> None:
-        passwords = Passwords()
+        passwords = BasicAuth()
 
         async def guess(client: str, word: str = "x") -> bool:
             return await passwords.admit(USERS, basic("alice", word), client)
 
         waiting = [asyncio.create_task(guess("mallory")) for _ in range(MAX_WAITING)]
         await asyncio.sleep(0)
-        with pytest.raises(TooManyGuesses):
+        with pytest.raises(TooManyAttempts):
             await guess("mallory")
         other = asyncio.create_task(guess("prometheus", PASSWORD))
         await asyncio.sleep(0)
@@ -190,13 +190,13 @@ def test_who_guesses_too_much_at_once_is_sent_away_and_nobody_else_is(slow: thre
 
 def test_all_together_no_more_wait_than_are_checked_within_a_scrapes_time_out(slow: threading.Event) -> None:
     async def ask() -> None:
-        passwords = Passwords()
+        passwords = BasicAuth()
         waiting = [
             asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), f"192.0.2.{number}"))
             for number in range(MAX_WAITING_ALTOGETHER)
         ]
         await asyncio.sleep(0)
-        with pytest.raises(TooManyGuesses):
+        with pytest.raises(TooManyAttempts):
             await passwords.admit(USERS, basic("alice", "x"), "198.51.100.1")
         slow.set()
         await asyncio.gather(*waiting)
@@ -206,13 +206,13 @@ def test_all_together_no_more_wait_than_are_checked_within_a_scrapes_time_out(sl
 
 def test_who_has_a_whole_network_counts_once(slow: threading.Event) -> None:
     async def ask() -> None:
-        passwords = Passwords()
+        passwords = BasicAuth()
         waiting = [
             asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), f"2001:db8::{number:x}%eth0"))
             for number in range(MAX_WAITING)
         ]
         await asyncio.sleep(0)
-        with pytest.raises(TooManyGuesses):
+        with pytest.raises(TooManyAttempts):
             await passwords.admit(USERS, basic("alice", "x"), "2001:db8::ffff")
         slow.set()
         await asyncio.gather(*waiting)
@@ -222,7 +222,7 @@ def test_who_has_a_whole_network_counts_once(slow: threading.Event) -> None:
 
 def test_a_password_whose_sender_has_left_is_not_checked(checked: list[bytes]) -> None:
     async def ask() -> bool:
-        return await Passwords().admit(USERS, basic("alice", PASSWORD), "c", gone=lambda: True)
+        return await BasicAuth().admit(USERS, basic("alice", PASSWORD), "c", gone=lambda: True)
 
     assert not asyncio.run(ask())
     assert checked == []

@@ -19,8 +19,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.tedee.secret import Secret
-from exporter.web.configuration import Protection, load
+from exporter.secrets import Secret
+from exporter.web.configuration import SecurityPolicy, load
 from exporter.web.connections import WAITING_BYTES, Limits
 from tests.program import PATIENCE, eventually
 from tests.security.serving import LIMITS, Server, everything, serving, statuses
@@ -144,7 +144,7 @@ def test_of_answers_that_are_taken_slowly_only_so_much_is_kept(tls: bool, web: W
     context = ssl.create_default_context()
     web.ca.configure_trust(context)
     protection = load(web.write(tls_server_config=PAIR)).protection if tls else None
-    patient = replace(LIMITS, kept_bytes=2**20, answer_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
+    patient = replace(LIMITS, max_pending_bytes=2**20, answer_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
     with serving(patient, protection) as server, contextlib.ExitStack() as stack:
 
         def reader() -> socket.socket:
@@ -235,7 +235,7 @@ def test_requests_do_not_pile_up_behind_those_that_are_being_answered(monkeypatc
     burst = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n") * 230
     assert len(burst) < LIMITS.request_bytes < 2 * len(burst)
     patient = replace(LIMITS, answer_seconds=PATIENCE, request_seconds=PATIENCE)
-    with serving(patient, Protection(users={"alice": Secret(HASH)})) as server:
+    with serving(patient, SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(burst) as client:
 
             def is_cut_off() -> bool:
@@ -262,7 +262,7 @@ def test_who_leaves_while_several_of_his_requests_wait_is_not_answered(monkeypat
 
     monkeypatch.setattr(bcrypt, "checkpw", slow)
     request = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n")
-    with serving(protection=Protection(users={"alice": Secret(HASH)})) as server:
+    with serving(protection=SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(request * 3):
             assert checking.wait(PATIENCE)
         eventually(lambda: server.count() == 0, "the exporter to notice")

@@ -15,19 +15,19 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from exporter import logs
+from exporter.accounts import Accounts
 from exporter.clock import SystemClock
 from exporter.config import Settings
-from exporter.fleet import Fleet
+from exporter.console import OUTPUT
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.sync.account import AccountSync
-from exporter.sync.scheduler import LONGEST_SPREAD, Scheduler
-from exporter.sync.snapshot import Board
+from exporter.sync.scheduler import MAX_STAGGER, Scheduler
+from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
 from exporter.tedee import client, credentials, oauth
 from exporter.tedee.models import SyncReader
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
-from exporter.terminal import OUTPUT
 from tests.cli.conftest import logging_put_back
 from tests.program import run
 from tests.security.leaking import leaks
@@ -51,7 +51,7 @@ class Home:
         accounts = [{"name": "home", "personal_key": KEY}, {"name": "hotel", "oauth": oauth}]
         clock = SystemClock()
         self.scheduler = Scheduler(clock)
-        fleet = Fleet(clock, MemoryStateStore(clock), Board(), self.scheduler)
+        fleet = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), self.scheduler)
         fleet.apply(Settings.model_validate({"api": {"url": url}, "accounts": accounts}))
 
     def secrets(self) -> set[str]:
@@ -62,7 +62,7 @@ class Home:
     def turns(self) -> None:
         """What is due now, and a moment later, when the second account begins."""
         self.scheduler.run_due()
-        time.sleep(2 * LONGEST_SPREAD)
+        time.sleep(2 * MAX_STAGGER)
         self.scheduler.run_due()
 
 

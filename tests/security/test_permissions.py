@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exporter.config import load
-from exporter.config.modes import private_files, too_open
+from exporter.config.permissions import private_files, too_open
 from exporter.simulator import TOKEN_PATH, Account, Cloud, PersonalKey, RefreshToken, World, serve
 from tests.program import configuration, eventually, run, running
 

@@ -20,11 +20,11 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from exporter import logs
+from exporter.console import OUTPUT
+from exporter.secrets import HIDDEN, Secret, SecretDetector, hide_arguments, redact, safe_path
 from exporter.tedee.credentials import Authorization, personal_key
-from exporter.tedee.oauth import Issued
+from exporter.tedee.oauth import TokenResponse
 from exporter.tedee.refresh_tokens import StoredToken
-from exporter.tedee.secret import HIDDEN, Secret, SecretDetector, file_named, hide_arguments, redact
-from exporter.terminal import OUTPUT
 from tests.cli.conftest import logging_put_back
 
 __all__ = ["logging_put_back"]
@@ -64,7 +64,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "TypeAdapter": lambda: [TypeAdapter(kind).dump_json(SECRET) for kind in (Secret, object)],
     "JSON of whatever has no form": lambda: json.dumps(SECRET, default=str) + json.dumps(SECRET, default=repr),
     "credentials": lambda: [personal_key(SECRET), Authorization("Bearer", SECRET, "", "")],
-    "tokens": lambda: [StoredToken(SECRET, SECRET), Issued(SECRET, 1.0, SECRET, None)],
+    "tokens": lambda: [StoredToken(SECRET, SECRET), TokenResponse(SECRET, 1.0, SECRET, None)],
 }
 
 REFUSED: dict[str, Callable[[], object]] = {
@@ -234,19 +234,19 @@ def test_short_or_misspelt_argument_is_repeated(argument: str) -> None:
 @pytest.mark.parametrize("word", MISPLACED)
 def test_existing_file_is_named(tmp_path: Path, word: str) -> None:
     path = tmp_path / word
-    assert file_named(path) == f"{tmp_path}/{HIDDEN}"
+    assert safe_path(path) == f"{tmp_path}/{HIDDEN}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    assert file_named(path) == str(path)
+    assert safe_path(path) == str(path)
 
 
 def test_missing_file_is_named_by_existing_folders(tmp_path: Path) -> None:
-    assert file_named(tmp_path / "sub" / "key") == f"{tmp_path}/sub/key"
-    assert file_named(tmp_path / "AbCdEfGh" / "IjKlMnOp") == f"{tmp_path}/{HIDDEN}"
-    assert file_named(tmp_path / ("A1" * 2_000)) == f"{tmp_path}/{HIDDEN}"
-    assert file_named(Path("PK-5ecr3t-of-home")) == HIDDEN
+    assert safe_path(tmp_path / "sub" / "key") == f"{tmp_path}/sub/key"
+    assert safe_path(tmp_path / "AbCdEfGh" / "IjKlMnOp") == f"{tmp_path}/{HIDDEN}"
+    assert safe_path(tmp_path / ("A1" * 2_000)) == f"{tmp_path}/{HIDDEN}"
+    assert safe_path(Path("PK-5ecr3t-of-home")) == HIDDEN
 
 
 def test_broken_link_is_named(tmp_path: Path) -> None:
     (tmp_path / MISPLACED[0]).symlink_to("nowhere")
-    assert file_named(tmp_path / MISPLACED[0]) == f"{tmp_path}/{MISPLACED[0]}"
+    assert safe_path(tmp_path / MISPLACED[0]) == f"{tmp_path}/{MISPLACED[0]}"

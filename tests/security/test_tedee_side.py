@@ -30,13 +30,13 @@ from pydantic import ValidationError
 
 from exporter.clock import boottime
 from exporter.config.settings import Api, OAuth
+from exporter.secrets import Secret
 from exporter.tedee import transport
 from exporter.tedee.bodies import MAX_BODY_BYTES
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.errors import REASONS, CallError
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
-from exporter.tedee.secret import Secret
 from exporter.tedee.transport import session
 from tests.program import PATIENCE, run, running
 from tests.security.listeners import Reply, Server, listening
@@ -57,7 +57,7 @@ SOON = 45.0
 on for minutes."""
 
 
-class OpenGate:
+class UnlimitedRateLimiter:
     def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
         return nullcontext(boottime())
 
@@ -70,7 +70,7 @@ def client(url: str, timeout: float = PATIENCE) -> TedeeClient:
         credentials=personal_key(Secret(KEY)),
         timeout=timeout,
         session=session(),
-        limiter=OpenGate(),
+        limiter=UnlimitedRateLimiter(),
         observe=lambda endpoint, code: None,
         user_agent="tedee-exporter/test",
     )

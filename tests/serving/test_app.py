@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.sync.snapshot import AccountStatus, Board
+from exporter.sync.snapshot import AccountStatus, StatusRegistry
 from exporter.sync.store import Failure
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
@@ -26,7 +26,7 @@ from tests.cloud import detailed, synced
 from tests.factories import board, locks_of, snapshot, status
 
 
-def browse(everything: Board, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
+def browse(everything: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
     exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
     everything.on_change(exposition.refresh)
     return TestClient(create_app(everything, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
@@ -117,7 +117,7 @@ def test_the_exporter_is_ready_once_every_account_was_tried_well_or_not(clock: F
 # The status page
 
 
-def page(everything: Board, clock: FakeClock) -> str:
+def page(everything: StatusRegistry, clock: FakeClock) -> str:
     answer = browse(everything, clock).get("/")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -350,7 +350,7 @@ def test_the_overview_leads_to_the_sections(clock: FakeClock) -> None:
 # What the pages cost and keep to themselves
 
 
-class CountingBoard(Board):
+class CountingBoard(StatusRegistry):
     """A board that is slow to read, and counts its readers."""
 
     readers = 0

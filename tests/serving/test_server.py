@@ -12,7 +12,7 @@ import requests
 from starlette.responses import PlainTextResponse
 
 from exporter.clock import SystemClock
-from exporter.web.configuration import Protection
+from exporter.web.configuration import SecurityPolicy
 from exporter.web.connections import Connections, Limits
 from exporter.web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
 from tests.program import PATIENCE
@@ -31,7 +31,7 @@ def test_an_answer_is_not_held_back_for_more_bytes() -> None:
 
 def test_a_server_whose_thread_has_ended_is_not_alive() -> None:
     listeners = listen(["127.0.0.1:0"])
-    connections = Connections(Limits(), Protection)
+    connections = Connections(Limits(), SecurityPolicy)
     server = WebServer(lambda scope, receive, send: None, listeners, connections)  # type: ignore[arg-type, return-value]
     server.start()
     assert server.alive()
@@ -134,7 +134,7 @@ def test_failed_address_is_named_and_others_are_closed(recwarn: pytest.WarningsR
 def test_every_address_serves_until_the_stop() -> None:
     listeners = listen(["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"])
     urls = [f"http://{host}:{each.getsockname()[1]}/" for host, each in zip(HOSTS, listeners, strict=True)]
-    server = WebServer(PlainTextResponse("here"), listeners, Connections(Limits(), Protection))
+    server = WebServer(PlainTextResponse("here"), listeners, Connections(Limits(), SecurityPolicy))
     server.start()
     assert [requests.get(url, timeout=PATIENCE).text for url in urls] == ["here"] * 3
     server.stop()

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from exporter.simulator import MISSING, Battery, Bridge, Lock, Outages, World
-from exporter.simulator.rhythm import BUSY, FREQUENT, OPEN_BY_DAY, Rhythm
+from exporter.simulator.usage_profile import BUSY, FREQUENT, OPEN_BY_DAY, UsageProfile
 from exporter.simulator.wire import Version, datetime_text, lock_entry, sync_entry
 
 from .conftest import NOON
@@ -78,7 +78,7 @@ def test_a_change_passes_through_a_transitional_state() -> None:
 
 
 def test_a_lock_that_pulls_its_spring_shows_it() -> None:
-    lock = Lock(1, "Door", rhythm=Rhythm(BUSY.rates, BUSY.stay, pulls=True), bridge=BRIDGE)
+    lock = Lock(1, "Door", rhythm=UsageProfile(BUSY.rates, BUSY.stay, pulls=True), bridge=BRIDGE)
     seen = [lock.at(NOON + step * 0.2).state for step in range(2000)]
     steps = {(a, b) for a, b in pairwise(seen) if a != b}
     assert steps == {(6, 4), (4, 2), (2, 8), (8, 7), (7, 2), (2, 5), (5, 6)}
@@ -97,7 +97,7 @@ def test_a_lock_without_a_door_sensor_says_so() -> None:
 
 
 def test_a_jammed_lock_is_semi_locked_until_it_is_next_unlocked() -> None:
-    lock = Lock(1, "Gate", rhythm=Rhythm(FREQUENT.rates, FREQUENT.stay, jams=0.3), bridge=BRIDGE)
+    lock = Lock(1, "Gate", rhythm=UsageProfile(FREQUENT.rates, FREQUENT.stay, jams=0.3), bridge=BRIDGE)
     moments = [lock.at(NOON + step) for step in range(20 * 3600)]
     assert {moment.state for moment in moments if moment.result == 1} == {3, 4}
     after_a_jam = {b.state for a, b in pairwise(moments) if a.state == 3 and b.state != 3}

@@ -8,15 +8,15 @@ from . import __version__
 from .clock import Clock
 from .config import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .sync.account import AccountSync, Options
-from .sync.directory import Chosen
 from .sync.limiter import RateLimiter
+from .sync.lock_details import Chosen
 from .sync.rate_limits import RateLimitPolicy
 from .sync.scheduler import Scheduler
-from .sync.snapshot import Board
+from .sync.snapshot import StatusRegistry
 from .sync.store import StateStore
 from .tedee.client import TedeeClient
 from .tedee.credentials import CredentialOwners, Credentials, access_token, personal_key
-from .tedee.oauth import SHORTEST_TIMEOUT, OAuthCredentials, TokenEndpoint
+from .tedee.oauth import MIN_TIMEOUT, OAuthCredentials, TokenEndpoint
 from .tedee.refresh_tokens import RefreshTokens
 from .tedee.transport import session
 
@@ -27,10 +27,12 @@ CALL_GRACE = 1.0
 """Seconds by which a call may outlast its time-out until it has ended for both sides."""
 
 
-class Fleet:
+class Accounts:
     """All accounts, each with its own rate limiter; they share one state store, and no connections."""
 
-    def __init__(self, clock: Clock, store: StateStore, board: Board, scheduler: Scheduler, *, shards: int = 1) -> None:
+    def __init__(
+        self, clock: Clock, store: StateStore, board: StatusRegistry, scheduler: Scheduler, *, shards: int = 1
+    ) -> None:
         """Create a fleet without accounts.
 
         Args:
@@ -90,7 +92,7 @@ class Fleet:
 
     def close(self) -> bool:
         """Wait for refresh tokens that are being exchanged and store those in memory. Return False if one is lost."""
-        return self._refresh_tokens.close(max(self._longest_call, SHORTEST_TIMEOUT + CALL_GRACE))
+        return self._refresh_tokens.close(max(self._longest_call, MIN_TIMEOUT + CALL_GRACE))
 
     def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
         limiter = RateLimiter(
@@ -135,7 +137,7 @@ class Fleet:
             client_id=secret.client_id,
             client_secret=secret.client_secret_file,
             scope=secret.scope,
-            timeout=max(api.timeout, SHORTEST_TIMEOUT),
+            timeout=max(api.timeout, MIN_TIMEOUT),
             session=self._connections,
             user_agent=USER_AGENT,
         )

@@ -48,7 +48,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class UsageProfile:
     """How a lock is used in the course of a local day.
 
     `rates` holds, for each of the 24 local hours, how often the lock is unlocked in it. It then stays unlocked
@@ -68,20 +68,22 @@ def by_hour(usual: float, **rates: float) -> tuple[float, ...]:
     return tuple(rates.get(f"h{hour:02}", usual) for hour in range(24))
 
 
-FAMILY: Final = Rhythm(
+FAMILY: Final = UsageProfile(
     by_hour(0.4, h00=0, h01=0, h02=0, h03=0, h04=0, h05=0.2, h06=1.5, h07=2, h08=1.5, h15=1.5, h16=2, h17=1.5, h23=0.1),
     stay=(60, 900),
 )
-OPEN_BY_DAY: Final = Rhythm(by_hour(0, h06=1), stay=(13 * HOUR, 16 * HOUR), passages=1.5)
-GUEST: Final = Rhythm(
+OPEN_BY_DAY: Final = UsageProfile(by_hour(0, h06=1), stay=(13 * HOUR, 16 * HOUR), passages=1.5)
+GUEST: Final = UsageProfile(
     by_hour(0.6, h01=0.1, h02=0.05, h03=0, h04=0, h05=0.1, h06=0.3, h08=1.5, h09=1.5, h15=2, h18=1.5, h22=1),
     stay=(20, 180),
 )
-STAFF: Final = Rhythm(by_hour(1, h00=0.2, h01=0, h02=0, h03=0, h04=0.2, h05=3, h06=4, h13=4, h14=4), stay=(20, 120))
-SELDOM: Final = Rhythm(by_hour(0.12, h00=0, h01=0, h02=0, h03=0, h04=0, h05=0), stay=(120, 1800))
-FREQUENT: Final = Rhythm(by_hour(6, h00=1, h01=1, h02=1, h03=1, h04=1, h05=1), stay=(30, 120))
+STAFF: Final = UsageProfile(
+    by_hour(1, h00=0.2, h01=0, h02=0, h03=0, h04=0.2, h05=3, h06=4, h13=4, h14=4), stay=(20, 120)
+)
+SELDOM: Final = UsageProfile(by_hour(0.12, h00=0, h01=0, h02=0, h03=0, h04=0, h05=0), stay=(120, 1800))
+FREQUENT: Final = UsageProfile(by_hour(6, h00=1, h01=1, h02=1, h03=1, h04=1, h05=1), stay=(30, 120))
 # Day and night, so that whoever watches sees something happen within a minute or two.
-BUSY: Final = Rhythm(by_hour(40), stay=(15, 40))
+BUSY: Final = UsageProfile(by_hour(40), stay=(15, 40))
 
 
 def zone(name: str | None) -> tzinfo:
@@ -114,14 +116,14 @@ class Day(NamedTuple):
     times: list[tuple[float, float]]
 
 
-class Life:
+class LockTimeline:
     """The whole past and future of one lock's bolt and door, as a pure function of (key, rhythm, time).
 
     The day and the stay looked at last are remembered, which makes one poll after another cheap. Threads may race
     for that memory: the loser computes once more, to the same end.
     """
 
-    def __init__(self, key: int, rhythm: Rhythm, time_zone: str | None, *, has_door_sensor: bool) -> None:
+    def __init__(self, key: int, rhythm: UsageProfile, time_zone: str | None, *, has_door_sensor: bool) -> None:
         self._key = key
         self._rhythm = rhythm
         self._zone = zone(time_zone)

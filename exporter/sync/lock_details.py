@@ -8,7 +8,7 @@ from exporter.tedee.models import LockDetails, Reading, SyncedLock, write_detail
 
 MAX_LIST_BYTES = 16 * 2**20
 """Size at which a list is taken to be complete, as it is stored: that of 60,000 locks."""
-LOOK_AGAIN = 300.0
+RETRY_MISSING = 300.0
 """Seconds between two looks for a chosen lock that the account does not have, or a synced one that its list lacks."""
 
 
@@ -33,7 +33,7 @@ class Chosen:
         return tuple(found), tuple(missing)
 
 
-class Listing(NamedTuple):
+class LockList(NamedTuple):
     """A complete list of the account's locks."""
 
     details: Mapping[int, LockDetails]
@@ -45,7 +45,7 @@ class Listing(NamedTuple):
     """
 
 
-class Directory:
+class LockDetailsCache:
     """The account's list of locks as it was last fetched, and whether it is time to fetch it again.
 
     It is fetched page by page, with syncs in between where the list is long.
@@ -71,7 +71,7 @@ class Directory:
         self._was_unusable = False
         """Whether the page before the next one had rows, but none that can be used."""
 
-    def turn_page(self, page: Reading[LockDetails], synced: Collection[SyncedLock]) -> Listing | None:
+    def add_page(self, page: Reading[LockDetails], synced: Collection[SyncedLock]) -> LockList | None:
         """Take a page that was just fetched; the whole list, once a page brings nothing new.
 
         A page with rows of which none can be used does not tell whether it is the last. A second one in a row is
@@ -92,14 +92,14 @@ class Directory:
         self.next_page += 1
         if not is_last:
             return None
-        listing = Listing(self._listed, self._revisions_before)
+        listing = LockList(self._listed, self._revisions_before)
         self._listed, self._listed_bytes, self.next_page = {}, 0, 1
         return listing
 
-    def learn(self, listing: Listing, now: float) -> None:
+    def learn(self, listing: LockList, now: float) -> None:
         """Take a complete list, at that many monotonic seconds."""
         self.details, self.revisions = listing
-        self._look_again_at = now + LOOK_AGAIN
+        self._look_again_at = now + RETRY_MISSING
         if self.chosen:
             self.ids, self.missing = self.chosen.find(self.details.values())
 

@@ -21,9 +21,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from exporter.tedee.secret import file_named
+from exporter.secrets import safe_path
 
-Where = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 """Where something stands in the configuration: `("accounts", 0, "name")`."""
 
 
@@ -71,7 +71,7 @@ def state_file_name(value: object, info: ValidationInfo) -> Path:
     for parent in path.parents:
         if os.path.exists(parent):  # noqa: PTH110
             if not os.path.isdir(parent):  # noqa: PTH112
-                raise wrong(f"is below {file_named(parent)}, which is not a folder")
+                raise wrong(f"is below {safe_path(parent)}, which is not a folder")
             break
     return path
 
@@ -104,17 +104,17 @@ StateFileName = Annotated[Path, BeforeValidator(state_file_name)]
 NotEmpty = AfterValidator(_not_empty)
 
 
-class Section(BaseModel):
+class ConfigModel(BaseModel):
     """A part of the configuration: unknown keys are errors, and nothing changes once it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     @classmethod
-    def contradictions(
+    def cross_field_errors(
         cls,
         given: Mapping[str, object],  # noqa: ARG003
         info: ValidationInfo,  # noqa: ARG003
-    ) -> Iterator[tuple[Where, PydanticCustomError]]:
+    ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """What is wrong between the keys of a section as it was given, each with its place below the section."""
         yield from ()
 
@@ -122,7 +122,7 @@ class Section(BaseModel):
     @classmethod
     def _all_at_once(cls, given: object, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         # A validator that runs after the fields would run only when all of them are right.
-        whole = cls.contradictions(given, info) if isinstance(given, dict) else ()
+        whole = cls.cross_field_errors(given, info) if isinstance(given, dict) else ()
         problems = [InitErrorDetails(type=kind, loc=place, input=None) for place, kind in whole]
         try:
             section = validate(given)

@@ -111,12 +111,12 @@ class LogStream:
         OUTPUT.put(sys.stderr, line, is_log_line=True)
 
 
-def say(text: str) -> None:
+def print_out(text: str) -> None:
     """Print to standard output, without waiting."""
     OUTPUT.put(sys.stdout, f"{text}\n")
 
 
-def complain(text: str) -> None:
+def print_err(text: str) -> None:
     """Print to standard error, without waiting."""
     OUTPUT.put(sys.stderr, f"{text}\n")
 

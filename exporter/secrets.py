@@ -103,7 +103,7 @@ def _unescaped(text: str) -> str:
     return html.unescape(characters)
 
 
-def file_named(path: Path) -> str:
+def safe_path(path: Path) -> str:
     """Return the name of a file for a message.
 
     If there is no such file, a secret may have been given instead of its name: of a long name, only the folders that

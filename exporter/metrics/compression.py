@@ -14,30 +14,30 @@ _RAW = -zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class CompressedBlock:
     """Bytes, and the same deflated: on its own, up to a whole byte, so that it may follow on any other."""
 
     plain: bytes
     deflated: bytes
 
     @classmethod
-    def of(cls, plain: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> "Piece":
+    def of(cls, plain: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> "CompressedBlock":
         """Deflate some bytes; with Z_FINISH nothing may follow on them."""
         compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, _RAW)
         return cls(plain, compressor.compress(plain) + compressor.flush(flush))
 
 
 @dataclass(frozen=True)
-class Stretch:
+class GzipBody:
     """Pieces in a row, plain and as the beginning of a gzip member, put together once for all who ask."""
 
-    pieces: Sequence[Piece]
+    pieces: Sequence[CompressedBlock]
     gzipped: bytes
     size: int
     checksum: int
 
     @classmethod
-    def of(cls, pieces: Sequence[Piece]) -> "Stretch":
+    def of(cls, pieces: Sequence[CompressedBlock]) -> "GzipBody":
         """Put pieces together."""
         checksum = reduce(lambda before, piece: zlib.crc32(piece.plain, before), pieces, 0)
         gzipped = b"".join([_HEAD, *(piece.deflated for piece in pieces)])
@@ -48,7 +48,7 @@ class Stretch:
         """Without compression: ten times as large, and Prometheus never asks for it. So only who does, pays for it."""
         return b"".join(piece.plain for piece in self.pieces)
 
-    def followed_by(self, last: Piece, *, gzipped: bool) -> tuple[bytes, bytes]:
+    def followed_by(self, last: CompressedBlock, *, gzipped: bool) -> tuple[bytes, bytes]:
         """Both, plain or as one gzip member; the last piece was made with Z_FINISH."""
         if not gzipped:
             return self.plain, last.plain

@@ -13,9 +13,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.tedee.secret import LONG, READ_BYTES, file_named, is_near, read_regular_file
+from exporter.secrets import LONG, READ_BYTES, is_near, read_regular_file, safe_path
 
-from .section import Section, Where
+from .model import ConfigModel, Location
 
 
 class ConfigurationError(Exception):
@@ -26,7 +26,7 @@ class ConfigurationError(Exception):
         super().__init__("\n".join(problems))
 
 
-M = TypeVar("M", bound=Section)
+M = TypeVar("M", bound=ConfigModel)
 
 MAX_FILE_BYTES = 16 * 2**20
 """Of a configuration; ten thousand accounts have about one MiB."""
@@ -37,15 +37,15 @@ class Source:
     """Unvalidated configuration, and where each of its parts stands."""
 
     data: object = field(repr=False)
-    places: dict[Where, str] = field(default_factory=dict)
+    places: dict[Location, str] = field(default_factory=dict)
     """Path to a line (`tedee.yml:7`) or a variable (`TEDEE_SYNC_INTERVAL`)."""
     folder: Path = Path()
     """What relative file names start from."""
     content: bytes = field(default=b"", repr=False)
     """Of the file."""
-    repeated: list[tuple[Where, str]] = field(default_factory=list)
+    repeated: list[tuple[Location, str]] = field(default_factory=list)
     """Problems with keys that stand twice, of which YAML silently takes the last."""
-    variables: Mapping[Where, str] = field(default_factory=dict)
+    variables: Mapping[Location, str] = field(default_factory=dict)
     """Names for the paths, where they are set by variables and not by keys."""
 
     def validated(self, model: type[M], **context: object) -> M:
@@ -74,25 +74,25 @@ class Source:
             raise ConfigurationError([self.tell(*problem) for problem in problems])
         return section
 
-    def tell(self, path: Where, message: str) -> str:
+    def tell(self, path: Location, message: str) -> str:
         """One problem, with its place and key."""
         key = "" if self.variables else _key(path)
         return ": ".join(filter(None, [self.places.get(self._known(path), ""), key, message]))
 
-    def _known(self, path: Where) -> Where:
+    def _known(self, path: Location) -> Location:
         """The path, or the nearest above it, that stands in the configuration."""
         while path and path not in self.places:
             path = path[:-1]
         return path
 
-    def _value(self, path: Where) -> object:
+    def _value(self, path: Location) -> object:
         value: Any = self.data
         for part in path:
             value = value[part]
         return value
 
-    def _message(self, error: ErrorDetails, model: type[Section]) -> str:
-        path: Where = tuple(error["loc"])
+    def _message(self, error: ErrorDetails, model: type[ConfigModel]) -> str:
+        path: Location = tuple(error["loc"])
         if path in self.places and self._value(path) is None and error["type"] != "extra_forbidden":
             return "has no value"
         match error["type"]:
@@ -204,7 +204,7 @@ def _read_text(path: Path, *, again: bool) -> tuple[bytes, str]:
             raise ConfigurationError([f"{path}: is not a regular file; any other is read at the start alone"])
         text = content.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigurationError([f"{file_named(path)}: cannot be read: {error.strerror}"]) from None
+        raise ConfigurationError([f"{safe_path(path)}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
     if len(content) > MAX_FILE_BYTES:
@@ -262,7 +262,7 @@ def _not_yaml(error: yaml.MarkedYAMLError) -> str:
     return next(known, f"is not YAML: {problem}")
 
 
-def _note_places(node: yaml.Node, where: Where, file: Path, source: Source) -> None:
+def _note_places(node: yaml.Node, where: Location, file: Path, source: Source) -> None:
     """Note the line of every key and item below a node, and the keys that stand there twice."""
     source.places.setdefault(where, f"{file}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.MappingNode):
@@ -281,10 +281,10 @@ def _note_places(node: yaml.Node, where: Where, file: Path, source: Source) -> N
             _note_places(value, (*where, index), file, source)
 
 
-def _key(path: Where) -> str:
+def _key(path: Location) -> str:
     """Return `accounts[0].name`. It ends before a key that may be a secret: unknown, and not short or misspelt."""
     shown = ""
-    known = {key for section in Section.__subclasses__() for key in section.model_fields}
+    known = {key for section in ConfigModel.__subclasses__() for key in section.model_fields}
     for part in path:
         if isinstance(part, str) and not (
             re.fullmatch(r"[A-Za-z_-]{1,30}[0-9]?", part)
@@ -295,7 +295,7 @@ def _key(path: Where) -> str:
     return shown.removeprefix(".")
 
 
-def _did_you_mean(path: Where, section: type[Section]) -> str:
+def _did_you_mean(path: Location, section: type[ConfigModel]) -> str:
     unknown, known = str(path[-1]), list(section.model_fields)
     if ":" in unknown:
         return "; a colon needs a space behind it"
@@ -303,7 +303,7 @@ def _did_you_mean(path: Where, section: type[Section]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
 
 
-def _section_at(section: type[Section], path: Where) -> type[Section]:
+def _section_at(section: type[ConfigModel], path: Location) -> type[ConfigModel]:
     """The section that stands at a path below another."""
     for part in path:
         if isinstance(part, str):
@@ -311,7 +311,7 @@ def _section_at(section: type[Section], path: Where) -> type[Section]:
     return section
 
 
-def _section_in(annotation: object) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+def _section_in(annotation: object) -> type[ConfigModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         return annotation
     return next(filter(None, map(_section_in, get_args(annotation))), None)

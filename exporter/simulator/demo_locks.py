@@ -8,7 +8,7 @@ from .account import Account, PersonalKey, RefreshToken, Token
 from .battery import Battery
 from .bridge import Bridge, Outages
 from .lock import DAY, LOCK_GO, Lock
-from .rhythm import BUSY, FAMILY, FREQUENT, GUEST, HOUR, OPEN_BY_DAY, SELDOM, STAFF
+from .usage_profile import BUSY, FAMILY, FREQUENT, GUEST, HOUR, OPEN_BY_DAY, SELDOM, STAFF
 
 # In use day and night, it needs a charger every few days: often enough to be seen.
 HARD_WORKING: Final = Battery(drain=3 * DAY, charge=4 * HOUR, low=10)

@@ -11,10 +11,10 @@ from ipaddress import ip_address, ip_network
 
 import bcrypt
 
-from exporter.tedee.secret import Secret
+from exporter.secrets import Secret
 
 MAX_WAITING = 8
-"""Passwords of one client's address that may wait to be checked: a guard against guessing that starves the others."""
+"""BasicAuth of one client's address that may wait to be checked: a guard against guessing that starves the others."""
 
 MAX_WAITING_ALTOGETHER = 64
 """Of all clients: with hashes of a usual cost the last of them waits less than a scrape's time-out of 10 seconds."""
@@ -23,11 +23,11 @@ BCRYPT_BYTES = 72
 """All that bcrypt looks at; longer passwords are cut there, as other servers do."""
 
 
-class TooManyGuesses(Exception):
+class TooManyAttempts(Exception):
     """The client has more passwords waiting to be checked than it should need."""
 
 
-class Passwords:
+class BasicAuth:
     """Checks the passwords that clients send.
 
     A check costs what the hash's author wanted it to, a tenth of a second perhaps. So it runs beside the loop that
@@ -54,7 +54,7 @@ class Passwords:
             gone: whether the client no longer waits for the answer.
 
         Raises:
-            TooManyGuesses: try again later.
+            TooManyAttempts: try again later.
         """
         parsed = _parse(authorization)
         if parsed is None:
@@ -68,7 +68,7 @@ class Passwords:
             return True
         client = _network(client)
         if self._waiting[client] >= MAX_WAITING or self._waiting.total() >= MAX_WAITING_ALTOGETHER:
-            raise TooManyGuesses
+            raise TooManyAttempts
         self._waiting[client] += 1
         try:
             async with self._turn:

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.clock import Clock
 
-from .configuration import Protection, RateLimit
-from .passwords import Passwords, TooManyGuesses
+from .basic_auth import BasicAuth, TooManyAttempts
+from .configuration import RateLimit, SecurityPolicy
 
 PIECE = 2**16
 """Bytes of an answer that are encrypted at once."""
@@ -21,10 +21,10 @@ PROBES = frozenset({"/-/healthy", "/-/ready"})
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
-class Gate:
+class Middleware:
     """The middleware around the application."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, protection: Callable[[], Protection]) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, protection: Callable[[], SecurityPolicy]) -> None:
         """Stand before an application.
 
         Args:
@@ -34,7 +34,7 @@ class Gate:
         """
         self._app = app
         self._protection = protection
-        self._passwords = Passwords()
+        self._passwords = BasicAuth()
         self._bucket = Bucket(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,15 +57,15 @@ class Gate:
                     await send(piece)
 
         try:
-            refusal = _misfit(scope)
+            refusal = _reject_body(scope)
             if not refusal and scope["path"] not in PROBES:
-                refusal = self._excess(protection.rate_limit) or await self._stranger(protection, scope)
+                refusal = self._check_rate_limit(protection.rate_limit) or await self._authenticate(protection, scope)
             await (refusal or self._app)(scope, receive, send_with_headers)
         finally:
             if connection:
                 connection.request_ends()
 
-    def _excess(self, limit: RateLimit) -> PlainTextResponse | None:
+    def _check_rate_limit(self, limit: RateLimit) -> PlainTextResponse | None:
         if not limit.interval or self._bucket.take(limit):
             return None
         return PlainTextResponse(
@@ -74,7 +74,7 @@ class Gate:
             headers={"Retry-After": str(math.ceil(limit.interval))},
         )
 
-    async def _stranger(self, protection: Protection, scope: Scope) -> PlainTextResponse | None:
+    async def _authenticate(self, protection: SecurityPolicy, scope: Scope) -> PlainTextResponse | None:
         if not protection.users:
             return None
         authorization = Headers(scope=scope).get("authorization")
@@ -85,7 +85,7 @@ class Gate:
                 protection.users, authorization, client[0], lambda: bool(connection and connection.lost)
             ):
                 return None
-        except TooManyGuesses:
+        except TooManyAttempts:
             return PlainTextResponse("Too many passwords at once.\n", 429, headers={"Retry-After": "1"})
         return PlainTextResponse(
             "Unauthorized\n", 401, headers={"WWW-Authenticate": 'Basic realm="tedee-exporter", charset="UTF-8"'}
@@ -124,7 +124,7 @@ def _pieces(message: Message) -> Iterator[Message]:
         yield {**message, "body": whole[at : at + PIECE], "more_body": more or at + PIECE < len(whole)}
 
 
-def _misfit(scope: Scope) -> PlainTextResponse | None:
+def _reject_body(scope: Scope) -> PlainTextResponse | None:
     """Return the response to a request that is refused unread: one with a body, or without exactly one Host.
 
     Nothing here takes a body. RFC 9112, 3.2 requires the Host of HTTP/1.1.
