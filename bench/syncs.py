@@ -61,11 +61,11 @@ def measure() -> Costs:
     server = context.Process(target=_serve, args=(there, bodies, details), daemon=True)
     server.start()
     clock = FakeClock()
-    board, scheduler = StatusRegistry(), Scheduler(clock)
-    exposition = Exposition(board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
+    registry, scheduler = StatusRegistry(), Scheduler(clock)
+    exposition = Exposition(registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     accounts = [{"name": account, "personal_key": "key"}]
     settings = Settings.model_validate({"api": {"url": here.recv()}, "accounts": accounts})
-    Accounts(clock, MemoryStateStore(clock), board, scheduler).apply(settings)
+    Accounts(clock, MemoryStateStore(clock), registry, scheduler).apply(settings)
 
     def sync() -> Cost:
         clock.advance(20.0)
@@ -77,13 +77,15 @@ def measure() -> Costs:
         return Cost(now - here.recv(), used)
 
     sync()
-    while any(lock.details is None for status in board.statuses() if status.snapshot for lock in status.snapshot.locks):
+    while any(
+        lock.details is None for status in registry.statuses() if status.snapshot for lock in status.snapshot.locks
+    ):
         clock.advance(1.0)
         scheduler.run_due()
     exposition.refresh()
     costs = {part: _median([sync() for _ in range(SYNCS)]) for part in CHANGED}
     began = time.process_time()
-    generate_latest(peers.registry(board.statuses()))
+    generate_latest(peers.registry(registry.statuses()))
     compared = time.process_time() - began
     server.terminate()
     return Costs(costs, compared)

@@ -31,21 +31,21 @@ class Accounts:
     """All accounts, each with its own rate limiter; they share one state store, and no connections."""
 
     def __init__(
-        self, clock: Clock, store: StateStore, board: StatusRegistry, scheduler: Scheduler, *, shards: int = 1
+        self, clock: Clock, store: StateStore, registry: StatusRegistry, scheduler: Scheduler, *, shards: int = 1
     ) -> None:
         """Create a fleet without accounts.
 
         Args:
             clock: For all of them.
             store: Has the state of their rate limits, and their last responses.
-            board: Gets their statuses.
+            registry: Gets their statuses.
             scheduler: Runs their turns.
             shards: Processes that share the accounts: another one may have called an account that is new here.
         """
-        self.accounts: dict[str, AccountSync] = {}
+        self.syncs: dict[str, AccountSync] = {}
         self._clock = clock
         self._store = store
-        self._board = board
+        self._registry = registry
         self._scheduler = scheduler
         self._longest_call = 0.0
         self._shards = shards
@@ -61,28 +61,28 @@ class Accounts:
         self._longest_call = max(self._longest_call, settings.api.timeout + CALL_GRACE)
         self._store.longest_call = self._longest_call
         wanted = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
-        gone = [self.accounts.pop(name) for name in list(self.accounts) if name not in wanted]
+        gone = [self.syncs.pop(name) for name in list(self.syncs) if name not in wanted]
         for account in gone:
             account.remove()
         self._scheduler.remove(gone)
-        self._board.admit(wanted)
+        self._registry.set_accounts(wanted)
         self._owners.set_accounts(wanted)
         new, changed = [], []
         for name, what in wanted.items():
             before = (applied or {}).get(name)
-            if name not in self.accounts:
-                self.accounts[name] = self._build(name, self._options(*what), is_reload=applied is not None)
-                self._board.publish(self.accounts[name].status())
-                new.append(self.accounts[name])
+            if name not in self.syncs:
+                self.syncs[name] = self._build(name, self._options(*what), is_reload=applied is not None)
+                self._registry.publish(self.syncs[name].status())
+                new.append(self.syncs[name])
             elif what != before:
                 if before is None or what[0].credential != before[0].credential:
                     self._owners.release(name)
                     # The data may be of another user's locks, and a call may be under way.
-                    self._board.withdraw(name)
-                self.accounts[name].configure(self._options(*what))
-                changed.append(self.accounts[name])
+                    self._registry.withdraw(name)
+                self.syncs[name].configure(self._options(*what))
+                changed.append(self.syncs[name])
             else:
-                self.accounts[name].retry()
+                self.syncs[name].retry()
         if not wanted and applied != {}:
             log.warning("no accounts are assigned to this shard", shards=self._shards)
         self._applied = wanted
@@ -104,7 +104,7 @@ class Accounts:
             is_first_start=self._store.is_new and self._shards == 1 and not is_reload,
         )
         return AccountSync(
-            name, options, limiter=limiter, store=self._store, clock=self._clock, publish=self._board.publish
+            name, options, limiter=limiter, store=self._store, clock=self._clock, publish=self._registry.publish
         )
 
     def _options(self, account: Account, api: Api, sync: Sync) -> Options:

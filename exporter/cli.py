@@ -122,23 +122,23 @@ def serve(
         log.warning(SOCKET_UNIT)
     clock = SystemClock()
     store = _store(settings, clock, options)
-    board, scheduler = StatusRegistry(), Scheduler(clock)
-    fleet = Accounts(clock, store, board, scheduler, shards=_shards(options))
-    fleet.apply(settings)
+    registry, scheduler = StatusRegistry(), Scheduler(clock)
+    accounts = Accounts(clock, store, registry, scheduler, shards=_shards(options))
+    accounts.apply(settings)
     reload = Reload(
         settings,
         lambda: settings if options.demo else options.shard.of(load(options.config_file, again=True)),
-        fleet.apply,
+        accounts.apply,
         web_configuration.refresh,
         clock,
     )
     collector = ExporterCollector(__version__, reload.state, store.usable, lambda: OUTPUT.dropped_lines)
-    exposition = Exposition(board, collector, clock)
+    exposition = Exposition(registry, collector, clock)
     renderer = Renderer(exposition)
-    board.on_change(renderer.wake)
+    registry.on_change(renderer.wake)
     web = WebServer(
         create_app(
-            board,
+            registry,
             exposition,
             clock,
             version=__version__,
@@ -182,7 +182,7 @@ def serve(
         log.error("the web server ended by itself")
     scheduler.stop()
     web.stop()
-    fleet.close()
+    accounts.close()
     store.close()
     log.info("stopped")
     return code
@@ -213,24 +213,24 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
     clock = SystemClock()
     started = clock.wall()
     store = _store(settings, clock, options)
-    board, scheduler = StatusRegistry(), Scheduler(clock)
-    fleet = Accounts(clock, store, board, scheduler, shards=_shards(options))
-    fleet.apply(settings)
-    wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in board.statuses()))
+    registry, scheduler = StatusRegistry(), Scheduler(clock)
+    accounts = Accounts(clock, store, registry, scheduler, shards=_shards(options))
+    accounts.apply(settings)
+    wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in registry.statuses()))
     if wait > 1:
         print_err(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
     scheduler.start()
-    while not all(status.settled(started, clock.wall()) for status in board.statuses()):
+    while not all(status.settled(started, clock.wall()) for status in registry.statuses()):
         with suppress(Empty):
             if commands.get(timeout=0.05) is Command.STOP:
                 print_err("Interrupted.")
                 scheduler.stop()
-                fleet.close()
+                accounts.close()
                 return INTERRUPTED
     scheduler.stop()
-    stored = fleet.close()
+    stored = accounts.close()
     store.close()
-    code = _print_table(board.statuses())
+    code = _print_table(registry.statuses())
     return code if stored else FAILED
 
 

@@ -45,9 +45,9 @@ def status(
     return AccountStatus(account, "v37", **(facts | changes))
 
 
-def board(*statuses: AccountStatus) -> StatusRegistry:
+def registry(*statuses: AccountStatus) -> StatusRegistry:
     made = StatusRegistry()
-    made.admit([each.account for each in statuses])
+    made.set_accounts([each.account for each in statuses])
     for each in statuses:
         made.publish(each)
     return made

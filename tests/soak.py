@@ -49,10 +49,10 @@ def live_through_a_week(folder: Path) -> Week:
     """Sync the demo's two accounts each minute, scrape after each sync, and have something break every hour."""
     clock = FakeClock()
     cloud = Cloud(World.demo(clock=clock.wall), clock=clock.monotonic)
-    board, scheduler = StatusRegistry(), Scheduler(clock)
-    exposition = Exposition(board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
-    board.on_change(exposition.refresh)
-    fleet = Accounts(clock, open_store(folder / "state.db", clock), board, scheduler)
+    registry, scheduler = StatusRegistry(), Scheduler(clock)
+    exposition = Exposition(registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
+    registry.on_change(exposition.refresh)
+    configured = Accounts(clock, open_store(folder / "state.db", clock), registry, scheduler)
     days: list[Resources] = []
     with serve(cloud) as address:
         accounts = [{"name": name, "personal_key": f"simulated-key-{name}"} for name in ("home", "hotel")]
@@ -60,7 +60,7 @@ def live_through_a_week(folder: Path) -> Week:
             {"api": {"url": address.url}, "sync": {"interval": "60s"}, "accounts": accounts}
         )
         for hour in range(7 * 24):
-            fleet.apply(settings)
+            configured.apply(settings)
             cloud.faults.script(Fault.error(503), Fault.html(), Fault.reset(), None, Fault.malformed())
             end = clock.monotonic() + HOUR
             while (due := scheduler.next_due()) is not None and due <= end:

@@ -82,20 +82,20 @@ class _Own:
 class Exposition:
     """The bytes of `/metrics`, ready before they are asked for."""
 
-    def __init__(self, board: StatusRegistry, exporter: Collector, clock: Clock) -> None:
-        """Render what the board has now.
+    def __init__(self, registry: StatusRegistry, exporter: Collector, clock: Clock) -> None:
+        """Render what the registry has now.
 
         Args:
-            board: the newest status of each account.
+            registry: the newest status of each account.
             exporter: the exporter's own metrics; process and platform metrics come beside them.
             clock: for the age of snapshots.
         """
-        self._board = board
+        self._registry = registry
         self._clock = clock
-        self._registry = CollectorRegistry()
-        self._registry.register(exporter)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+        self._process_registry = CollectorRegistry()
+        self._process_registry.register(exporter)
+        ProcessCollector(registry=self._process_registry)
+        PlatformCollector(registry=self._process_registry)
         self._chunks: list[Chunk] = []
         self._account_lines: dict[str, tuple[AccountStatus, bool, Lines]] = {}
         self._headers = {
@@ -112,7 +112,7 @@ class Exposition:
             self._fleet = self._render_fleet()
 
     def statuses(self) -> tuple[AccountStatus, ...]:
-        """The accounts as a scrape would show them now, which is a moment later than the board does."""
+        """The accounts as a scrape would show them now, which is a moment later than the registry does."""
         return self._fleet.statuses
 
     def scrape(self, accept: str, accept_encoding: str) -> Scrape:
@@ -131,7 +131,7 @@ class Exposition:
 
     def _render_fleet(self) -> _Fleet:
         now = self._clock.monotonic()
-        statuses = self._board.statuses()
+        statuses = self._registry.statuses()
         snapshots = {status.account: snapshot for status in statuses if (snapshot := status.current(now))}
         rows = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
         self._chunks = chunked(rows, self._chunks)
@@ -164,7 +164,9 @@ class Exposition:
         return status, fresh, _lines(account_families(status, fresh=fresh))
 
     def _render_own(self) -> _Own:
-        parts = {name: CompressedBlock.of(encode(self._registry), Z_FINISH) for name, encode in _ENCODERS.items()}
+        parts = {
+            name: CompressedBlock.of(encode(self._process_registry), Z_FINISH) for name, encode in _ENCODERS.items()
+        }
         return _Own(parts, self._clock.monotonic())
 
 

@@ -1,4 +1,4 @@
-"""One account: its syncs, the names of its locks, and what the board is told of them."""
+"""One account: its syncs, the names of its locks, and what the registry is told of them."""
 
 import threading
 from collections import Counter
@@ -427,7 +427,7 @@ class AccountSync:
     def _cached(self, endpoint: str, credential: str) -> CachedResponse:
         return self._store.cached(self.name, endpoint, credential) or CachedResponse()
 
-    # What the board is told
+    # What the registry is told
 
     def _snapshot(self) -> Snapshot | None:
         if not self._synced_at:

@@ -150,8 +150,8 @@ class StatusRegistry:
             self._statuses = {**self._statuses, account: withdrawn}
         self._on_change()
 
-    def admit(self, accounts: Collection[str]) -> None:
-        """Have just these accounts on the board, in this order; what is known of those that stay, stays."""
+    def set_accounts(self, accounts: Collection[str]) -> None:
+        """Have just these accounts on the registry, in this order; what is known of those that stay, stays."""
         with self._lock:
             self._members = tuple(accounts)
             self._statuses = {account: self._statuses[account] for account in accounts if account in self._statuses}

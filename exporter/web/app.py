@@ -36,7 +36,7 @@ RELOAD_SECONDS = 10.0
 
 
 def create_app(
-    board: StatusRegistry,
+    registry: StatusRegistry,
     exposition: Exposition,
     clock: Clock,
     *,
@@ -48,7 +48,7 @@ def create_app(
     """The web application. No request to it ever causes a call to Tedee or waits for one.
 
     Args:
-        board: for the status page.
+        registry: for the status page.
         exposition: for the metrics and readiness.
         clock: for ages on the status page.
         version: of the exporter, shown on the status page.
@@ -62,7 +62,7 @@ def create_app(
         # A twentieth of a start and of the memory, and most exporters are only ever scraped.
         from .pages import Pages  # noqa: PLC0415
 
-        return Pages(board, clock, version=version, telemetry_path=telemetry_path)
+        return Pages(registry, clock, version=version, telemetry_path=telemetry_path)
 
     def status(_request: Request) -> Response:
         # Not async: a page of thousands of locks is rendered on a thread beside the loop that answers scrapes.

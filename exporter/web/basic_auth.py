@@ -42,7 +42,7 @@ class BasicAuth:
         self._waiting: Counter[str] = Counter()
         self._turn = asyncio.Lock()
 
-    async def admit(
+    async def authenticate(
         self, users: Mapping[str, Secret], authorization: str, client: str, gone: Callable[[], bool] = lambda: False
     ) -> bool:
         """Whether the header names a user and has the user's password.

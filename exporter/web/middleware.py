@@ -81,7 +81,7 @@ class Middleware:
         client = scope.get("client") or ("",)
         connection = scope.get("state", {}).get("connection")
         try:
-            if authorization and await self._passwords.admit(
+            if authorization and await self._passwords.authenticate(
                 protection.users, authorization, client[0], lambda: bool(connection and connection.lost)
             ):
                 return None

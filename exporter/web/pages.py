@@ -45,16 +45,16 @@ class _Rendering:
 
 
 class Pages:
-    """Renders the pages from what the board has.
+    """Renders the pages from what the registry has.
 
     The status page of thousands of locks takes megabytes and a good part of a second of one processor, which scrapes
     need too. So it is rendered by one thread at a time and at most once a second, however many people look.
     """
 
-    def __init__(self, board: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
+    def __init__(self, registry: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
         self.headers = _HEADERS
         """Of each answer that is a page."""
-        self._board = board
+        self._registry = registry
         self._clock = clock
         self._rendering = threading.Lock()
         self._status: _Rendering | None = None
@@ -88,7 +88,7 @@ class Pages:
         return self._environment.get_template("docs.html").render(host=host)
 
     def _render_status(self) -> bytes:
-        everything = sections(self._board, self._clock)
+        everything = sections(self._registry, self._clock)
         template = self._environment.get_template("status.html")
         return template.render(sections=everything, overview=overview(everything)).encode()
 

@@ -1,4 +1,4 @@
-"""What the board knows, in words."""
+"""What the registry knows, in words."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -141,10 +141,11 @@ class AccountSection:
         return tuple((count, words, tone if count else "quiet") for count, words, tone in counts)
 
 
-def sections(board: StatusRegistry, clock: Clock) -> list[AccountSection]:
+def sections(registry: StatusRegistry, clock: Clock) -> list[AccountSection]:
     """The accounts in words, in the order of the configuration."""
     return [
-        AccountSection.of(f"account-{number}", status, clock) for number, status in enumerate(board.statuses(), start=1)
+        AccountSection.of(f"account-{number}", status, clock)
+        for number, status in enumerate(registry.statuses(), start=1)
     ]
 
 

@@ -493,8 +493,8 @@ def test_exchange_is_given_ten_seconds_at_least(tedee: Tedee) -> None:
         ],
     }
     scheduler = Scheduler(tedee.clock)
-    fleet = Accounts(tedee.clock, MemoryStateStore(tedee.clock), StatusRegistry(), scheduler)
-    fleet.apply(Settings.model_validate(settings))
+    accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), StatusRegistry(), scheduler)
+    accounts.apply(Settings.model_validate(settings))
     tedee.fails(Fault.delayed(0.3))
     scheduler.run_due()
     assert tedee.on_file() == tedee.current() != FIRST
@@ -511,13 +511,13 @@ def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys:
 
     def rename(answer: Answer) -> Answer:
         # The configuration is loaded again while the token endpoint takes its time.
-        fleet.apply(settings("house"))
+        accounts.apply(settings("house"))
         tedee.clock.advance(8.5)
         return answer
 
-    scheduler, board = Scheduler(tedee.clock), StatusRegistry()
-    fleet = Accounts(tedee.clock, MemoryStateStore(tedee.clock), board, scheduler)
-    fleet.apply(settings("home"))
+    scheduler, registry = Scheduler(tedee.clock), StatusRegistry()
+    accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), registry, scheduler)
+    accounts.apply(settings("home"))
     tedee.fails(Fault(edit=rename))
     scheduler.run_due()
     assert [call.endpoint for call in tedee.cloud.calls] == ["token"]
@@ -526,7 +526,7 @@ def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys:
         tedee.clock.advance(31)
         scheduler.run_due()
     assert [call.endpoint for call in tedee.cloud.calls] == ["token", "token", "sync", "locks", "locks"]
-    assert [status.account for status in board.statuses()] == ["house"]
+    assert [status.account for status in registry.statuses()] == ["house"]
     assert "sync failed" not in capsys.readouterr().out
 
 

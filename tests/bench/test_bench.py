@@ -11,12 +11,12 @@ from bench.starts import Start
 from bench.syncs import CHANGED, Cost, Costs
 from tests.clock import FakeClock
 from tests.correctness.test_exposition import expose
-from tests.factories import board, status
+from tests.factories import registry, status
 from tests.soak import Resources, Week
 
 
 def test_the_peer_says_of_locks_what_we_say(clock: FakeClock) -> None:
-    ours = expose(board(status(clock)), clock).scrape("", "").body.decode().splitlines()
+    ours = expose(registry(status(clock)), clock).scrape("", "").body.decode().splitlines()
     theirs = generate_latest(peers.registry([status(clock)])).decode().splitlines()
     of_locks = {line for line in ours if line.startswith(("lock_", "# HELP lock_", "# TYPE lock_"))}
     assert len(of_locks) > 20

@@ -27,7 +27,7 @@ from exporter.sync.store import Failure
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
-from tests.factories import board, locks_of, status
+from tests.factories import locks_of, registry, status
 from tests.program import PATIENCE, eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -37,9 +37,9 @@ def parse_openmetrics(text: str) -> Iterator[Family]:
     return openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def expose(board: StatusRegistry, clock: FakeClock) -> Exposition:
-    exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, 1_700_000_000.0), lambda: True), clock)
-    board.on_change(exposition.refresh)
+def expose(registry: StatusRegistry, clock: FakeClock) -> Exposition:
+    exposition = Exposition(registry, ExporterCollector("1.2.3", lambda: (True, 1_700_000_000.0), lambda: True), clock)
+    registry.on_change(exposition.refresh)
     return exposition
 
 
@@ -124,7 +124,7 @@ tedee_refresh_token_stored{account="home"} 1.0
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_the_documented_answers_become_exactly_these_samples(clock: FakeClock, accept: str) -> None:
-    text = text_of(expose(board(status(clock)), clock), accept)
+    text = text_of(expose(registry(status(clock)), clock), accept)
     own = ("process_", "python_", "tedee_exporter_")
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith(("#", *own))]
     assert "".join(lines) == EXPECTED
@@ -135,7 +135,7 @@ def test_the_exposition_has_every_metric_of_the_catalogue_with_its_labels_and_no
     types: dict[str, str] = {}
     helps: dict[str, str] = {}
     everything = status(clock, failure=Failure("timeout", "no complete answer within 10 s", clock.wall()))
-    for family in parse_openmetrics(text_of(expose(board(everything), clock), OPENMETRICS)):
+    for family in parse_openmetrics(text_of(expose(registry(everything), clock), OPENMETRICS)):
         name = family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
         if not name.startswith(("process_", "python_")):
             exposed[name] = set().union(*(sample.labels for sample in family.samples)) - {"le"}
@@ -146,19 +146,19 @@ def test_the_exposition_has_every_metric_of_the_catalogue_with_its_labels_and_no
 
 
 def test_process_and_platform_metrics_are_there(clock: FakeClock) -> None:
-    names = {name for name, _ in samples(expose(board(status(clock)), clock))}
+    names = {name for name, _ in samples(expose(registry(status(clock)), clock))}
     assert {"process_resident_memory_bytes", "process_open_fds", "python_info"} <= names
 
 
 def test_samples_carry_no_timestamps(clock: FakeClock) -> None:
-    text = text_of(expose(board(status(clock)), clock), OPENMETRICS)
+    text = text_of(expose(registry(status(clock)), clock), OPENMETRICS)
     assert all(sample.timestamp is None for family in parse_openmetrics(text) for sample in family.samples)
 
 
 @pytest.mark.parametrize("failure", [None, "auth", "timeout"])
 def test_what_the_last_sync_failed_of_is_there_and_only_that(clock: FakeClock, failure: str | None) -> None:
     last = Failure(failure, "in words", clock.wall()) if failure else None
-    exposed = samples(expose(board(status(clock, failure=last)), clock))
+    exposed = samples(expose(registry(status(clock, failure=last)), clock))
     failing = [dict(labels)["reason"] for name, labels in exposed if name == "tedee_sync_failing"]
     assert failing == ([failure] if failure else [])
 
@@ -167,7 +167,7 @@ def test_what_the_last_sync_failed_of_is_there_and_only_that(clock: FakeClock, f
 
 
 def test_a_snapshot_is_served_until_the_moment_it_is_stale_and_not_one_scrape_longer(clock: FakeClock) -> None:
-    exposition = expose(board(status(clock)), clock)
+    exposition = expose(registry(status(clock)), clock)
     clock.advance(299.999)
     assert len(series(exposition, "lock_state")) == 2
     clock.advance(0.001)
@@ -180,7 +180,7 @@ def test_a_snapshot_is_served_until_the_moment_it_is_stale_and_not_one_scrape_lo
 def test_a_stale_account_takes_no_other_account_along(clock: FakeClock) -> None:
     old = status(clock, account="old")
     clock.advance(200)
-    exposition = expose(board(old, status(clock, account="new")), clock)
+    exposition = expose(registry(old, status(clock, account="new")), clock)
     clock.advance(100)
     accounts = {dict(labels)["account"] for name, labels in samples(exposition) if name == "lock_state"}
     assert accounts == {"new"}
@@ -188,14 +188,14 @@ def test_a_stale_account_takes_no_other_account_along(clock: FakeClock) -> None:
 
 def test_before_the_first_sync_nothing_is_claimed_but_that_nothing_failed(clock: FakeClock) -> None:
     waiting = status(clock, up=None, snapshot=None, next_sync=None, version_supported=None)
-    names = {name for name, _ in samples(expose(board(waiting), clock))}
+    names = {name for name, _ in samples(expose(registry(waiting), clock))}
     assert "tedee_sync_failures_total" in names
     assert not names & {"tedee_up", "tedee_locks", "tedee_last_sync_timestamp_seconds", "lock_connected"}
 
 
 def test_a_failed_sync_shows_and_the_last_snapshot_stays_while_it_is_fresh(clock: FakeClock) -> None:
     good = status(clock)
-    everything = board(good)
+    everything = registry(good)
     exposition = expose(everything, clock)
     clock.advance(60)
     everything.publish(status(clock, up=False, snapshot=good.snapshot))
@@ -204,14 +204,14 @@ def test_a_failed_sync_shows_and_the_last_snapshot_stays_while_it_is_fresh(clock
 
 
 def test_a_lock_that_left_is_gone_with_the_next_sync(clock: FakeClock) -> None:
-    everything = board(status(clock, locks_of([synced(1), synced(2)], [])))
+    everything = registry(status(clock, locks_of([synced(1), synced(2)], [])))
     exposition = expose(everything, clock)
     everything.publish(status(clock, locks_of([synced(2)], [])))
     assert series(exposition, "lock_state") == {"2": 6.0}
 
 
 def test_a_renamed_lock_has_one_name(clock: FakeClock) -> None:
-    everything = board(status(clock, locks_of([synced(1)], [detailed(1, "Old")])))
+    everything = registry(status(clock, locks_of([synced(1)], [detailed(1, "Old")])))
     exposition = expose(everything, clock)
     everything.publish(status(clock, locks_of([synced(1)], [detailed(1, "New")])))
     assert series(exposition, "lock_state") == {"New": 6.0}
@@ -219,7 +219,7 @@ def test_a_renamed_lock_has_one_name(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("connected", [True, False, None])
 def test_connected_is_1_0_or_absent(clock: FakeClock, connected: bool | None) -> None:
-    exposition = expose(board(status(clock, (Lock(SyncedLock(1, connected)),))), clock)
+    exposition = expose(registry(status(clock, (Lock(SyncedLock(1, connected)),))), clock)
     assert series(exposition, "lock_connected") == {True: {"1": 1.0}, False: {"1": 0.0}, None: {}}[connected]
 
 
@@ -239,7 +239,7 @@ ODD_NAMES = [
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_a_name_of_any_characters_arrives_intact(clock: FakeClock, name: str, accept: str) -> None:
-    exposition = expose(board(status(clock, locks_of([synced(1), synced(2)], [detailed(1, name)]))), clock)
+    exposition = expose(registry(status(clock, locks_of([synced(1), synced(2)], [detailed(1, name)]))), clock)
     parse = parse_openmetrics if accept else parse_text
     names = [
         sample.labels["lock_name"]
@@ -321,7 +321,7 @@ def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
         [replace(lock, details=None) if data.draw(st.booleans()) else lock for lock in locks] for locks in after
     ]
     for fleet in (before, after, some_changed):
-        everything.admit([f"account-{number}" for number in range(len(fleet))])
+        everything.set_accounts([f"account-{number}" for number in range(len(fleet))])
         for number, locks in enumerate(fleet):
             everything.publish(status(clock, tuple(locks), account=f"account-{number}"))
         registry = CollectorRegistry()
@@ -426,7 +426,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
     ],
 )
 def test_format_is_the_preferred_one(clock: FakeClock, accept: str, content_type: str) -> None:
-    scrape = expose(board(status(clock)), clock).scrape(accept, "")
+    scrape = expose(registry(status(clock)), clock).scrape(accept, "")
     assert scrape.content_type == content_type
     assert scrape.body.endswith(b"# EOF\n") == content_type.startswith("application/openmetrics-text")
 
@@ -458,12 +458,12 @@ def test_format_is_the_preferred_one(clock: FakeClock, accept: str, content_type
     ],
 )
 def test_gzip_is_used_if_it_is_preferred(clock: FakeClock, accept_encoding: str, gzipped: bool) -> None:
-    assert expose(board(status(clock)), clock).scrape("", accept_encoding).gzipped == gzipped
+    assert expose(registry(status(clock)), clock).scrape("", accept_encoding).gzipped == gzipped
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_gzip_is_one_member_with_the_same_bytes(clock: FakeClock, accept: str) -> None:
-    exposition = expose(board(status(clock)), clock)
+    exposition = expose(registry(status(clock)), clock)
     plain = exposition.scrape(accept, "")
     for _ in range(3):
         packed = exposition.scrape(accept, "gzip")
@@ -486,7 +486,7 @@ def test_the_exporters_own_part_is_rendered_at_most_once_a_second(clock: FakeClo
         moments.append(clock.monotonic())
         return True, 0.0
 
-    exposition = Exposition(board(status(clock)), ExporterCollector("1", reloaded, lambda: True), clock)
+    exposition = Exposition(registry(status(clock)), ExporterCollector("1", reloaded, lambda: True), clock)
     moments.clear()
     for _ in range(40):
         clock.advance(0.125)
@@ -504,7 +504,7 @@ def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monk
         return lock_families(rows)
 
     monkeypatch.setattr(chunks, "lock_families", counting)
-    everything = board(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
+    everything = registry(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
     exposition = expose(everything, clock)
     rendered.clear()
     everything.publish(status(clock, locks_of([synced(1), synced(2, state=2), synced(3)], [])))
@@ -524,7 +524,7 @@ def test_an_account_that_comes_before_others_has_none_of_theirs_rendered_again(
 
     monkeypatch.setattr(chunks, "lock_families", counting)
     everything = StatusRegistry()
-    everything.admit(["first", "second"])
+    everything.set_accounts(["first", "second"])
     exposition = expose(everything, clock)
     everything.publish(status(clock, locks_of([synced(1), synced(2)], []), account="second"))
     rendered.clear()
@@ -534,8 +534,8 @@ def test_an_account_that_comes_before_others_has_none_of_theirs_rendered_again(
 
 
 def test_whatever_many_threads_publish_at_once_is_served(clock: FakeClock) -> None:
-    everything = board()
-    everything.admit([f"account-{number}" for number in range(8)])
+    everything = registry()
+    everything.set_accounts([f"account-{number}" for number in range(8)])
     exposition = expose(everything, clock)
     renderer = Renderer(exposition)
     everything.on_change(renderer.wake)
@@ -556,7 +556,7 @@ def test_whatever_many_threads_publish_at_once_is_served(clock: FakeClock) -> No
 
 
 def test_who_publishes_does_not_wait_for_the_rendering(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = board(status(clock))
+    everything = registry(status(clock))
     exposition = expose(everything, clock)
     begun, go_on = threading.Event(), threading.Event()
 

@@ -86,13 +86,15 @@ class Honesty(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.board = StatusRegistry()
-        self.board.admit(["home"])
-        self.exposition = Exposition(self.board, ExporterCollector("1", lambda: (True, 0.0), lambda: True), self.clock)
-        self.board.on_change(self.exposition.refresh)
+        self.registry = StatusRegistry()
+        self.registry.set_accounts(["home"])
+        self.exposition = Exposition(
+            self.registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), self.clock
+        )
+        self.registry.on_change(self.exposition.refresh)
         self.store = open_store(Path(self.folder.name, "state.db"), self.clock)
-        self.account = account_sync(self.clock, self.board.publish, store=self.store, stale_after=STALE_AFTER)
-        self.board.publish(self.account.status())
+        self.account = account_sync(self.clock, self.registry.publish, store=self.store, stale_after=STALE_AFTER)
+        self.registry.publish(self.account.status())
 
     @rule(lock_id=st.integers(1, 4), connected=CONNECTED, state=STATES)
     def a_lock_changes(self, lock_id: int, connected: bool | None, state: dict[str, Any]) -> None:
@@ -161,7 +163,7 @@ class Honesty(RuleBasedStateMachine):
 
     @rule()
     def the_configuration_is_reloaded(self) -> None:
-        self.board.admit(["home"])
+        self.registry.set_accounts(["home"])
         self.account.configure(replace(self.account._options))
 
     @invariant()

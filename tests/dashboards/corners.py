@@ -10,7 +10,7 @@ from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import Lock
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
-from tests.factories import board, locks_of, status
+from tests.factories import locks_of, registry, status
 
 from .day import DAY, HOUR, Recording
 
@@ -146,4 +146,4 @@ def _hold(
         for account, locks in known.items()
     ]
     collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-    recording.scrape(Exposition(board(*statuses), collector, clock), at, target)
+    recording.scrape(Exposition(registry(*statuses), collector, clock), at, target)

@@ -17,7 +17,7 @@ from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
-from tests.factories import board, locks_of, status
+from tests.factories import locks_of, registry, status
 
 HOUR, DAY = 3600.0, 86_400.0
 EVERY = 240.0
@@ -161,18 +161,18 @@ def record(folder: Path) -> Path:
     clock = FakeClock(wall=BEGIN)
     everything = world(clock)
     cloud = Cloud(everything, clock=clock.monotonic)
-    board, scheduler = StatusRegistry(), Scheduler(clock)
-    exposition = Exposition(board, ExporterCollector("1.2.3", lambda: (True, BEGIN), lambda: True), clock)
-    fleet = Accounts(clock, MemoryStateStore(clock), board, scheduler)
+    registry, scheduler = StatusRegistry(), Scheduler(clock)
+    exposition = Exposition(registry, ExporterCollector("1.2.3", lambda: (True, BEGIN), lambda: True), clock)
+    accounts = Accounts(clock, MemoryStateStore(clock), registry, scheduler)
     (folder / "token").write_text("simulated-refresh-hotel")
     recording = Recording(folder / "day.om")
     script = events(everything, cloud)
     due = next(script, None)
     with serve(cloud) as address:
-        fleet.apply(_settings(address.url, folder / "token", HOUR / 2))
+        accounts.apply(_settings(address.url, folder / "token", HOUR / 2))
         while clock.wall() < EVENING:
             if clock.wall() == MORNING:
-                fleet.apply(_settings(address.url, folder / "token", EVERY))
+                accounts.apply(_settings(address.url, folder / "token", EVERY))
             # What is asked of the days before is asked of full hours.
             clock.advance(HOUR if clock.wall() < MORNING else EVERY)
             while due is not None and clock.wall() >= due:
@@ -228,7 +228,7 @@ def record_fleet(folder: Path) -> Path:
             for account in everything.accounts
         ]
         collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-        recording.scrape(Exposition(board(*statuses), collector, clock), now, FLEET_TARGET)
+        recording.scrape(Exposition(registry(*statuses), collector, clock), now, FLEET_TARGET)
     recording.close()
     return recording.path
 
@@ -243,6 +243,8 @@ def record_twins(folder: Path) -> Path:
     for name, state in (("one", 6), ("other", 2)):
         known = status(clock, locks_of([synced(1, state=state)], [detailed(1, "Twice")]))
         collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-        recording.scrape(Exposition(board(known), collector, clock), clock.wall(), {"job": "tedee", "instance": name})
+        recording.scrape(
+            Exposition(registry(known), collector, clock), clock.wall(), {"job": "tedee", "instance": name}
+        )
     recording.close()
     return recording.path

@@ -59,8 +59,8 @@ def test_a_lock_that_two_exporters_call_differently_has_one_row(evening: Grafana
 
 @pytest.mark.parametrize("title", ["What changed lately", "Facts"])
 def test_so_it_has_in_the_other_tables(evening: Grafana, title: str) -> None:
-    board, query = ("locks-overview.json", "name") if title.startswith("What") else (DETAIL, "info")
-    assert len(rows(evening, title, query, job("renamed"), board)) == 1
+    registry, query = ("locks-overview.json", "name") if title.startswith("What") else (DETAIL, "info")
+    assert len(rows(evening, title, query, job("renamed"), registry)) == 1
 
 
 def test_and_one_tile(evening: Grafana) -> None:

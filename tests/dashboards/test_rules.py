@@ -63,7 +63,7 @@ of_each_query = pytest.mark.parametrize(
 
 def test_the_json_is_what_the_code_writes() -> None:
     written = {path.name: path.read_text("utf-8") for path, _ in boards() if path.exists()}
-    assert written == {path.name: board.json() for path, board in boards()}, "run make dashboards"
+    assert written == {path.name: registry.json() for path, registry in boards()}, "run make dashboards"
     assert set(written) == set(FILES)
 
 

@@ -15,7 +15,7 @@ from tests.clock import FakeClock
 from tests.cloud import detailed, synced
 from tests.end_to_end.chromium import chromium
 from tests.end_to_end.conftest import ODD_NAME
-from tests.factories import board, locks_of, status
+from tests.factories import locks_of, registry, status
 from tests.program import Exporter
 
 
@@ -109,7 +109,7 @@ def test_a_name_without_end_takes_a_few_lines_on_a_phone(
     browser: Chrome, clock: FakeClock, tmp_path: Path, name: str
 ) -> None:
     locks = locks_of([synced(1)], [detailed(1, name, serialNumber=name)])
-    everything = board(status(clock, locks, account=name), status(clock, locks, account="home"))
+    everything = registry(status(clock, locks, account=name), status(clock, locks, account="home"))
     file = tmp_path / "status.html"
     file.write_bytes(Pages(everything, clock, version="1.2.3", telemetry_path="/metrics").status())
     with phone(browser):

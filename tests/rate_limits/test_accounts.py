@@ -30,14 +30,14 @@ class Program:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.board = StatusRegistry()
+        self.registry = StatusRegistry()
         self.scheduler = Scheduler(clock)
         self.store = MemoryStateStore(clock)
-        self.fleet = Accounts(clock, self.store, self.board, self.scheduler)
+        self.accounts = Accounts(clock, self.store, self.registry, self.scheduler)
 
     def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:
         data = {"api": {"url": URL}, "accounts": list(accounts), **sections}
-        self.fleet.apply(Settings.model_validate(data))
+        self.accounts.apply(Settings.model_validate(data))
 
     def run(self, seconds: float) -> None:
         end = self.clock.monotonic() + seconds
@@ -47,7 +47,7 @@ class Program:
         self.clock.advance(max(0.0, end - self.clock.monotonic()))
 
     def status(self, account: str) -> AccountStatus:
-        return {status.account: status for status in self.board.statuses()}[account]
+        return {status.account: status for status in self.registry.statuses()}[account]
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def test_an_account_that_stays_keeps_its_gate_its_snapshot_and_its_counters(tede
 def test_a_reload_that_changes_nothing_changes_nothing(tedee: Tedee, program: Program) -> None:
     program.configure(account("home"))
     program.run(45)
-    client = program.fleet.accounts["home"]._client
+    client = program.accounts.syncs["home"]._client
     for _ in range(100):
         program.configure(account("home"))
         program.run(0.5)
-    assert program.fleet.accounts["home"]._client is client
+    assert program.accounts.syncs["home"]._client is client
     assert tedee.keys.count("key-of-home") == 5
 
 
@@ -94,7 +94,7 @@ def test_an_account_that_goes_leaves_the_board_and_is_called_no_more(tedee: Tede
     program.configure(account("home"), account("office"))
     program.run(30)
     program.configure(account("home"))
-    assert [status.account for status in program.board.statuses()] == ["home"]
+    assert [status.account for status in program.registry.statuses()] == ["home"]
     before = tedee.keys.count("key-of-office")
     program.run(60)
     assert tedee.keys.count("key-of-office") == before
@@ -140,8 +140,8 @@ def test_accounts_with_exchanged_keys_continue(
     for _ in range(2):
         program.configure(*map(account, names, keys))
         program.run(50)
-        assert [status.up for status in program.board.statuses()] == [True] * len(names)
-        assert sum(status.failures["auth"] for status in program.board.statuses()) == 0
+        assert [status.up for status in program.registry.statuses()] == [True] * len(names)
+        assert sum(status.failures["auth"] for status in program.registry.statuses()) == 0
         keys = [*keys[1:], keys[0]]
     assert min(gap for key in set(tedee.keys) for gap in tedee.gaps(key)) >= 20
 
@@ -157,7 +157,7 @@ def test_keys_exchanged_during_a_call_continue(tedee: Tedee, program: Program) -
     program.run(30)
     tedee.sync_status = 200
     program.run(100)
-    assert [status.up for status in program.board.statuses()] == [True, True]
+    assert [status.up for status in program.registry.statuses()] == [True, True]
     assert min(gap for key in ("key-1", "key-2") for gap in tedee.gaps(key)) >= 20
 
 
@@ -210,7 +210,7 @@ def test_reload_with_another_key_ends_a_backoff(tedee: Tedee, program: Program, 
     program.run(700)
     program.configure(account("home", "key-1"), account("hotel", "key-2"))
     program.run(32)
-    assert [status.up for status in program.board.statuses()] == [True, True]
+    assert [status.up for status in program.registry.statuses()] == [True, True]
 
 
 def test_failed_call_with_another_key_withdraws_locks(tedee: Tedee, program: Program, tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_changed_options_are_in_force_with_the_next_sync(tedee: Tedee, program: 
 def test_accounts_stand_in_the_order_of_the_configuration(tedee: Tedee, program: Program) -> None:
     program.configure(account("b"), account("d"))
     program.configure(account("a"), account("b"), account("c"), account("d"))
-    assert [status.account for status in program.board.statuses()] == ["a", "b", "c", "d"]
+    assert [status.account for status in program.registry.statuses()] == ["a", "b", "c", "d"]
 
 
 def test_all_accounts_may_be_replaced(tedee: Tedee, program: Program) -> None:
@@ -401,5 +401,5 @@ def test_all_accounts_may_be_replaced(tedee: Tedee, program: Program) -> None:
     program.run(1)
     program.configure(account("b"))
     program.run(35)
-    assert [status.account for status in program.board.statuses()] == ["b"]
+    assert [status.account for status in program.registry.statuses()] == ["b"]
     assert program.status("b").up

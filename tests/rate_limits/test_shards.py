@@ -72,9 +72,9 @@ def test_settings_keep_the_accounts_of_the_shard_in_their_order() -> None:
 
 def wait(clock: FakeClock, folder: Path, shards: int) -> float:
     """Return the seconds from the start of the first shard to the account's first sync."""
-    board, store = StatusRegistry(), open_store(folder / "state.db", clock, shard=f"0/{shards}")
-    Accounts(clock, store, board, Scheduler(clock), shards=shards).apply(settings("home"))
-    (status,) = board.statuses()
+    registry, store = StatusRegistry(), open_store(folder / "state.db", clock, shard=f"0/{shards}")
+    Accounts(clock, store, registry, Scheduler(clock), shards=shards).apply(settings("home"))
+    (status,) = registry.statuses()
     assert status.next_sync
     return status.next_sync - clock.wall()
 
@@ -103,12 +103,12 @@ def test_account_is_not_called_early_if_the_number_of_shards_changes(
 
 
 def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
-    board = StatusRegistry()
-    fleet = Accounts(clock, MemoryStateStore(clock), board, Scheduler(clock))
-    fleet.apply(Shard(1, 2).of(settings("home")))
-    assert board.statuses() == ()
-    fleet.apply(settings("home"))
-    assert board.statuses()[0].next_sync == clock.wall() + CALL_AND_SPACING
+    registry = StatusRegistry()
+    accounts = Accounts(clock, MemoryStateStore(clock), registry, Scheduler(clock))
+    accounts.apply(Shard(1, 2).of(settings("home")))
+    assert registry.statuses() == ()
+    accounts.apply(settings("home"))
+    assert registry.statuses()[0].next_sync == clock.wall() + CALL_AND_SPACING
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
 def test_a_shard_that_starts_without_accounts_or_loses_its_last_one_says_so_once(
     clock: FakeClock, applied: list[list[str]], warnings: int
 ) -> None:
-    fleet = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), Scheduler(clock), shards=2)
+    accounts = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), Scheduler(clock), shards=2)
     with capture_logs() as logs:
         for names in applied:
-            fleet.apply(Shard(0, 2).of(settings("hotel", *names)))
+            accounts.apply(Shard(0, 2).of(settings("hotel", *names)))
     lines = [line for line in logs if "no accounts are assigned to this shard" in line["event"]]
     assert [(line["log_level"], line["shards"]) for line in lines] == [("warning", 2)] * warnings

@@ -15,7 +15,7 @@ from exporter.web.connections import Connections, Limits
 from exporter.web.server import WebServer, listen
 from tests.clock import FakeClock
 from tests.cloud import synced
-from tests.factories import board, locks_of, status
+from tests.factories import locks_of, registry, status
 from tests.program import PATIENCE
 
 LIMITS = Limits(
@@ -35,9 +35,11 @@ class Server:
     def __init__(self, limits: Limits = LIMITS, protection: SecurityPolicy | None = None) -> None:
         self.protection = protection or SecurityPolicy()
         clock = FakeClock()
-        self.fleet = board(status(clock, locks_of([synced(number) for number in range(1, 3000)], [])))
-        self.exposition = Exposition(self.fleet, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
-        app = create_app(self.fleet, self.exposition, clock, version="1.2.3", protection=lambda: self.protection)
+        self.registry = registry(status(clock, locks_of([synced(number) for number in range(1, 3000)], [])))
+        self.exposition = Exposition(
+            self.registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock
+        )
+        app = create_app(self.registry, self.exposition, clock, version="1.2.3", protection=lambda: self.protection)
         (listener,) = listeners = listen(["127.0.0.1:0"])
         self.address: tuple[str, int] = listener.getsockname()
         self.connections = Connections(limits, lambda: self.protection)

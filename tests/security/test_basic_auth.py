@@ -39,7 +39,7 @@ def admitted(*authorizations: str, users: dict[str, Secret] = USERS) -> list[boo
 
     async def ask() -> list[bool]:
         passwords = BasicAuth()
-        return [await passwords.admit(users, each, "192.0.2.1") for each in authorizations]
+        return [await passwords.authenticate(users, each, "192.0.2.1") for each in authorizations]
 
     return asyncio.run(ask())
 
@@ -120,10 +120,10 @@ def test_a_user_whose_hash_has_changed_needs_the_new_password(checked: list[byte
         passwords = BasicAuth()
         new = {"alice": Secret(bcrypt.hashpw(b"new", bcrypt.gensalt(4)).decode())}
         return [
-            await passwords.admit(USERS, basic("alice", PASSWORD), "c"),
-            await passwords.admit(new, basic("alice", PASSWORD), "c"),
-            await passwords.admit(new, basic("alice", "new"), "c"),
-            await passwords.admit({"bob": USERS["alice"]}, basic("alice", PASSWORD), "c"),
+            await passwords.authenticate(USERS, basic("alice", PASSWORD), "c"),
+            await passwords.authenticate(new, basic("alice", PASSWORD), "c"),
+            await passwords.authenticate(new, basic("alice", "new"), "c"),
+            await passwords.authenticate({"bob": USERS["alice"]}, basic("alice", PASSWORD), "c"),
         ]
 
     assert asyncio.run(ask()) == [True, False, True, False]
@@ -132,7 +132,7 @@ def test_a_user_whose_hash_has_changed_needs_the_new_password(checked: list[byte
 def test_no_password_is_kept() -> None:
     async def ask() -> BasicAuth:
         passwords = BasicAuth()
-        assert await passwords.admit(USERS, basic("alice", PASSWORD), "c")
+        assert await passwords.authenticate(USERS, basic("alice", PASSWORD), "c")
         return passwords
 
     assert PASSWORD not in repr(vars(asyncio.run(ask())))
@@ -155,11 +155,13 @@ def test_who_was_right_before_does_not_wait_for_those_who_guess(slow: threading.
     async def ask() -> bool:
         passwords = BasicAuth()
         slow.set()
-        assert await passwords.admit(USERS, basic("alice", PASSWORD), "prometheus")
+        assert await passwords.authenticate(USERS, basic("alice", PASSWORD), "prometheus")
         slow.clear()
-        guesses = [asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), "mallory")) for _ in range(5)]
+        guesses = [asyncio.create_task(passwords.authenticate(USERS, basic("alice", "x"), "mallory")) for _ in range(5)]
         await asyncio.sleep(0)
-        at_once = await asyncio.wait_for(passwords.admit(USERS, basic("alice", PASSWORD), "prometheus"), PATIENCE)
+        at_once = await asyncio.wait_for(
+            passwords.authenticate(USERS, basic("alice", PASSWORD), "prometheus"), PATIENCE
+        )
         slow.set()
         assert await asyncio.gather(*guesses) == [False] * 5
         return at_once
@@ -172,7 +174,7 @@ def test_who_guesses_too_much_at_once_is_sent_away_and_nobody_else_is(slow: thre
         passwords = BasicAuth()
 
         async def guess(client: str, word: str = "x") -> bool:
-            return await passwords.admit(USERS, basic("alice", word), client)
+            return await passwords.authenticate(USERS, basic("alice", word), client)
 
         waiting = [asyncio.create_task(guess("mallory")) for _ in range(MAX_WAITING)]
         await asyncio.sleep(0)
@@ -192,12 +194,12 @@ def test_all_together_no_more_wait_than_are_checked_within_a_scrapes_time_out(sl
     async def ask() -> None:
         passwords = BasicAuth()
         waiting = [
-            asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), f"192.0.2.{number}"))
+            asyncio.create_task(passwords.authenticate(USERS, basic("alice", "x"), f"192.0.2.{number}"))
             for number in range(MAX_WAITING_ALTOGETHER)
         ]
         await asyncio.sleep(0)
         with pytest.raises(TooManyAttempts):
-            await passwords.admit(USERS, basic("alice", "x"), "198.51.100.1")
+            await passwords.authenticate(USERS, basic("alice", "x"), "198.51.100.1")
         slow.set()
         await asyncio.gather(*waiting)
 
@@ -208,12 +210,12 @@ def test_who_has_a_whole_network_counts_once(slow: threading.Event) -> None:
     async def ask() -> None:
         passwords = BasicAuth()
         waiting = [
-            asyncio.create_task(passwords.admit(USERS, basic("alice", "x"), f"2001:db8::{number:x}%eth0"))
+            asyncio.create_task(passwords.authenticate(USERS, basic("alice", "x"), f"2001:db8::{number:x}%eth0"))
             for number in range(MAX_WAITING)
         ]
         await asyncio.sleep(0)
         with pytest.raises(TooManyAttempts):
-            await passwords.admit(USERS, basic("alice", "x"), "2001:db8::ffff")
+            await passwords.authenticate(USERS, basic("alice", "x"), "2001:db8::ffff")
         slow.set()
         await asyncio.gather(*waiting)
 
@@ -222,7 +224,7 @@ def test_who_has_a_whole_network_counts_once(slow: threading.Event) -> None:
 
 def test_a_password_whose_sender_has_left_is_not_checked(checked: list[bytes]) -> None:
     async def ask() -> bool:
-        return await BasicAuth().admit(USERS, basic("alice", PASSWORD), "c", gone=lambda: True)
+        return await BasicAuth().authenticate(USERS, basic("alice", PASSWORD), "c", gone=lambda: True)
 
     assert not asyncio.run(ask())
     assert checked == []

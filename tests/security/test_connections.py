@@ -160,7 +160,7 @@ def test_of_answers_that_are_taken_slowly_only_so_much_is_kept(tls: bool, web: W
 
         old = [reader() for _ in range(3)]
         assert server.count() == 3, "they share an answer"
-        server.fleet.publish(replace(server.fleet.statuses()[0], requests_remaining=5))
+        server.registry.publish(replace(server.registry.statuses()[0], requests_remaining=5))
         server.exposition.refresh()
         reader()
         eventually(lambda: server.count() == 1, "the end of those who keep the old answer")

@@ -51,8 +51,8 @@ class Home:
         accounts = [{"name": "home", "personal_key": KEY}, {"name": "hotel", "oauth": oauth}]
         clock = SystemClock()
         self.scheduler = Scheduler(clock)
-        fleet = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), self.scheduler)
-        fleet.apply(Settings.model_validate({"api": {"url": url}, "accounts": accounts}))
+        configured = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), self.scheduler)
+        configured.apply(Settings.model_validate({"api": {"url": url}, "accounts": accounts}))
 
     def secrets(self) -> set[str]:
         accounts = self.cloud.world.accounts

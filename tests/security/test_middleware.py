@@ -12,7 +12,7 @@ from exporter.secrets import Secret
 from exporter.web.app import create_app
 from exporter.web.configuration import RateLimit, SecurityPolicy
 from tests.clock import FakeClock
-from tests.factories import board, status
+from tests.factories import registry, status
 from tests.security.web_files import HASH, PASSWORD
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()}
@@ -29,7 +29,7 @@ class Browse:
     def __init__(self, clock: FakeClock) -> None:
         self.protection = SecurityPolicy()
         self.reloads = 0
-        everything = board(status(clock))
+        everything = registry(status(clock))
         exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
         app = create_app(
             everything, exposition, clock, version="1.2.3", reload=self._reload, protection=lambda: self.protection

@@ -23,7 +23,7 @@ from exporter.web.app import create_app
 from exporter.web.pages import Pages
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
-from tests.factories import board, locks_of, snapshot, status
+from tests.factories import locks_of, registry, snapshot, status
 
 
 def browse(everything: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
@@ -42,7 +42,7 @@ def words(html: str) -> str:
 
 
 def test_metrics_are_served_with_their_type(clock: FakeClock) -> None:
-    answer = browse(board(status(clock)), clock).get("/metrics", headers={"Accept-Encoding": ""})
+    answer = browse(registry(status(clock)), clock).get("/metrics", headers={"Accept-Encoding": ""})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert answer.headers["vary"] == "Accept, Accept-Encoding"
@@ -51,7 +51,7 @@ def test_metrics_are_served_with_their_type(clock: FakeClock) -> None:
 
 
 def test_metrics_are_compressed_where_that_is_accepted(clock: FakeClock) -> None:
-    client = browse(board(status(clock)), clock)
+    client = browse(registry(status(clock)), clock)
     with client.stream("GET", "/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
         raw = b"".join(answer.iter_raw())
     assert answer.headers["content-encoding"] == "gzip"
@@ -66,20 +66,20 @@ def test_header_sent_twice_is_one_list(clock: FakeClock, first: str, second: str
         ("Accept-Encoding", f"identity;q={first}"),
         ("Accept-Encoding", f"gzip;q={second}"),
     ]
-    response = browse(board(status(clock)), clock).get("/metrics", headers=several)
+    response = browse(registry(status(clock)), clock).get("/metrics", headers=several)
     assert response.headers["content-type"].startswith("application/openmetrics-text") == (first > second)
     assert ("content-encoding" in response.headers) == (second > first)
 
 
 def test_head_tells_what_get_would_without_the_body(clock: FakeClock) -> None:
-    answer = browse(board(status(clock)), clock).head("/metrics")
+    answer = browse(registry(status(clock)), clock).head("/metrics")
     assert answer.status_code == 200
     assert answer.content == b""
     assert int(answer.headers["content-length"]) > 500
 
 
 def test_the_telemetry_path_can_be_moved(clock: FakeClock) -> None:
-    client = browse(board(status(clock)), clock, telemetry_path="/tedee/metrics")
+    client = browse(registry(status(clock)), clock, telemetry_path="/tedee/metrics")
     assert client.get("/tedee/metrics").status_code == 200
     assert client.get("/metrics").status_code == 404
     assert 'href="tedee/metrics"' in client.get("/").text
@@ -89,11 +89,11 @@ def test_the_telemetry_path_can_be_moved(clock: FakeClock) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/metrics", "/", "/docs", "/-/healthy", "/-/ready"])
 def test_other_methods_are_not_allowed(clock: FakeClock, method: str, path: str) -> None:
-    assert browse(board(status(clock)), clock).request(method, path).status_code == 405
+    assert browse(registry(status(clock)), clock).request(method, path).status_code == 405
 
 
 def test_an_unknown_path_is_not_found(clock: FakeClock) -> None:
-    assert browse(board(status(clock)), clock).get("/favicon.ico").status_code == 404
+    assert browse(registry(status(clock)), clock).get("/favicon.ico").status_code == 404
 
 
 # Probes
@@ -101,11 +101,11 @@ def test_an_unknown_path_is_not_found(clock: FakeClock) -> None:
 
 def test_the_exporter_is_healthy_whatever_tedee_does(clock: FakeClock) -> None:
     failing = status(clock, up=False, snapshot=None)
-    assert browse(board(failing), clock).get("/-/healthy").status_code == 200
+    assert browse(registry(failing), clock).get("/-/healthy").status_code == 200
 
 
 def test_the_exporter_is_ready_once_every_account_was_tried_well_or_not(clock: FakeClock) -> None:
-    everything = board(status(clock, account="one", up=None), status(clock, account="two", up=False))
+    everything = registry(status(clock, account="one", up=None), status(clock, account="two", up=False))
     client = browse(everything, clock)
     answer = client.get("/-/ready")
     assert answer.status_code == 503
@@ -126,7 +126,7 @@ def page(everything: StatusRegistry, clock: FakeClock) -> str:
 
 def test_each_lock_is_shown_with_all_that_is_known_of_it(clock: FakeClock) -> None:
     rows = [synced(1, batteryLevel=54, isCharging=True, lastStateChangedDate="2027-01-15T07:57:00Z")]
-    shown = words(page(board(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
+    shown = words(page(registry(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
     assert (
         "Front door Lock PRO · 111111-00001 · firmware 2.4.22125 · update available "
         "state locked door closed 54 % ⚡ bridge connected 3 minutes ago"
@@ -135,7 +135,7 @@ def test_each_lock_is_shown_with_all_that_is_known_of_it(clock: FakeClock) -> No
 
 def test_what_tedee_did_not_say_is_a_dash(clock: FakeClock) -> None:
     rows = [synced(1, connected=False), {"id": 2, "isConnected": None}]
-    shown = words(page(board(status(clock, locks_of(rows, []))), clock))
+    shown = words(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "1 id 1 state – door – battery – bridge offline –" in shown  # noqa: RUF001
     assert "2 id 2 state – door – battery – bridge – –" in shown  # noqa: RUF001
 
@@ -154,18 +154,18 @@ def test_there_is_no_bridge_only_where_the_details_say_so(
     clock: FakeClock, connected: bool | str | None, bridge: int | None, said: str
 ) -> None:
     locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
-    assert f"battery – bridge {said} –" in words(page(board(status(clock, locks)), clock))  # noqa: RUF001
+    assert f"battery – bridge {said} –" in words(page(registry(status(clock, locks)), clock))  # noqa: RUF001
 
 
 def test_a_jam_is_called_one(clock: FakeClock) -> None:
     rows = [synced(1, state=3, stateChangeResult=1), synced(2, stateChangeResult=7)]
-    shown = words(page(board(status(clock, locks_of(rows, []))), clock))
+    shown = words(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "state jammed" in shown
     assert "state locked, with an error" in shown
 
 
 def test_codes_that_nobody_knows_are_shown_as_codes(clock: FakeClock) -> None:
-    shown = words(page(board(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
+    shown = words(page(registry(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
     assert "state code 42 door code 7" in shown
     assert "1 jammed or unknown" in shown
 
@@ -179,12 +179,12 @@ def test_the_summary_counts_what_a_person_looks_for(clock: FakeClock) -> None:
         synced(5, batteryLevel=9),
         synced(6, batteryLevel=9, isCharging=True),
     ]
-    shown = words(page(board(status(clock, locks_of(rows, []))), clock))
+    shown = words(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "3 locked 1 not locked 1 with door open 1 jammed or unknown 1 offline 1 with low battery" in shown
 
 
 def test_the_age_of_the_data_and_the_next_sync_are_told(clock: FakeClock) -> None:
-    everything = board(status(clock))
+    everything = registry(status(clock))
     clock.advance(7)
     assert "data from 7 seconds ago , next sync in 13 seconds, 347 requests left this hour" in words(
         page(everything, clock)
@@ -193,14 +193,14 @@ def test_the_age_of_the_data_and_the_next_sync_are_told(clock: FakeClock) -> Non
 
 def test_the_last_error_is_told_in_plain_words(clock: FakeClock) -> None:
     failure = Failure("auth", "account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key", clock.wall())
-    everything = board(status(clock, up=False, failure=failure))
+    everything = registry(status(clock, up=False, failure=failure))
     clock.advance(65)
     shown = words(page(everything, clock))
     assert "Last sync failed a minute ago: account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key" in shown
 
 
 def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
-    everything = board(status(clock))
+    everything = registry(status(clock))
     clock.advance(300)
     shown = words(page(everything, clock))
     assert "Room 6" not in shown
@@ -209,20 +209,20 @@ def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
 
 
 def test_an_account_that_fails_is_called_failing_even_when_its_data_is_stale(clock: FakeClock) -> None:
-    everything = board(status(clock, up=False))
+    everything = registry(status(clock, up=False))
     clock.advance(300)
     assert "home failing data from 5 minutes ago" in words(page(everything, clock))
 
 
 def test_an_account_before_its_first_sync_says_so(clock: FakeClock) -> None:
     waiting = status(clock, up=None, snapshot=None, next_sync=None)
-    assert "first sync is due no data yet" in words(page(board(waiting), clock))
+    assert "first sync is due no data yet" in words(page(registry(waiting), clock))
 
 
 def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeClock) -> None:
     failure = Failure("server", "names broke", clock.wall())
     shown = words(
-        page(board(status(clock, missing=("7", "8"), details_failure=failure, version_supported=False)), clock)
+        page(registry(status(clock, missing=("7", "8"), details_failure=failure, version_supported=False)), clock)
     )
     assert "Not in this account: 7, 8." in shown
     assert "Names could not be fetched just now: names broke" in shown
@@ -238,7 +238,7 @@ def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeC
 )
 def test_names_that_come_late_are_announced(clock: FakeClock, rows: list[dict[str, object]], told: str) -> None:
     locks = locks_of(rows, [detailed(1, "Front door")])
-    assert told in words(page(board(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
+    assert told in words(page(registry(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
 
 
 @pytest.mark.parametrize(
@@ -248,27 +248,27 @@ def test_names_that_come_soon_or_not_at_all_are_not_announced(
     clock: FakeClock, named: list[dict[str, object]], wait: float | None
 ) -> None:
     until = None if wait is None else clock.wall() + wait
-    html = page(board(status(clock, locks_of([synced(1)], named), names_wait_until=until)), clock)
+    html = page(registry(status(clock, locks_of([synced(1)], named), names_wait_until=until)), clock)
     assert "not known yet" not in words(html)
 
 
 def test_names_cannot_turn_the_text_around_them_and_are_told_in_full_by_their_titles(clock: FakeClock) -> None:
     account, lock = "\u202eemoh", "\u202eroom" + "x" * 10_000
-    html = page(board(status(clock, locks_of([synced(1)], [detailed(1, lock)]), account=account)), clock)
+    html = page(registry(status(clock, locks_of([synced(1)], [detailed(1, lock)]), account=account)), clock)
     assert f'<h2 title="{account}"><bdi>{account}</bdi></h2>' in html
     assert f'<b title="{lock}"><bdi>{lock}</bdi></b>' in html
 
 
 def test_a_name_of_markup_is_shown_as_the_text_it_is(clock: FakeClock) -> None:
     evil = "<script>alert(1)</script>\"'&amp;"
-    html = page(board(status(clock, locks_of([synced(1)], [detailed(1, evil)]), account="<b>me</b>")), clock)
+    html = page(registry(status(clock, locks_of([synced(1)], [detailed(1, evil)]), account="<b>me</b>")), clock)
     assert "<script" not in html
     assert "<b>me" not in html
     assert unescape(evil.replace("&amp;", "&amp;amp;")) in unescape(html)
 
 
 def test_the_page_refreshes_itself_and_needs_nothing_from_outside(clock: FakeClock) -> None:
-    answer = browse(board(status(clock)), clock).get("/")
+    answer = browse(registry(status(clock)), clock).get("/")
     assert '<meta http-equiv="refresh" content="10">' in answer.text
     assert "<script" not in answer.text
     assert not re.findall(r"""(?:src|href|url|@import)\s*[=(:]\s*["']?(?:https?:)?//""", answer.text)
@@ -278,7 +278,7 @@ def test_the_page_refreshes_itself_and_needs_nothing_from_outside(clock: FakeClo
 
 
 def test_every_link_of_the_pages_leads_somewhere(clock: FakeClock) -> None:
-    client = browse(board(status(clock)), clock)
+    client = browse(registry(status(clock)), clock)
     for path in ("/", "/docs"):
         links = {urljoin(path, link) for link in re.findall(r'<a href="([^"]+)"', client.get(path).text)}
         assert {"/", "/metrics", "/docs", "/-/healthy", "/-/ready"} <= links
@@ -288,7 +288,7 @@ def test_every_link_of_the_pages_leads_somewhere(clock: FakeClock) -> None:
 @pytest.mark.parametrize("telemetry_path", ["/metrics", "/tedee/metrics"])
 @pytest.mark.parametrize("page", ["", "docs"])
 def test_links_stay_below_the_path_of_a_proxy(clock: FakeClock, page: str, telemetry_path: str) -> None:
-    client = browse(board(status(clock)), clock, telemetry_path)
+    client = browse(registry(status(clock)), clock, telemetry_path)
     for link in re.findall(r'<a href="([^"]+)"', client.get(f"/{page}").text):
         target = urljoin(f"http://proxy/locks/{page}", link)
         assert target.startswith("http://proxy/locks/")
@@ -297,7 +297,7 @@ def test_links_stay_below_the_path_of_a_proxy(clock: FakeClock, page: str, telem
 
 def test_a_lock_of_the_last_possible_moment_does_not_break_the_page(clock: FakeClock) -> None:
     rows = [synced(1, lastStateChangedDate="9998-12-30T23:59:59.9999999Z")]
-    assert "9998-12-3" in page(board(status(clock, locks_of(rows, []))), clock)
+    assert "9998-12-3" in page(registry(status(clock, locks_of(rows, []))), clock)
 
 
 # The status page's overview
@@ -310,7 +310,7 @@ def overview(html: str) -> list[str]:
 
 
 def test_one_account_needs_no_overview(clock: FakeClock) -> None:
-    assert not overview(page(board(status(clock)), clock))
+    assert not overview(page(registry(status(clock)), clock))
 
 
 def test_the_overview_begins_with_the_accounts_that_need_attention(clock: FakeClock) -> None:
@@ -318,7 +318,7 @@ def test_the_overview_begins_with_the_accounts_that_need_attention(clock: FakeCl
         return status(clock, locks_of(list(rows), []), account=name, **changes)
 
     html = page(
-        board(
+        registry(
             account("well", synced(1)),
             account("open", synced(1, state=2, doorState=2), synced(2, batteryLevel=9), synced(3, connected=False)),
             account("new", up=None, snapshot=None),
@@ -340,7 +340,7 @@ def test_the_overview_begins_with_the_accounts_that_need_attention(clock: FakeCl
 
 
 def test_the_overview_leads_to_the_sections(clock: FakeClock) -> None:
-    html = page(board(status(clock, account="one"), status(clock, account="two", up=False)), clock)
+    html = page(registry(status(clock, account="one"), status(clock, account="two", up=False)), clock)
     sections = dict(re.findall(r'<section class="account" id="([^"]+)" data-account="(\w+)"', html))
     links = re.findall(r'<a[^>]* href="#([^"]+)"><b title="(\w+)"', html)
     assert links == [("account-2", "two"), ("account-1", "one")]
@@ -351,7 +351,7 @@ def test_the_overview_leads_to_the_sections(clock: FakeClock) -> None:
 
 
 class CountingBoard(StatusRegistry):
-    """A board that is slow to read, and counts its readers."""
+    """A registry that is slow to read, and counts its readers."""
 
     readers = 0
 
@@ -389,7 +389,7 @@ def test_people_who_look_at_once_share_one_rendering(clock: FakeClock) -> None:
 
 
 def test_the_status_page_is_a_second_behind_at_most(clock: FakeClock) -> None:
-    everything = board(status(clock))
+    everything = registry(status(clock))
     client = browse(everything, clock)
     client.get("/")
     everything.publish(status(clock, up=False))
@@ -400,7 +400,7 @@ def test_the_status_page_is_a_second_behind_at_most(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_the_pages_keep_to_themselves(clock: FakeClock, path: str) -> None:
-    headers = browse(board(status(clock)), clock).get(path).headers
+    headers = browse(registry(status(clock)), clock).get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"] == "no-store"
@@ -411,7 +411,7 @@ def test_the_pages_keep_to_themselves(clock: FakeClock, path: str) -> None:
 
 
 def test_the_documentation_lists_every_metric(clock: FakeClock) -> None:
-    shown = words(browse(board(status(clock)), clock).get("/docs").text)
+    shown = words(browse(registry(status(clock)), clock).get("/docs").text)
     for metric in CATALOGUE:
         assert metric.name in shown
         assert metric.help in shown
@@ -421,8 +421,8 @@ def test_the_documentation_lists_every_metric(clock: FakeClock) -> None:
 
 
 def reloading(clock: FakeClock, reload: Callable[[], Future[list[str]]]) -> TestClient:
-    exposition = Exposition(board(), ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
-    return TestClient(create_app(board(), exposition, clock, version="1.2.3", reload=reload))
+    exposition = Exposition(registry(), ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
+    return TestClient(create_app(registry(), exposition, clock, version="1.2.3", reload=reload))
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_reload_that_hangs_is_not_waited_for(clock: FakeClock, monkeypatch: pyte
 
 
 def test_page_without_files_to_open_is_unavailable(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = browse(board(status(clock)), clock)
+    client = browse(registry(status(clock)), clock)
 
     def fail(_pages: Pages) -> bytes:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -468,4 +468,4 @@ def test_other_errors_of_a_page_stay_bugs(clock: FakeClock, monkeypatch: pytest.
 
     monkeypatch.setattr(Pages, "status", fail)
     with pytest.raises(FileNotFoundError):
-        browse(board(status(clock)), clock).get("/")
+        browse(registry(status(clock)), clock).get("/")
