@@ -9,7 +9,7 @@ from .clock import Clock
 from .config import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from .sync.account import AccountSync, Options
 from .sync.limiter import RateLimiter
-from .sync.lock_details import Chosen
+from .sync.lock_details import LockFilter
 from .sync.rate_limits import RateLimitPolicy
 from .sync.scheduler import Scheduler
 from .sync.snapshot import StatusRegistry
@@ -78,7 +78,7 @@ class Accounts:
                 if before is None or what[0].credential != before[0].credential:
                     self._owners.release(name)
                     # The data may be of another user's locks, and a call may be under way.
-                    self._registry.withdraw(name)
+                    self._registry.remove(name)
                 self.syncs[name].configure(self._options(*what))
                 changed.append(self.syncs[name])
             else:
@@ -124,7 +124,7 @@ class Accounts:
             longest_call=self._longest_call,
         )
         chosen = account.locks or ChosenLocks.model_construct()
-        return Options(connect, policy, sync.stale_after, Chosen(chosen.ids or (), chosen.serial_numbers or ()))
+        return Options(connect, policy, sync.stale_after, LockFilter(chosen.ids or (), chosen.serial_numbers or ()))
 
     def _credentials(self, account: Account, api: Api) -> Credentials:
         key, secret = account.credential

@@ -144,10 +144,10 @@ def serve(
             version=__version__,
             telemetry_path=options.web_telemetry_path,
             reload=None if options.demo else reload.request,
-            protection=lambda: web_configuration.protection,
+            policy=lambda: web_configuration.policy,
         ),
         listeners,
-        Connections(Limits.of_this_process(), lambda: web_configuration.protection),
+        Connections(Limits.of_this_process(), lambda: web_configuration.policy),
     )
 
     renderer.start()
@@ -159,13 +159,13 @@ def serve(
             "listening",
             address=address,
             port=listener.getsockname()[1],
-            tls=web_configuration.protection.tls is not None,
-            users=len(web_configuration.protection.users),
+            tls=web_configuration.policy.tls is not None,
+            users=len(web_configuration.policy.users),
             accounts=len(settings.accounts),
             version=__version__,
         )
     if options.demo:
-        scheme = "https" if web_configuration.protection.tls else "http"
+        scheme = "https" if web_configuration.policy.tls else "http"
         host = addresses[0].rpartition(":")[0]
         host = "localhost" if host in {"", "[::]", "0.0.0.0"} else host  # noqa: S104
         _invite(f"{scheme}://{host}:{listeners[0].getsockname()[1]}", options.web_telemetry_path)
@@ -430,10 +430,10 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
         "account": printable(account),
         "lock": printable(row.name),
         "id": str(lock.id),
-        "state": row.state.words,
-        "door": row.door.words,
+        "state": row.state.text,
+        "door": row.door.text,
         "battery": "" if row.battery is None else f"{row.battery} %{' charging' if row.charging else ''}",
-        "connection": row.connection.words,
+        "connection": row.connection.text,
         "changed": "" if row.changed is None else moment(row.changed),
     }
 

@@ -10,7 +10,7 @@ import responses
 from exporter.secrets import Secret
 from exporter.sync.account import AccountSync, Options
 from exporter.sync.limiter import RateLimiter
-from exporter.sync.lock_details import Chosen
+from exporter.sync.lock_details import LockFilter
 from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.snapshot import AccountStatus
 from exporter.sync.store import MemoryStateStore, StateStore
@@ -128,7 +128,7 @@ def account_sync(
     publish: Any,
     *,
     name: str = "home",
-    chosen: Chosen | None = None,
+    chosen: LockFilter | None = None,
     stale_after: float = 300.0,
     requests_per_hour: int = 350,
     store: StateStore | None = None,
@@ -140,7 +140,7 @@ def account_sync(
         return client(name, key or Secret(KEY), limiter=limiter, observe=observe)
 
     policy = RateLimitPolicy(requests_per_hour=requests_per_hour)
-    options = Options(connect, policy, stale_after, chosen or Chosen())
+    options = Options(connect, policy, stale_after, chosen or LockFilter())
     store = store or MemoryStateStore(clock)
     limiter = RateLimiter(name, store, clock, policy, jitter=lambda: 1.0, is_first_start=store.is_new)
     return AccountSync(name, options, limiter=limiter, store=store, clock=clock, publish=publish)
@@ -181,6 +181,6 @@ def turns(account: AccountSync, clock: FakeClock, seconds: float) -> Sequence[fl
     while clock.monotonic() + account.wait() <= end:
         clock.advance(account.wait())
         moments.append(clock.monotonic())
-        account.turn()
+        account.run()
     clock.advance(max(0.0, end - clock.monotonic()))
     return moments

@@ -47,7 +47,7 @@ class Reading:
     decimals: int | None = None
     least: float | None = None
     most: float | None = None
-    unsaid: str = NO_VALUE.words
+    unsaid: str = NO_VALUE.text
     """What stands where there is no number."""
 
     def to(self, panel: ValuePanel) -> ValuePanel:
@@ -214,7 +214,7 @@ def sheet(
         order: fields to sort by, each with whether it is sorted downwards; the last counts first.
     """
     panel = table.Panel().cell_height(common.TableCellHeight.SM).filterable(True).align(common.FieldTextAlignment.LEFT)
-    panel.no_value(NO_VALUE.words).unit("string")
+    panel.no_value(NO_VALUE.text).unit("string")
     for column in columns:
         panel.override_by_name(column.title, column.properties())
     panel.with_transformation(_transformation("merge", {}))

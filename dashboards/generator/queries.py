@@ -132,7 +132,7 @@ def open_doors(those: str) -> str:
 
 def jammed(those: str) -> str:
     """Locks that did not do what they were told, or of whose bolt nobody knows where it is: new codes included."""
-    fine = "".join(f" != {code}" for code, said in STATES.items() if said.tone != "bad")
+    fine = "".join(f" != {code}" for code, said in STATES.items() if said.severity != "bad")
     return f"{of(catalogue.LOCK_STATE_CHANGE_RESULT, those)} > 0 or {of(catalogue.LOCK_STATE, those)}{fine}"
 
 

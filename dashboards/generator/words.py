@@ -45,7 +45,7 @@ UNKNOWN_CODE = f"prefix:{LockState.describe(-1).removesuffix('-1')}"
 
 def of_tone(words: Words, tone: str) -> list[int]:
     """The codes that are said in that tone."""
-    return [code for code, said in words.items() if said.tone == tone]
+    return [code for code, said in words.items() if said.severity == tone]
 
 
 def mappings(words: Words, beyond: Display | None = None) -> list[ValueMapping]:
@@ -57,4 +57,4 @@ def mappings(words: Words, beyond: Display | None = None) -> list[ValueMapping]:
 
 
 def _result(said: Display) -> ValueMappingResult:
-    return ValueMappingResult(text=said.words, color=TONES[said.tone])
+    return ValueMappingResult(text=said.text, color=TONES[said.severity])

@@ -43,12 +43,12 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         raise NotConfigured(*unused_variables(environ))
     account: dict[str, str] = {"name": DEFAULT_ACCOUNT}
     data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
-    places: dict[Location, str] = {("accounts", 0): "environment"}
+    locations: dict[Location, str] = {("accounts", 0): "environment"}
     for variable, path in given.items():
         section = account if path[0] == "accounts" else data.get(str(path[0]), data)
         section[str(path[-1])] = environ[variable]
-        places[path] = f"environment: {variable}"
-    return Source(data, places, variables={path: variable for variable, path in ENVIRONMENT.items()})
+        locations[path] = f"environment: {variable}"
+    return Source(data, locations, variables={path: variable for variable, path in ENVIRONMENT.items()})
 
 
 def unused_variables(environ: Mapping[str, str], flag: str = "") -> list[str]:

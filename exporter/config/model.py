@@ -27,7 +27,7 @@ Location = tuple[str | int, ...]
 """Where something stands in the configuration: `("accounts", 0, "name")`."""
 
 
-def wrong(message: str) -> PydanticCustomError:
+def config_error(message: str) -> PydanticCustomError:
     """An error with a message of ours."""
     return PydanticCustomError("wrong", "{message}", {"message": message})
 
@@ -38,23 +38,23 @@ def wrong(message: str) -> PydanticCustomError:
 def seconds(value: object) -> float:
     """A duration as Prometheus writes it: `20s`, `5m`, `1h30m`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise wrong("is not a duration; write it with its unit, as in 20s or 5m")
+        raise config_error("is not a duration; write it with its unit, as in 20s or 5m")
     try:
         if isinstance(value, str) and re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|[smhd]))+", value):
             return float(durationpy.from_str(value).total_seconds())
     except ValueError:
         pass
-    raise wrong("is not a duration; write it as in 20s, 5m or 1h30m")
+    raise config_error("is not a duration; write it as in 20s, 5m or 1h30m")
 
 
 def file_name(value: object, info: ValidationInfo) -> Path:
     """A relative name is one beside the configuration file, as in Prometheus' own."""
     if not isinstance(value, str) or "\0" in value:
-        raise wrong("must be the name of a file")
+        raise config_error("must be the name of a file")
     if not value:
-        raise wrong("must not be empty")
+        raise config_error("must not be empty")
     if value.startswith("~"):
-        raise wrong(BEGINS_WITH_TILDE)
+        raise config_error(BEGINS_WITH_TILDE)
     return folder_of(info) / value
 
 
@@ -62,16 +62,16 @@ def state_file_name(value: object, info: ValidationInfo) -> Path:
     """Return the path of a state file, which is a regular file or can be created."""
     path = file_name(value, info)
     if value == ":memory:" or str(value).startswith("file:"):
-        raise wrong("must be the name of a file; SQLite's :memory: and file: URIs are not supported")
+        raise config_error("must be the name of a file; SQLite's :memory: and file: URIs are not supported")
     # os.path never raises, pathlib does if a folder may not be searched.
     if os.path.isdir(path) or str(value).endswith("/"):  # noqa: PTH112
-        raise wrong("is a folder; name a file in it, such as state.db")
+        raise config_error("is a folder; name a file in it, such as state.db")
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
-        raise wrong("is not a regular file")
+        raise config_error("is not a regular file")
     for parent in path.parents:
         if os.path.exists(parent):  # noqa: PTH110
             if not os.path.isdir(parent):  # noqa: PTH112
-                raise wrong(f"is below {safe_path(parent)}, which is not a folder")
+                raise config_error(f"is below {safe_path(parent)}, which is not a folder")
             break
     return path
 
@@ -90,7 +90,7 @@ def folder_of(info: ValidationInfo) -> Path:
 def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     # min_length would count only the items that are good.
     if not items:
-        raise wrong("must not be empty")
+        raise config_error("must not be empty")
     return items
 
 

@@ -34,29 +34,29 @@ from .model import (
     StateFileName,
     Text,
     checks_secrets,
+    config_error,
     folder_of,
     one_of,
-    wrong,
 )
 
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        raise wrong("must not have control characters")
+        raise config_error("must not have control characters")
     return name
 
 
 def _without_quotes(name: str) -> str:
     # Grafana puts what is chosen of a variable into a query as it is: with one such account its dashboards show errors.
     if '"' in name:
-        raise wrong('must not have "')
+        raise config_error('must not have "')
     return name
 
 
 def _serial_number(number: str) -> str:
     # It is told where an account does not have the lock: a key that stands in its place must not be.
     if not re.fullmatch("[0-9A-Z-]{1,32}", number):
-        raise wrong("must look like 12345678-123456")
+        raise config_error("must look like 12345678-123456")
     return number
 
 
@@ -70,13 +70,13 @@ def _check_url(url: str) -> SplitResult:
     except (ValueError, LocationParseError):
         host = None
     if not host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
-        raise wrong("not a URL of the form https://host")
+        raise config_error("not a URL of the form https://host")
     try:
         host.encode("idna")
     except UnicodeError:
-        raise wrong("has a host name that cannot be one") from None
+        raise config_error("has a host name that cannot be one") from None
     if parts.scheme == "http" and not is_loopback(host):
-        raise wrong("http:// would send the key unencrypted; use https://")
+        raise config_error("http:// would send the key unencrypted; use https://")
     return parts
 
 
@@ -86,7 +86,7 @@ def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key
         try:
             read_secret(secret, what)
         except CredentialsUnavailable as error:
-            raise wrong(str(error)) from None
+            raise config_error(str(error)) from None
 
 
 Key = Annotated[Secret, Field(min_length=1)]
@@ -103,14 +103,14 @@ class Api(ConfigModel):
     @classmethod
     def _carries_the_key_safely(cls, url: str) -> str:
         if set(url) & set("@?#") or _check_url(url).path.strip("/"):
-            raise wrong("only scheme, host and port belong here")
+            raise config_error("only scheme, host and port belong here")
         return url
 
     @field_validator("timeout")
     @classmethod
     def _reasonable(cls, timeout: float) -> float:
         if not 0.1 <= timeout <= 300:  # noqa: PLR2004
-            raise wrong("must be between 100ms and 5m")
+            raise config_error("must be between 100ms and 5m")
         return timeout
 
 
@@ -127,16 +127,16 @@ class Sync(ConfigModel):
     @classmethod
     def _within_the_contract(cls, interval: float) -> float:
         if interval < 20:  # noqa: PLR2004
-            raise wrong("Tedee allows one sync in 20s; a shorter interval would lock the account out of the API")
+            raise config_error("Tedee allows one sync in 20s; a shorter interval would lock the account out of the API")
         if interval > 86_400:  # noqa: PLR2004
-            raise wrong("must be at most 24h")
+            raise config_error("must be at most 24h")
         return interval
 
     @field_validator("stale_after")
     @classmethod
     def _outlives_a_missed_sync(cls, stale_after: float, info: ValidationInfo) -> float:
         if stale_after < 2 * float(info.data.get("interval", 0)):
-            raise wrong("must be at least twice the interval, or every late sync leaves a hole")
+            raise config_error("must be at least twice the interval, or every late sync leaves a hole")
         return stale_after
 
     @field_validator("requests_per_hour")
@@ -144,7 +144,7 @@ class Sync(ConfigModel):
     def _suffices(cls, requests_per_hour: int, info: ValidationInfo) -> int:
         stale_after = float(info.data.get("stale_after", 3600))
         if requests_per_hour * stale_after < 2 * 3600:
-            raise wrong(f"is too little to keep data younger than a stale_after of {stale_after:g}s")
+            raise config_error(f"is too little to keep data younger than a stale_after of {stale_after:g}s")
         return requests_per_hour
 
 
@@ -186,7 +186,7 @@ class OAuth(ConfigModel):
     @classmethod
     def _writable(cls, file: Path, info: ValidationInfo) -> Path:
         if checks_secrets(info) and (problem := problem_with(file)):
-            raise wrong(problem)
+            raise config_error(problem)
         return file
 
     @field_validator("token_url")
@@ -194,7 +194,7 @@ class OAuth(ConfigModel):
     def _carries_secrets_safely(cls, url: str) -> str:
         _check_url(url)
         if set(url) & set("@#"):
-            raise wrong("a user name, a password or a fragment does not belong here")
+            raise config_error("a user name, a password or a fragment does not belong here")
         return url
 
 
@@ -256,13 +256,13 @@ class Settings(ConfigModel):
                 continue
             name = account.get("name")
             if isinstance(name, str) and names.setdefault(name, index) != index:
-                yield ("accounts", index, "name"), wrong(f"is the name of accounts[{names[name]}] too")
+                yield ("accounts", index, "name"), config_error(f"is the name of accounts[{names[name]}] too")
             for place, value in _secrets_of(account):
                 secret = _secret_of(place[-1], value, info)
                 if secret and secrets.setdefault(secret, index) != index:
                     yield (
                         ("accounts", index, *place),
-                        wrong(
+                        config_error(
                             f"is the key of accounts[{secrets[secret]}] too; "
                             "Tedee counts calls by user, so a user may be one account only"
                         ),

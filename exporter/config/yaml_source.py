@@ -37,7 +37,7 @@ class Source:
     """Unvalidated configuration, and where each of its parts stands."""
 
     data: object = field(repr=False)
-    places: dict[Location, str] = field(default_factory=dict)
+    locations: dict[Location, str] = field(default_factory=dict)
     """Path to a line (`tedee.yml:7`) or a variable (`TEDEE_SYNC_INTERVAL`)."""
     folder: Path = Path()
     """What relative file names start from."""
@@ -69,19 +69,19 @@ class Source:
                 if each["type"] != "default_factory_not_called"
             ]
         if problems:
-            order = {place: position for position, place in enumerate(self.places)}
+            order = {place: position for position, place in enumerate(self.locations)}
             problems.sort(key=lambda problem: order.get(self._known(problem[0]), -1))
-            raise ConfigurationError([self.tell(*problem) for problem in problems])
+            raise ConfigurationError([self.format_error(*problem) for problem in problems])
         return section
 
-    def tell(self, path: Location, message: str) -> str:
+    def format_error(self, path: Location, message: str) -> str:
         """One problem, with its place and key."""
         key = "" if self.variables else _key(path)
-        return ": ".join(filter(None, [self.places.get(self._known(path), ""), key, message]))
+        return ": ".join(filter(None, [self.locations.get(self._known(path), ""), key, message]))
 
     def _known(self, path: Location) -> Location:
         """The path, or the nearest above it, that stands in the configuration."""
-        while path and path not in self.places:
+        while path and path not in self.locations:
             path = path[:-1]
         return path
 
@@ -93,7 +93,7 @@ class Source:
 
     def _message(self, error: ErrorDetails, model: type[ConfigModel]) -> str:
         path: Location = tuple(error["loc"])
-        if path in self.places and self._value(path) is None and error["type"] != "extra_forbidden":
+        if path in self.locations and self._value(path) is None and error["type"] != "extra_forbidden":
             return "has no value"
         match error["type"]:
             case "extra_forbidden":
@@ -258,23 +258,23 @@ YAML_PROBLEMS = {
 
 def _not_yaml(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or ""
-    known = (words for pattern, words in YAML_PROBLEMS.items() if re.search(pattern, problem))
+    known = (text for pattern, text in YAML_PROBLEMS.items() if re.search(pattern, problem))
     return next(known, f"is not YAML: {problem}")
 
 
 def _note_places(node: yaml.Node, where: Location, file: Path, source: Source) -> None:
     """Note the line of every key and item below a node, and the keys that stand there twice."""
-    source.places.setdefault(where, f"{file}:{node.start_mark.line + 1}")
+    source.locations.setdefault(where, f"{file}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
             below = (*where, key.value)
             if key.value in lines:
                 source.repeated.append((below, f"stands in line {lines[key.value]} already"))
-                for place in [place for place in source.places if place[: len(below)] == below]:
-                    del source.places[place]
+                for place in [place for place in source.locations if place[: len(below)] == below]:
+                    del source.locations[place]
             lines[key.value] = key.start_mark.line + 1
-            source.places[below] = f"{file}:{lines[key.value]}"
+            source.locations[below] = f"{file}:{lines[key.value]}"
             _note_places(value, below, file, source)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):

@@ -23,7 +23,7 @@ from exporter.tedee.models import (
 )
 
 from .limiter import NotAllowedYet, RateLimiter
-from .lock_details import Chosen, LockDetailsCache, LockList
+from .lock_details import LockDetailsCache, LockFilter, LockList
 from .rate_limits import RateLimitPolicy
 from .snapshot import AccountStatus, Durations, Lock, Snapshot
 from .store import CachedResponse, Failure, Instant, StateStore
@@ -59,7 +59,7 @@ class Options:
     policy: RateLimitPolicy
     stale_after: float
     """Seconds for which a response is served."""
-    chosen: Chosen = field(default_factory=Chosen)
+    chosen: LockFilter = field(default_factory=LockFilter)
 
 
 class AccountSync:
@@ -95,7 +95,7 @@ class AccountSync:
         self._clock = clock
         self._publish_status = publish
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._directory = LockDetailsCache(options.chosen)
+        self._details = LockDetailsCache(options.chosen)
         self._client = self._connect()
         self._credential = self._client.credential()
         """Of the data that is served: a digest."""
@@ -142,7 +142,7 @@ class AccountSync:
         """Return True if the last sync succeeded, so that the next one may be expected to end soon."""
         return self._up is True
 
-    def turn(self) -> None:
+    def run(self) -> None:
         """Make the call that is due: a sync, or else a page of names where a sync has shown that they are wanted.
 
         If another process makes the calls, take what it received.
@@ -150,7 +150,7 @@ class AccountSync:
         changed = self._apply_options()
         changed = self._retry_credential() or changed
         try:
-            if self._sync_wait() <= 0 and not self._directory.unresolved():
+            if self._sync_wait() <= 0 and not self._details.unresolved():
                 self._sync()
             elif min(self._sync_wait(), self._names_wait()) <= 0:
                 self._fetch_names()
@@ -190,7 +190,7 @@ class AccountSync:
             failure=self._failure,
             details_failure=self._details_failure,
             credential_changed=self._credential_changed,
-            missing=self._directory.missing,
+            missing=self._details.missing,
             names_wait_until=self._wall_in(self._names_wait()),
             next_sync=self._wall_in(self._sync_wait()),
             requests_remaining=self._limiter.remaining(),
@@ -237,14 +237,14 @@ class AccountSync:
     def _sync_wait(self) -> float:
         """Seconds until the next sync, or until the list of locks without which it is not known what to sync."""
         wait = self._limiter.wait(SYNC)
-        return max(wait, self._limiter.wait(LOCKS)) if self._directory.unresolved() else wait
+        return max(wait, self._limiter.wait(LOCKS)) if self._details.unresolved() else wait
 
     def _names_wait(self) -> float:
         """Seconds until the next page of names; infinite where none is wanted, or a neighbour sees to it."""
         if not self._is_leader:
             return inf
         wanted = self._ids_in_doubt or (
-            self._up is True and self._directory.outdated(self._synced, self._clock.monotonic())
+            self._up is True and self._details.needs_refresh(self._synced, self._clock.monotonic())
         )
         return self._limiter.wait(LOCKS) if wanted else inf
 
@@ -259,9 +259,9 @@ class AccountSync:
             self._forget_user(credential)
             self._limiter.end_backoff()
         elif options.chosen != before.chosen:
-            self._directory.choose(options.chosen)
-            self._synced = self._directory.wants(self._synced)
-            if not self._directory.covered_by(self._asked):
+            self._details.set_filter(options.chosen)
+            self._synced = self._details.wants(self._synced)
+            if not self._details.covered_by(self._asked):
                 # What is known is of other locks.
                 self._forget_sync()
         return True
@@ -269,7 +269,7 @@ class AccountSync:
     def _forget_user(self, credential: str) -> None:
         """Go over to another credential, whose user may have other locks."""
         self._credential = credential
-        self._directory = LockDetailsCache(self._options.chosen)
+        self._details = LockDetailsCache(self._options.chosen)
         self._listed_at = None
         self._forget_sync()
 
@@ -281,7 +281,7 @@ class AccountSync:
     def _sync(self) -> None:
         started = self._clock.monotonic()
         try:
-            reading = self._client.sync(self._directory.ids)
+            reading = self._client.sync(self._details.ids)
         except CallError as error:
             self._fail(error)
         else:
@@ -299,7 +299,7 @@ class AccountSync:
         self._credential = self._client.last_credential
         self._user = self._client.last_user
         self._synced = tuple(reading.rows.values())
-        self._asked = self._directory.ids
+        self._asked = self._details.ids
         self._synced_at = Instant.now(self._clock)
         self._reject(reading)
         # Stored before it is published, so that a restart never serves older data than an earlier scrape.
@@ -314,11 +314,11 @@ class AccountSync:
                 self._forget_user(self._client.last_credential)
         self._is_leader = True
         self._credential_changed = False
-        self._ids_in_doubt = bool(self._directory.ids) and isinstance(error, NotFound)
+        self._ids_in_doubt = bool(self._details.ids) and isinstance(error, NotFound)
         self._up = False
         self._failures[error.reason] += 1
         self._failure = self._failure_of(error)
-        log.warning("sync failed", account=self.name, reason=error.reason, error=error.told())
+        log.warning("sync failed", account=self.name, reason=error.reason, error=error.message())
         self._note_refusal(error)
         if self._limiter.wait(SYNC) <= 0:
             # It failed before a request was sent.
@@ -355,21 +355,21 @@ class AccountSync:
     def _fetch_names(self) -> None:
         """Fetch the next page of names and the rest, and learn from them once the list is complete."""
         try:
-            page = self._client.locks(self._directory.next_page)
-            listing = self._directory.add_page(page, self._synced)
+            page = self._client.locks(self._details.next_page)
+            listing = self._details.add_page(page, self._synced)
             self._details_failure = None
             self._reject(page)
             if listing:
                 self._learn(listing)
         except CallError as error:
-            if self._directory.unresolved():
+            if self._details.unresolved():
                 self._fail(error)
                 return
             self._details_failure = self._failure_of(error)
             self._note_refusal(error)
             if self._limiter.wait(LOCKS) <= 0:
                 self._limiter.record_failure(LOCKS, error.retry_after)
-            log.warning("names could not be fetched", account=self.name, reason=error.reason, error=error.told())
+            log.warning("names could not be fetched", account=self.name, reason=error.reason, error=error.message())
         if LONG_WAIT < (wait := self._names_wait()) < inf:
             log.info("names are fetched later", account=self.name, seconds=round(wait))
 
@@ -379,17 +379,17 @@ class AccountSync:
         Raises:
             NotFound: it has none of the chosen locks, and so there is nothing to sync.
         """
-        known_missing = self._directory.missing
-        self._directory.learn(listing, self._clock.monotonic())
+        known_missing = self._details.missing
+        self._details.update(listing, self._clock.monotonic())
         self._ids_in_doubt = False
         self._listed_at = Instant.now(self._clock)
         rows = [write_details(each) for each in listing.details.values()]
         self._cache(LOCKS, CachedResponse(rows, self._listed_at, revisions=listing.revisions))
-        missing = ", ".join(self._directory.missing)
-        if self._directory.unresolved():
+        missing = ", ".join(self._details.missing)
+        if self._details.unresolved():
             problem = f"the account has none of the chosen locks: {missing}"
             raise NotFound(problem, account=self.name, endpoint=LOCKS)
-        if missing and self._directory.missing != known_missing:
+        if missing and self._details.missing != known_missing:
             log.warning("chosen locks are not in the account", account=self.name, missing=missing)
 
     # What a previous run, or another process, stored
@@ -401,17 +401,17 @@ class AccountSync:
         names = self._cached(LOCKS, credential)
         if names.rows is not None and names.at != self._listed_at:
             self._listed_at = names.at
-            self._directory.learn(LockList(read_details(names.rows).rows, names.revisions), now.monotonic)
+            self._details.update(LockList(read_details(names.rows).rows, names.revisions), now.monotonic)
         sync = self._cached(SYNC, credential)
         if not sync.at or sync.rows is None or (sync.at, sync.failure) == (self._synced_at, self._failure):
             return False
         age = sync.at.age(now)
-        if age is None or age >= self._options.stale_after or not self._directory.covered_by(sync.asked):
+        if age is None or age >= self._options.stale_after or not self._details.covered_by(sync.asked):
             return False
         self._is_leader = False
         self._up = sync.failure is None
         self._failure = sync.failure
-        self._synced = self._directory.wants(read_sync(sync.rows).rows.values())
+        self._synced = self._details.wants(read_sync(sync.rows).rows.values())
         self._asked = sync.asked
         self._synced_at = sync.at
         self._credential = credential
@@ -436,7 +436,7 @@ class AccountSync:
         age = self._synced_at.age(now)
         if age is None:
             return None
-        locks = tuple(Lock(synced, self._directory.details.get(synced.id)) for synced in self._synced)
+        locks = tuple(Lock(synced, self._details.details.get(synced.id)) for synced in self._synced)
         # Converted to the current wall clock, so that `time() - timestamp` is the true age even after a clock jump.
         at = now.wall - age
         at = self._synced_at.wall if abs(at - self._synced_at.wall) < 1 else at
@@ -453,4 +453,4 @@ class AccountSync:
         self._requests[endpoint, code] += 1
 
     def _failure_of(self, error: CallError) -> Failure:
-        return Failure(error.reason, error.told(), self._clock.wall())
+        return Failure(error.reason, error.message(), self._clock.wall())

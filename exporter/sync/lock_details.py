@@ -13,7 +13,7 @@ RETRY_MISSING = 300.0
 
 
 @dataclass(frozen=True)
-class Chosen:
+class LockFilter:
     """The locks an account is limited to, by id or by serial number; all of them where both are empty."""
 
     ids: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ class LockDetailsCache:
     It is fetched page by page, with syncs in between where the list is long.
     """
 
-    def __init__(self, chosen: Chosen) -> None:
+    def __init__(self, chosen: LockFilter) -> None:
         self.chosen = chosen
         self.details: Mapping[int, LockDetails] = {}
         self.revisions: Mapping[int, int | None] | None = None
@@ -59,7 +59,7 @@ class LockDetailsCache:
         self.ids = chosen.ids
         """The locks to ask for; none for all."""
         self.missing: tuple[str, ...] = ()
-        """Chosen locks that the account does not have."""
+        """LockFilter locks that the account does not have."""
         self._look_again_at = 0.0
         self.next_page = 1
         """The page to fetch next; pages count from 1."""
@@ -96,14 +96,14 @@ class LockDetailsCache:
         self._listed, self._listed_bytes, self.next_page = {}, 0, 1
         return listing
 
-    def learn(self, listing: LockList, now: float) -> None:
+    def update(self, listing: LockList, now: float) -> None:
         """Take a complete list, at that many monotonic seconds."""
         self.details, self.revisions = listing
         self._look_again_at = now + RETRY_MISSING
         if self.chosen:
             self.ids, self.missing = self.chosen.find(self.details.values())
 
-    def choose(self, chosen: Chosen) -> None:
+    def set_filter(self, chosen: LockFilter) -> None:
         """Limit the account to other locks."""
         if chosen != self.chosen:
             self.chosen, self.ids, self.missing = chosen, chosen.ids, ()
@@ -114,7 +114,7 @@ class LockDetailsCache:
         """Whether the locks to sync are not known yet, since serial numbers stand only in the list."""
         return bool(self.chosen) and not self.ids
 
-    def outdated(self, synced: Collection[SyncedLock], now: float) -> bool:
+    def needs_refresh(self, synced: Collection[SyncedLock], now: float) -> bool:
         """Whether the list has to be fetched, or fetched on, for the locks of a sync.
 
         It has to when a lock is new or its revision moved, as it does with its name. A lock that is missing is looked

@@ -39,7 +39,7 @@ class Job(Protocol):
         """Seconds until the next turn is due."""
         ...
 
-    def turn(self) -> None:
+    def run(self) -> None:
         """Do what is due."""
         ...
 
@@ -184,7 +184,7 @@ class Scheduler:
     def _run(self, planned: Planned) -> None:
         _, number, was_reliable, job = planned
         try:
-            job.turn()
+            job.run()
             wait = job.wait()
         except Exception:
             log.exception("unhandled exception while syncing; please report this", account=job.name)

@@ -78,7 +78,7 @@ class AccountStatus:
     credential_changed: bool = False
     """True if the credential has changed since the failure, and is tried next."""
     missing: tuple[str, ...] = ()
-    """Chosen locks, by the id or serial number of the configuration, that the account does not have."""
+    """LockFilter locks, by the id or serial number of the configuration, that the account does not have."""
     names_wait_until: float | None = None
     """Unix seconds from which the list of names goes on; None when it is complete or not wanted."""
     next_sync: float | None = None
@@ -141,7 +141,7 @@ class StatusRegistry:
             self._statuses = {**self._statuses, status.account: status}
         self._on_change()
 
-    def withdraw(self, account: str) -> None:
+    def remove(self, account: str) -> None:
         """Serve no locks of an account until it publishes again."""
         with self._lock:
             if account not in self._statuses:

@@ -16,7 +16,7 @@ from .rate_limits import RateLimitState
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a call failed, in plain words."""
+    """Why a call failed, in plain text."""
 
     reason: str
     message: str

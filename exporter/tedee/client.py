@@ -166,7 +166,7 @@ class TedeeClient:
     ) -> Reading[Row]:
         """Make one call and read the rows of its `result`."""
         try:
-            authorization = self._credentials.prepare()
+            authorization = self._credentials.refresh()
         except CredentialsUnavailable as error:
             kind = KeyInUse if isinstance(error, CredentialInUse) else KeyUnusable
             raise kind(str(error), account=self.account, endpoint=endpoint) from error
@@ -181,7 +181,7 @@ class TedeeClient:
                     raise
                 self._observe(endpoint, str(response.status))
                 if response.status == HTTPStatus.UNAUTHORIZED:
-                    self._credentials.forget()
+                    self._credentials.invalidate()
                 rows = self._rows(endpoint, response, detector)
             reading = read(rows)
         hidden = [

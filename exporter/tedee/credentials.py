@@ -65,7 +65,7 @@ class Authorization(AuthBase):
 class Credentials(Protocol):
     """Credentials of any kind."""
 
-    def prepare(self) -> Authorization:
+    def refresh(self) -> Authorization:
         """Return what signs the next request. This may take a request of its own.
 
         Raises:
@@ -82,7 +82,7 @@ class Credentials(Protocol):
         """Return a digest that changes when a refused credential may be worth another try."""
         ...
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Note that Tedee refused the last authorization."""
         ...
 
@@ -152,7 +152,7 @@ class StaticCredentials:
     owners: CredentialOwners | None = None
     """Registry of the accounts that have credentials, if there are several."""
 
-    def prepare(self) -> Authorization:
+    def refresh(self) -> Authorization:
         """Read the secret.
 
         Raises:
@@ -167,21 +167,21 @@ class StaticCredentials:
     def user(self) -> str | None:
         """Return the user; None if the secret cannot be used."""
         try:
-            return self.prepare().user
+            return self.refresh().user
         except CredentialsUnavailable:
             return None
 
     def fingerprint(self) -> str:
         """Return a digest of the secret, or why it cannot be used."""
         try:
-            return self.prepare().credential
+            return self.refresh().credential
         except CredentialsUnavailable as error:
             return str(error)
 
     def refresh_token_stored(self) -> None:
         """Return None: there is no refresh token."""
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Do nothing: nothing is cached."""
 
     def expires_at(self) -> float | None:

@@ -18,7 +18,7 @@ MAX_ROWS = 100_000
 MAX_ROW_BYTES = 2**21
 """Size of one row. A name is not limited by Tedee's documentation; parsed, a row can take 30 times its size."""
 MAX_MEMBER_BYTES = 2**16
-"""Size of the other members of an envelope, whose content is a few words."""
+"""Size of the other members of an envelope, whose content is a few text."""
 
 
 class Envelope(NamedTuple):

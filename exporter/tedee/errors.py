@@ -9,7 +9,7 @@ class CallError(Exception):
     reason: ClassVar[str]
     """The `reason` label of `tedee_sync_failures_total`."""
     advice: ClassVar[str]
-    """What to do next, in plain words."""
+    """What to do next, in plain text."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class CallError(Exception):
         self.messages = messages
         self.correlation_id = correlation_id
         self.retry_after = retry_after
-        super().__init__(f"account {account!r}: {self.told()}")
+        super().__init__(f"account {account!r}: {self.message()}")
 
-    def told(self) -> str:
+    def message(self) -> str:
         """All of it but the account's name, for where that stands already."""
         said = f' (Tedee says: "{"; ".join(self.messages)}")' if self.messages else ""
         trace = f" [X-Correlation-ID {self.correlation_id}]" if self.correlation_id else ""

@@ -31,25 +31,25 @@ from pydantic.alias_generators import to_camel
 
 
 class Code(IntEnum):
-    """A number of the API that has a meaning in words. A number without one is passed on as it is."""
+    """A number of the API that has a meaning in text. A number without one is passed on as it is."""
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """The member's name as a person writes it."""
         return self.name.lower().replace("_", " ")
 
     @classmethod
     def describe(cls, code: int) -> str:
-        """The code in words; a number nobody knows is said to be one."""
+        """The code in text; a number nobody knows is said to be one."""
         try:
-            return cls(code).words
+            return cls(code).text
         except ValueError:
             return f"code {code}"
 
     @classmethod
     def legend(cls) -> str:
         """All codes in one line, for help texts: `0 uncalibrated, 1 calibrating, …`."""
-        return ", ".join(f"{code.value} {code.words}" for code in cls)
+        return ", ".join(f"{code.value} {code.text}" for code in cls)
 
 
 class LockState(Code):

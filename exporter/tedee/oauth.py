@@ -391,7 +391,7 @@ class OAuthCredentials:
         self._access: _Access | None = None
         self._expires_at: float | None = None
 
-    def prepare(self) -> Authorization:
+    def refresh(self) -> Authorization:
         """Return an access token that is good for the next minutes. This takes at most one exchange.
 
         A refresh that fails is no failure as long as the present access token is good.
@@ -410,7 +410,7 @@ class OAuthCredentials:
                     self._access = None
                     raise
                 log.warning(
-                    "access token not refreshed yet", account=self._account, reason=error.reason, error=error.told()
+                    "access token not refreshed yet", account=self._account, reason=error.reason, error=error.message()
                 )
         if self._owners and (other := self._owners.claim(self._account, access.user, self.user)):
             raise CredentialInUse(f"the {REFRESH_TOKEN} of {self._file} is that of the user of account {other}")
@@ -428,7 +428,7 @@ class OAuthCredentials:
         except CredentialsUnavailable as error:
             return str(error)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Fetch another access token for the next authorization."""
         self._access = None
 

@@ -125,7 +125,7 @@ class Deadline:
                 os.close(descriptor)
 
     def meaning(self, error: Exception) -> tuple[type[CallError], str]:  # noqa: PLR0911  (a table, a row a case)
-        """Return what an error of the network's libraries means for this exchange, and the problem in words."""
+        """Return what an error of the network's libraries means for this exchange, and the problem in text."""
         known = next((each for each in _chain(error) if isinstance(each, ExchangeFailed)), None)
         match error:
             case _ if known:
@@ -434,13 +434,13 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost cause in plain words, without the objects and addresses in memory that libraries print."""
+    """The innermost cause in plain text, without the objects and addresses in memory that libraries print."""
     cause = _innermost(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    # A proxy's own words may repeat what it was sent.
+    # A proxy's own text may repeat what it was sent.
     if refused := re.match("Tunnel connection failed: ([0-9]+)", str(cause)):
         status = int(refused[1])
         return f"the proxy says HTTP {status} {http.client.responses.get(status, '')}".rstrip()

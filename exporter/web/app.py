@@ -43,7 +43,7 @@ def create_app(
     version: str,
     telemetry_path: str = "/metrics",
     reload: Callable[[], Future[list[str]]] | None = None,
-    protection: Callable[[], SecurityPolicy] = SecurityPolicy,
+    policy: Callable[[], SecurityPolicy] = SecurityPolicy,
 ) -> ASGIApp:
     """The web application. No request to it ever causes a call to Tedee or waits for one.
 
@@ -54,7 +54,7 @@ def create_app(
         version: of the exporter, shown on the status page.
         telemetry_path: where the metrics are.
         reload: starts a reload of the configuration, which returns what is wrong with it; None if that is not possible.
-        protection: what the web configuration demands now.
+        policy: what the web configuration demands now.
     """
 
     @cache
@@ -114,7 +114,7 @@ def create_app(
     ]
     app = Starlette(routes=routes, exception_handlers={OSError: not_now})
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
-    return Middleware(app, clock, protection)
+    return Middleware(app, clock, policy)
 
 
 class Metrics:

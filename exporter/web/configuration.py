@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from exporter.config import ConfigurationError
-from exporter.config.model import ConfigModel, Count, Location, Text, file_name, one_of, seconds, wrong
+from exporter.config.model import ConfigModel, Count, Location, Text, config_error, file_name, one_of, seconds
 from exporter.config.permissions import too_open
 from exporter.config.yaml_source import read_file
 from exporter.secrets import Secret, read_regular_file, safe_path
@@ -72,66 +72,66 @@ def _read(path: Path) -> Pem:
     try:
         content = read_regular_file(path, MAX_PEM_BYTES + 1)
     except OSError as error:
-        raise wrong(f"{safe_path(path)} cannot be read: {error.strerror}") from None
+        raise config_error(f"{safe_path(path)} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise wrong("must be the name of a file") from None
+        raise config_error("must be the name of a file") from None
     if content is None:
-        raise wrong(f"{path} is not a regular file")
+        raise config_error(f"{path} is not a regular file")
     if len(content) > MAX_PEM_BYTES:
-        raise wrong(f"{path} is too large")
+        raise config_error(f"{path} is too large")
     return Pem(content, path)
 
 
 def _inline(text: object) -> Pem:
     if not isinstance(text, str):
-        raise wrong("must be text in PEM form")
+        raise config_error("must be text in PEM form")
     return Pem(text.encode(errors="replace"), None)
 
 
 def _version(value: object) -> str:
     if not isinstance(value, str) or value not in (*VERSIONS, *BROKEN_VERSIONS):
-        raise wrong(f"must be {_or(VERSIONS)}")
+        raise config_error(f"must be {_or(VERSIONS)}")
     return value
 
 
 def _client_auth(value: object) -> str:
     if value in UNVERIFIED_CLIENT_AUTH:
-        raise wrong("lets in certificates that nobody verified, which is not possible here; use " + _or(CLIENT_AUTH))
+        raise config_error(f"accepts unverified certificates, which is not supported; use {_or(CLIENT_AUTH)}")
     if not isinstance(value, str) or value not in CLIENT_AUTH:
-        raise wrong(f"must be {_or(CLIENT_AUTH)}")
+        raise config_error(f"must be {_or(CLIENT_AUTH)}")
     return value
 
 
 def _cipher_suite(value: object) -> str:
     if not isinstance(value, str) or value not in (*CIPHER_SUITES, *TLS13_SUITES):
-        raise wrong(f"is not a cipher suite known here: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
+        raise config_error(f"is not a cipher suite known here: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
     return value
 
 
 def _refused(_value: object) -> None:
-    raise wrong("cannot be chosen here, OpenSSL's own curves are used; leave it out")
+    raise config_error("cannot be chosen here, OpenSSL's own curves are used; leave it out")
 
 
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, content in value.items():
         if name not in HEADERS:
-            raise wrong(f"only these can be set: {', '.join(HEADERS)}")
+            raise config_error(f"only these can be set: {', '.join(HEADERS)}")
         if not content.isascii() or not content.isprintable():
-            raise wrong(f"{name} must be one line of ASCII text")
+            raise config_error(f"{name} must be one line of ASCII text")
         if HEADERS[name] and content not in HEADERS[name]:
-            raise wrong(f"{name} must be {_or(HEADERS[name])}")
+            raise config_error(f"{name} must be {_or(HEADERS[name])}")
     return value
 
 
 def _user_names(users: dict[str, Secret]) -> dict[str, Secret]:
     if any(not name or ":" in name or not name.isprintable() for name in users):
-        raise wrong("a user name cannot be empty or have a colon or control characters")
+        raise config_error("a user name cannot be empty or have a colon or control characters")
     return users
 
 
 def _bcrypt_hash(password: Secret) -> Secret:
     if not re.fullmatch(BCRYPT_HASH, password.get_secret_value()):
-        raise wrong("is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
+        raise config_error("is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
     return password
 
 
@@ -139,8 +139,8 @@ def _interval(value: object) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else seconds(value)
 
 
-def _or(words: Iterable[str]) -> str:
-    *most, last = words
+def _or(text: Iterable[str]) -> str:
+    *most, last = text
     return f"{', '.join(most)} or {last}" if most else last
 
 
@@ -178,16 +178,16 @@ class TlsServer(ConfigModel):
         demanded = given.get("client_auth_type", "NoClientCert")
         authorities = [name for name in ("client_ca", "client_ca_file") if name in given]
         if authorities and demanded == "NoClientCert":
-            yield (authorities[0],), wrong("has no use without client_auth_type: RequireAndVerifyClientCert")
+            yield (authorities[0],), config_error("has no use without client_auth_type: RequireAndVerifyClientCert")
         if len(authorities) > 1:
-            yield (authorities[1],), wrong("client_ca is there already; give one of them")
+            yield (authorities[1],), config_error("client_ca is there already; give one of them")
         if given.get("client_allowed_sans") and demanded != "RequireAndVerifyClientCert":
-            yield ("client_allowed_sans",), wrong("needs client_auth_type: RequireAndVerifyClientCert")
+            yield ("client_allowed_sans",), config_error("needs client_auth_type: RequireAndVerifyClientCert")
         least, greatest = given.get("min_version", "TLS12"), given.get("max_version", "TLS13")
         if greatest in BROKEN_VERSIONS:
-            yield ("max_version",), wrong("is deprecated (RFC 8996); use TLS12 or TLS13")
+            yield ("max_version",), config_error("is deprecated (RFC 8996); use TLS12 or TLS13")
         if (least, greatest) == ("TLS13", "TLS12"):
-            yield ("max_version",), wrong("is less than min_version")
+            yield ("max_version",), config_error("is less than min_version")
 
     def context(self) -> ssl.SSLContext:
         """The server's context.
@@ -231,7 +231,7 @@ class RateLimit(ConfigModel):
         """A bucket that nothing fits into."""
         with suppress(PydanticCustomError):  # a wrong interval is told as such
             if _interval(given.get("interval", 0)) and not given.get("burst"):
-                yield ("burst",), wrong("must be at least 1, or no request is ever answered")
+                yield ("burst",), config_error("must be at least 1, or no request is ever answered")
 
 
 class WebSettings(ConfigModel):
@@ -269,7 +269,7 @@ class SecurityPolicy:
 class Loaded:
     """A web configuration as it was read."""
 
-    protection: SecurityPolicy
+    policy: SecurityPolicy
     notes: tuple[str, ...]
     """What a person should know of it."""
     files: Mapping[Path, bytes]
@@ -294,8 +294,8 @@ def load(path: Path, *, again: bool = False) -> Loaded:
         context = tls.context() if tls else None
     except UnusableTls as error:
         named = f"{error.key}_file" if getattr(tls, f"{error.key}_file", None) else error.key
-        raise ConfigurationError([source.tell(("tls_server_config", named), str(error))]) from None
-    protection = SecurityPolicy(
+        raise ConfigurationError([source.format_error(("tls_server_config", named), str(error))]) from None
+    policy = SecurityPolicy(
         context,
         frozenset(tls.client_allowed_sans if tls else ()),
         settings.basic_auth_users,
@@ -306,7 +306,7 @@ def load(path: Path, *, again: bool = False) -> Loaded:
     files = {path: source.content} | {pem.file: pem.content for pem in pems if pem and pem.file}
     # What is no regular file, a shell's <(…) say, can be read once: then nothing is read again.
     regular = os.path.isfile(path)  # noqa: PTH113  (never raises)
-    return Loaded(protection, tuple(_notes(settings, path)), files if regular else {})
+    return Loaded(policy, tuple(_notes(settings, path)), files if regular else {})
 
 
 def _notes(settings: WebSettings, path: Path) -> Iterator[str]:
@@ -345,9 +345,9 @@ class WebConfiguration:
         self._lock = threading.Lock()
 
     @property
-    def protection(self) -> SecurityPolicy:
+    def policy(self) -> SecurityPolicy:
         """What holds now."""
-        return self._loaded.protection
+        return self._loaded.policy
 
     def refresh(self) -> list[str]:
         """Read what has changed; the problems, none where it is good. A broken file changes nothing."""
@@ -366,7 +366,7 @@ class WebConfiguration:
             return True
 
     def _load(self, path: Path) -> None:
-        before = self._loaded.protection
+        before = self._loaded.policy
         try:
             self._loaded = load(path, again=path in self._loaded.files)
         except ConfigurationError as error:
@@ -377,9 +377,9 @@ class WebConfiguration:
         else:
             self._problems = []
             log.info("web configuration reloaded")
-            if before.tls and not self.protection.tls:
+            if before.tls and not self.policy.tls:
                 log.warning("TLS is off from now on: the web configuration has no tls_server_config any more")
-            if before.users and not self.protection.users:
+            if before.users and not self.policy.users:
                 log.warning("no password is asked for from now on: the web configuration has no users any more")
             self._tell()
 

@@ -79,15 +79,15 @@ class Limits:
 class Connections:
     """All connections there are. To be used in the loop that serves them."""
 
-    def __init__(self, limits: Limits, protection: Callable[[], SecurityPolicy]) -> None:
+    def __init__(self, limits: Limits, policy: Callable[[], SecurityPolicy]) -> None:
         """Begin without any.
 
         Args:
             limits: for each and all of them.
-            protection: what holds now.
+            policy: what holds now.
         """
         self.limits = limits
-        self.protection = protection
+        self.policy = policy
         self._all: dict[Connection, None] = {}
         """By when they were last served, the longest ago first."""
 
@@ -125,7 +125,7 @@ class Connections:
                 self._make_room()
             connection = Connection(self, accepted, server)
             self._all[connection] = None
-            task = loop.create_task(connection.begin())
+            task = loop.create_task(connection.start())
             beginning.add(task)
             task.add_done_callback(beginning.discard)
 
@@ -145,7 +145,7 @@ class Connections:
             for connection in [each for each in self._all if each.answer is oldest]:
                 connection.abort()
 
-    def forget(self, connection: "Connection") -> None:
+    def remove(self, connection: "Connection") -> None:
         """Take note that a connection is gone."""
         self._all.pop(connection, None)
 
@@ -162,7 +162,7 @@ class Connections:
         while True:
             await asyncio.sleep(self.limits.sweep_seconds)
             now = asyncio.get_running_loop().time()
-            for connection in [each for each in self._all if each.overdue(now) or each.abandoned()]:
+            for connection in [each for each in self._all if each.overdue(now) or each.idle_and_outdated()]:
                 connection.expire()
 
 
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, connections: Connections, accepted: socket.socket, server: uvicorn.Server) -> None:
         self._connections = connections
         self._socket = accepted
-        self._tls = connections.protection().tls
+        self._tls = connections.policy().tls
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._http = HttpToolsProtocol(
@@ -192,14 +192,14 @@ class Connection(asyncio.Protocol):
         """Bytes of an answer that waited when the client was last seen to take some."""
         self._allow(connections.limits.request_seconds)
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """Come to terms about TLS, where that is configured, and listen."""
         if self._tls and await self._begins_with_text():
             with contextlib.suppress(OSError):  # closed already
                 # What is not read would reset the connection when it is closed, and discard the response.
                 self._socket.recv(self._connections.limits.request_bytes)
                 self._socket.send(PLAIN_HTTP)
-            self._connections.forget(self)
+            self._connections.remove(self)
             self._socket.close()
             return
         limit = self._connections.limits.request_seconds
@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
         self._idle = False  # a request that came with others: what is received goes on counting
         self._allow(self._connections.limits.answer_seconds)
 
-    def takes(self, answer: bytes) -> None:
+    def start_body(self, answer: bytes) -> None:
         """The client begins to take a large answer."""
         self.answer = answer
         self._connections.keep(answer)
@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(WAITING_BYTES)  # over TLS it would be half a MiB
         self._http.connection_made(transport)
-        welcome = self._connections.protection().client_sans
+        welcome = self._connections.policy().client_sans
         if self._tls and welcome and not welcome & _names(transport.get_extra_info("peercert")):
             log.debug("client certificate has none of the names in client_allowed_sans")
             transport.abort()
@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand data on, unless it is too much."""
         if self._idle:
-            if self.abandoned():
+            if self.idle_and_outdated():
                 self.abort()
                 return
             self._idle = False
@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be forgotten."""
-        self._connections.forget(self)
+        self._connections.remove(self)
         self.lost = True
         self._http.connection_lost(exc)
         # They all hold each other, with the buffers of TLS: that should not wait for the garbage collector.
@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
             self._await_taking()
         return min(self._ends_at, self._stalls_at) <= now
 
-    def abandoned(self) -> bool:
+    def idle_and_outdated(self) -> bool:
         """Whether it does nothing, and certificates, or who may come, have changed since it began."""
         return self._idle and self._outdated()
 
@@ -319,7 +319,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it at once. What was not sent yet is lost."""
-        self._connections.forget(self)
+        self._connections.remove(self)
         with contextlib.suppress(OSError):  # closed already
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         if self._transport:
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         self._stalls_at = self._loop.time() + self._connections.limits.stall_seconds
 
     def _outdated(self) -> bool:
-        return self._tls is not self._connections.protection().tls
+        return self._tls is not self._connections.policy().tls
 
     def _allow(self, seconds: float) -> None:
         self._ends_at = self._loop.time() + seconds

@@ -24,22 +24,22 @@ NOSNIFF = (b"x-content-type-options", b"nosniff")
 class Middleware:
     """The middleware around the application."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, protection: Callable[[], SecurityPolicy]) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, policy: Callable[[], SecurityPolicy]) -> None:
         """Stand before an application.
 
         Args:
             app: what answers those who are let in.
             clock: for the rate limit.
-            protection: what holds now.
+            policy: what holds now.
         """
         self._app = app
-        self._protection = protection
-        self._passwords = BasicAuth()
+        self._policy = policy
+        self._basic_auth = BasicAuth()
         self._bucket = Bucket(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have the application answer it."""
-        protection = self._protection()
+        policy = self._policy()
         connection = scope.get("state", {}).get("connection")
         if connection:
             connection.request_begins()
@@ -47,10 +47,10 @@ class Middleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"].append(NOSNIFF)
-                if protection.headers:
-                    MutableHeaders(raw=message["headers"]).update(protection.headers)
+                if policy.headers:
+                    MutableHeaders(raw=message["headers"]).update(policy.headers)
             if connection and len(message.get("body", b"")) > PIECE:
-                connection.takes(message["body"])
+                connection.start_body(message["body"])
             for piece in _pieces(message) if scope["scheme"] == "https" else (message,):
                 # uvicorn marks only the last of pipelined requests as disconnected, and would write for the others.
                 if not (connection and connection.lost):
@@ -59,7 +59,7 @@ class Middleware:
         try:
             refusal = _reject_body(scope)
             if not refusal and scope["path"] not in PROBES:
-                refusal = self._check_rate_limit(protection.rate_limit) or await self._authenticate(protection, scope)
+                refusal = self._check_rate_limit(policy.rate_limit) or await self._authenticate(policy, scope)
             await (refusal or self._app)(scope, receive, send_with_headers)
         finally:
             if connection:
@@ -74,15 +74,15 @@ class Middleware:
             headers={"Retry-After": str(math.ceil(limit.interval))},
         )
 
-    async def _authenticate(self, protection: SecurityPolicy, scope: Scope) -> PlainTextResponse | None:
-        if not protection.users:
+    async def _authenticate(self, policy: SecurityPolicy, scope: Scope) -> PlainTextResponse | None:
+        if not policy.users:
             return None
         authorization = Headers(scope=scope).get("authorization")
         client = scope.get("client") or ("",)
         connection = scope.get("state", {}).get("connection")
         try:
-            if authorization and await self._passwords.authenticate(
-                protection.users, authorization, client[0], lambda: bool(connection and connection.lost)
+            if authorization and await self._basic_auth.authenticate(
+                policy.users, authorization, client[0], lambda: bool(connection and connection.lost)
             ):
                 return None
         except TooManyAttempts:

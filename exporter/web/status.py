@@ -1,4 +1,4 @@
-"""What the registry knows, in words."""
+"""What the registry knows, in text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ WAIT_WORTH_TELLING = 60.0
 
 @dataclass(frozen=True)
 class Display:
-    """A value in words, with the tone it is shown in: good, warn, bad, busy or quiet."""
+    """A value in text, with the tone it is shown in: good, warn, bad, busy or quiet."""
 
-    words: str
-    tone: str = "quiet"
+    text: str
+    severity: str = "quiet"
 
 
 NO_VALUE = Display("–")  # noqa: RUF001
@@ -46,7 +46,7 @@ JAMMED = 1
 
 @dataclass(frozen=True)
 class LockRow:
-    """A lock in words."""
+    """A lock in text."""
 
     name: str
     facts: str
@@ -62,7 +62,7 @@ class LockRow:
 
     @classmethod
     def of(cls, lock: Lock) -> "LockRow":
-        """A lock in words. What Tedee did not say stays unsaid."""
+        """A lock in text. What Tedee did not say stays unsaid."""
         state = lock.synced.device_state or DeviceState()
         level, charging = state.battery_level, bool(state.is_charging)
         return cls(
@@ -80,7 +80,7 @@ class LockRow:
 
 @dataclass(frozen=True)
 class AccountSection:
-    """An account and its locks in words."""
+    """An account and its locks in text."""
 
     anchor: str
     """The section's id in the page."""
@@ -92,7 +92,7 @@ class AccountSection:
 
     @classmethod
     def of(cls, anchor: str, status: AccountStatus, clock: Clock) -> "AccountSection":
-        """An account in words. A snapshot that is too old by now is not shown."""
+        """An account in text. A snapshot that is too old by now is not shown."""
         current = status.current(clock.monotonic())
         if current is None:
             return cls(anchor, status, None)
@@ -117,32 +117,32 @@ class AccountSection:
     @property
     def needs_attention(self) -> bool:
         """Whether something is wrong with the account itself, beside what its locks do."""
-        return self.standing.tone == "bad" or bool(self.status.missing)
+        return self.standing.severity == "bad" or bool(self.status.missing)
 
     @property
     def concerns(self) -> tuple[tuple[int, str, str], ...]:
-        """(number, words, tone) of what a person should look at, worst first."""
+        """(number, text, tone) of what a person should look at, worst first."""
         missing = (len(self.status.missing), "missing", "bad" if self.status.missing else "quiet")
         counts = (missing, *self.summary)
         return tuple(count for tone in ("bad", "warn") for count in counts if count[2] == tone)
 
     @property
     def summary(self) -> tuple[tuple[int, str, str], ...]:
-        """(number, words, tone) of what a person looks for first."""
+        """(number, text, tone) of what a person looks for first."""
         rows = self.rows or ()
         counts = (
-            (sum(row.state.words == LockState.LOCKED.words for row in rows), "locked", "good"),
-            (sum(row.state.tone == "warn" for row in rows), "not locked", "warn"),
-            (sum(row.door.tone == "warn" for row in rows), "with door open", "warn"),
-            (sum(row.state.tone == "bad" for row in rows), "jammed or unknown", "bad"),
-            (sum(row.connection.tone == "bad" for row in rows), "offline", "bad"),
+            (sum(row.state.text == LockState.LOCKED.text for row in rows), "locked", "good"),
+            (sum(row.state.severity == "warn" for row in rows), "not locked", "warn"),
+            (sum(row.door.severity == "warn" for row in rows), "with door open", "warn"),
+            (sum(row.state.severity == "bad" for row in rows), "jammed or unknown", "bad"),
+            (sum(row.connection.severity == "bad" for row in rows), "offline", "bad"),
             (sum(row.battery_low for row in rows), "with low battery", "bad"),
         )
-        return tuple((count, words, tone if count else "quiet") for count, words, tone in counts)
+        return tuple((count, text, tone if count else "quiet") for count, text, tone in counts)
 
 
 def sections(registry: StatusRegistry, clock: Clock) -> list[AccountSection]:
-    """The accounts in words, in the order of the configuration."""
+    """The accounts in text, in the order of the configuration."""
     return [
         AccountSection.of(f"account-{number}", status, clock)
         for number, status in enumerate(registry.statuses(), start=1)
@@ -158,7 +158,7 @@ def _state(state: DeviceState) -> Display:
     if state.state_change_result == JAMMED:
         return Display("jammed", "bad")
     said = _said(LockState, state.state, _STATE_TONES, "bad")  # what nobody knows is not well
-    return Display(f"{said.words}, with an error", "bad") if state.state_change_result else said
+    return Display(f"{said.text}, with an error", "bad") if state.state_change_result else said
 
 
 def _said(kind: type[Code], code: int | None, tones: dict[int, str], unlisted: str = "quiet") -> Display:

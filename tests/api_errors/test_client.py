@@ -392,7 +392,7 @@ def test_a_rotated_key_file_is_used_at_the_next_call(cloud: Cloud, url: str, tmp
         (None, "cannot be read: No such file or directory"),
         (b"", "is empty"),
         (b" \n\n", "is empty"),
-        (b"two words", "contains characters that no key has"),
+        (b"two text", "contains characters that no key has"),
         (b"two\nlines", "contains characters that no key has"),
         (b"evil\r\nX-Header: 1", "contains characters that no key has"),
         (b"\xff\xfa", "contains bytes that no key has"),

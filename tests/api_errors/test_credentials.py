@@ -180,7 +180,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 def test_messages_name_the_kind_of_secret(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert problem_of(path, "refresh token") == f"refresh token file {path} cannot be read: No such file or directory"
-    path.write_text("two words")
+    path.write_text("two text")
     assert problem_of(path, "refresh token").startswith(f"refresh token file {path} contains characters")
 
 
@@ -189,23 +189,23 @@ def test_messages_name_the_kind_of_secret(tmp_path: Path) -> None:
 
 def test_a_key_that_cannot_be_read_is_noticed_when_preparing(tmp_path: Path) -> None:
     with pytest.raises(CredentialsUnavailable, match="cannot be read"):
-        personal_key(tmp_path / "key").prepare()
+        personal_key(tmp_path / "key").refresh()
 
 
 def test_key_that_was_prepared_is_the_one_that_signs(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("old")
     credentials = personal_key(tmp_path / "key")
-    prepared = credentials.prepare()
+    prepared = credentials.refresh()
     # The limits of the old key's user have been checked, not those of the new one's.
     (tmp_path / "key").write_text("new")
     assert signed(prepared).headers["Authorization"] == "PersonalKey old"
-    assert signed(credentials.prepare()).headers["Authorization"] == "PersonalKey new"
+    assert signed(credentials.refresh()).headers["Authorization"] == "PersonalKey new"
 
 
 def test_refused_key_changes_nothing() -> None:
     credentials = personal_key(Secret(KEY))
-    credentials.forget()
-    assert signed(credentials.prepare()).headers["Authorization"] == f"PersonalKey {KEY}"
+    credentials.invalidate()
+    assert signed(credentials.refresh()).headers["Authorization"] == f"PersonalKey {KEY}"
 
 
 # Users
@@ -213,10 +213,10 @@ def test_refused_key_changes_nothing() -> None:
 
 def test_user_of_a_token_is_the_one_that_it_names() -> None:
     tokens = [jwt({"iss": "tedee", "sub": "someone", "exp": expiry}) for expiry in (1, 2)]
-    assert len({access_token(token).prepare().user for token in tokens}) == 1
+    assert len({access_token(token).refresh().user for token in tokens}) == 1
     assert len({access_token(token).fingerprint() for token in tokens}) == 2
     other = jwt({"iss": "tedee", "sub": "someone else"})
-    assert access_token(other).prepare().user != access_token(tokens[0]).prepare().user
+    assert access_token(other).refresh().user != access_token(tokens[0]).refresh().user
 
 
 @pytest.mark.parametrize("claims", [{}, {"sub": "a"}, {"iss": "a"}, {"iss": "a", "sub": ""}, {"iss": 1, "sub": 2}, []])
@@ -243,26 +243,26 @@ def test_key_of_another_account_is_refused_as_long_as_it_is(tmp_path: Path) -> N
     home, hotel = (personal_key(file, name, owners) for name, file in files.items())
     for file in files.values():
         file.write_text(KEY)
-    home.prepare()
+    home.refresh()
     with pytest.raises(CredentialInUse, match=f"key file {files['hotel']} holds the key of account home"):
-        hotel.prepare()
+        hotel.refresh()
     assert hotel.user() is None
-    home.prepare()
+    home.refresh()
     refused = hotel.fingerprint()
     files["home"].write_text("another")
     assert hotel.fingerprint() != refused
-    hotel.prepare()
+    hotel.refresh()
 
 
 def test_removed_account_gets_no_authorization() -> None:
     owners = CredentialOwners()
     owners.set_accounts(["home"])
     credentials = personal_key(Secret(KEY), "home", owners)
-    credentials.prepare()
+    credentials.refresh()
     owners.set_accounts(["house"])
     with pytest.raises(CredentialsUnavailable, match="no longer configured"):
-        credentials.prepare()
-    personal_key(Secret(KEY), "house", owners).prepare()
+        credentials.refresh()
+    personal_key(Secret(KEY), "house", owners).refresh()
 
 
 # When a token expires

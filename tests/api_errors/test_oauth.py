@@ -129,7 +129,7 @@ class Tedee:
         return [CLIENT_SECRET, FIRST, "SECRET", *values]
 
     def sync(self, credentials: OAuthCredentials) -> requests.Response:
-        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials.prepare(), timeout=PATIENCE)
+        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials.refresh(), timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -157,12 +157,12 @@ def refused(error: object, description: object = "", status: int = 400) -> Fault
 
 def failure_of(credentials: OAuthCredentials) -> CallError:
     with pytest.raises(CallError) as caught:
-        credentials.prepare()
+        credentials.refresh()
     return caught.value
 
 
 def bearer(credentials: OAuthCredentials) -> str:
-    request = requests.Request("GET", "https://tedee.test/", auth=credentials.prepare()).prepare()
+    request = requests.Request("GET", "https://tedee.test/", auth=credentials.refresh()).prepare()
     return str(request.headers["Authorization"])
 
 
@@ -171,7 +171,7 @@ def bearer(credentials: OAuthCredentials) -> str:
 
 def test_the_access_token_of_a_refresh_opens_the_api(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     answer = tedee.sync(credentials)
     assert answer.status_code == 200
     assert len(answer.json()["result"]) == len(tedee.account.locks)
@@ -181,7 +181,7 @@ def test_the_access_token_of_a_refresh_opens_the_api(tedee: Tedee) -> None:
 def test_the_request_is_the_one_that_tedee_documents(tedee: Tedee) -> None:
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, json={"access_token": "a", "expires_in": "14400"})
-        tedee.credentials(url=TOKEN_URL).prepare()
+        tedee.credentials(url=TOKEN_URL).refresh()
         (sent,) = [call.request for call in mock.calls]
     assert dict(parse_qsl(str(sent.body))) == {
         "grant_type": "refresh_token",
@@ -195,34 +195,34 @@ def test_the_request_is_the_one_that_tedee_documents(tedee: Tedee) -> None:
 def test_a_client_without_a_secret_sends_its_id_alone(tedee: Tedee) -> None:
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, json={"access_token": "a"})
-        tedee.credentials(url=TOKEN_URL, client_secret=None).prepare()
+        tedee.credentials(url=TOKEN_URL, client_secret=None).refresh()
         form = dict(parse_qsl(str(mock.calls[0].request.body)))
     assert "client_secret" not in form
     assert form["client_id"] == "simulated-client"
 
 
 def test_it_says_who_it_is(tedee: Tedee) -> None:
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert tedee.cloud.calls[-1].user_agent == "tedee-exporter/test"
 
 
 def test_one_refresh_is_enough_for_as_long_as_its_token_is_good(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     for _ in range(3):
-        credentials.prepare()
+        credentials.refresh()
         bearer(credentials)
     assert tedee.refreshes() == 1
 
 
 def test_an_access_token_is_refreshed_five_minutes_before_it_expires(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     first = bearer(credentials)
     tedee.clock.advance(LIFE - 300.5)
-    credentials.prepare()
+    credentials.refresh()
     assert (tedee.refreshes(), bearer(credentials)) == (1, first)
     tedee.clock.advance(1)
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.refreshes() == 2
     assert bearer(credentials) != first
     assert tedee.sync(credentials).status_code == 200
@@ -230,10 +230,10 @@ def test_an_access_token_is_refreshed_five_minutes_before_it_expires(tedee: Tede
 
 def test_a_wall_clock_that_jumps_changes_nothing(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     for jump in (-5 * DAY, 300 * DAY):
         tedee.clock.set_wall(tedee.clock.wall() + jump)
-        credentials.prepare()
+        credentials.refresh()
     assert tedee.refreshes() == 1
 
 
@@ -241,12 +241,12 @@ def refreshed_after(tedee: Tedee, fault: Fault, seconds: float) -> bool:
     """Whether an access token of that answer is refreshed then, and not sooner."""
     tedee.fails(fault)
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     tedee.clock.advance(seconds - 1)
-    credentials.prepare()
+    credentials.refresh()
     before = tedee.refreshes()
     tedee.clock.advance(2)
-    credentials.prepare()
+    credentials.refresh()
     return (before, tedee.refreshes()) == (1, 2)
 
 
@@ -268,11 +268,11 @@ def test_an_access_token_of_a_short_life_is_not_refreshed_with_every_call(tedee:
 
 def test_a_refused_access_token_is_replaced(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     tedee.account.tokens[-1].revoked = True
     assert tedee.sync(credentials).status_code == 401
-    credentials.forget()
-    credentials.prepare()
+    credentials.invalidate()
+    credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
     assert tedee.refreshes() == 2
 
@@ -282,7 +282,7 @@ def test_a_refused_access_token_is_replaced(tedee: Tedee) -> None:
 
 def test_the_next_refresh_token_takes_its_place_readable_for_nobody_else(tedee: Tedee) -> None:
     tedee.file.chmod(0o644)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert tedee.on_file() == tedee.current() != FIRST
     assert stat.S_IMODE(tedee.file.stat().st_mode) == 0o600
     assert sorted(path.name for path in tedee.file.parent.iterdir()) == ["client-secret", "refresh-token"]
@@ -299,7 +299,7 @@ def test_the_token_is_stored_by_one_replacement_of_a_file_that_is_complete(
         return really(path, target)
 
     monkeypatch.setattr(Path, "replace", watch)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert seen == [(tedee.current(), FIRST, 0o600)]
 
 
@@ -344,8 +344,8 @@ def failing_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 def test_unstored_token_is_logged_once_and_used(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     with capture_logs() as logs:
-        credentials.prepare()
-        credentials.prepare()
+        credentials.refresh()
+        credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
     (line,) = [line for line in logs if line["log_level"] != "debug"]
     assert line["log_level"] == "warning"
@@ -362,11 +362,11 @@ def test_unstored_token_is_logged_once_and_used(tedee: Tedee) -> None:
 def test_unstored_token_is_reported_until_it_is_stored(tedee: Tedee, failing_disk: Disk) -> None:
     credentials = tedee.credentials()
     assert credentials.refresh_token_stored()
-    credentials.prepare()
+    credentials.refresh()
     assert not credentials.refresh_token_stored()
     assert not tedee.credentials().refresh_token_stored()
     failing_disk.fails = False
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.refresh_token_stored()
 
 
@@ -374,10 +374,10 @@ def test_unstored_token_is_reported_until_it_is_stored(tedee: Tedee, failing_dis
 def test_unstored_token_is_exchanged_all_the_same(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     for _ in range(3):
-        credentials.prepare()
+        credentials.refresh()
         tedee.clock.advance(LIFE)
     reloaded = tedee.credentials()
-    reloaded.prepare()
+    reloaded.refresh()
     assert tedee.sync(reloaded).status_code == 200
     assert tedee.refreshes() == 4
 
@@ -385,37 +385,37 @@ def test_unstored_token_is_exchanged_all_the_same(tedee: Tedee) -> None:
 @pytest.mark.usefixtures("failing_disk")
 def test_unstored_token_outlives_its_file(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     tedee.file.unlink()
     tedee.clock.advance(LIFE)
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.refreshes() == 2
 
 
 def test_unstored_token_is_stored_as_soon_as_possible(tedee: Tedee, failing_disk: Disk) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     failing_disk.fails = False
     with capture_logs() as logs:
-        credentials.prepare()
-        credentials.prepare()
+        credentials.refresh()
+        credentials.refresh()
     assert [line["event"] for line in logs] == ["refresh token is stored"]
     assert tedee.on_file() == tedee.current()
     assert tedee.refreshes() == 1
-    tedee.restarted().prepare()
+    tedee.restarted().refresh()
 
 
 def test_new_sign_in_counts_more_than_an_unstored_token(tedee: Tedee, failing_disk: Disk) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     tedee.account.refresh_tokens = [RefreshToken("signed-in-again")]
     tedee.file.write_text("signed-in-again")
     failing_disk.fails = False
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.on_file() == "signed-in-again"
     assert credentials.refresh_token_stored()
     tedee.clock.advance(LIFE)
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.refreshes() == 2
 
 
@@ -432,7 +432,7 @@ def test_a_file_that_somebody_replaces_during_a_refresh_is_left_as_it_is(
         return really(endpoint, token, origin, store_later)
 
     monkeypatch.setattr(TokenEndpoint, "refresh", meanwhile)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert tedee.on_file() == "signed-in-again"
 
 
@@ -440,7 +440,7 @@ def test_the_file_is_read_anew_at_each_refresh(tedee: Tedee) -> None:
     credentials, neighbour = tedee.credentials(), tedee.restarted()
     for each in (credentials, neighbour, credentials, neighbour):
         tedee.clock.advance(LIFE)
-        each.prepare()
+        each.refresh()
     assert tedee.refreshes() == 4
 
 
@@ -448,7 +448,7 @@ def test_a_link_to_the_file_stays_a_link(tedee: Tedee, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = tedee.file.rename(tmp_path / "elsewhere" / "token")
     tedee.file.symlink_to(target)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert tedee.file.is_symlink()
     assert target.read_text().strip() == tedee.current()
 
@@ -457,28 +457,28 @@ def test_a_link_to_the_file_stays_a_link(tedee: Tedee, tmp_path: Path) -> None:
 def test_a_refresh_token_that_is_not_replaced_stays(tedee: Tedee, value: object) -> None:
     before = tedee.file.stat()
     tedee.fails(edited(refresh_token=value))
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert tedee.on_file() == FIRST
     assert tedee.file.stat().st_mtime_ns == before.st_mtime_ns
 
 
 @pytest.mark.parametrize(
     "fault",
-    [edited(access_token=...), edited(access_token="two words"), edited(access_token=5), edited(token_type="mac")],
+    [edited(access_token=...), edited(access_token="two text"), edited(access_token=5), edited(token_type="mac")],
 )
 def test_successor_is_stored_before_the_rest_is_checked(tedee: Tedee, fault: Fault) -> None:
     tedee.fails(fault)
     credentials = tedee.credentials()
     assert isinstance(failure_of(credentials), InvalidResponse)
     assert tedee.on_file() == tedee.current() != FIRST
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
 
 
 @pytest.mark.parametrize("status", [201, 203])
 def test_response_of_any_success_status_is_used(tedee: Tedee, status: int) -> None:
     tedee.fails(Fault(edit=lambda answer: replace(answer, status=status)))
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert tedee.on_file() == tedee.current() != FIRST
 
 
@@ -536,11 +536,11 @@ def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys:
 def test_the_end_of_the_refresh_token_is_told(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     assert credentials.expires_at() is None
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
     tedee.fails(edited(refresh_token_expires_in="86400"))
     tedee.clock.advance(LIFE)
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + DAY
 
 
@@ -548,17 +548,17 @@ def test_the_end_of_the_refresh_token_is_told(tedee: Tedee) -> None:
 def test_a_new_refresh_token_of_unknown_life_is_taken_to_be_good_for_14_days(tedee: Tedee, said: object) -> None:
     tedee.fails(edited(refresh_token_expires_in=said))
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
 
 
 def test_a_refresh_token_that_stays_is_not_taken_to_live_longer(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     before = credentials.expires_at()
     tedee.fails(edited(refresh_token=..., refresh_token_expires_in=...))
     tedee.clock.advance(LIFE)
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.expires_at() == before
 
 
@@ -583,11 +583,11 @@ def test_after_signing_in_again_it_goes_on_without_a_restart(tedee: Tedee) -> No
     failure_of(credentials)
     tedee.account.refresh_tokens.append(RefreshToken("signed-in-again"))
     tedee.file.write_text("signed-in-again\n")
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
 
 
-@pytest.mark.parametrize("content", [None, b"", b"two words SECRET", b"SECRET\xff"])
+@pytest.mark.parametrize("content", [None, b"", b"two text SECRET", b"SECRET\xff"])
 def test_a_refresh_token_that_cannot_be_read_is_told_and_nothing_is_sent(tedee: Tedee, content: bytes | None) -> None:
     tedee.file.unlink() if content is None else tedee.file.write_bytes(content)
     error = failure_of(tedee.credentials())
@@ -610,10 +610,10 @@ def test_a_changed_client_secret_is_used_at_the_next_refresh(tedee: Tedee) -> No
     credentials = tedee.credentials(url=TOKEN_URL)
     for secret in ("old", "new"):
         tedee.secret_file.write_text(secret)
-        credentials.forget()
+        credentials.invalidate()
         with responses.RequestsMock() as mock:
             mock.post(TOKEN_URL, json={"access_token": "a"})
-            credentials.prepare()
+            credentials.refresh()
             assert f"client_secret={secret}" in str(mock.calls[0].request.body)
 
 
@@ -707,11 +707,11 @@ def test_a_wait_that_the_token_endpoint_asks_for_is_told(tedee: Tedee) -> None:
 
 def test_a_failed_refresh_is_none_for_as_long_as_the_access_token_is_good(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     tedee.clock.advance(LIFE - 200)
     tedee.fails(refused("temporarily_unavailable"), forever=True)
     with capture_logs() as logs:
-        credentials.prepare()
+        credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
     assert [(line["log_level"], line["reason"]) for line in logs] == [("warning", "server")]
     assert not any(secret in str(logs) for secret in tedee.secrets())
@@ -721,8 +721,8 @@ def test_a_failed_refresh_is_none_for_as_long_as_the_access_token_is_good(tedee:
 
 def test_a_refusal_is_told_at_once_after_tedee_refused_the_access_token(tedee: Tedee) -> None:
     credentials = tedee.credentials()
-    credentials.prepare()
-    credentials.forget()
+    credentials.refresh()
+    credentials.invalidate()
     tedee.fails(refused("invalid_grant"))
     assert isinstance(failure_of(credentials), Unauthorized)
 
@@ -790,7 +790,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_very_machine(
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
 
 
 def test_a_netrc_adds_nothing_to_the_request(tedee: Tedee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -798,7 +798,7 @@ def test_a_netrc_adds_nothing_to_the_request(tedee: Tedee, tmp_path: Path, monke
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, json={"access_token": "a"})
-        tedee.credentials(url=TOKEN_URL).prepare()
+        tedee.credentials(url=TOKEN_URL).refresh()
         assert "Authorization" not in mock.calls[0].request.headers
 
 
@@ -808,7 +808,7 @@ def test_nothing_secret_shows_in_what_is_printed_or_logged_of_a_success(
     caplog.set_level(logging.DEBUG)
     credentials = tedee.credentials()
     with capture_logs() as logs:
-        credentials.prepare()
+        credentials.refresh()
         tedee.sync(credentials)
     endpoint = tedee.endpoint()
     issued = endpoint.refresh(Secret(tedee.current()), "here", lambda _: None)
@@ -823,7 +823,7 @@ def test_nothing_secret_shows_in_what_is_printed_or_logged_of_a_success(
 @pytest.mark.usefixtures("failing_disk")
 def test_nothing_secret_shows_of_a_token_that_could_not_be_stored(tedee: Tedee) -> None:
     with capture_logs() as logs:
-        tedee.credentials().prepare()
+        tedee.credentials().refresh()
     for secret in tedee.secrets():
         assert secret not in repr([logs, vars(tedee.refresh_tokens)])
 
@@ -834,11 +834,11 @@ def test_nothing_secret_shows_of_a_token_that_could_not_be_stored(tedee: Tedee) 
 def test_user_stays_the_same_over_refreshes_and_restarts(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     assert credentials.user() is None
-    user = credentials.prepare().user
+    user = credentials.refresh().user
     for _ in range(3):
-        credentials.forget()
-        assert credentials.prepare().user == user
-    assert tedee.restarted().prepare().user == user
+        credentials.invalidate()
+        assert credentials.refresh().user == user
+    assert tedee.restarted().refresh().user == user
 
 
 def test_user_of_an_opaque_token_is_that_of_its_file(tedee: Tedee) -> None:
@@ -846,28 +846,28 @@ def test_user_of_an_opaque_token_is_that_of_its_file(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     users = []
     for _ in range(2):
-        users.append(credentials.prepare().user)
-        credentials.forget()
+        users.append(credentials.refresh().user)
+        credentials.invalidate()
     assert len(set(users)) == 1
 
 
 def test_user_of_another_account_is_refused_after_the_exchange(tedee: Tedee) -> None:
     owners = CredentialOwners()
     owners.set_accounts(["home", "other"])
-    user = tedee.credentials().prepare().user
+    user = tedee.credentials().refresh().user
     assert owners.claim("other", user, lambda: user) is None
     with pytest.raises(CredentialInUse, match="is that of the user of account other"):
-        tedee.credentials(owners=owners).prepare()
+        tedee.credentials(owners=owners).refresh()
 
 
 def test_fingerprint_changes_with_the_refresh_token_alone(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     before = credentials.fingerprint()
     assert credentials.fingerprint() == tedee.credentials().fingerprint() == before
-    assert credentials.prepare().credential == credentials.fingerprint() != before
+    assert credentials.refresh().credential == credentials.fingerprint() != before
     tedee.file.write_text("another")
     changed = credentials.fingerprint()
     # The access token is still that of the first user, and so are the data that it gets.
-    assert credentials.prepare().credential not in (before, changed)
+    assert credentials.refresh().credential not in (before, changed)
     tedee.file.unlink()
     assert len({before, changed, credentials.fingerprint()}) == 3

@@ -93,20 +93,20 @@ def unchanged(path: Path) -> tuple[int, int, int, int]:
 def test_successor_is_stored(tedee: Tedee, stored: Path) -> None:
     credentials = tedee.credentials()
     for _ in range(3):
-        credentials.prepare()
+        credentials.refresh()
         assert stored.read_text() == f"{tedee.current()}\n"
         assert stat.S_IMODE(stored.stat().st_mode) == 0o600
         assert sorted(path.name for path in stored.parent.iterdir()) == ["client", "token"]
         tedee.clock.advance(LIFE)
     assert tedee.refreshes() == 3
-    tedee.restarted().prepare()
+    tedee.restarted().refresh()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o606])
 def test_file_written_in_place_keeps_owner_and_mode(tedee: Tedee, in_place: Path, mode: int) -> None:
     in_place.chmod(mode)
     before = unchanged(in_place)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert unchanged(in_place) == before
     assert in_place.read_text() == f"{tedee.current()}\n"
 
@@ -117,7 +117,7 @@ def test_tokens_of_any_length_fit_in_place(in_place: Path, tedee: Tedee, length:
     in_place.write_text(before)
     tedee.account.refresh_tokens = [RefreshToken(before)]
     tedee.fails(edited(refresh_token="z" * length))
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert in_place.read_text() == f"{'z' * length}\n"[:ROOM]
     assert read_secret(in_place).get_secret_value() == "z" * length
 
@@ -125,7 +125,7 @@ def test_tokens_of_any_length_fit_in_place(in_place: Path, tedee: Tedee, length:
 def test_file_has_its_token_during_the_exchange(tedee: Tedee, stored: Path) -> None:
     seen = []
     during_exchange(tedee, lambda: seen.append((read_secret(stored), stat.S_IMODE(stored.stat().st_mode))))
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert seen == [(Secret(FIRST), 0o600)]
 
 
@@ -136,7 +136,7 @@ def test_exchange_without_successor_changes_nothing(tedee: Tedee, stored: Path, 
     tedee.fails(fault)
     credentials = tedee.credentials()
     if fault.edit:
-        credentials.prepare()
+        credentials.refresh()
     else:
         failure_of(credentials)
     assert stored.read_bytes() == content.encode()
@@ -146,7 +146,7 @@ def test_exchange_without_successor_changes_nothing(tedee: Tedee, stored: Path, 
 def test_link_stays_a_link_in_place(tedee: Tedee, in_place: Path, tmp_path: Path) -> None:
     tedee.file = tmp_path / "link"
     tedee.file.symlink_to(in_place)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert tedee.file.is_symlink()
     assert in_place.read_text() == f"{tedee.current()}\n"
 
@@ -162,7 +162,7 @@ def test_file_in_a_sticky_folder_is_written_in_place(
     stop_being_root()
     before = unchanged(file)
     credentials = tedee.credentials(client_secret=None)
-    credentials.prepare()
+    credentials.refresh()
     assert unchanged(file) == before
     assert credentials.refresh_token_stored()
     assert tedee.on_file() == tedee.current()
@@ -185,7 +185,7 @@ def assert_unused_until(credentials: OAuthCredentials, tedee: Tedee, why: str, r
     assert tedee.file.read_bytes() == before
     assert list(tedee.file.parent.glob(f".*{SUFFIX}")) == []
     repair()
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.on_file() == tedee.current() != FIRST
 
 
@@ -204,11 +204,11 @@ def test_access_token_is_used_to_its_end_meanwhile(
     tedee.file = file
     credentials = tedee.credentials(client_secret=None)
     stop_being_root()
-    credentials.prepare()
+    credentials.refresh()
     file.chmod(0o444)
     file.parent.chmod(0o555)
     tedee.clock.advance(LIFE - 1)
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
     assert credentials.refresh_token_stored()
     tedee.clock.advance(1)
@@ -244,7 +244,7 @@ def test_full_disk_during_the_exchange_costs_nothing(
     disk.is_full = False
     during_exchange(tedee, lambda: setattr(disk, "is_full", True))
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     assert disk.is_full
     assert credentials.refresh_token_stored()
     assert stored.read_text() == f"{tedee.current()}\n"
@@ -283,7 +283,7 @@ def test_real_full_disk_costs_nothing(
     assert_unused_until(credentials, tedee, why, (small_disk / "filling").unlink)
     tedee.clock.advance(LIFE)
     during_exchange(tedee, lambda: fill(small_disk))
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.refreshes() == 2
     assert credentials.refresh_token_stored()
     assert tedee.file.read_text() == f"{tedee.current()}\n"
@@ -299,7 +299,7 @@ def test_failed_rename_is_followed_by_writing_in_place(tedee: Tedee, monkeypatch
     monkeypatch.setattr(Path, "replace", busy)
     before = unchanged(tedee.file)
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.refresh_token_stored()
     assert tedee.file.read_text() == f"{tedee.current()}\n"
     assert unchanged(tedee.file) == before
@@ -336,10 +336,10 @@ def test_unsynced_token_is_stored_again(tedee: Tedee, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "fsync", fail_once)
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.on_file() == tedee.current()
     assert not credentials.refresh_token_stored()
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.refresh_token_stored()
     assert tedee.on_file() == tedee.current()
 
@@ -355,11 +355,11 @@ def test_partly_written_token_is_stored_again(tedee: Tedee, in_place: Path, monk
     monkeypatch.setattr(os, "pwrite", write_a_part)
     during_exchange(tedee, is_broken.set)
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     assert tedee.on_file() not in {FIRST, tedee.current()}
     assert not credentials.refresh_token_stored()
     is_broken.clear()
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.refresh_token_stored()
     assert in_place.read_text() == f"{tedee.current()}\n"
 
@@ -371,7 +371,7 @@ def test_partly_written_token_is_stored_again(tedee: Tedee, in_place: Path, monk
 def test_sign_in_during_an_exchange_counts_more(tedee: Tedee, in_place: Path, content: str) -> None:
     during_exchange(tedee, lambda: in_place.write_text(content))
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     assert in_place.read_text() == content
     assert credentials.refresh_token_stored()
 
@@ -382,7 +382,7 @@ def test_replaced_file_counts_more_in_place(tedee: Tedee, in_place: Path) -> Non
         (in_place.parent / "new").rename(in_place)
 
     during_exchange(tedee, replace)
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert in_place.read_text() == "signed-in-again"
 
 
@@ -393,9 +393,9 @@ def test_file_replaced_by_its_copy_is_written(tedee: Tedee, in_place: Path) -> N
 
     during_exchange(tedee, replace)
     credentials = tedee.credentials()
-    credentials.prepare()
+    credentials.refresh()
     assert not credentials.refresh_token_stored()
-    credentials.prepare()
+    credentials.refresh()
     assert credentials.refresh_token_stored()
     assert tedee.on_file() == tedee.current()
 
@@ -404,7 +404,7 @@ def test_two_processes_take_turns_with_a_file_in_place(tedee: Tedee, in_place: P
     credentials, neighbour = tedee.credentials(), tedee.restarted()
     for each in (credentials, neighbour, credentials, neighbour):
         tedee.clock.advance(LIFE)
-        each.prepare()
+        each.refresh()
         assert in_place.read_text() == f"{tedee.current()}\n"
     assert tedee.refreshes() == 4
 
@@ -436,13 +436,13 @@ def test_copies_of_killed_processes_are_removed_later(tedee: Tedee) -> None:
         (folder / name).write_text("left")
         if "def" not in name:
             os.utime(folder / name, (0, 0))
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert {path.name for path in folder.iterdir()} == {"client-secret", "refresh-token", *names[1:]}
 
 
 def test_file_left_extended_is_good(tedee: Tedee, stored: Path) -> None:
     stored.write_bytes(f"{FIRST}\n".encode().ljust(ROOM, b"\n"))
-    tedee.credentials().prepare()
+    tedee.credentials().refresh()
     assert stored.read_text() == f"{tedee.current()}\n"
 
 
@@ -493,7 +493,7 @@ def test_closing_waits_for_an_exchange(tedee: Tedee) -> None:
         assert response.wait(60)
 
     during_exchange(tedee, hold)
-    exchange = in_thread(tedee.credentials().prepare)
+    exchange = in_thread(tedee.credentials().refresh)
     assert begun.wait(60)
     results: list[bool] = []
     closing = in_thread(lambda: results.append(tedee.refresh_tokens.close(60)))

@@ -157,7 +157,7 @@ def test_samples_carry_no_timestamps(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("failure", [None, "auth", "timeout"])
 def test_what_the_last_sync_failed_of_is_there_and_only_that(clock: FakeClock, failure: str | None) -> None:
-    last = Failure(failure, "in words", clock.wall()) if failure else None
+    last = Failure(failure, "in text", clock.wall()) if failure else None
     exposed = samples(expose(registry(status(clock, failure=last)), clock))
     failing = [dict(labels)["reason"] for name, labels in exposed if name == "tedee_sync_failing"]
     assert failing == ([failure] if failure else [])

@@ -119,7 +119,7 @@ class Honesty(RuleBasedStateMachine):
         calls = self.tedee.endpoints().count("sync")
         while self.tedee.endpoints().count("sync") == calls:
             self.clock.advance(self.account.wait())
-            self.account.turn()
+            self.account.run()
         if good:
             self.said, self.said_at = expected(list(self.rows.values())), self.clock.monotonic()
         turns(self.account, self.clock, 0)

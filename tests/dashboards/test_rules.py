@@ -380,8 +380,8 @@ def mapped(panel: Any, column: str | None) -> dict[str, str]:
     }
 
 
-STATE_WORDS = {str(code.value): code.words for code in LockState}
-DOOR_WORDS = {str(code.value): code.words for code in DoorState}
+STATE_WORDS = {str(code.value): code.text for code in LockState}
+DOOR_WORDS = {str(code.value): code.text for code in DoorState}
 NOT_KNOWN = {"-1": "not known"}
 
 
@@ -442,7 +442,7 @@ def test_where_one_code_has_words_all_of_its_kind_have_them_and_their_colours(ma
         for number, result in mapping["options"].items()
         if number not in STAND_INS
     }
-    kinds = [{str(code): (each.words, colours.TONES[each.tone]) for code, each in kind.items()} for kind in KINDS]
+    kinds = [{str(code): (each.text, colours.TONES[each.severity]) for code, each in kind.items()} for kind in KINDS]
     whole = [{code: each for code, each in kind.items() if code not in STAND_INS} for kind in kinds]
     assert said in [*whole, {"0": ("all of them", colours.TONES["good"])}, {}]
     for mapping in mappings:
@@ -501,7 +501,7 @@ def test_each_reason_has_a_colour_of_its_own() -> None:
 
 def test_each_tone_of_the_status_page_has_a_colour() -> None:
     everything = (words.STATES, words.DOORS, words.CONNECTIONS, words.RESULTS, words.CHARGING, words.UPDATES)
-    assert {said.tone for each in everything for said in each.values()} <= set(colours.TONES)
+    assert {said.severity for each in everything for said in each.values()} <= set(colours.TONES)
 
 
 EYES = {

@@ -19,7 +19,7 @@ def test_what_it_says_to_make_can_be_made(document: Path) -> None:
     said = re.findall(r"(?m)(?:`|run: |^)make ([a-z ]+?)(?= ARGS=|`|  |$)", document.read_text("utf-8"))
     targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text("utf-8")))
     assert document in WORKFLOWS or said
-    assert {target for words in said for target in words.split()} - targets == set()
+    assert {target for text in said for target in text.split()} - targets == set()
 
 
 @pytest.mark.parametrize("document", [CONTRIBUTING, RELEASING, ARCHITECTURE, CHANGELOG], ids=lambda path: path.name)

@@ -104,7 +104,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Chrome, exporter: 
         assert width(browser) == 360
 
 
-@pytest.mark.parametrize("name", ["x" * 10_000, "word " * 2_000, "line\n" * 2_000], ids=["unbroken", "words", "lines"])
+@pytest.mark.parametrize("name", ["x" * 10_000, "word " * 2_000, "line\n" * 2_000], ids=["unbroken", "text", "lines"])
 def test_a_name_without_end_takes_a_few_lines_on_a_phone(
     browser: Chrome, clock: FakeClock, tmp_path: Path, name: str
 ) -> None:

@@ -82,7 +82,7 @@ class Pod:
     def _arguments(self) -> list[str]:
         return [self._here(argument) for argument in self.release.container["args"]]
 
-    def prepare(self) -> None:
+    def refresh(self) -> None:
         """Run the containers that go before."""
         for container in self.release.containers[:-1]:
             program, *arguments = container["command"]

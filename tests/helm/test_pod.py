@@ -66,7 +66,7 @@ del CONFIGURATIONS["{}"]  # the demo has none
 @pytest.mark.parametrize("path", CONFIGURATIONS.values(), ids=lambda path: path.name)
 def test_the_exporter_finds_nothing_wrong_with_its_configuration(path: Path, tmp_path: Path, secrets: Secrets) -> None:
     pod = Pod(release(values_of(path)), tmp_path, secrets)
-    pod.prepare()
+    pod.refresh()
     result = pod.check()
     assert result.returncode == 0, result.stderr
     # Nor with the modes of its files.
@@ -85,7 +85,7 @@ def test_the_pod_scrapes_the_account_of_a_key(tmp_path: Path, url: str) -> None:
 
 def test_the_demo_needs_nothing(tmp_path: Path) -> None:
     pod = Pod(release({"demo": True}), tmp_path)
-    pod.prepare()
+    pod.refresh()
     with pod.running() as exporter:
         eventually(lambda: pod.probe("readiness", exporter) == 200, "the pod to be ready")
         assert exporter.value("tedee_up", account="hotel") == 1
@@ -144,7 +144,7 @@ def test_probes_and_monitors_speak_what_the_port_speaks(
 
 def test_a_pod_in_anothers_place_waits_before_it_calls(tmp_path: Path, url: str, cloud: Cloud) -> None:
     pod = Pod(for_the_house(url), tmp_path)
-    pod.prepare()
+    pod.refresh()
     with pod.running() as exporter:
         eventually(lambda: pod.probe("liveness", exporter) == 200, "the pod to be alive")
         assert pod.probe("readiness", exporter) == 503
@@ -181,11 +181,11 @@ def assert_the_second_makes_no_call_too_early(pods: Iterator[Pod], cloud: Cloud)
 def test_a_first_refresh_token_is_put_where_it_can_be_replaced_and_is_never_put_back(tmp_path: Path) -> None:
     pod = Pod(release(values_of(next(path for path in CI if "oauth" in path.name))), tmp_path)
     token = pod["/var/lib/tedee-exporter/guests.token"]
-    pod.prepare()
+    pod.refresh()
     assert token.read_text() == "first-refresh-token-of-the-guests"
     assert token.stat().st_mode & 0o777 == 0o600
     token.write_text("a newer one")
-    pod.prepare()
+    pod.refresh()
     assert token.read_text() == "a newer one"
 
 

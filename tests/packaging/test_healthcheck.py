@@ -75,8 +75,8 @@ def test_it_is_not_healthy_when_it_hangs(tls: bool, port: int, tmp_path: Path) -
 def test_it_is_not_healthy_where_nobody_listens(flags: list[str], port: int, tmp_path: Path) -> None:
     command_line = tmp_path / "cmdline"
     # As `docker run --init` has it.
-    words = ["/sbin/docker-init", "--", "python3", "tedee-exporter", *(flag.format(port) for flag in flags), ""]
-    command_line.write_text("\0".join(words))
+    text = ["/sbin/docker-init", "--", "python3", "tedee-exporter", *(flag.format(port) for flag in flags), ""]
+    command_line.write_text("\0".join(text))
     assert check(command_line).returncode == 1
     with running("--demo", f"--web.listen-address=127.0.0.1:{port}") as exporter:
         assert exporter.port == port

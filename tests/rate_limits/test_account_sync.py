@@ -7,7 +7,7 @@ import pytest
 import responses
 
 from exporter.sync.account import MAX_LOGGED_REJECTIONS
-from exporter.sync.lock_details import Chosen
+from exporter.sync.lock_details import LockFilter
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, synced, turns
 
@@ -94,7 +94,7 @@ def test_a_chosen_lock_that_is_renamed_between_the_list_and_its_first_sync_gets_
     tedee.on_call = answer
     tedee.has(synced(9, revision=2))
     tedee.details = [detailed(9, "Front door")]
-    turns(account_sync(clock, published, chosen=Chosen(serial_numbers=("111111-00009",))), clock, 3600)
+    turns(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 3600)
     assert names(published) == ["Main entrance"]
     assert tedee.endpoints().count("locks") == 4
 
@@ -208,10 +208,10 @@ def test_a_long_and_slow_list_of_names_does_not_hold_up_the_syncs(
 @pytest.mark.parametrize(
     ("chosen", "pages"),
     # What was listed before it was first synced may have been renamed in between: its list is fetched twice.
-    [(Chosen(), 41), (Chosen(serial_numbers=("111111-00399",)), 82)],
+    [(LockFilter(), 41), (LockFilter(serial_numbers=("111111-00399",)), 82)],
 )
 def test_long_list_of_names_continues_when_its_limits_allow(
-    tedee: Tedee, published: Recorder, clock: FakeClock, chosen: Chosen, pages: int
+    tedee: Tedee, published: Recorder, clock: FakeClock, chosen: LockFilter, pages: int
 ) -> None:
     tedee.page_size = 10
     tedee.has(*(synced(number) for number in range(400)))
@@ -253,7 +253,7 @@ def test_retry_after_is_waited_out(tedee: Tedee, published: Recorder, clock: Fak
     account = account_sync(clock, published)
     tedee.sync_status = 429
     tedee.sync_headers = {"Retry-After": "777"}
-    account.turn()
+    account.run()
     assert account.wait() == 777
     assert published.last.next_sync == clock.wall() + 777
     assert published.last.failures["rate_limited"] == 1
@@ -262,7 +262,7 @@ def test_retry_after_is_waited_out(tedee: Tedee, published: Recorder, clock: Fak
 def test_chosen_ids_are_asked_for_from_the_first_sync_on(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine"), detailed(8, "Eight")]
-    turns(account_sync(clock, published, chosen=Chosen(ids=(7, 9))), clock, 60)
+    turns(account_sync(clock, published, chosen=LockFilter(ids=(7, 9))), clock, 60)
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["7", "9"]}] * 4
     assert names(published) == ["Seven", "Nine"]
 
@@ -272,7 +272,7 @@ def test_chosen_serial_numbers_are_looked_up_first_and_never_sync_the_other_lock
 ) -> None:
     tedee.has(synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
-    turns(account_sync(clock, published, chosen=Chosen(serial_numbers=("111111-00009",))), clock, 60)
+    turns(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 60)
     assert tedee.endpoints()[0] == "locks"
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["9"]}] * 4
     assert names(published) == ["Nine"]
@@ -282,7 +282,7 @@ def test_serial_numbers_that_the_account_lacks_are_a_failed_sync_and_nothing_is_
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
     tedee.details = [detailed(7, "Seven")]
-    moments = turns(account_sync(clock, published, chosen=Chosen(serial_numbers=("000000-00000",))), clock, 3600)
+    moments = turns(account_sync(clock, published, chosen=LockFilter(serial_numbers=("000000-00000",))), clock, 3600)
     assert "sync" not in tedee.endpoints()
     assert tedee.endpoints().count("locks") == len(moments) < 40
     assert published.last.up is False
@@ -294,7 +294,7 @@ def test_serial_numbers_that_the_account_lacks_are_a_failed_sync_and_nothing_is_
 def test_one_missing_serial_number_costs_the_others_nothing_and_is_found_when_it_comes(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
-    account = account_sync(clock, published, chosen=Chosen(serial_numbers=("111111-00007", "111111-00009")))
+    account = account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
     tedee.has(synced(7))
     tedee.details = [detailed(7, "Seven")]
     turns(account, clock, 60)
@@ -315,7 +315,7 @@ def test_one_missing_serial_number_costs_the_others_nothing_and_is_found_when_it
 def test_a_lock_that_was_added_again_under_another_id_is_found_by_its_serial_number(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
-    account = account_sync(clock, published, chosen=Chosen(serial_numbers=("111111-00007", "111111-00009")))
+    account = account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
     turns(account, clock, 60)
@@ -332,10 +332,10 @@ def test_a_lock_that_was_added_again_under_another_id_is_found_by_its_serial_num
 def test_a_chosen_id_that_the_account_lost_costs_the_others_one_sync(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
-    account = account_sync(clock, published, chosen=Chosen(ids=(7, 9)))
+    account = account_sync(clock, published, chosen=LockFilter(ids=(7, 9)))
     tedee.sync_status = 404
     tedee.details = [detailed(7, "Seven")]
-    account.turn()
+    account.run()
     tedee.sync_status = 200
     tedee.has(synced(7))
     turns(account, clock, 20)
@@ -359,7 +359,7 @@ def test_a_lock_that_leaves_the_account_leaves_the_snapshot_with_the_next_sync(
 def test_requests_are_counted_by_endpoint_and_code(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     account = account_sync(clock, published)
     tedee.has(synced(1))
-    account.turn()
+    account.run()
     tedee.sync_status = 500
     turns(account, clock, 20)
     assert published.last.requests == {
@@ -429,7 +429,7 @@ def test_endless_list_of_new_locks_ends(tedee: Tedee, published: Recorder, clock
 
 def test_a_version_that_tedee_no_longer_lists_is_told(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     account = account_sync(clock, published)
-    account.turn()
+    account.run()
     assert published.last.version_supported is None
     tedee.sync_headers = {"API-Supported-Versions": "1.35, 1.36, 37"}
     turns(account, clock, 20)
@@ -444,7 +444,7 @@ def test_an_answer_that_says_it_failed_is_a_failure_even_with_http_200(
 ) -> None:
     account = account_sync(clock, published)
     tedee.sync = envelope(None, success=False, errorMessages=["Rate limit exceeded"], statusCode=429)
-    account.turn()
+    account.run()
     assert published.last.failures["rate_limited"] == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 import responses
 
 from exporter.secrets import Secret
-from exporter.sync.lock_details import Chosen
+from exporter.sync.lock_details import LockFilter
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, synced, turns
 from tests.stores import open_store
@@ -128,21 +128,21 @@ def test_a_failure_before_the_restart_is_still_one_after_it(tedee: Tedee, start:
 
 def test_locks_that_are_no_longer_chosen_are_not_served_again(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     start().settle()
-    assert start(chosen=Chosen(ids=(2,))).states() == {"Cellar": 2}
+    assert start(chosen=LockFilter(ids=(2,))).states() == {"Cellar": 2}
 
 
-Choices = tuple[Chosen, Chosen, dict[str, int] | None]
+Choices = tuple[LockFilter, LockFilter, dict[str, int] | None]
 
 CHOICES: list[Choices] = [
-    (Chosen(), Chosen(ids=(2,)), {"Cellar": 2}),
-    (Chosen(ids=(1, 2)), Chosen(ids=(2,)), {"Cellar": 2}),
-    (Chosen(ids=(1, 2)), Chosen(serial_numbers=("111111-00002",)), {"Cellar": 2}),
-    (Chosen(ids=(1,)), Chosen(ids=(2,)), None),
-    (Chosen(ids=(1,)), Chosen(ids=(1, 2)), None),
-    (Chosen(ids=(1,)), Chosen(), None),
-    (Chosen(serial_numbers=("111111-00001",)), Chosen(), None),
-    (Chosen(ids=(1,)), Chosen(serial_numbers=("111111-00002",)), None),
-    (Chosen(), Chosen(serial_numbers=("000000-00000",)), None),
+    (LockFilter(), LockFilter(ids=(2,)), {"Cellar": 2}),
+    (LockFilter(ids=(1, 2)), LockFilter(ids=(2,)), {"Cellar": 2}),
+    (LockFilter(ids=(1, 2)), LockFilter(serial_numbers=("111111-00002",)), {"Cellar": 2}),
+    (LockFilter(ids=(1,)), LockFilter(ids=(2,)), None),
+    (LockFilter(ids=(1,)), LockFilter(ids=(1, 2)), None),
+    (LockFilter(ids=(1,)), LockFilter(), None),
+    (LockFilter(serial_numbers=("111111-00001",)), LockFilter(), None),
+    (LockFilter(ids=(1,)), LockFilter(serial_numbers=("111111-00002",)), None),
+    (LockFilter(), LockFilter(serial_numbers=("000000-00000",)), None),
 ]
 """Two choices of locks, and what an answer about the first says about the second; None where that is nothing."""
 
@@ -169,7 +169,7 @@ def test_after_a_reload_with_another_choice_an_answer_about_other_locks_is_not_s
     turns(process.account, clock, 5)
     account = process.account
     account.configure(replace(account._options, chosen=after))
-    account.turn()
+    account.run()
     status = process.published.last
     assert (process.states() if status.snapshot else None) == served
     assert status.up is (None if served is None else True)
@@ -181,21 +181,21 @@ def test_locks_that_are_chosen_by_serial_numbers_not_looked_up_yet_are_not_taken
     tedee.details_status = 500
     start().settle()
     clock.advance(5)
-    status = start(chosen=Chosen(serial_numbers=("111111-00002",))).published.last
+    status = start(chosen=LockFilter(serial_numbers=("111111-00002",))).published.last
     assert (status.up, status.snapshot) == (None, None)
 
 
 def test_an_answer_about_other_locks_of_a_neighbour_is_not_served(tedee: Tedee, start: Start, clock: FakeClock) -> None:
-    one, two = start(chosen=Chosen(ids=(1,))), start(chosen=Chosen(ids=(2,)))
+    one, two = start(chosen=LockFilter(ids=(1,))), start(chosen=LockFilter(ids=(2,)))
     clock.advance(20)
     tedee.has(synced(1))
     one.settle()
-    two.account.turn()
+    two.account.run()
     assert two.published.last.snapshot is None
     tedee.has(synced(2, state=2))
     clock.advance(20)
     two.settle()
-    one.account.turn()
+    one.account.run()
     assert one.states() == {"Front door": 6}
     assert two.states() == {"Cellar": 2}
 
@@ -207,13 +207,13 @@ def test_two_processes_make_the_calls_of_one_and_serve_the_same(tedee: Tedee, st
     for second in range(300):
         tedee.has(synced(1, state=second % 7), synced(2))
         for process in processes:
-            process.account.turn()
+            process.account.run()
         clock.advance(1)
     assert tedee.endpoints().count("sync") == 15
     assert tedee.endpoints().count("locks") == 2
     one, two = processes
     for process in processes:
-        process.account.turn()
+        process.account.run()
     assert one.states() == two.states()
     assert clock.monotonic() - begun == 300
 
@@ -222,12 +222,12 @@ def test_when_one_process_ends_the_other_goes_on(tedee: Tedee, start: Start, clo
     one, two = start(), start()
     clock.advance(20)
     one.settle()
-    two.account.turn()
+    two.account.run()
     one.store.close()
     before = tedee.endpoints().count("sync")
     for _ in range(100):
         clock.advance(1)
-        two.account.turn()
+        two.account.run()
     assert tedee.endpoints().count("sync") - before == 5
 
 
@@ -235,11 +235,11 @@ def test_a_neighbours_failure_is_told_here_too(tedee: Tedee, start: Start, clock
     one, two = start(), start()
     clock.advance(20)
     one.settle()
-    two.account.turn()
+    two.account.run()
     tedee.sync_status = 401
     clock.advance(20)
     one.settle()
-    two.account.turn()
+    two.account.run()
     assert two.published.last.up is False
     assert two.published.last.failure == one.published.last.failure
     assert two.published.last.failures["auth"] == 0

@@ -25,15 +25,15 @@ class Account:
     def wait(self) -> float:
         return max(0.0, self._due - self._clock.monotonic())
 
-    def turn(self) -> None:
+    def run(self) -> None:
         self.turns.append(self._clock.monotonic())
         self._clock.advance(self._takes)
         self._due = self._clock.monotonic() + 20.0
 
 
 class Buggy(Account):
-    def turn(self) -> None:
-        super().turn()
+    def run(self) -> None:
+        super().run()
         raise ZeroDivisionError
 
 
@@ -98,8 +98,8 @@ def test_an_account_that_goes_during_its_turn_gets_no_more(clock: FakeClock) -> 
     scheduler = Scheduler(clock)
 
     class Leaving(Account):
-        def turn(self) -> None:
-            super().turn()
+        def run(self) -> None:
+            super().run()
             scheduler.remove([self])
 
     leaving, stays = Leaving("leaving", clock), Account("stays", clock)
@@ -131,7 +131,7 @@ class Rendezvous:
     def wait(self) -> float:
         return 3600.0 if self.met.is_set() else 0.0
 
-    def turn(self) -> None:
+    def run(self) -> None:
         self._barrier.wait(timeout=PATIENCE)
         self.met.set()
 
@@ -151,7 +151,7 @@ class Silent:
     def wait(self) -> float:
         return 0.0
 
-    def turn(self) -> None:
+    def run(self) -> None:
         self.begun.set()
         self.over.wait(timeout=PATIENCE)
 

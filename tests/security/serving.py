@@ -32,17 +32,17 @@ LIMITS = Limits(
 class Server:
     """The web side, serving the metrics of many locks."""
 
-    def __init__(self, limits: Limits = LIMITS, protection: SecurityPolicy | None = None) -> None:
-        self.protection = protection or SecurityPolicy()
+    def __init__(self, limits: Limits = LIMITS, policy: SecurityPolicy | None = None) -> None:
+        self.policy = policy or SecurityPolicy()
         clock = FakeClock()
         self.registry = registry(status(clock, locks_of([synced(number) for number in range(1, 3000)], [])))
         self.exposition = Exposition(
             self.registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock
         )
-        app = create_app(self.registry, self.exposition, clock, version="1.2.3", protection=lambda: self.protection)
+        app = create_app(self.registry, self.exposition, clock, version="1.2.3", policy=lambda: self.policy)
         (listener,) = listeners = listen(["127.0.0.1:0"])
         self.address: tuple[str, int] = listener.getsockname()
-        self.connections = Connections(limits, lambda: self.protection)
+        self.connections = Connections(limits, lambda: self.policy)
         self.web = WebServer(app, listeners, self.connections)
 
     @property
@@ -81,9 +81,9 @@ def statuses(answers: bytes) -> list[int]:
 
 
 @contextlib.contextmanager
-def serving(limits: Limits = LIMITS, protection: SecurityPolicy | None = None) -> Iterator[Server]:
+def serving(limits: Limits = LIMITS, policy: SecurityPolicy | None = None) -> Iterator[Server]:
     """A server, until the test is over."""
-    server = Server(limits, protection)
+    server = Server(limits, policy)
     server.web.start()
     try:
         yield server

@@ -143,9 +143,9 @@ def test_who_takes_none_of_many_answers_is_ended(server: Server) -> None:
 def test_of_answers_that_are_taken_slowly_only_so_much_is_kept(tls: bool, web: WebFiles) -> None:
     context = ssl.create_default_context()
     web.ca.configure_trust(context)
-    protection = load(web.write(tls_server_config=PAIR)).protection if tls else None
+    policy = load(web.write(tls_server_config=PAIR)).policy if tls else None
     patient = replace(LIMITS, max_pending_bytes=2**20, answer_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
-    with serving(patient, protection) as server, contextlib.ExitStack() as stack:
+    with serving(patient, policy) as server, contextlib.ExitStack() as stack:
 
         def reader() -> socket.socket:
             client = socket.socket()
@@ -262,7 +262,7 @@ def test_who_leaves_while_several_of_his_requests_wait_is_not_answered(monkeypat
 
     monkeypatch.setattr(bcrypt, "checkpw", slow)
     request = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n")
-    with serving(protection=SecurityPolicy(users={"alice": Secret(HASH)})) as server:
+    with serving(policy=SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(request * 3):
             assert checking.wait(PATIENCE)
         eventually(lambda: server.count() == 0, "the exporter to notice")
@@ -388,7 +388,7 @@ def test_nothing_that_can_be_sent_stops_it(server: Server) -> None:
 
 @pytest.fixture
 def secured(web: WebFiles) -> Iterator[Server]:
-    with serving(protection=load(web.write(tls_server_config=PAIR)).protection) as server:
+    with serving(policy=load(web.write(tls_server_config=PAIR)).policy) as server:
         yield server
 
 
@@ -410,8 +410,8 @@ def test_a_handshake_that_does_not_end_is_ended(secured: Server, web: WebFiles, 
 
 def test_handshakes_that_do_not_end_make_room_for_others(web: WebFiles) -> None:
     patient = replace(LIMITS, request_seconds=PATIENCE)
-    protection = load(web.write(tls_server_config=PAIR)).protection
-    with serving(patient, protection) as server, contextlib.ExitStack() as stack:
+    policy = load(web.write(tls_server_config=PAIR)).policy
+    with serving(patient, policy) as server, contextlib.ExitStack() as stack:
         for _ in range(3 * LIMITS.connections):
             stack.enter_context(server.open(b"\x16\x03"))
         assert scrape_secured(server, web).ok

@@ -27,12 +27,12 @@ class Browse:
     """The application behind its gate."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.protection = SecurityPolicy()
+        self.policy = SecurityPolicy()
         self.reloads = 0
         everything = registry(status(clock))
         exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
         app = create_app(
-            everything, exposition, clock, version="1.2.3", reload=self._reload, protection=lambda: self.protection
+            everything, exposition, clock, version="1.2.3", reload=self._reload, policy=lambda: self.policy
         )
         self.client = TestClient(app)
 
@@ -53,7 +53,7 @@ def browse(clock: FakeClock) -> Browse:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_without_the_password_there_is_nothing_to_see(browse: Browse, path: str) -> None:
-    browse.protection = SecurityPolicy(users={"alice": Secret(HASH)})
+    browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     for headers in ({}, {"Authorization": "Basic bm90Om1l"}):
         answer = browse.client.request("POST" if "reload" in path else "GET", path, headers=headers)
         assert answer.status_code == 401
@@ -63,14 +63,14 @@ def test_without_the_password_there_is_nothing_to_see(browse: Browse, path: str)
 
 
 def test_with_the_password_everything_is_as_ever(browse: Browse) -> None:
-    browse.protection = SecurityPolicy(users={"alice": Secret(HASH)})
+    browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     assert "lock_state{" in browse.client.get("/metrics", headers=ALICE).text
     assert browse.client.post("/-/reload", headers=ALICE).text == "reloaded\n"
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
 def test_probes_need_no_password_and_are_not_counted(browse: Browse, path: str) -> None:
-    browse.protection = SecurityPolicy(users={"alice": Secret(HASH)}, rate_limit=at_most(1, "60s"))
+    browse.policy = SecurityPolicy(users={"alice": Secret(HASH)}, rate_limit=at_most(1, "60s"))
     for _ in range(3):
         answer = browse.client.get(path)
         assert answer.status_code == 200
@@ -95,14 +95,14 @@ def test_probes_need_no_password_and_are_not_counted(browse: Browse, path: str) 
     ],
 )
 def test_no_path_leads_around_the_gate(browse: Browse, path: str) -> None:
-    browse.protection = SecurityPolicy(users={"alice": Secret(HASH)})
+    browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     assert browse.client.get(path).status_code == 401
 
 
 def test_a_change_of_users_holds_from_the_next_request(browse: Browse) -> None:
-    browse.protection = SecurityPolicy(users={"alice": Secret(HASH)})
+    browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     assert browse.client.get("/metrics", headers=ALICE).status_code == 200
-    browse.protection = SecurityPolicy(users={"bob": Secret(HASH)})
+    browse.policy = SecurityPolicy(users={"bob": Secret(HASH)})
     assert browse.client.get("/metrics", headers=ALICE).status_code == 401
 
 
@@ -110,7 +110,7 @@ def test_a_change_of_users_holds_from_the_next_request(browse: Browse) -> None:
 
 
 def test_a_burst_is_answered_and_then_one_request_in_each_interval(browse: Browse, clock: FakeClock) -> None:
-    browse.protection = SecurityPolicy(rate_limit=at_most(3, "2.5s"))
+    browse.policy = SecurityPolicy(rate_limit=at_most(3, "2.5s"))
 
     def ask() -> int:
         return browse.client.get("/metrics").status_code
@@ -123,7 +123,7 @@ def test_a_burst_is_answered_and_then_one_request_in_each_interval(browse: Brows
 
 
 def test_who_is_too_fast_is_told_when_to_come_back(browse: Browse) -> None:
-    browse.protection = SecurityPolicy(rate_limit=at_most(1, "2.5s"))
+    browse.policy = SecurityPolicy(rate_limit=at_most(1, "2.5s"))
     browse.client.get("/")
     answer = browse.client.get("/")
     assert answer.headers["retry-after"] == "3"
@@ -131,7 +131,7 @@ def test_who_is_too_fast_is_told_when_to_come_back(browse: Browse) -> None:
 
 
 def test_guessing_a_password_counts_too(browse: Browse) -> None:
-    browse.protection = SecurityPolicy(users={"alice": Secret(HASH)}, rate_limit=at_most(2, "60s"))
+    browse.policy = SecurityPolicy(users={"alice": Secret(HASH)}, rate_limit=at_most(2, "60s"))
     assert [browse.client.get("/").status_code for _ in range(3)] == [401, 401, 429]
 
 
@@ -159,7 +159,7 @@ def test_pages_run_no_script_and_stand_in_no_frame(browse: Browse, path: str) ->
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/nowhere"])
 def test_configured_headers_are_on_every_answer_and_win(browse: Browse, path: str) -> None:
-    browse.protection = SecurityPolicy(
+    browse.policy = SecurityPolicy(
         headers={"Strict-Transport-Security": "max-age=1", "Content-Security-Policy": "frame-ancestors https://grafana"}
     )
     headers = browse.client.get(path).headers

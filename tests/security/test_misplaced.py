@@ -23,7 +23,7 @@ SECRETS = [
     "correct horse battery staple",
     "abcdefghijklmnopqrstuvwxyz",
 ]
-KINDS = ["key", "token", "plain", "name", "punctuation", "words", "letters"]
+KINDS = ["key", "token", "plain", "name", "punctuation", "text", "letters"]
 """One with slashes and such, a long one, one without, one that looks rather like the name of a file, and some that a
 person or another service might choose."""
 

@@ -241,11 +241,11 @@ def sockets_of(exporter: Exporter) -> set[Socket]:
 
 
 def address_of(written: str) -> tuple[str, int]:
-    """As the kernel writes it: words of four bytes in the order of the processor, and a port."""
+    """As the kernel writes it: text of four bytes in the order of the processor, and a port."""
     host, port = written.split(":")
-    words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
-    packed = struct.pack(f"={len(words)}I", *words)
-    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, packed), int(port, 16)
+    text = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
+    packed = struct.pack(f"={len(text)}I", *text)
+    return socket.inet_ntop(socket.AF_INET if len(text) == 1 else socket.AF_INET6, packed), int(port, 16)
 
 
 def test_it_is_connected_to_tedee_and_to_whoever_asks_it_and_to_nobody_else(

@@ -62,14 +62,14 @@ def problems(file: Path) -> list[str]:
 
 def test_a_file_written_for_another_exporter_works_unchanged(web: WebFiles) -> None:
     loaded = load(web.put("web.yml", EXPORTER_TOOLKITS_OWN.encode()))
-    protection = loaded.protection
-    assert protection.tls is not None
-    assert protection.tls.verify_mode == ssl.CERT_REQUIRED
-    assert protection.client_sans == {"prometheus.example"}
-    assert set(protection.users) == {"alice", "bob"}
-    assert protection.headers == {"Strict-Transport-Security": "max-age=31536000", "X-Frame-Options": "deny"}
-    assert (protection.rate_limit.interval, protection.rate_limit.burst) == (1.0, 10)
-    offered = {cipher["name"] for cipher in protection.tls.get_ciphers() if cipher["protocol"] == "TLSv1.2"}
+    policy = loaded.policy
+    assert policy.tls is not None
+    assert policy.tls.verify_mode == ssl.CERT_REQUIRED
+    assert policy.client_sans == {"prometheus.example"}
+    assert set(policy.users) == {"alice", "bob"}
+    assert policy.headers == {"Strict-Transport-Security": "max-age=31536000", "X-Frame-Options": "deny"}
+    assert (policy.rate_limit.interval, policy.rate_limit.burst) == (1.0, 10)
+    offered = {cipher["name"] for cipher in policy.tls.get_ciphers() if cipher["protocol"] == "TLSv1.2"}
     assert offered == {"ECDHE-RSA-AES128-GCM-SHA256"}
 
 
@@ -84,9 +84,9 @@ def test_a_file_written_for_another_exporter_works_unchanged(web: WebFiles) -> N
     ],
 )
 def test_a_file_that_demands_nothing_is_good(web: WebFiles, text: str) -> None:
-    protection = load(web.put("web.yml", text.encode())).protection
-    assert protection.tls is None
-    assert not protection.users
+    policy = load(web.put("web.yml", text.encode())).policy
+    assert policy.tls is None
+    assert not policy.users
 
 
 def test_certificate_and_key_may_stand_in_the_file(web: WebFiles) -> None:
@@ -95,7 +95,7 @@ def test_certificate_and_key_may_stand_in_the_file(web: WebFiles) -> None:
     file = web.write(
         tls_server_config={**inline, "client_ca": authority, "client_auth_type": "RequireAndVerifyClientCert"}
     )
-    tls = load(file).protection.tls
+    tls = load(file).policy.tls
     assert tls
     assert len(tls.get_ca_certs()) == 1
 
@@ -103,7 +103,7 @@ def test_certificate_and_key_may_stand_in_the_file(web: WebFiles) -> None:
 def test_names_of_files_are_relative_to_the_file_and_may_be_absolute(web: WebFiles) -> None:
     for prefix in ("", f"{web.folder}/"):
         pair = {key: prefix + name for key, name in PAIR.items()}
-        assert load(web.write(tls_server_config=pair)).protection.tls
+        assert load(web.write(tls_server_config=pair)).policy.tls
 
 
 @pytest.mark.parametrize(
@@ -118,28 +118,28 @@ def test_names_of_files_are_relative_to_the_file_and_may_be_absolute(web: WebFil
 def test_the_versions_of_tls_are_those_that_are_asked_for(
     web: WebFiles, least: str, greatest: str, versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
 ) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "min_version": least, "max_version": greatest})).protection.tls
+    tls = load(web.write(tls_server_config={**PAIR, "min_version": least, "max_version": greatest})).policy.tls
     assert tls
     assert (tls.minimum_version, tls.maximum_version) == versions
 
 
 @pytest.mark.parametrize("suite", CIPHER_SUITES)
 def test_every_cipher_suite_of_go_is_known_by_its_name(web: WebFiles, suite: str) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).protection.tls
+    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).policy.tls
     assert tls
     offered = [cipher["name"] for cipher in tls.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
     assert offered == [CIPHER_SUITES[suite]]
 
 
 def test_with_none_but_suites_of_tls_13_nothing_older_is_spoken(web: WebFiles) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})).protection.tls
+    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})).policy.tls
     assert tls
     assert tls.minimum_version == ssl.TLSVersion.TLSv1_3
 
 
 def test_the_order_of_the_client_counts_where_that_is_asked_for(web: WebFiles) -> None:
     for own in (True, False):
-        tls = load(web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})).protection.tls
+        tls = load(web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})).policy.tls
         assert tls
         assert bool(tls.options & ssl.OP_CIPHER_SERVER_PREFERENCE) == own
 
@@ -293,8 +293,8 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tls(client_auth_type="RequireAnyClientCert"),
         [
             (
-                "web.yml:3: tls_server_config.client_auth_type: lets in certificates that nobody verified, which is not "
-                "possible here; use NoClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert"
+                "web.yml:3: tls_server_config.client_auth_type: accepts unverified certificates, which is not supported; "
+                "use NoClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert"
             )
         ],
     ),
@@ -482,32 +482,32 @@ def test_it_does_not_start_with_a_bad_file(web: WebFiles) -> None:
 
 def test_nothing_is_read_again_as_long_as_nothing_changes(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.protection
+    before = configured.policy
     assert configured.refresh() == []
-    assert configured.protection is before
+    assert configured.policy is before
 
 
 @pytest.mark.parametrize("changed", ["certificate", "users"])
 def test_a_change_is_picked_up(web: WebFiles, changed: str) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH}))
-    before = configured.protection
+    before = configured.policy
     if changed == "certificate":
         web.issue()
     else:
         web.write(tls_server_config=PAIR, basic_auth_users={"bob": HASH})
     assert configured.refresh() == []
-    assert configured.protection is not before
-    assert set(configured.protection.users) == {"alice" if changed == "certificate" else "bob"}
+    assert configured.policy is not before
+    assert set(configured.policy.users) == {"alice" if changed == "certificate" else "bob"}
 
 
 def test_a_change_that_is_broken_changes_nothing_and_is_told(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.protection
+    before = configured.policy
     good = (web.folder / "key.pem").read_bytes()
     web.put("key.pem", trustme.CA().issue_cert("localhost").private_key_pem.bytes())
     (problem,) = configured.refresh()
     assert "is not the key of" in problem
-    assert configured.protection is before
+    assert configured.policy is before
     assert configured.refresh() == [problem]
     web.put("key.pem", good)
     assert configured.refresh() == []
@@ -515,15 +515,15 @@ def test_a_change_that_is_broken_changes_nothing_and_is_told(web: WebFiles) -> N
 
 def test_a_file_that_is_empty_for_a_moment_opens_no_door(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH}))
-    before = configured.protection
+    before = configured.policy
     for emptied in ("web.yml", "ca.pem", "cert.pem", "key.pem"):
         content = (web.folder / emptied).read_bytes()
         web.put(emptied, b"")
         configured.refresh()
-        assert configured.protection is before
+        assert configured.policy is before
         web.put(emptied, content)
         assert configured.refresh() == []
-        before = configured.protection
+        before = configured.policy
 
 
 def test_an_empty_file_of_authorities_is_told(web: WebFiles) -> None:
@@ -562,7 +562,7 @@ def test_key_without_proc_is_in_a_file_for_a_moment(
     monkeypatch.setattr(tls_module, "MEMORY_FILES", web.folder / "none")
     monkeypatch.setattr(tls_module, "SHARED_MEMORY", shared if memory else web.folder / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    assert load(web.write(tls_server_config=PAIR)).protection.tls
+    assert load(web.write(tls_server_config=PAIR)).policy.tls
     (pair,) = loaded_pairs
     assert {file.parent for file in pair} == {shared if memory else temporary}
     assert [*shared.iterdir(), *temporary.iterdir()] == []
@@ -579,7 +579,7 @@ def test_key_that_cannot_be_passed_on_is_an_error(web: WebFiles, monkeypatch: py
 
 def test_lack_of_files_keeps_the_last_good_configuration(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.protection
+    before = configured.policy
     web.issue()
 
     def fail(_name: str) -> int:
@@ -589,15 +589,15 @@ def test_lack_of_files_keeps_the_last_good_configuration(web: WebFiles, monkeypa
         patch.setattr(os, "memfd_create", fail)
         (problem,) = configured.refresh()
     assert problem.endswith("key.pem cannot be passed on to OpenSSL: Too many open files")
-    assert configured.protection is before
+    assert configured.policy is before
     assert configured.refresh() == []
-    assert configured.protection is not before
+    assert configured.policy is not before
 
 
 def test_authorities_may_have_comments_in_any_language(web: WebFiles) -> None:
     web.put("ca.pem", "# Zaufany urząd\n".encode() + (web.folder / "ca.pem").read_bytes())
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
-    assert load(web.write(tls_server_config={**PAIR, **clients})).protection.tls
+    assert load(web.write(tls_server_config={**PAIR, **clients})).policy.tls
 
 
 @pytest.mark.parametrize(
@@ -621,7 +621,7 @@ def test_what_no_longer_protects_is_told_aloud(
 @pytest.mark.parametrize("what", ["a pipe", "a device without end", "a folder", "nothing"])
 def test_whatever_takes_a_files_place_is_told_and_not_waited_for(web: WebFiles, name: str, what: str) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before, path = configured.protection, web.folder / name
+    before, path = configured.policy, web.folder / name
     path.unlink()
     match what:
         case "a pipe":
@@ -632,7 +632,7 @@ def test_whatever_takes_a_files_place_is_told_and_not_waited_for(web: WebFiles, 
             path.mkdir()
     (problem,) = configured.refresh()
     assert str(path) in problem
-    assert configured.protection is before
+    assert configured.policy is before
 
 
 def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_again(web: WebFiles) -> None:
@@ -643,11 +643,11 @@ def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_agai
     writing.start()
     configured = WebConfiguration(pipe)
     writing.join()
-    before = configured.protection
+    before = configured.policy
     assert before.tls
     web.issue()
     assert configured.refresh() == []
-    assert configured.protection is before
+    assert configured.policy is before
 
 
 def test_a_file_that_comes_later_ends_the_problem(web: WebFiles) -> None:
@@ -656,7 +656,7 @@ def test_a_file_that_comes_later_ends_the_problem(web: WebFiles) -> None:
     assert configured.refresh() != []
     web.put("later.pem", (web.folder / "cert.pem").read_bytes())
     assert configured.refresh() == []
-    assert configured.protection.tls
+    assert configured.policy.tls
 
 
 def test_the_readme_shows_a_web_configuration_that_is_good(web: WebFiles) -> None:
@@ -664,5 +664,5 @@ def test_the_readme_shows_a_web_configuration_that_is_good(web: WebFiles) -> Non
     block = next(part.split("```")[0] for part in readme.split("```yaml\n")[1:] if "tls_server_config" in part)
     block = block.replace("/etc/tedee-exporter/", "")
     loaded = load(web.put("web.yml", block.encode()))
-    assert loaded.protection.tls
-    assert loaded.protection.users
+    assert loaded.policy.tls
+    assert loaded.policy.users

@@ -32,7 +32,7 @@ def browse(everything: StatusRegistry, clock: FakeClock, telemetry_path: str = "
     return TestClient(create_app(everything, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
 
 
-def words(html: str) -> str:
+def text(html: str) -> str:
     """What a person reads: no markup, single spaces."""
     body = html[html.index("<body>") :]
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", re.sub(r"</?bdi>", "", body))).split())
@@ -126,7 +126,7 @@ def page(everything: StatusRegistry, clock: FakeClock) -> str:
 
 def test_each_lock_is_shown_with_all_that_is_known_of_it(clock: FakeClock) -> None:
     rows = [synced(1, batteryLevel=54, isCharging=True, lastStateChangedDate="2027-01-15T07:57:00Z")]
-    shown = words(page(registry(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
+    shown = text(page(registry(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
     assert (
         "Front door Lock PRO · 111111-00001 · firmware 2.4.22125 · update available "
         "state locked door closed 54 % ⚡ bridge connected 3 minutes ago"
@@ -135,7 +135,7 @@ def test_each_lock_is_shown_with_all_that_is_known_of_it(clock: FakeClock) -> No
 
 def test_what_tedee_did_not_say_is_a_dash(clock: FakeClock) -> None:
     rows = [synced(1, connected=False), {"id": 2, "isConnected": None}]
-    shown = words(page(registry(status(clock, locks_of(rows, []))), clock))
+    shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "1 id 1 state – door – battery – bridge offline –" in shown  # noqa: RUF001
     assert "2 id 2 state – door – battery – bridge – –" in shown  # noqa: RUF001
 
@@ -154,18 +154,18 @@ def test_there_is_no_bridge_only_where_the_details_say_so(
     clock: FakeClock, connected: bool | str | None, bridge: int | None, said: str
 ) -> None:
     locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
-    assert f"battery – bridge {said} –" in words(page(registry(status(clock, locks)), clock))  # noqa: RUF001
+    assert f"battery – bridge {said} –" in text(page(registry(status(clock, locks)), clock))  # noqa: RUF001
 
 
 def test_a_jam_is_called_one(clock: FakeClock) -> None:
     rows = [synced(1, state=3, stateChangeResult=1), synced(2, stateChangeResult=7)]
-    shown = words(page(registry(status(clock, locks_of(rows, []))), clock))
+    shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "state jammed" in shown
     assert "state locked, with an error" in shown
 
 
 def test_codes_that_nobody_knows_are_shown_as_codes(clock: FakeClock) -> None:
-    shown = words(page(registry(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
+    shown = text(page(registry(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
     assert "state code 42 door code 7" in shown
     assert "1 jammed or unknown" in shown
 
@@ -179,14 +179,14 @@ def test_the_summary_counts_what_a_person_looks_for(clock: FakeClock) -> None:
         synced(5, batteryLevel=9),
         synced(6, batteryLevel=9, isCharging=True),
     ]
-    shown = words(page(registry(status(clock, locks_of(rows, []))), clock))
+    shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "3 locked 1 not locked 1 with door open 1 jammed or unknown 1 offline 1 with low battery" in shown
 
 
 def test_the_age_of_the_data_and_the_next_sync_are_told(clock: FakeClock) -> None:
     everything = registry(status(clock))
     clock.advance(7)
-    assert "data from 7 seconds ago , next sync in 13 seconds, 347 requests left this hour" in words(
+    assert "data from 7 seconds ago , next sync in 13 seconds, 347 requests left this hour" in text(
         page(everything, clock)
     )
 
@@ -195,14 +195,14 @@ def test_the_last_error_is_told_in_plain_words(clock: FakeClock) -> None:
     failure = Failure("auth", "account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key", clock.wall())
     everything = registry(status(clock, up=False, failure=failure))
     clock.advance(65)
-    shown = words(page(everything, clock))
+    shown = text(page(everything, clock))
     assert "Last sync failed a minute ago: account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key" in shown
 
 
 def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
     everything = registry(status(clock))
     clock.advance(300)
-    shown = words(page(everything, clock))
+    shown = text(page(everything, clock))
     assert "Room 6" not in shown
     assert "home stale data from 5 minutes ago" in shown
     assert "too old to be shown" in shown
@@ -211,17 +211,17 @@ def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
 def test_an_account_that_fails_is_called_failing_even_when_its_data_is_stale(clock: FakeClock) -> None:
     everything = registry(status(clock, up=False))
     clock.advance(300)
-    assert "home failing data from 5 minutes ago" in words(page(everything, clock))
+    assert "home failing data from 5 minutes ago" in text(page(everything, clock))
 
 
 def test_an_account_before_its_first_sync_says_so(clock: FakeClock) -> None:
     waiting = status(clock, up=None, snapshot=None, next_sync=None)
-    assert "first sync is due no data yet" in words(page(registry(waiting), clock))
+    assert "first sync is due no data yet" in text(page(registry(waiting), clock))
 
 
 def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeClock) -> None:
     failure = Failure("server", "names broke", clock.wall())
-    shown = words(
+    shown = text(
         page(registry(status(clock, missing=("7", "8"), details_failure=failure, version_supported=False)), clock)
     )
     assert "Not in this account: 7, 8." in shown
@@ -238,7 +238,7 @@ def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeC
 )
 def test_names_that_come_late_are_announced(clock: FakeClock, rows: list[dict[str, object]], told: str) -> None:
     locks = locks_of(rows, [detailed(1, "Front door")])
-    assert told in words(page(registry(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
+    assert told in text(page(registry(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_names_that_come_soon_or_not_at_all_are_not_announced(
 ) -> None:
     until = None if wait is None else clock.wall() + wait
     html = page(registry(status(clock, locks_of([synced(1)], named), names_wait_until=until)), clock)
-    assert "not known yet" not in words(html)
+    assert "not known yet" not in text(html)
 
 
 def test_names_cannot_turn_the_text_around_them_and_are_told_in_full_by_their_titles(clock: FakeClock) -> None:
@@ -304,9 +304,9 @@ def test_a_lock_of_the_last_possible_moment_does_not_break_the_page(clock: FakeC
 
 
 def overview(html: str) -> list[str]:
-    """The accounts of the overview in words, in its order."""
+    """The accounts of the overview in text, in its order."""
     found = re.search(r'<nav class="overview".*?</nav>', html, re.DOTALL)
-    return [words(f"<body>{item}") for item in re.findall(r"<li>.*?</li>", found[0], re.DOTALL)] if found else []
+    return [text(f"<body>{item}") for item in re.findall(r"<li>.*?</li>", found[0], re.DOTALL)] if found else []
 
 
 def test_one_account_needs_no_overview(clock: FakeClock) -> None:
@@ -393,9 +393,9 @@ def test_the_status_page_is_a_second_behind_at_most(clock: FakeClock) -> None:
     client = browse(everything, clock)
     client.get("/")
     everything.publish(status(clock, up=False))
-    assert "home up" in words(client.get("/").text)
+    assert "home up" in text(client.get("/").text)
     clock.advance(1)
-    assert "home failing" in words(client.get("/").text)
+    assert "home failing" in text(client.get("/").text)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -411,7 +411,7 @@ def test_the_pages_keep_to_themselves(clock: FakeClock, path: str) -> None:
 
 
 def test_the_documentation_lists_every_metric(clock: FakeClock) -> None:
-    shown = words(browse(registry(status(clock)), clock).get("/docs").text)
+    shown = text(browse(registry(status(clock)), clock).get("/docs").text)
     for metric in CATALOGUE:
         assert metric.name in shown
         assert metric.help in shown
