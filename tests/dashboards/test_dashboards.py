@@ -365,6 +365,16 @@ def test_properties_table_has_all_labels_of_lock_info() -> None:
     assert set(info.labels) <= set(_renamed(table).values())
 
 
+@of_each_dashboard
+def test_documentation_lists_all_panels(name: str) -> None:
+    dashboard = load(name)
+    page = (ROOT / "docs" / "dashboards.md").read_text("utf-8")
+    (section,) = re.findall(rf"(?ms)^## {dashboard['title']}$(.*?)^## ", page)
+    first_column = "\n".join(re.findall(r"(?m)^\| (.*?) \|", section))
+    documented = set(re.split(r"\n|; |, (?=[A-Z])", first_column)) - {"panel"}
+    assert documented == {panel["title"] for panel in panels(dashboard)}
+
+
 # Texts and colours
 
 
