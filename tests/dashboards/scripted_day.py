@@ -47,7 +47,7 @@ class Recording:
         self.path = path
         self._file = path.open("w", encoding="utf-8")
 
-    def scrape(self, exposition: Exposition, at: float, target: Labels = TARGET) -> None:
+    def add_scrape(self, exposition: Exposition, at: float, target: Labels = TARGET) -> None:
         """Add all samples of a scrape."""
         body = exposition.scrape("application/openmetrics-text", "").body.decode()
         samples = [line for line in body.splitlines() if not line.startswith("#")]
@@ -56,14 +56,14 @@ class Recording:
             series, _, value = sample.rpartition(" ")
             name, _, rest = series.partition("{")
             self._file.write(f"{name}{{{labels}{',' if rest else ''}{rest or '}'} {value} {at:.3f}\n")
-        self.meta(at, target, up=1, scrape_duration_seconds=0.004, scrape_samples_scraped=len(samples))
+        self.add_target_samples(at, target, up=1, scrape_duration_seconds=0.004, scrape_samples_scraped=len(samples))
 
-    def meta(self, at: float, target: Labels = TARGET, **values: float) -> None:
+    def add_target_samples(self, at: float, target: Labels = TARGET, **values: float) -> None:
         """Add series that Prometheus itself creates for a target."""
         for name, value in values.items():
-            self.sample(name, target, value, at)
+            self.add_sample(name, target, value, at)
 
-    def sample(self, name: str, labels: Labels, value: float, at: float) -> None:
+    def add_sample(self, name: str, labels: Labels, value: float, at: float) -> None:
         """Add one sample."""
         text = ",".join(f'{label}="{value}"' for label, value in labels.items())
         self._file.write(f"{name}{{{text}}} {value} {at:.3f}\n")
@@ -182,12 +182,12 @@ def record(folder: Path) -> Path:
             exposition.refresh()
             exposition.refresh()
             if DOWN[0] <= clock.wall() < DOWN[1]:
-                recording.meta(clock.wall(), up=0, scrape_duration_seconds=10, scrape_samples_scraped=0)
+                recording.add_target_samples(clock.wall(), up=0, scrape_duration_seconds=10, scrape_samples_scraped=0)
             else:
-                recording.scrape(exposition, clock.wall())
+                recording.add_scrape(exposition, clock.wall())
             for start, labels in ALERTS:
                 if start <= clock.wall() < start + HOUR:
-                    recording.sample("ALERTS", {**labels, "alertstate": "firing"}, 1, clock.wall())
+                    recording.add_sample("ALERTS", {**labels, "alertstate": "firing"}, 1, clock.wall())
     recording.close()
     return recording.path
 
@@ -229,7 +229,7 @@ def record_many_locks(folder: Path) -> Path:
             for account in large_world.accounts
         ]
         collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-        recording.scrape(Exposition(registry(*statuses), collector, clock), now, MANY_LOCKS_TARGET)
+        recording.add_scrape(Exposition(registry(*statuses), collector, clock), now, MANY_LOCKS_TARGET)
     recording.close()
     return recording.path
 
@@ -244,7 +244,7 @@ def record_duplicate_lock(folder: Path) -> Path:
     for name, state in (("one", 6), ("other", 2)):
         account = status(clock, locks_of([synced(1, state=state)], [detailed(1, "Twice")]))
         collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-        recording.scrape(
+        recording.add_scrape(
             Exposition(registry(account), collector, clock), clock.wall(), {"job": "tedee", "instance": name}
         )
     recording.close()

@@ -104,7 +104,7 @@ def test_all_data_comes_from_the_selected_data_source(name: str) -> None:
 
 
 @of_each_dashboard
-def test_dashboard_links_pass_on_all_variables_but_the_lock(name: str) -> None:
+def test_dashboard_links_pass_on_variables(name: str) -> None:
     dashboard = load(name)
     assert "tedee" in dashboard["tags"]
     passed_on = "&".join(f"${{{variable}:queryparam}}" for variable in ("datasource", "job", "instance", "account"))
@@ -182,7 +182,7 @@ def variable_queries() -> list[Any]:
 
 
 @of_each_query
-def test_selectors_match_the_selected_jobs_and_instances(query: Any) -> None:
+def test_selectors_match_selected_jobs_and_instances(query: Any) -> None:
     or_empty = "|" if "ALERTS" in query["expr"] else ""
     found = list(selectors(query["expr"]))
     assert found
@@ -192,7 +192,7 @@ def test_selectors_match_the_selected_jobs_and_instances(query: Any) -> None:
 
 
 @of_each_query
-def test_selectors_match_the_selected_accounts_and_locks(query: Any) -> None:
+def test_selectors_match_selected_accounts_and_locks(query: Any) -> None:
     names = {f"{metric.name}{suffix}": metric for metric in CATALOGUE for suffix in ("", "_bucket", "_sum", "_count")}
     for metrics, matchers in selectors(query["expr"]):
         for metric in metrics - PROMETHEUS_SERIES:
@@ -254,7 +254,7 @@ def _is_counter(name: str | None) -> bool:
 
 
 @of_each_dashboard
-def test_alert_annotation_matches_all_alerts_of_the_rules(name: str) -> None:
+def test_alert_annotation_matches_all_alerts(name: str) -> None:
     (annotation,) = load(name)["annotations"]["list"]
     ((_, matchers),) = selectors(annotation["expr"])
     rules = yaml.safe_load((ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8"))
@@ -264,7 +264,7 @@ def test_alert_annotation_matches_all_alerts_of_the_rules(name: str) -> None:
 
 
 @of_each_dashboard
-def test_alert_query_is_in_both_fields_of_the_annotation(name: str) -> None:
+def test_alert_query_is_in_both_annotation_fields(name: str) -> None:
     (annotation,) = load(name)["annotations"]["list"]
     assert annotation["target"] == {"refId": "Anno", "expr": annotation["expr"]}
 
@@ -335,7 +335,7 @@ of_each_table = pytest.mark.parametrize("table", [pytest.param(table, id=table["
 
 
 @of_each_table
-def test_each_column_has_a_query_and_each_query_is_used(table: Any) -> None:
+def test_columns_have_queries_and_queries_are_used(table: Any) -> None:
     queried = {target["refId"] for target in table["targets"]}
     columns = {name.removeprefix("Value #") for name in _renamed(table).values() if name.startswith("Value #")}
     assert columns <= queried
@@ -544,7 +544,7 @@ def lab(colour: str, vision: str) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("vision", VISION_TYPES)
-def test_severity_colours_are_distinct_for_all_vision_types(vision: str) -> None:
+def test_severity_colours_are_distinct(vision: str) -> None:
     for one, other in itertools.combinations(colours.SEVERITY_COLOURS.values(), 2):
         assert math.dist(lab(one, vision), lab(other, vision)) > MIN_AREA_DISTANCE, (one, other)
 
@@ -561,7 +561,7 @@ MIN_LINE_DISTANCE = 5.0
 
 @pytest.mark.parametrize("vision", VISION_TYPES)
 @pytest.mark.parametrize("theme", GRAFANA_PALETTE)
-def test_palette_colours_are_distinct_for_all_vision_types(theme: str, vision: str) -> None:
+def test_palette_colours_are_distinct(theme: str, vision: str) -> None:
     palette = GRAFANA_PALETTE[theme]
     assert len(palette) == colours.MAX_SERIES
     for one, other in itertools.combinations(palette, 2):

@@ -59,14 +59,14 @@ def test_each_variable_has_values(grafana: Grafana, name: str) -> None:
             assert grafana.options(dashboard, variable["name"], selection)
 
 
-def test_lock_variable_offers_names_with_special_characters(grafana: Grafana) -> None:
+def test_lock_variable_offers_special_characters(grafana: Grafana) -> None:
     options = grafana.options(load("locks-overview.json"), "lock", ALL)
     assert (f"{scripted_day.ODD_NAME} · home", "1006") in options
     assert ('Kids\' "castle" 🏰 · home', "1004") in options
     assert len(options) == 18
 
 
-def test_renamed_lock_is_offered_with_its_new_name_only(history: Prometheus) -> None:
+def test_renamed_lock_is_offered_with_new_name_only(history: Prometheus) -> None:
     after_rename = Grafana(history, scripted_day.RENAMED + 2 * scripted_day.INTERVAL)
     options = after_rename.options(load("lock-detail.json"), "lock", ALL)
     assert [text for text, value in options if value == "2106"] == ["Suite 106 · hotel"]
@@ -138,7 +138,7 @@ def test_not_secured_has_no_data_if_an_account_has_none(history: Prometheus) -> 
     assert panel_value(during_failures, "Not secured", locked) is None
 
 
-def test_counts_have_no_data_while_the_exporter_is_down(history: Prometheus) -> None:
+def test_counts_have_no_data_while_exporter_is_down(history: Prometheus) -> None:
     for title in ("Not secured", "Unlocked", "Open doors", "Jammed or unknown", "Offline", "Low batteries"):
         assert panel_value(Grafana(history, scripted_day.END + 600), title) is None
 
@@ -180,7 +180,7 @@ def attention_by_name(grafana: Grafana, selection: Selection) -> dict[str, float
     return {names[lock_key(row)]: float(row["value"][1]) for row in levels}
 
 
-def test_lock_table_has_each_lock_once_with_its_attention(grafana: Grafana) -> None:
+def test_lock_table_has_each_lock_once(grafana: Grafana) -> None:
     levels = attention_by_name(grafana, ALL)
     assert len(levels) == len(rows(grafana, "Locks", "attention", ALL)) == 18
     assert levels.pop("Garage") == 1

@@ -44,7 +44,7 @@ def test_any_other_state_wins_over_locked(grafana: Grafana, state: int) -> None:
 
 @pytest.mark.parametrize("normal", [3, 0])
 @pytest.mark.parametrize("door", rare_cases.WORSE_DOORS)
-def test_any_other_door_state_wins_over_closed_and_no_sensor(grafana: Grafana, normal: int, door: int) -> None:
+def test_any_other_door_state_wins_over_closed(grafana: Grafana, normal: int, door: int) -> None:
     selection = job(f"doors {normal} and {door}")
     assert panel_value(grafana, "Not secured", selection) == 1
     assert column(grafana, "door", selection) == [door]
@@ -58,7 +58,7 @@ def test_lock_with_two_names_has_one_row_in_lock_table(grafana: Grafana, query: 
 
 
 @pytest.mark.parametrize("title", ["Recent changes", "Properties"])
-def test_lock_with_two_names_has_one_row_in_other_tables(grafana: Grafana, title: str) -> None:
+def test_lock_with_two_names_has_one_row_in_any_table(grafana: Grafana, title: str) -> None:
     file, query = ("locks-overview.json", "name") if title == "Recent changes" else (DETAIL, "info")
     assert len(rows(grafana, title, query, job("renamed"), file)) == 1
 
@@ -105,7 +105,7 @@ def test_charging_battery_is_not_counted_as_low(grafana: Grafana) -> None:
 
 
 @pytest.mark.parametrize("title", ["State", "Door", "Last change", "Last result", "Charging", "Battery level"])
-def test_offline_lock_has_no_value_next_to_an_online_lock(grafana: Grafana, title: str) -> None:
+def test_offline_lock_is_shown_without_value(grafana: Grafana, title: str) -> None:
     values = by_label(rows(grafana, title, "A", job("one offline"), DETAIL), "lock_name")
     assert values.pop("Back door") == NOT_KNOWN
     assert values.pop("Front door") != NOT_KNOWN
@@ -120,7 +120,7 @@ def test_lock_without_recent_samples_has_no_value(rare_history: Prometheus) -> N
     }
 
 
-def test_locks_with_equal_names_are_distinguished_by_account(grafana: Grafana) -> None:
+def test_equal_names_are_distinguished_by_account(grafana: Grafana) -> None:
     options = grafana.options(load(DETAIL), "lock", job("one name"))
     assert options == [("Front door · home", "1"), ("Front door · hotel", "2")]
     assert set(by_label(rows(grafana, "State", "A", job("one name"), DETAIL), "account")) == {"home", "hotel"}
@@ -144,7 +144,7 @@ def test_exporter_that_is_down_is_listed(grafana: Grafana, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone for 5 h", "stale"])
-def test_account_of_removed_exporter_or_stale_account_is_listed(grafana: Grafana, name: str) -> None:
+def test_account_without_data_is_listed(grafana: Grafana, name: str) -> None:
     assert panel_value(grafana, "Not secured", job(name)) is None
     assert panel_value(grafana, "Accounts without data", job(name)) == 1
     assert panel_value(grafana, "Failing accounts", job(name), EXPORTER) == 1
@@ -152,7 +152,7 @@ def test_account_of_removed_exporter_or_stale_account_is_listed(grafana: Grafana
     assert statuses == {"home": 1, "hotel": 0 if name == "stale" else value_mappings.NO_DATA}
 
 
-def test_down_exporter_whose_account_is_covered_hides_nothing(grafana: Grafana) -> None:
+def test_account_of_second_exporter_is_not_missing(grafana: Grafana) -> None:
     assert panel_value(grafana, "Exporters down", job("covered"), EXPORTER) == 1
     assert panel_value(grafana, "Not secured", job("covered")) == 0
     assert panel_value(grafana, "Failing accounts", job("covered"), EXPORTER) == 0
@@ -174,26 +174,26 @@ def days(grafana: Grafana, name: str) -> float:
 
 
 @pytest.mark.parametrize("name", rare_cases.DRAINS)
-def test_evenly_discharging_battery_always_has_a_forecast(rare_history: Prometheus, name: str) -> None:
+def test_steady_discharge_always_has_a_forecast(rare_history: Prometheus, name: str) -> None:
     drain = rare_cases.DRAINS[name]
     for hours in range(0, rare_cases.FORECAST_DAYS * 24, 5):
         grafana = Grafana(rare_history, END - hours * HOUR)
-        level = rare_cases.LEFT + 0.5 + drain * hours * HOUR / DAY
+        level = rare_cases.LAST_LEVEL + 0.5 + drain * hours * HOUR / DAY
         expected = min(MAX_DAYS, (level - 10) / drain)
         assert days(grafana, f"battery {name}") == pytest.approx(expected, rel=0.2), hours
 
 
 @pytest.mark.parametrize("name", ["0.8", "2"])
-def test_fast_discharging_battery_has_a_forecast_after_3_days(grafana: Grafana, name: str) -> None:
+def test_fast_discharge_has_a_forecast_after_three_days(grafana: Grafana, name: str) -> None:
     assert days(grafana, f"battery {name} recent") == pytest.approx(15.5 / rare_cases.DRAINS[name], rel=0.4)
 
 
 @pytest.mark.parametrize("name", ["0.25", "0.4"])
-def test_slowly_discharging_battery_has_no_early_forecast(grafana: Grafana, name: str) -> None:
+def test_slow_discharge_has_no_early_forecast(grafana: Grafana, name: str) -> None:
     assert days(grafana, f"battery {name} recent") == NOT_KNOWN
 
 
-def test_battery_without_fall_in_two_weeks_has_maximum_forecast(grafana: Grafana) -> None:
+def test_constant_battery_level_has_maximum_forecast(grafana: Grafana) -> None:
     assert days(grafana, "battery full") == MAX_DAYS
 
 

@@ -318,20 +318,20 @@ def record(folder: Path) -> Path:
             if lock.account == "hotel" and STALE[0] > ago >= STALE[1]:
                 continue
             for metric, value in lock.samples(ago):
-                recording.sample(metric.name, labels, value, END - ago)
+                recording.add_sample(metric.name, labels, value, END - ago)
             for version in lock.firmware:
                 properties = {**labels, "model": lock.model, "firmware_version": version}
-                recording.sample(catalogue.LOCK_INFO.name, properties, 1, END - ago)
+                recording.add_sample(catalogue.LOCK_INFO.name, properties, 1, END - ago)
     for account in ("home", "hotel"):
         labels = {**TARGET, "account": account}
         for ago in range(int(START), -1, -INTERVAL):
             stale = account == "hotel" and STALE[0] > ago >= STALE[1]
             failing = account == "hotel" and (stale or ago < 10 * MINUTE)
-            recording.sample(catalogue.UP.name, labels, float(not failing), END - ago)
+            recording.add_sample(catalogue.UP.name, labels, float(not failing), END - ago)
             if not stale:
-                recording.sample(catalogue.LOCKS.name, labels, 1, END - ago)
+                recording.add_sample(catalogue.LOCKS.name, labels, 1, END - ago)
             if failing:
-                recording.sample(catalogue.SYNC_FAILING.name, {**labels, "reason": "auth"}, 1, END - ago)
+                recording.add_sample(catalogue.SYNC_FAILING.name, {**labels, "reason": "auth"}, 1, END - ago)
     recording.close()
     return recording.path
 
@@ -345,7 +345,7 @@ def times(lock: RecordedLock) -> Iterator[int]:
             yield ago
 
 
-def test_each_question_has_a_query_and_a_short_explanation() -> None:
+def test_questions_have_a_query_and_an_explanation() -> None:
     assert len(SECTIONS) == PAGE.count("\n## ") == PAGE.count("```promql")
     assert list(QUERIES) == list(dict.fromkeys(question for question, _ in CASES))
     for question, _, explanation in SECTIONS:
