@@ -1,19 +1,19 @@
-"""The Grafana dashboards as code. What they say of codes and metrics comes from the exporter itself.
+"""Generator of the Grafana dashboards. Metric names, and the texts and colours of codes, are the exporter's own.
 
-python -m dashboards.generator    # writes the JSON beside this folder
+python -m dashboards.generator    # writes the JSON files to dashboards/
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from . import detail, exporter, overview
-from .board import Board
+from .dashboard import Dashboard
 
 FOLDER = Path(__file__).parent.parent
 
 
-def boards() -> Iterator[tuple[Path, Board]]:
-    """Each dashboard and the file that holds it."""
-    yield FOLDER / "locks-overview.json", overview.board()
-    yield FOLDER / "lock-detail.json", detail.board()
-    yield FOLDER / "exporter.json", exporter.board()
+def dashboards() -> Iterator[tuple[Path, Dashboard]]:
+    """Yield the file and the definition of each dashboard."""
+    yield FOLDER / "locks-overview.json", overview.dashboard()
+    yield FOLDER / "lock-detail.json", detail.dashboard()
+    yield FOLDER / "exporter.json", exporter.dashboard()

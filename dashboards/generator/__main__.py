@@ -1,7 +1,7 @@
-"""Writes the dashboards."""
+"""Writes the JSON files of the dashboards."""
 
-from dashboards.generator import boards
+from dashboards.generator import dashboards
 
 if __name__ == "__main__":
-    for path, board in boards():
-        path.write_text(board.json(), "utf-8")
+    for path, dashboard in dashboards():
+        path.write_text(dashboard.to_json(), "utf-8")

@@ -1,6 +1,6 @@
-"""Colours that people tell apart who see no red, no green or no blue: Okabe and Ito's, and two greys.
+"""Colours that readers with any colour vision deficiency can distinguish: the Okabe-Ito palette and two greys.
 
-They never stand alone: what they say is said in words beside them.
+Colour is never the only information: each coloured value has a text or a number.
 """
 
 GREEN, YELLOW, VERMILLION, SKY, BLUE, ORANGE, PURPLE = (
@@ -14,11 +14,11 @@ GREEN, YELLOW, VERMILLION, SKY, BLUE, ORANGE, PURPLE = (
 )
 DARK_GREY, LIGHT_GREY = "#595959", "#A6A6A6"
 
-TONES = {"good": GREEN, "warn": YELLOW, "bad": VERMILLION, "busy": SKY, "quiet": DARK_GREY}
-"""The status page's tones. For areas: yellow is no colour for a line on white."""
+SEVERITY_COLOURS = {"good": GREEN, "warn": YELLOW, "bad": VERMILLION, "busy": SKY, "quiet": DARK_GREY}
+"""Colours of the status page's severities. They are for areas: a yellow line is not visible on white."""
 
-LINES = (BLUE, ORANGE, SKY, VERMILLION, PURPLE, GREEN, DARK_GREY, YELLOW, LIGHT_GREY)
-"""For lines that are known beforehand, in the order in which they are to be used up."""
+LINE_COLOURS = (BLUE, ORANGE, SKY, VERMILLION, PURPLE, GREEN, DARK_GREY, YELLOW, LIGHT_GREY)
+"""Colours of series whose names are known in advance, in the order of use."""
 
-FEW = 5
-"""Series whose names are not known beforehand, in one panel: Grafana's palette has so many that all eyes tell apart."""
+MAX_SERIES = 5
+"""Series of unknown names in one panel. Only the first five colours of Grafana's palette are distinct for everyone."""

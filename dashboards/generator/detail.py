@@ -1,152 +1,162 @@
-"""Lock detail: one lock, by its name, or a few beside each other."""
+"""Lock details: one lock, or a few side by side."""
 
 from dataclasses import replace
 
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from exporter.metrics import catalogue
-from exporter.web.status import LOW_BATTERY, Display
 
 from . import queries as q
-from . import variables, words
-from .board import Board, Section
-from .colours import FEW
+from . import value_mappings, variables
+from .colours import MAX_SERIES
+from .dashboard import Dashboard, PanelGroup
 from .overview import BATTERY, RESULT, STATE
-from .panels import BY_NAME, PAINTED, Column, Reading, lines, sheet, tile, timeline
+from .panels import (
+    COLOURED_CELL,
+    LOCK_LEGEND,
+    Column,
+    ValueFormat,
+    line_panel,
+    stat_panel,
+    table_panel,
+    timeline_panel,
+)
+from .value_mappings import LOW_BATTERY, Display
 
 EMPTY = 10
-"""Percent at which a battery should have been charged."""
+"""Percent. Level for which the battery forecast is made."""
 
-LATEST = (
-    f"topk({FEW}, max by (lock_id) {q.kept(q.of(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS))}"
-    f" or 0 * group by (lock_id) {q.kept(q.of(catalogue.LOCK_REVISION, q.LOCKS))})"
+SHOWN = (
+    f"topk({MAX_SERIES}, max by (lock_id) {q.with_recent(q.series(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS))}"
+    f" or 0 * group by (lock_id) {q.with_recent(q.series(catalogue.LOCK_REVISION, q.LOCKS))})"
 )
-SEVERAL = f" Of several locks, the {FEW} that changed last are shown."
 
 
-def board() -> Board:
-    """The dashboard."""
-    return Board(
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    return Dashboard(
         uid="tedee-lock",
         title="Tedee: lock",
-        description="One lock, chosen by its name: what it does, what it did, how its battery is, and what it is."
-        + SEVERAL,
-        span="24h",
-        variables=variables.chain(variables.locks(), variables.shown(LATEST, "lock_id")),
-        alerts=q.alerts('account=~"$account|", lock_id=~"$shown|"'),
-        sections=[Section([*now(), *states(), *battery(), *connection(), facts()])],
+        description="State, door, battery, connection and properties of the selected lock. If several are selected, "
+        f"the {MAX_SERIES} locks whose state changed last are shown.",
+        time_range="24h",
+        variables=variables.with_common_variables(variables.locks(), variables.shown(SHOWN, "lock_id")),
+        alerts=q.firing_alerts('account=~"$account|", lock_id=~"$shown|"'),
+        groups=[PanelGroup([*current_values(), *states(), *battery(), *connection(), properties()])],
     )
 
 
-def now() -> list[stat.Panel]:
-    """How it is."""
+def current_values() -> list[stat.Panel]:
+    """Return the first line of panels, with the current values."""
     return [
-        one(
+        value_panel(
             "State",
-            "What the bolt does. `not known` while the lock is offline.",
-            q.state(q.SHOWN_LOCKS),
-            replace(STATE, unsaid="not known"),
+            "Current state of the lock. There is no data while the lock is offline.",
+            q.lock_states(q.SHOWN_LOCKS),
+            replace(STATE, no_value="no data"),
         ),
-        one(
+        value_panel(
             "Door",
-            "What the door's sensor says. `not paired`: there is none.",
-            q.door(q.SHOWN_LOCKS),
-            Reading(words=words.DOORS, unsaid="not known"),
+            "Current state of the door, by its sensor. `not paired` is a lock without a door sensor.",
+            q.door_states(q.SHOWN_LOCKS),
+            ValueFormat(texts=value_mappings.DOORS, no_value="no data"),
         ),
-        one(
+        value_panel(
             "Connection",
-            "Whether its bridge reaches it. Offline: see whether the bridge has power and network, and the lock a "
-            "charged battery. Locks without a bridge have no connection to lose.",
-            q.now(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS),
-            Reading(words=words.CONNECTIONS, unsaid="no bridge"),
+            "Connection of the lock to its bridge. If it is offline, check the power and network of the bridge and the "
+            "battery of the lock.",
+            q.lowest(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS),
+            ValueFormat(texts=value_mappings.CONNECTIONS, no_value="no bridge"),
         ),
-        one(
+        value_panel(
             "Last change",
-            "When its state last changed. Tedee's app tells who turned it.",
-            f"{q.latest(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)} * 1000",
-            Reading("dateTimeFromNow", unsaid="not known"),
+            "Time of the last state change. The activity log in the Tedee app shows who operated the lock.",
+            f"{q.highest(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)} * 1000",
+            ValueFormat("dateTimeFromNow", no_value="no data"),
         ),
-        one(
-            "How it ended",
-            "How the last change of state ended. Jammed: go and see whether the door is shut, then turn the lock "
+        value_panel(
+            "Last result",
+            "Result of the last state change. If the lock jammed, check that the door is closed, then operate the lock "
             "again.",
-            q.latest(catalogue.LOCK_STATE_CHANGE_RESULT, q.SHOWN_LOCKS),
-            replace(RESULT, unsaid="not known"),
+            q.highest(catalogue.LOCK_STATE_CHANGE_RESULT, q.SHOWN_LOCKS),
+            replace(RESULT, no_value="no data"),
         ),
-        one(
+        value_panel(
             "Charging",
-            "Whether a charger is plugged in. A battery that stays low while it charges has a bad cable or is worn "
-            "out.",
-            q.now(catalogue.LOCK_CHARGING, q.SHOWN_LOCKS),
-            Reading(words=words.CHARGING, unsaid="not known"),
+            "Whether a charger is connected. If the level stays low while charging, the cable is faulty or the battery "
+            "is worn out.",
+            q.lowest(catalogue.LOCK_CHARGING, q.SHOWN_LOCKS),
+            ValueFormat(texts=value_mappings.CHARGING, no_value="no data"),
         ),
     ]
 
 
-def one(title: str, description: str, expression: str, reading: Reading) -> stat.Panel:
-    """A tile of the first line."""
-    return of_locks(title, description, expression, reading).span(4).height(5)
+def value_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> stat.Panel:
+    """Build a panel of the first line."""
+    return lock_panel(title, description, expression, value_format).span(4).height(5)
 
 
-def of_locks(title: str, description: str, expression: str, reading: Reading) -> stat.Panel:
-    """A tile of which each lock has a part with its name, also one of which nothing is known.
+def lock_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> stat.Panel:
+    """Build a panel with a named value for each lock, including locks without a value.
 
-    Else the only value of several locks, one of them locked and the others offline, would pass for all of them.
+    If locks without a value were left out, the value of one lock would appear to be that of all selected locks.
     """
-    said = {q.NOT_KNOWN: Display(reading.unsaid), **reading.words}
-    return tile(title, description, q.of_each(expression, q.SHOWN_LOCKS), replace(reading, words=said), BY_NAME)
+    texts = {q.NOT_KNOWN: Display(value_format.no_value), **value_format.texts}
+    value_format = replace(value_format, texts=texts)
+    return stat_panel(title, description, q.for_each_lock(expression, q.SHOWN_LOCKS), value_format, LOCK_LEGEND)
 
 
 def states() -> list[statetimeline.Panel]:
-    """What bolt and door did."""
+    """Return the timelines of lock and door states."""
     return [
-        timeline(
+        timeline_panel(
             "State over time",
-            "What the bolt did. Gaps: the lock was offline, or its account silent; nobody knows.",
-            q.named(q.state(q.SHOWN_LOCKS), q.SHOWN_LOCKS),
-            replace(STATE, steps=((None, "bad"),)),
+            "State of the lock over time. Gaps are times without data: the lock was offline, or the account was not "
+            "reported.",
+            q.with_names(q.lock_states(q.SHOWN_LOCKS), q.SHOWN_LOCKS),
+            replace(STATE, thresholds=((None, "bad"),)),
         ).span(12),
-        timeline(
+        timeline_panel(
             "Door over time",
-            "What the door's sensor said. A door that opened while the bolt was out was never really locked.",
-            q.named(q.door(q.SHOWN_LOCKS), q.SHOWN_LOCKS),
-            Reading(words=words.DOORS),
+            "State of the door over time, by its sensor. A door that opens while the lock is locked was not secured.",
+            q.with_names(q.door_states(q.SHOWN_LOCKS), q.SHOWN_LOCKS),
+            ValueFormat(texts=value_mappings.DOORS),
         ).span(12),
     ]
 
 
 def battery() -> list[timeseries.Panel | stat.Panel]:
-    """How long it will turn."""
-    level = q.now(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS)
+    """Return the panels about the battery."""
+    level = q.lowest(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS)
     return [
-        lines(
-            "Battery over time",
-            f"Charge of the battery; at {LOW_BATTERY} % and below it is low. One that falls faster than it used to "
-            "drives a bolt that is hard to turn: see to the door's hinges and the strike.",
-            {BY_NAME: q.named(level, q.SHOWN_LOCKS)},
+        line_panel(
+            "Battery level over time",
+            f"Battery level over time; {LOW_BATTERY} % and less is low. If it falls faster than before, the lock may "
+            "be hard to turn: check the hinges and the strike plate.",
+            {LOCK_LEGEND: q.with_names(level, q.SHOWN_LOCKS)},
             BATTERY,
         ).span(16),
-        of_locks(
-            "Battery",
-            f"Charge of the battery now. Charge it at {LOW_BATTERY} %.",
+        lock_panel(
+            "Battery level",
+            f"Current battery level. Charge the battery at {LOW_BATTERY} %.",
             level,
-            Reading("percent", steps=BATTERY.steps, decimals=0, unsaid="not known"),
+            ValueFormat("percent", thresholds=BATTERY.thresholds, decimals=0, no_value="no data"),
         )
         .span(4)
         .height(8),
-        of_locks(
+        lock_panel(
             f"Days until {EMPTY} %",
-            f"How many days the battery takes down to {EMPTY} %, as it has been emptying for {q.LONG} days, or for "
-            f"{q.SHORT} where it falls fast. `no trend`: it fell too little, was not watched for long enough, or was "
-            "charged; then nobody can tell. Charge it before.",
+            f"Days until the battery reaches {EMPTY} %, by its trend over {q.LONG_TREND_DAYS} days, or over "
+            f"{q.SHORT_TREND_DAYS} days if the level falls fast. There is no trend if the level fell too little, the "
+            "history is too short, or the battery was charged.",
             q.days_until(EMPTY, q.SHOWN_LOCKS),
-            Reading(
-                # Not Grafana's own unit of days, which makes weeks of seven.
+            ValueFormat(
+                # Grafana's unit for days would show 7 days as 1 week.
                 "suffix:days",
-                {q.MOST_DAYS: Display(f"{q.MOST_DAYS} days or more", "good")},
-                steps=((None, "quiet"), (0, "bad"), (7, "warn"), (14, "good")),
+                {q.MAX_DAYS: Display(f"{q.MAX_DAYS} days or more", "good")},
+                thresholds=((None, "quiet"), (0, "bad"), (7, "warn"), (14, "good")),
                 decimals=0,
-                unsaid="no trend",
+                no_value="no trend",
             ),
         )
         .span(4)
@@ -155,27 +165,28 @@ def battery() -> list[timeseries.Panel | stat.Panel]:
 
 
 def connection() -> list[statetimeline.Panel | stat.Panel]:
-    """Whether it could be reached."""
-    connected = f"{q.of(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS)}[$__range]"
+    """Return the panels about the connection to the bridge."""
+    connected = f"{q.series(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS)}[$__range]"
     return [
-        timeline(
+        timeline_panel(
             "Connection over time",
-            "When its bridge reached it. Locks that go offline together share a bridge or its network.",
-            q.named(q.now(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS), q.SHOWN_LOCKS),
-            Reading(words=words.CONNECTIONS),
+            "Connection of the lock to its bridge over time. Locks that go offline at the same time usually share a "
+            "bridge or a network.",
+            q.with_names(q.lowest(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS), q.SHOWN_LOCKS),
+            ValueFormat(texts=value_mappings.CONNECTIONS),
         )
         .span(16)
         .height(7),
-        of_locks(
-            "Connected",
-            "The part of the time range, as far as anything is known of it, in which its bridge reached it. Move the "
-            "bridge nearer if it is much below 100 %.",
+        lock_panel(
+            "Connected time",
+            "Share of the time range in which the lock was connected to its bridge. Times without data are not "
+            "counted. If the share is well below 100 %, move the bridge nearer to the lock.",
             f"sum by {q.BY_ID} (sum_over_time({connected})) / sum by {q.BY_ID} (count_over_time({connected}))",
-            Reading(
+            ValueFormat(
                 "percentunit",
-                steps=((None, "quiet"), (0, "bad"), (0.95, "warn"), (0.99, "good")),
+                thresholds=((None, "quiet"), (0, "bad"), (0.95, "warn"), (0.99, "good")),
                 decimals=1,
-                unsaid="no bridge",
+                no_value="no bridge",
             ),
         )
         .span(8)
@@ -183,33 +194,33 @@ def connection() -> list[statetimeline.Panel | stat.Panel]:
     ]
 
 
-def facts() -> table.Panel:
-    """What it is."""
+def properties() -> table.Panel:
+    """Return the table of the lock's properties."""
     titles = {
         "lock_name": "Lock",
         "account": "Account",
         "serial_number": "Serial number",
         "model": "Model",
         "firmware_version": "Firmware",
-        "bridge_id": "Bridge",
+        "bridge_id": "Bridge ID",
         "time_zone": "Time zone",
-        "organization_id": "Organization",
-        "lock_id": "Id",
+        "organization_id": "Organization ID",
+        "lock_id": "ID",
     }
-    return sheet(
-        "Facts",
-        "What Tedee says of the lock itself. The id changes when a lock is removed and added again, the serial number "
-        "does not. The revision moves when a setting or the name changes. Firmware is updated in Tedee's app.",
+    return table_panel(
+        "Properties",
+        "Properties that Tedee reports for the lock. The ID changes if the lock is removed and added again, the serial "
+        "number does not. The revision changes with each change of a setting or the name.",
         [
             *(Column(label, title) for label, title in titles.items()),
-            Column("update", "Update", Reading(words=words.UPDATES), PAINTED),
-            Column("revision", "Revision", Reading("none", decimals=0)),
+            Column("update", "Update", ValueFormat(texts=value_mappings.UPDATES), COLOURED_CELL),
+            Column("revision", "Revision", ValueFormat("none", decimals=0)),
         ],
         {
             "info": f"topk by {q.BY_ID} "
-            f"(1, group by ({', '.join(titles)}) ({q.of(catalogue.LOCK_INFO, q.SHOWN_LOCKS)}))",
-            "update": q.latest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
-            "revision": q.latest(catalogue.LOCK_REVISION, q.SHOWN_LOCKS),
+            f"(1, group by ({', '.join(titles)}) ({q.series(catalogue.LOCK_INFO, q.SHOWN_LOCKS)}))",
+            "update": q.highest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
+            "revision": q.highest(catalogue.LOCK_REVISION, q.SHOWN_LOCKS),
         },
         [("lock_name", False)],
     ).height(6)

@@ -1,4 +1,4 @@
-"""The exporter: does it hear from Tedee, and does Prometheus hear from it?"""
+"""Exporter: syncs with Tedee, requests, scrapes by Prometheus, and the processes."""
 
 from grafana_foundation_sdk.builders import stat, table, timeseries
 
@@ -6,285 +6,289 @@ from exporter.metrics import catalogue
 from exporter.tedee.errors import REASONS
 
 from . import queries as q
-from . import variables, words
-from .board import Board, Section
-from .colours import FEW
-from .panels import PAINTED, Column, Reading, bars, lines, sheet, tile
+from . import value_mappings, variables
+from .colours import MAX_SERIES
+from .dashboard import Dashboard, PanelGroup
+from .panels import COLOURED_CELL, Column, ValueFormat, bar_panel, line_panel, stat_panel, table_panel
 
-SEVERAL = f" Of more than {FEW} accounts, the {FEW} with the oldest data are shown."
+SERIES_LIMIT = f" At most {MAX_SERIES} accounts are shown, those with the oldest data."
 
-MOST_ACCOUNTS = 100
-"""In the table: those that fail before the others."""
-
-
-def newest(metric: catalogue.Metric, those: str = q.ACCOUNTS) -> str:
-    """An account's value; of two exporters that know the account, the later or better one."""
-    return f"max by (account) ({q.of(metric, those)})"
+MAX_ACCOUNTS = 100
+"""Rows in the table of accounts. Failing accounts come first."""
 
 
-def worst(metric: catalogue.Metric) -> str:
-    """An account's value; of two exporters that know the account, the lower one."""
-    return f"min by (account) ({q.of(metric, q.ACCOUNTS)})"
+def highest(metric: catalogue.Metric, matchers: str = q.ACCOUNTS) -> str:
+    """Return an expression for the value of each account, the highest if several exporters report the account."""
+    return f"max by (account) ({q.series(metric, matchers)})"
+
+
+def lowest(metric: catalogue.Metric, matchers: str = q.ACCOUNTS) -> str:
+    """Return an expression for the value of each account, the lowest if several exporters report the account."""
+    return f"min by (account) ({q.series(metric, matchers)})"
 
 
 LAST_SYNCS = (
-    f"max by (account) ({q.of(catalogue.LAST_SYNC, q.ACCOUNTS)}"
-    f" or last_over_time({q.of(catalogue.LAST_SYNC, q.ACCOUNTS)}[{q.EXPORTER_MEMORY}:{q.RARELY}]))"
+    f"max by (account) ({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)} or "
+    f"last_over_time({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)}[{q.EXPORTER_LOOKBACK}:{q.EXPORTER_LOOKBACK_STEP}]))"
     f" and on (account) ({q.accounts()})"
 )
-"""When each account last heard from Tedee, those included of which nothing is heard any more."""
-STANDINGS = f"{newest(catalogue.UP)} or {words.SILENT} * group by (account) ({q.accounts()})"
-"""How the syncs of each account go, those included."""
-OLDEST = f"bottomk({FEW}, {LAST_SYNCS} or 0 * group by (account) ({q.accounts()}))"
-LISTED = f"bottomk({MOST_ACCOUNTS}, {STANDINGS})"
-BY_ACCOUNT = "{{account}}"
-BY_INSTANCE = "{{instance}}"
+"""Expression for the time of each account's last sync, also if no exporter reports the account now."""
+SYNC_STATUSES = f"{highest(catalogue.UP)} or {value_mappings.NO_DATA} * group by (account) ({q.accounts()})"
+"""Expression for `tedee_up` of each account, or NO_DATA if no exporter reports the account now."""
+SHOWN = f"bottomk({MAX_SERIES}, {LAST_SYNCS} or 0 * group by (account) ({q.accounts()}))"
+LISTED = f"bottomk({MAX_ACCOUNTS}, {SYNC_STATUSES})"
+ACCOUNT_LEGEND = "{{account}}"
+INSTANCE_LEGEND = "{{instance}}"
 
-SECONDS = Reading("s", decimals=0)
-COUNT = Reading("none", decimals=0, least=0)
+SECONDS = ValueFormat("s", decimals=0)
+COUNT = ValueFormat("none", decimals=0, minimum=0)
 
 
-def board() -> Board:
-    """The dashboard."""
-    return Board(
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    return Dashboard(
         uid="tedee-exporter",
         title="Tedee: exporter",
-        description="Does the exporter hear from Tedee, and does Prometheus hear from the exporter?",
-        span="6h",
-        variables=variables.chain(variables.shown(OLDEST, "account")),
-        alerts=q.alerts('account=~"$account|", lock_id=""'),
-        sections=[
-            Section([*answers(), accounts()]),
-            Section([*syncs(), *requests()], "Syncs with Tedee"),
-            Section(program(), "Scrapes by Prometheus, and the program"),
+        description="Syncs with Tedee, API requests, scrapes by Prometheus, and the exporter processes.",
+        time_range="6h",
+        variables=variables.with_common_variables(variables.shown(SHOWN, "account")),
+        alerts=q.firing_alerts('account=~"$account|", lock_id=""'),
+        groups=[
+            PanelGroup([*current_values(), accounts()]),
+            PanelGroup([*syncs(), *requests()], "Syncs with Tedee"),
+            PanelGroup(processes(), "Scrapes and processes"),
         ],
     )
 
 
-def answers() -> list[stat.Panel]:
-    """The big answers."""
-    up = q.of("up", q.EXPORTERS)
+def current_values() -> list[stat.Panel]:
+    """Return the first line of panels, with the current values."""
+    up = q.series("up", q.EXPORTERS)
     return [
-        answer(
+        value_panel(
             "Exporters down",
-            "Exporters that Prometheus cannot scrape. See whether the program runs, and whether Prometheus reaches "
+            "Exporters that Prometheus cannot scrape. Check that the exporter is running and that Prometheus can reach "
             "its port.",
-            f"count({q.ours(f'{up} == 0', within=q.EXPORTER_MEMORY)})"
-            f" or 0 * count({q.ours(up, within=q.EXPORTER_MEMORY)})",
-            Reading("none", steps=((None, "quiet"), (0, "good"), (1, "bad")), unsaid="not known"),
+            f"count({q.of_exporters(f'{up} == 0', lookback=q.EXPORTER_LOOKBACK)})"
+            f" or 0 * count({q.of_exporters(up, lookback=q.EXPORTER_LOOKBACK)})",
+            ValueFormat("none", thresholds=((None, "quiet"), (0, "good"), (1, "bad")), no_value="no data"),
         ),
-        answer(
-            "Accounts failing",
-            "Accounts whose last sync failed, whose data is too old, or whose exporter is not heard. The table below "
-            "has them; the exporter's status page and its log say what Tedee answered and what to do.",
-            f"count(({STANDINGS}) < 1) or 0 * count({q.accounts()})",
-            Reading("none", steps=((None, "quiet"), (0, "good"), (1, "bad")), unsaid="not known"),
+        value_panel(
+            "Failing accounts",
+            "Accounts whose last sync failed, whose data is stale, or whose exporter is down. The table below lists "
+            "them. The exporter's status page and log show the cause and what to do.",
+            f"count(({SYNC_STATUSES}) < 1) or 0 * count({q.accounts()})",
+            ValueFormat("none", thresholds=((None, "quiet"), (0, "good"), (1, "bad")), no_value="no data"),
         ),
-        answer(
+        value_panel(
             "Oldest data",
-            "Age of the oldest account's data. Usual are 20 seconds; from 5 minutes on an account's locks are no "
-            "longer served, since nobody knows what the doors did.",
+            "Highest data age of all accounts. It is normally below 20 seconds. By default, the locks of an account "
+            "are no longer reported after 5 minutes.",
             f"clamp_min(max(time() - ({LAST_SYNCS})), 0)",
-            Reading(
-                "s", steps=((None, "quiet"), (0, "good"), (60, "warn"), (300, "bad")), decimals=0, unsaid="none yet"
+            ValueFormat(
+                "s", thresholds=((None, "quiet"), (0, "good"), (60, "warn"), (300, "bad")), decimals=0, no_value="none"
             ),
         ),
-        answer(
-            "Failures in the last hour",
-            "Syncs that brought nothing usable. A few are the network's; many have their reason below.",
-            f"sum(increase({q.of(catalogue.SYNC_FAILURES, q.ACCOUNTS)}[1h]))",
-            Reading(
-                "none", steps=((None, "quiet"), (0, "good"), (1, "warn"), (10, "bad")), decimals=0, unsaid="not known"
+        value_panel(
+            "Failed syncs, last hour",
+            "Syncs that failed in the last hour. A few failures are normal; the reasons are shown below.",
+            f"sum(increase({q.series(catalogue.SYNC_FAILURES, q.ACCOUNTS)}[1h]))",
+            ValueFormat(
+                "none",
+                thresholds=((None, "quiet"), (0, "good"), (1, "warn"), (10, "bad")),
+                decimals=0,
+                no_value="no data",
             ),
         ),
-        answer(
+        value_panel(
             "Fewest requests left",
-            "Requests that the tightest account has left of the exporter's share of the hour. At 0 the exporter "
-            "waits. Look for what else uses them up: restarts without a state file, or a second exporter.",
-            f"min({q.of(catalogue.API_REQUESTS_REMAINING, q.ACCOUNTS)})",
-            Reading(
-                "none", steps=((None, "quiet"), (0, "bad"), (10, "warn"), (50, "good")), decimals=0, unsaid="not known"
+            "Lowest number of requests that an account has left in the exporter's hourly share. At 0, the exporter "
+            "waits. Possible causes are restarts without a state file and a second exporter for the same user.",
+            f"min({q.series(catalogue.API_REQUESTS_REMAINING, q.ACCOUNTS)})",
+            ValueFormat(
+                "none",
+                thresholds=((None, "quiet"), (0, "bad"), (10, "warn"), (50, "good")),
+                decimals=0,
+                no_value="no data",
             ),
         ),
-        answer(
-            "Tedee's API",
-            "Whether Tedee still speaks the API version in use. If it no longer lists it, update the exporter or set "
-            "api.version before it is switched off.",
-            f"min({q.of(catalogue.API_VERSION_SUPPORTED, q.ACCOUNTS)})",
-            Reading(words=words.VERSIONS, unsaid="not known"),
+        value_panel(
+            "API version",
+            "Whether Tedee supports the API version in use. If not, update the exporter or set `api.version` before "
+            "Tedee removes the version.",
+            f"min({q.series(catalogue.API_VERSION_SUPPORTED, q.ACCOUNTS)})",
+            ValueFormat(texts=value_mappings.VERSIONS, no_value="no data"),
         ),
-        answer(
+        value_panel(
             "Configuration",
-            "Whether the configuration was last loaded well. Refused: the exporter goes on with the one it had, and "
-            "its next start will fail; its log says what is wrong, and so does --config.check.",
-            f"min({q.of(catalogue.CONFIG_RELOAD_SUCCESSFUL, q.EXPORTERS)})",
-            Reading(words=words.CONFIGURATIONS, unsaid="not known"),
+            "Result of the last load of the configuration. If it was rejected, the exporter uses the previous one but "
+            "cannot restart. The log and `--config.check` show the errors.",
+            f"min({q.series(catalogue.CONFIG_RELOAD_SUCCESSFUL, q.EXPORTERS)})",
+            ValueFormat(texts=value_mappings.CONFIGURATIONS, no_value="no data"),
         ),
-        answer(
+        value_panel(
             "State file",
-            "Whether calls are written down. Not usable: a restart has to wait out 20 seconds and knows no data; the "
-            "log says why.",
-            f"min({q.of(catalogue.STATE_FILE_USABLE, q.EXPORTERS)})",
-            Reading(words=words.STATE_FILES, unsaid="none"),
+            "Whether requests are recorded in the state file. If not, the first sync after a restart is delayed by 20 "
+            "seconds and no data is served until then. The log shows the cause.",
+            f"min({q.series(catalogue.STATE_FILE_USABLE, q.EXPORTERS)})",
+            ValueFormat(texts=value_mappings.STATE_FILES, no_value="none"),
         ),
     ]
 
 
-def answer(title: str, description: str, expression: str, reading: Reading) -> stat.Panel:
-    """One of them."""
-    return tile(title, description, expression, reading).span(3)
+def value_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> stat.Panel:
+    """Build a panel of the first line."""
+    return stat_panel(title, description, expression, value_format).span(3)
 
 
 def accounts() -> table.Panel:
-    """Every account."""
+    """Return the table of accounts."""
     listed = f"and on (account) {LISTED}"
-    supported = f"min by (account, version) ({q.of(catalogue.API_VERSION_SUPPORTED, q.ACCOUNTS)})"
-    return sheet(
+    supported = f"min by (account, version) ({q.series(catalogue.API_VERSION_SUPPORTED, q.ACCOUNTS)})"
+    return table_panel(
         "Accounts",
-        "How each account's syncs go: those that fail first, then the oldest data. `silent`: its exporter is not "
-        "heard. Credentials without a date do not expire by themselves; where one is near, somebody has to sign in "
-        f"again. Of more than {MOST_ACCOUNTS} accounts the first {MOST_ACCOUNTS}.",
+        "Syncs of each account: failing accounts first, then those with the oldest data. `no data` means that no "
+        f"exporter reports the account. At most {MAX_ACCOUNTS} accounts are listed.",
         [
             Column("account", "Account"),
-            Column("up", "Syncs", Reading(words=words.ACCOUNTS), PAINTED, 110),
-            Column("age", "Age of data", SECONDS),
+            Column("up", "Syncs", ValueFormat(texts=value_mappings.ACCOUNTS), COLOURED_CELL, 110),
+            Column("age", "Data age", SECONDS),
             Column("next", "Next sync in", SECONDS),
             Column("left", "Requests left", COUNT),
             Column("locks", "Locks", COUNT),
             Column("version", "API version"),
-            Column("supported", "Supported", Reading(words=words.VERSIONS), PAINTED, 150),
-            Column("expiry", "Credentials expire", Reading("dateTimeFromNow")),
+            Column("supported", "API support", ValueFormat(texts=value_mappings.VERSIONS), COLOURED_CELL, 150),
+            Column("expiry", "Credential expiry", ValueFormat("dateTimeFromNow")),
         ],
         {
             "up": LISTED,
             "age": f"time() - ({LAST_SYNCS} {listed})",
-            "next": f"{newest(catalogue.NEXT_SYNC)} - time() {listed}",
-            "left": f"{worst(catalogue.API_REQUESTS_REMAINING)} {listed}",
-            "locks": f"{newest(catalogue.LOCKS)} {listed}",
+            "next": f"{highest(catalogue.NEXT_SYNC)} - time() {listed}",
+            "left": f"{lowest(catalogue.API_REQUESTS_REMAINING)} {listed}",
+            "locks": f"{highest(catalogue.LOCKS)} {listed}",
             "supported": f"bottomk by (account) (1, {supported}) {listed}",
-            "expiry": f"{worst(catalogue.CREDENTIALS_EXPIRY)} * 1000 {listed}",
+            "expiry": f"{lowest(catalogue.CREDENTIALS_EXPIRY)} * 1000 {listed}",
         },
         [("account", False), ("Value #age", True), ("Value #up", False)],
     ).height(8)
 
 
 def syncs() -> list[timeseries.Panel]:
-    """What comes of the calls."""
-    buckets = f"sum by (le) (rate({q.of(catalogue.SYNC_DURATION, q.ACCOUNTS, '_bucket')}[$__rate_interval]))"
-    taken, calls = (
-        f"sum(rate({q.of(catalogue.SYNC_DURATION, q.ACCOUNTS, suffix)}[$__rate_interval]))"
+    """Return the panels about the syncs."""
+    buckets = f"sum by (le) (rate({q.series(catalogue.SYNC_DURATION, q.ACCOUNTS, '_bucket')}[$__rate_interval]))"
+    duration, count = (
+        f"sum(rate({q.series(catalogue.SYNC_DURATION, q.ACCOUNTS, suffix)}[$__rate_interval]))"
         for suffix in ("_sum", "_count")
     )
     return [
-        lines(
-            "Age of the data",
-            "Seconds since each account's last successful sync. A saw of some 20 seconds is as it should be; a line "
-            "that climbs is an account that fails." + SEVERAL,
-            {BY_ACCOUNT: f"time() - {newest(catalogue.LAST_SYNC, q.SHOWN_ACCOUNTS)}"},
-            Reading("s", least=0),
+        line_panel(
+            "Data age",
+            "Time since the last successful sync of each account. It normally varies between 0 and 20 seconds and "
+            "rises while syncs fail." + SERIES_LIMIT,
+            {ACCOUNT_LEGEND: f"time() - {highest(catalogue.LAST_SYNC, q.SHOWN_ACCOUNTS)}"},
+            ValueFormat("s", minimum=0),
         ).span(12),
-        bars(
-            "Failures by reason",
-            "Syncs that brought nothing usable. auth, forbidden: make a new key. not_found: see the API version and "
-            "the chosen locks. rate_limited: another program uses the same user. server: Tedee's. timeout, "
-            "connection, tls, invalid_response: the network between.",
-            f"sum by (reason) (increase({q.of(catalogue.SYNC_FAILURES, q.ACCOUNTS)}[$__rate_interval]))",
+        bar_panel(
+            "Failed syncs by reason",
+            "Syncs that failed, by reason. The troubleshooting page of the documentation explains each reason.",
+            f"sum by (reason) (increase({q.series(catalogue.SYNC_FAILURES, q.ACCOUNTS)}[$__rate_interval]))",
             "{{reason}}",
             known=REASONS,
         ).span(12),
-        lines(
-            "Duration of calls",
-            "How long syncs take from sending to answer: of half of them, of nine in ten, of all but one in a "
-            "hundred, and on average. Near the time-out (10 seconds) many will fail: look at the network.",
+        line_panel(
+            "Sync duration",
+            "Time from the request to the response or failure: percentiles and average. If it approaches the time-out "
+            "of 10 seconds, check the network.",
             {
-                "half": f"histogram_quantile(0.5, {buckets})",
-                "9 of 10": f"histogram_quantile(0.9, {buckets})",
-                "99 of 100": f"histogram_quantile(0.99, {buckets})",
-                "average": f"{taken} / {calls}",
+                "50th percentile": f"histogram_quantile(0.5, {buckets})",
+                "90th percentile": f"histogram_quantile(0.9, {buckets})",
+                "99th percentile": f"histogram_quantile(0.99, {buckets})",
+                "average": f"{duration} / {count}",
             },
-            Reading("s", least=0),
+            ValueFormat("s", minimum=0),
         ).span(12),
-        lines(
-            "Next sync",
-            "Seconds until each account's next call may go out. Up to 20 are usual, more after failures: up to 5 "
-            "minutes, or what Tedee asks for. Below 0 a call is overdue: the exporter has too much to do." + SEVERAL,
-            {BY_ACCOUNT: f"{newest(catalogue.NEXT_SYNC, q.SHOWN_ACCOUNTS)} - time()"},
-            Reading("s"),
+        line_panel(
+            "Time until next sync",
+            "Time until the next sync of each account: normally up to 20 seconds, after failures up to 5 minutes or as "
+            "long as Tedee requests. A negative value means that the exporter is overloaded." + SERIES_LIMIT,
+            {ACCOUNT_LEGEND: f"{highest(catalogue.NEXT_SYNC, q.SHOWN_ACCOUNTS)} - time()"},
+            ValueFormat("s"),
         ).span(12),
     ]
 
 
 def requests() -> list[timeseries.Panel]:
-    """What Tedee is asked."""
+    """Return the panels about the requests to Tedee."""
     return [
-        lines(
+        line_panel(
             "Requests left",
-            "Requests that each account has left of the exporter's share of the hour. A line that falls to 0 will "
-            "soon be an account that waits." + SEVERAL,
-            {BY_ACCOUNT: f"min by (account) ({q.of(catalogue.API_REQUESTS_REMAINING, q.SHOWN_ACCOUNTS)})"},
+            "Requests that each account has left in the exporter's hourly share. At 0, the account waits."
+            + SERIES_LIMIT,
+            {ACCOUNT_LEGEND: lowest(catalogue.API_REQUESTS_REMAINING, q.SHOWN_ACCOUNTS)},
             COUNT,
         ).span(8),
-        bars(
-            "Requests by answer",
-            "Requests sent to Tedee, by endpoint and what came back. All but 200 is told by reason above.",
-            f"sum by (endpoint, code) (increase({q.of(catalogue.API_REQUESTS, q.ACCOUNTS)}[$__rate_interval]))",
+        bar_panel(
+            "Requests by status code",
+            "Requests to Tedee, by endpoint and HTTP status code. If there was no response, the failure reason is "
+            "shown instead.",
+            f"sum by (endpoint, code) (increase({q.series(catalogue.API_REQUESTS, q.ACCOUNTS)}[$__rate_interval]))",
             "{{endpoint}} {{code}}",
             known=["my/lock/sync 200", "my/lock 200"],
         ).span(8),
-        bars(
-            "Values that could not be used",
-            "Values of Tedee's answers that make no sense, by field: their samples are absent. A battery level now "
-            "and then is a lock that updates; many of a field, and often, are worth a report.",
-            f"sum by (field) (increase({q.of(catalogue.REJECTED_VALUES, q.ACCOUNTS)}[$__rate_interval]))",
+        bar_panel(
+            "Rejected values by field",
+            "Values in Tedee's responses that could not be used, by field; their samples are absent. An occasional "
+            "battery level is normal during a firmware update. Please report other frequent rejections.",
+            f"sum by (field) (increase({q.series(catalogue.REJECTED_VALUES, q.ACCOUNTS)}[$__rate_interval]))",
             "{{field}}",
         ).span(8),
     ]
 
 
-def program() -> list[timeseries.Panel | table.Panel]:
-    """The program, and what Prometheus gets of it."""
-    programs = {"instance": "Instance", "job": "Job", "version": "Version", "python_version": "Python"}
+def processes() -> list[timeseries.Panel | table.Panel]:
+    """Return the panels about scrapes and processes."""
+    labels = {"instance": "Instance", "job": "Job", "version": "Version", "python_version": "Python"}
+    cpu_seconds = q.series("process_cpu_seconds_total", q.EXPORTERS)
     return [
-        lines(
-            "Size of a scrape",
-            "Samples that Prometheus gets at once: some ten a lock. More than that, or a jump, is a change of the "
-            "fleet.",
-            {BY_INSTANCE: q.ours(q.of("scrape_samples_scraped", q.EXPORTERS))},
+        line_panel(
+            "Samples per scrape",
+            "Samples in each scrape, about ten per lock. The number changes if locks are added or removed.",
+            {INSTANCE_LEGEND: q.of_exporters(q.series("scrape_samples_scraped", q.EXPORTERS))},
             COUNT,
         ).span(8),
-        lines(
-            "Duration of a scrape",
-            "How long Prometheus waits for its answer. It is ready before it is asked for: more than a tenth of a "
-            "second is the network's, or a machine that has too much to do.",
-            {BY_INSTANCE: q.ours(q.of("scrape_duration_seconds", q.EXPORTERS))},
-            Reading("s", least=0),
+        line_panel(
+            "Scrape duration",
+            "Duration of each scrape. Responses are rendered in advance: more than 0.1 seconds indicates a slow "
+            "network or an overloaded machine.",
+            {INSTANCE_LEGEND: q.of_exporters(q.series("scrape_duration_seconds", q.EXPORTERS))},
+            ValueFormat("s", minimum=0),
         ).span(8),
-        lines(
-            "Memory",
-            "Memory that the program has. It grows with the fleet and then stays; one that climbs for days is a leak "
-            "and worth a report.",
-            {BY_INSTANCE: q.ours(q.of("process_resident_memory_bytes", q.EXPORTERS))},
-            Reading("bytes", least=0),
+        line_panel(
+            "Memory usage",
+            "Resident memory of the process. It depends on the number of locks and should be stable. Please report a "
+            "rise over several days.",
+            {INSTANCE_LEGEND: q.of_exporters(q.series("process_resident_memory_bytes", q.EXPORTERS))},
+            ValueFormat("bytes", minimum=0),
         ).span(8),
-        lines(
-            "Processor",
-            "The part of one processor that the program uses: a few percent at 5,000 locks. Much more is worth a "
-            "report.",
-            {BY_INSTANCE: q.ours(f"rate({q.of('process_cpu_seconds_total', q.EXPORTERS)}[$__rate_interval])")},
-            Reading("percentunit", least=0),
+        line_panel(
+            "CPU usage",
+            "Share of one CPU core that the process uses: a few percent with 5,000 locks. Please report much higher "
+            "values.",
+            {INSTANCE_LEGEND: q.of_exporters(f"rate({cpu_seconds}[$__rate_interval])")},
+            ValueFormat("percentunit", minimum=0),
         ).span(8),
-        sheet(
+        table_panel(
             "Versions",
-            "What runs where, since when, and when its configuration was last loaded. Update those that are behind.",
+            "Version of each exporter, its start time, and the last successful load of its configuration.",
             [
-                *(Column(label, title) for label, title in programs.items()),
-                Column("started", "Started", Reading("dateTimeFromNow")),
-                Column("loaded", "Configuration loaded", Reading("dateTimeFromNow")),
+                *(Column(label, title) for label, title in labels.items()),
+                Column("started", "Started", ValueFormat("dateTimeFromNow")),
+                Column("loaded", "Configuration loaded", ValueFormat("dateTimeFromNow")),
             ],
             {
-                "version": f"group by ({', '.join(programs)}) ({q.of(catalogue.BUILD_INFO, q.EXPORTERS)})",
-                "started": by_target(q.ours(q.of("process_start_time_seconds", q.EXPORTERS))),
-                "loaded": by_target(q.of(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, q.EXPORTERS)),
+                "version": f"group by ({', '.join(labels)}) ({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
+                "started": times(q.of_exporters(q.series("process_start_time_seconds", q.EXPORTERS))),
+                "loaded": times(q.series(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, q.EXPORTERS)),
             },
             [("instance", False)],
         )
@@ -293,6 +297,6 @@ def program() -> list[timeseries.Panel | table.Panel]:
     ]
 
 
-def by_target(expression: str) -> str:
-    """Moments of exporters, as Grafana takes moments."""
+def times(expression: str) -> str:
+    """Return an expression for times in milliseconds, the unit of Grafana, by exporter."""
     return f"max by (instance, job) ({expression}) * 1000"

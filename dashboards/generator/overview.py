@@ -1,4 +1,4 @@
-"""Locks overview: is everything locked and closed, right now?"""
+"""Locks overview: locks that are not secured or have a problem, all locks, and recent changes."""
 
 from dataclasses import replace
 
@@ -6,186 +6,173 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 
 from exporter.metrics import catalogue
 from exporter.tedee.models import DoorState, LockState
-from exporter.web.status import JAMMED, LOW_BATTERY, Display
 
 from . import queries as q
-from . import variables, words
-from .board import Board, Section
-from .panels import BAR, PAINTED, Column, Reading, lines, sheet, tile
+from . import value_mappings, variables
+from .dashboard import Dashboard, PanelGroup
+from .panels import COLOURED_CELL, GAUGE_CELL, Column, ValueFormat, line_panel, stat_panel, table_panel
+from .value_mappings import JAMMED, LOW_BATTERY
 
-MOST_ROWS = 500
-"""Locks in the table: those that need attention before the others."""
-LATEST = 20
-"""Changes that are lately."""
+MAX_ROWS = 500
+"""Rows in the table of locks. Locks that need attention come first."""
+RECENT_CHANGES = 20
+"""Rows in the table of recent changes."""
 
-NEED_ATTENTION = f"topk({MOST_ROWS}, {q.attention(q.LOCKS, 'by (lock_id)')})"
-TO_DETAIL = (
+SHOWN = f"topk({MAX_ROWS}, {q.attention(q.LOCKS, 'by (lock_id)')})"
+DETAIL_URL = (
     "/d/tedee-lock?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${account:queryparam}"
-    "&var-lock=${__data.fields.Id}&${__url_time_range}"
+    "&var-lock=${__data.fields.ID}&${__url_time_range}"
 )
 
-JAM, ERROR = -1, -2
-"""Stand for a state in the table, as on the status page: a jam, or another error, is more than where the bolt is."""
-ENDINGS = {JAM: words.RESULTS[JAMMED], ERROR: words.SOME_ERROR}
-STATE = Reading(words=words.STATES, steps=((None, "quiet"), (0, "bad")))
-"""A code that nobody knows is none to be trusted."""
+JAMMED_VALUE, ERROR_VALUE = -1, -2
+"""Values of the column "State" for a failed state change. As on the status page, it takes precedence over the state."""
+FAILURES = {JAMMED_VALUE: value_mappings.RESULTS[JAMMED], ERROR_VALUE: value_mappings.OTHER_ERROR}
+STATE = ValueFormat(texts=value_mappings.STATES, thresholds=((None, "quiet"), (0, "bad")))
+"""Format of lock states. An unknown code is shown as a problem."""
 
-COUNT = "none"
-"""The unit of what has none."""
+COUNT_UNIT = "none"
 
-POINTS = 200
-"""Of a line through counts: each point counts hundreds of locks, where there are so many."""
-BATTERY = Reading(
-    "percent", steps=((None, "quiet"), (0, "bad"), (LOW_BATTERY + 1, "good")), decimals=0, least=0, most=100
+MAX_POINTS = 200
+"""Points of a line that counts locks. Each point evaluates the series of up to MAX_ROWS locks."""
+BATTERY = ValueFormat(
+    "percent", thresholds=((None, "quiet"), (0, "bad"), (LOW_BATTERY + 1, "good")), decimals=0, minimum=0, maximum=100
 )
-RESULT = Reading(words=words.RESULTS, beyond=words.SOME_ERROR)
+RESULT = ValueFormat(texts=value_mappings.RESULTS, text_above=value_mappings.OTHER_ERROR)
 
-NAME = Column("lock_name", "Lock", width=220, link=("Show this lock", TO_DETAIL))
+NAME = Column("lock_name", "Lock", width=220, link=("Lock details", DETAIL_URL))
 ACCOUNT = Column("account", "Account", width=140)
-ID = Column("lock_id", "Id", width=90)
+ID = Column("lock_id", "ID", width=90)
 
 
-def counted(title: str, advice: str, locks: str, among: str, tone: str) -> stat.Panel:
-    """How many locks something is the matter with; nothing is known where there are none that could say so."""
-    reading = Reading(COUNT, steps=((None, "quiet"), (0, "good"), (1, tone)), unsaid="not known")
-    return tile(title, advice, q.count(locks, among), reading).span(3)
-
-
-def board() -> Board:
-    """The dashboard."""
-    return Board(
+def dashboard() -> Dashboard:
+    """Return the dashboard."""
+    return Dashboard(
         uid="tedee-locks",
         title="Tedee: locks",
-        description="Is everything locked and closed, right now? Then every lock, and what changed lately.",
-        span="24h",
-        variables=variables.chain(variables.locks(), variables.shown(NEED_ATTENTION, "lock_id")),
-        alerts=q.alerts('account=~"$account|", lock_id=~"$lock|"'),
-        sections=[Section([*answers(), every_lock(), changes(), history()])],
+        description="Locks that are not secured or have a problem, all locks, and recent changes.",
+        time_range="24h",
+        variables=variables.with_common_variables(variables.locks(), variables.shown(SHOWN, "lock_id")),
+        alerts=q.firing_alerts('account=~"$account|", lock_id=~"$lock|"'),
+        groups=[PanelGroup([*counts(), all_locks(), recent_changes(), counts_over_time()])],
     )
 
 
-def answers() -> list[stat.Panel]:
-    """The big answers."""
+def counts() -> list[stat.Panel]:
+    """Return the panels with the current numbers of locks and accounts."""
     return [
-        tile(
-            "Locked and closed?",
-            "How many locks are not known to be locked with their door closed: unlocked, open, on their way, offline, "
-            "with a sensor that cannot tell, or without any word of theirs. The table has them at its top. Doors "
-            "without a sensor count as closed; locks without a bridge are not counted, since they are never heard of. "
-            "`not known`: the exporter, or an account of it, is silent; see the exporter's dashboard.",
-            q.not_safe(q.LOCKS),
-            Reading(
-                "suffix:not",
-                {0: Display("all of them", "good")},
-                steps=((None, "quiet"), (1, "warn")),
-                unsaid="not known",
-            ),
+        count_panel(
+            "Not secured",
+            "Locks that are not confirmed locked with a closed door, including offline locks. A door without a sensor "
+            "counts as closed; locks without a bridge are not counted. `no data` means that an account is not "
+            "reported.",
+            q.not_secured_count(q.LOCKS),
+            "warn",
         ).span(6),
-        counted(
+        count_panel(
             "Unlocked",
-            "Locks whose bolt is back. Lock them in Tedee's app, or go and look.",
-            q.unlocked(q.LOCKS),
-            q.of(catalogue.LOCK_STATE, q.LOCKS),
+            "Locks that are unlocked or pulled. Lock them in the Tedee app or on site.",
+            q.count_locks(q.unlocked(q.LOCKS), q.series(catalogue.LOCK_STATE, q.LOCKS)),
             "warn",
         ),
-        counted(
-            "Doors open",
-            "Locks whose sensor says that the door stands open. Somebody has to go and close it. `not known`: no door "
-            "has a sensor, or none is heard of.",
-            q.open_doors(q.LOCKS),
-            q.with_sensor(q.LOCKS),
+        count_panel(
+            "Open doors",
+            "Locks whose sensor reports an open door. There is no data if no door sensor reports.",
+            q.count_locks(q.open_doors(q.LOCKS), q.door_sensors(q.LOCKS)),
             "warn",
         ),
-        counted(
+        count_panel(
             "Jammed or unknown",
-            "Locks whose last turn failed, or that are half locked, uncalibrated or in a state that nobody knows. Go "
-            "and see whether the door is shut, then turn the lock again; calibrate it in Tedee's app if that says so.",
-            q.jammed(q.LOCKS),
-            q.of(catalogue.LOCK_STATE, q.LOCKS),
+            "Locks whose last state change failed, or that are semi-locked, uncalibrated or in an unknown state. Check "
+            "that the door is closed, then operate the lock again. Calibrate it in the Tedee app if the app asks for "
+            "it.",
+            q.count_locks(q.jammed_or_unknown(q.LOCKS), q.series(catalogue.LOCK_STATE, q.LOCKS)),
             "bad",
         ),
-        counted(
+        count_panel(
             "Offline",
-            "Locks that their bridge does not reach: nobody knows whether they are locked. See whether the bridge has "
-            "power and network, and whether the lock's battery is empty.",
-            q.offline(q.LOCKS),
-            q.of(catalogue.LOCK_CONNECTED, q.LOCKS),
+            "Locks that are not connected to their bridge; their state is unknown. Check the power and network of the "
+            "bridge and the battery of the lock.",
+            q.count_locks(q.offline(q.LOCKS), q.series(catalogue.LOCK_CONNECTED, q.LOCKS)),
             "bad",
         ),
-        counted(
+        count_panel(
             "Low batteries",
-            f"Locks with {LOW_BATTERY} % or less that are not being charged. Charge them, those with the least first.",
-            q.low(q.LOCKS),
-            q.of(catalogue.LOCK_BATTERY_LEVEL, q.LOCKS),
+            f"Locks with a battery level of {LOW_BATTERY} % or less that are not charging. Charge the lowest first.",
+            q.count_locks(q.low_battery(q.LOCKS), q.series(catalogue.LOCK_BATTERY_LEVEL, q.LOCKS)),
             "bad",
         ),
-        tile(
-            "Silent accounts",
-            "Accounts that were heard of before and of whose locks nothing is known now: they are in none of the "
-            "numbers beside this. The exporter's dashboard says why.",
-            f"count({q.silent()}) or 0 * count({q.accounts()})",
-            Reading(COUNT, steps=((None, "quiet"), (0, "good"), (1, "bad")), unsaid="not known"),
-        ).span(3),
+        count_panel(
+            "Accounts without data",
+            "Accounts that were reported before but whose locks are not reported now. Their locks are not in the other "
+            "numbers. The exporter dashboard shows the cause.",
+            f"count({q.accounts_without_data()}) or 0 * count({q.accounts()})",
+            "bad",
+        ),
     ]
 
 
-def every_lock() -> table.Panel:
-    """The table of the locks."""
-    return sheet(
-        "Every lock",
-        "All chosen locks, those that need attention first: what is jammed, unknown, offline or low, then what is "
-        f"not known to be locked and closed, then the others by name. Of more than {MOST_ROWS} the first {MOST_ROWS}: "
-        "choose an account or locks above to see others. A lock's name leads to its details.",
+def count_panel(title: str, description: str, expression: str, severity: str) -> stat.Panel:
+    """Build a panel with a number that has the given severity above 0."""
+    value_format = ValueFormat(COUNT_UNIT, thresholds=((None, "quiet"), (0, "good"), (1, severity)), no_value="no data")
+    return stat_panel(title, description, expression, value_format).span(3)
+
+
+def all_locks() -> table.Panel:
+    """Return the table of all locks."""
+    return table_panel(
+        "Locks",
+        "The selected locks: first those with a problem, then those that are not secured, then the others by name. At "
+        f"most {MAX_ROWS} locks are listed. The name links to the lock's details.",
         [
             NAME,
             ACCOUNT,
-            Column("state", "State", replace(STATE, words={**words.STATES, **ENDINGS}), PAINTED, 130),
-            Column("door", "Door", Reading(words=words.DOORS), PAINTED, 120),
-            Column("battery", "Battery", BATTERY, BAR),
-            Column("charging", "Charging", Reading(words=words.CHARGING), width=100),
-            Column("connection", "Connection", Reading(words=words.CONNECTIONS), PAINTED, 110),
-            Column("changed", "Last change", Reading("dateTimeFromNow"), width=150),
+            Column("state", "State", replace(STATE, texts={**value_mappings.STATES, **FAILURES}), COLOURED_CELL, 130),
+            Column("door", "Door", ValueFormat(texts=value_mappings.DOORS), COLOURED_CELL, 120),
+            Column("battery", "Battery", BATTERY, GAUGE_CELL),
+            Column("charging", "Charging", ValueFormat(texts=value_mappings.CHARGING), width=100),
+            Column("connection", "Connection", ValueFormat(texts=value_mappings.CONNECTIONS), COLOURED_CELL, 110),
+            Column("changed", "Last change", ValueFormat("dateTimeFromNow"), width=150),
             Column("firmware_version", "Firmware", width=120),
-            Column("update", "Update", Reading(words=words.UPDATES), width=140),
+            Column("update", "Update", ValueFormat(texts=value_mappings.UPDATES), width=140),
             ID,
         ],
         {
-            "state": state(q.SHOWN_LOCKS),
-            "door": q.door(q.SHOWN_LOCKS),
-            "battery": q.now(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS),
-            "charging": q.now(catalogue.LOCK_CHARGING, q.SHOWN_LOCKS),
-            "connection": q.now(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS),
-            "changed": f"{q.latest(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)} * 1000",
+            "state": states(q.SHOWN_LOCKS),
+            "door": q.door_states(q.SHOWN_LOCKS),
+            "battery": q.lowest(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS),
+            "charging": q.lowest(catalogue.LOCK_CHARGING, q.SHOWN_LOCKS),
+            "connection": q.lowest(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS),
+            "changed": f"{q.highest(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)} * 1000",
             "name": names(q.SHOWN_LOCKS),
-            "update": q.latest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
+            "update": q.highest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
             "attention": q.attention(q.SHOWN_LOCKS, f"by {q.BY_ID}"),
         },
         [("lock_name", False), ("Value #attention", True)],
     ).height(14)
 
 
-def changes() -> table.Panel:
-    """What changed lately."""
-    latest = f"topk({LATEST}, {q.latest(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS)})"
-    of_those = f"and on {q.BY_ID} {latest}"
+def recent_changes() -> table.Panel:
+    """Return the table of recent state changes."""
+    changes = f"topk({RECENT_CHANGES}, {q.highest(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS)})"
+    of_those = f"and on {q.BY_ID} {changes}"
     return (
-        sheet(
-            "What changed lately",
-            f"The {LATEST} locks whose state changed last, when, and what came of it. A lock that you did not expect "
-            "to see here was turned by somebody: Tedee's app tells by whom.",
+        table_panel(
+            "Recent changes",
+            f"The {RECENT_CHANGES} locks whose state changed last. The activity log in the Tedee app shows who "
+            "operated a lock.",
             [
-                Column("changed", "When", Reading("dateTimeFromNow"), width=150),
+                Column("changed", "Last change", ValueFormat("dateTimeFromNow"), width=150),
                 NAME,
                 ACCOUNT,
-                Column("state", "Now", STATE, PAINTED, 130),
-                Column("result", "How it ended", RESULT, PAINTED, 130),
+                Column("state", "State", STATE, COLOURED_CELL, 130),
+                Column("result", "Result", RESULT, COLOURED_CELL, 130),
                 ID,
             ],
             {
-                "changed": f"{latest} * 1000",
-                "name": f"{q.names(q.LOCKS)} {of_those}",
-                "state": f"({q.state(q.LOCKS)}) {of_those}",
-                "result": f"{q.latest(catalogue.LOCK_STATE_CHANGE_RESULT, q.LOCKS)} {of_those}",
+                "changed": f"{changes} * 1000",
+                "name": f"{q.lock_names(q.LOCKS)} {of_those}",
+                "state": f"({q.lock_states(q.LOCKS)}) {of_those}",
+                "result": f"{q.highest(catalogue.LOCK_STATE_CHANGE_RESULT, q.LOCKS)} {of_those}",
             },
             [("Value #changed", True)],
         )
@@ -194,36 +181,39 @@ def changes() -> table.Panel:
     )
 
 
-def history() -> timeseries.Panel:
-    """How the big answers came about."""
-    asked = {
+def counts_over_time() -> timeseries.Panel:
+    """Return the panel with the numbers of locks over time."""
+    conditions = {
         "not locked": (catalogue.LOCK_STATE, f"!= bool {LockState.LOCKED.value}"),
-        "with door open": (catalogue.LOCK_DOOR_STATE, f"== bool {DoorState.OPENED.value}"),
+        "door open": (catalogue.LOCK_DOOR_STATE, f"== bool {DoorState.OPENED.value}"),
         "offline": (catalogue.LOCK_CONNECTED, "== bool 0"),
     }
-    counts = {legend: q.how_many(metric, q.SHOWN_LOCKS, what) for legend, (metric, what) in asked.items()}
-    low = q.count(q.low(q.SHOWN_LOCKS), q.of(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS))
+    queries = {
+        legend: q.count_matching(metric, q.SHOWN_LOCKS, comparison)
+        for legend, (metric, comparison) in conditions.items()
+    }
+    low = q.count_locks(q.low_battery(q.SHOWN_LOCKS), q.series(catalogue.LOCK_BATTERY_LEVEL, q.SHOWN_LOCKS))
     return (
-        lines(
-            "How many, over time",
-            "How many of the locks in the table were so. A line that never comes back to 0 is a lock to look after; "
-            "many that go offline at once share a bridge or a network.",
-            {**counts, "with low battery": low},
-            Reading(COUNT, decimals=0, least=0),
+        line_panel(
+            "Lock status over time",
+            "Number of the listed locks in each condition. Check a lock whose line never returns to 0. Locks that go "
+            "offline at the same time usually share a bridge or a network.",
+            {**queries, "low battery": low},
+            ValueFormat(COUNT_UNIT, decimals=0, minimum=0),
         )
-        .max_data_points(POINTS)
+        .max_data_points(MAX_POINTS)
         .span(10)
         .height(10)
     )
 
 
-def state(those: str) -> str:
-    """The state of each lock, or how its last change went wrong."""
-    result = q.of(catalogue.LOCK_STATE_CHANGE_RESULT, those)
-    return f"min by {q.BY_ID} (-clamp_max({result} > 0, {-ERROR})) or {q.state(those)}"
+def states(matchers: str) -> str:
+    """Return an expression for the state of each lock, or for the failure of its last state change."""
+    result = q.series(catalogue.LOCK_STATE_CHANGE_RESULT, matchers)
+    return f"min by {q.BY_ID} (-clamp_max({result} > 0, {-ERROR_VALUE})) or {q.lock_states(matchers)}"
 
 
-def names(those: str) -> str:
-    """One name and one firmware of each lock; what is known of a lock at first is its revision."""
-    info = f"group by (account, lock_id, lock_name, firmware_version) ({q.of(catalogue.LOCK_INFO, those)})"
-    return f"topk by {q.BY_ID} (1, {info} or on {q.BY_ID} {q.names(those)})"
+def names(matchers: str) -> str:
+    """Return an expression for name and firmware of each lock. A new lock has a name before its firmware is known."""
+    info = f"group by (account, lock_id, lock_name, firmware_version) ({q.series(catalogue.LOCK_INFO, matchers)})"
+    return f"topk by {q.BY_ID} (1, {info} or on {q.BY_ID} {q.lock_names(matchers)})"

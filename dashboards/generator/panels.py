@@ -1,4 +1,4 @@
-"""The kinds of panels: what Grafana is told of each, beside what it is about."""
+"""Builders of the panel types, with the options that all panels of a type share."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,115 +16,116 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from exporter.web.status import NO_VALUE, Display
-
-from .colours import LINES, TONES
-from .variables import SOURCE
-from .words import UNKNOWN_CODE, Words, mappings
+from .colours import LINE_COLOURS, SEVERITY_COLOURS
+from .value_mappings import NO_VALUE, UNKNOWN_CODE_UNIT, Display, ValueTexts, value_mappings
+from .variables import DATA_SOURCE
 
 ValuePanel = TypeVar("ValuePanel", stat.Panel, timeseries.Panel, statetimeline.Panel)
 AnyPanel = TypeVar("AnyPanel", stat.Panel, timeseries.Panel, statetimeline.Panel, table.Panel)
 
-BY_NAME = "{{lock_name}} · {{account}}"
-"""The legend of series that are locks: names are not told apart by themselves."""
+LOCK_LEGEND = "{{lock_name}} · {{account}}"
+"""Legend of series of locks. Names alone are not unique."""
 
-Steps = Sequence[tuple[float | None, str]]
-"""The tone from each number on; the first from minus infinity on."""
+Thresholds = Sequence[tuple[float | None, str]]
+"""Severity of the values from each number up. The first number is None, which is minus infinity."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How numbers are to be read."""
+class ValueFormat:
+    """How the values of a panel or column are shown."""
 
-    unit: str = UNKNOWN_CODE
-    """As Grafana calls it."""
-    words: Words = field(default_factory=dict)
-    """Of codes; one that has none is shown as the number it is."""
-    beyond: Display | None = None
-    """What all numbers above those codes mean."""
-    steps: Steps = ((None, "quiet"),)
-    """The first is also the colour of what is not known: quiet, where that may be."""
+    unit: str = UNKNOWN_CODE_UNIT
+    """Grafana's name of the unit."""
+    texts: ValueTexts = field(default_factory=dict)
+    """Texts of codes. Other codes are shown as numbers."""
+    text_above: Display | None = None
+    """Text of all numbers above the codes."""
+    thresholds: Thresholds = ((None, "quiet"),)
+    """The first one is also the colour of a missing value, and therefore quiet if values can be missing."""
     decimals: int | None = None
-    least: float | None = None
-    most: float | None = None
-    unsaid: str = NO_VALUE.text
-    """What stands where there is no number."""
+    minimum: float | None = None
+    maximum: float | None = None
+    no_value: str = NO_VALUE.text
+    """Text of a missing value."""
 
-    def to(self, panel: ValuePanel) -> ValuePanel:
-        """Have all numbers of a panel read so."""
-        panel.unit(self.unit).no_value(self.unsaid).thresholds(self._thresholds())
+    def apply_to(self, panel: ValuePanel) -> ValuePanel:
+        """Use this format for all values of a panel. Returns the panel."""
+        panel.unit(self.unit).no_value(self.no_value).thresholds(self._thresholds())
         panel.color_scheme(builders.FieldColor().mode(FieldColorModeId.THRESHOLDS))
-        if self.words:
-            panel.mappings(mappings(self.words, self.beyond))
+        if self.texts:
+            panel.mappings(value_mappings(self.texts, self.text_above))
         if self.decimals is not None:
             panel.decimals(self.decimals)
-        if self.least is not None:
-            panel.min(self.least)
-        if self.most is not None:
-            panel.max(self.most)
+        if self.minimum is not None:
+            panel.min(self.minimum)
+        if self.maximum is not None:
+            panel.max(self.maximum)
         return panel
 
     def properties(self) -> list[DynamicConfigValue]:
-        """The same for one column of a table."""
-        said: dict[str, object] = {
+        """Return the format as an override for one column of a table."""
+        properties: dict[str, object] = {
             "unit": self.unit,
-            "noValue": self.unsaid,
+            "noValue": self.no_value,
             "thresholds": self._thresholds().build(),
             "color": {"mode": FieldColorModeId.THRESHOLDS},
-            "mappings": mappings(self.words, self.beyond) if self.words else None,
+            "mappings": value_mappings(self.texts, self.text_above) if self.texts else None,
             "decimals": self.decimals,
-            "min": self.least,
-            "max": self.most,
+            "min": self.minimum,
+            "max": self.maximum,
         }
-        return [DynamicConfigValue(key, value) for key, value in said.items() if value is not None]
+        return [DynamicConfigValue(key, value) for key, value in properties.items() if value is not None]
 
     def _thresholds(self) -> builders.ThresholdsConfig:
-        return builders.ThresholdsConfig().steps([Threshold(value, TONES[tone]) for value, tone in self.steps])
+        steps = [Threshold(value, SEVERITY_COLOURS[severity]) for value, severity in self.thresholds]
+        return builders.ThresholdsConfig().steps(steps)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table."""
+    """Column of a table."""
 
     source: str
-    """A label, or the name of a query for its value."""
+    """Name of a label, or of a query for the column's values."""
     title: str
-    reading: Reading | None = None
-    """None for text."""
+    value_format: ValueFormat | None = None
+    """None for a label."""
     cell: common.TableCellOptions | None = None
     width: int | None = None
     link: tuple[str, str] | None = None
-    """What it says and where it leads."""
+    """Title and URL."""
 
     def properties(self) -> list[DynamicConfigValue]:
-        """What Grafana is told of the column."""
-        said = self.reading.properties() if self.reading else []
+        """Return Grafana's override for the column."""
+        properties = self.value_format.properties() if self.value_format else []
         if self.cell:
-            said.append(DynamicConfigValue("custom.cellOptions", self.cell))
+            properties.append(DynamicConfigValue("custom.cellOptions", self.cell))
         if self.width:
-            said.append(DynamicConfigValue("custom.width", self.width))
+            properties.append(DynamicConfigValue("custom.width", self.width))
         if self.link:
             title, url = self.link
-            said.append(DynamicConfigValue("links", [{"title": title, "url": url}]))
-        return said
+            properties.append(DynamicConfigValue("links", [{"title": title, "url": url}]))
+        return properties
 
     @property
     def field(self) -> str:
-        """What Grafana calls it before it has its title."""
-        return f"Value #{self.source}" if self.reading else self.source
+        """Grafana's name of the field before it is renamed to the title."""
+        return f"Value #{self.source}" if self.value_format else self.source
 
 
-BAR_WIDTH = "5m"
-"""At the least: $__rate_interval is never shorter than four scrapes, and of shorter bars several count one event."""
+MIN_BAR_WIDTH = "5m"
+"""$__rate_interval is at least four scrape intervals long. If bars were shorter, several would count the same event."""
 
-PAINTED = common.TableColoredBackgroundCellOptions(mode=common.TableCellBackgroundDisplayMode.BASIC)
-BAR = common.TableBarGaugeCellOptions(
+COLOURED_CELL = common.TableColoredBackgroundCellOptions(mode=common.TableCellBackgroundDisplayMode.BASIC)
+GAUGE_CELL = common.TableBarGaugeCellOptions(
     mode=common.BarGaugeDisplayMode.BASIC, value_display_mode=common.BarGaugeValueMode.TEXT
 )
 
 
-def tile(title: str, description: str, expression: str, reading: Reading, legend: str = "") -> stat.Panel:
-    """A big answer: the number of now, on its colour; several side by side, each with its name."""
+def stat_panel(
+    title: str, description: str, expression: str, value_format: ValueFormat, legend: str = ""
+) -> stat.Panel:
+    """Build a panel with the current value on a coloured background. With a legend, each series has its name."""
     panel = (
         stat.Panel()
         .color_mode(common.BigValueColorMode.BACKGROUND_SOLID)
@@ -133,14 +134,15 @@ def tile(title: str, description: str, expression: str, reading: Reading, legend
     )
     if legend:
         panel.text_mode(common.BigValueTextMode.VALUE_AND_NAME)
-    return _about(reading.to(panel), title, description, [_query("A", expression, legend).instant()]).height(4)
+    return _with_queries(
+        value_format.apply_to(panel), title, description, [_query("A", expression, legend).instant()]
+    ).height(4)
 
 
-def timeline(title: str, description: str, expression: str, reading: Reading) -> statetimeline.Panel:
-    """A band for each lock, with the words of its codes. Where nothing is known there is a gap.
+def timeline_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> statetimeline.Panel:
+    """Build a panel with a band for each lock, with the texts of its codes and gaps for missing values.
 
-    What is no known code has one tone: of several, Grafana's legend shows the numbers at which they begin in place of
-    the words.
+    The format must have a single threshold. With several, Grafana's legend shows the thresholds instead of the texts.
     """
     panel = (
         statetimeline.Panel()
@@ -152,20 +154,22 @@ def timeline(title: str, description: str, expression: str, reading: Reading) ->
         .legend(_legend())
         .tooltip(_tooltip())
     )
-    return _about(reading.to(panel), title, description, [_query("A", expression, BY_NAME).range()]).height(8)
+    return _with_queries(
+        value_format.apply_to(panel), title, description, [_query("A", expression, LOCK_LEGEND).range()]
+    ).height(8)
 
 
-def lines(title: str, description: str, queries: Mapping[str, str], reading: Reading) -> timeseries.Panel:
-    """Lines over time.
+def line_panel(title: str, description: str, queries: Mapping[str, str], value_format: ValueFormat) -> timeseries.Panel:
+    """Build a panel with lines over time.
 
     Args:
-        title: of the panel.
-        description: what it shows, and what to do about it.
-        queries: expressions by legend. One whose legend is known has a colour of its own; those of a legend with
-            labels in it have Grafana's, and are as few as those are good for.
-        reading: of all numbers.
+        title: title of the panel.
+        description: what the panel shows, and what to do about it.
+        queries: expressions by legend. A fixed legend gets a fixed colour. Series of a legend with labels get the
+            colours of Grafana's palette, and the expression must limit them to MAX_SERIES.
+        value_format: format of all values.
     """
-    panel = reading.to(
+    panel = value_format.apply_to(
         timeseries.Panel()
         .draw_style(common.GraphDrawStyle.LINE)
         .line_width(2)
@@ -175,51 +179,55 @@ def lines(title: str, description: str, queries: Mapping[str, str], reading: Rea
         .tooltip(_tooltip())
     )
     panel.color_scheme(builders.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
-    _colour(panel, [legend for legend in queries if "{{" not in legend])
-    targets = [_query(_letter(index), each, legend).range() for index, (legend, each) in enumerate(queries.items())]
-    return _about(panel, title, description, targets).height(8)
+    _set_colours(panel, [legend for legend in queries if "{{" not in legend])
+    targets = [
+        _query(_letter(index), expression, legend).range() for index, (legend, expression) in enumerate(queries.items())
+    ]
+    return _with_queries(panel, title, description, targets).height(8)
 
 
-def bars(title: str, description: str, expression: str, legend: str, *, known: Iterable[str] = ()) -> timeseries.Panel:
-    """What was counted in each interval, stacked; the series `known` beforehand have a colour each."""
-    panel = Reading("none", decimals=0, least=0).to(
+def bar_panel(
+    title: str, description: str, expression: str, legend: str, *, known: Iterable[str] = ()
+) -> timeseries.Panel:
+    """Build a panel with stacked bars of the events in each interval. The series in `known` get fixed colours."""
+    panel = ValueFormat("none", decimals=0, minimum=0).apply_to(
         timeseries.Panel()
         .draw_style(common.GraphDrawStyle.BARS)
         .line_width(0)
         .fill_opacity(90)
-        .interval(BAR_WIDTH)
+        .interval(MIN_BAR_WIDTH)
         .stacking(options.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
         .legend(_legend())
         .tooltip(_tooltip())
     )
     panel.color_scheme(builders.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
-    _colour(panel, known)
-    return _about(panel, title, description, [_query("A", expression, legend).range()]).height(8)
+    _set_colours(panel, known)
+    return _with_queries(panel, title, description, [_query("A", expression, legend).range()]).height(8)
 
 
-def sheet(
+def table_panel(
     title: str,
     description: str,
     columns: Sequence[Column],
     queries: Mapping[str, str],
     order: Sequence[tuple[str, bool]],
 ) -> table.Panel:
-    """A table of the values of now.
+    """Build a table of current values.
 
     Args:
-        title: of the panel.
-        description: what it shows, and what to do about it.
-        columns: from left to right; what is none of them is left out.
-        queries: expressions by name. Their rows become one where the labels they have in common are the same.
-        order: fields to sort by, each with whether it is sorted downwards; the last counts first.
+        title: title of the panel.
+        description: what the panel shows, and what to do about it.
+        columns: columns from left to right. Other fields are hidden.
+        queries: expressions by name. Rows are merged if the labels that all queries share are equal.
+        order: fields to sort by, each with True for descending order. The last one takes precedence.
     """
     panel = table.Panel().cell_height(common.TableCellHeight.SM).filterable(True).align(common.FieldTextAlignment.LEFT)
     panel.no_value(NO_VALUE.text).unit("string")
     for column in columns:
         panel.override_by_name(column.title, column.properties())
     panel.with_transformation(_transformation("merge", {}))
-    for name, downwards in order:
-        panel.with_transformation(_transformation("sortBy", {"sort": [{"field": name, "desc": downwards}]}))
+    for name, descending in order:
+        panel.with_transformation(_transformation("sortBy", {"sort": [{"field": name, "desc": descending}]}))
     names = [column.field for column in columns]
     panel.with_transformation(_transformation("filterFieldsByName", {"include": {"names": names}}))
     panel.with_transformation(
@@ -232,27 +240,27 @@ def sheet(
             },
         )
     )
-    targets = [_query(name, each).instant().format(PromQueryFormat.TABLE) for name, each in queries.items()]
-    return _about(panel, title, description, targets).span(24)
+    targets = [_query(name, expression).instant().format(PromQueryFormat.TABLE) for name, expression in queries.items()]
+    return _with_queries(panel, title, description, targets).span(24)
 
 
-def _about(panel: AnyPanel, title: str, description: str, targets: Sequence[prometheus.Dataquery]) -> AnyPanel:
-    panel.title(title).description(description).datasource(SOURCE)
+def _with_queries(panel: AnyPanel, title: str, description: str, targets: Sequence[prometheus.Dataquery]) -> AnyPanel:
+    panel.title(title).description(description).datasource(DATA_SOURCE)
     for target in targets:
         panel.with_target(target)
     return panel
 
 
-def _transformation(name: str, how: dict[str, object]) -> DataTransformerConfig:
-    return DataTransformerConfig(id_val=name, options=how)
+def _transformation(name: str, settings: dict[str, object]) -> DataTransformerConfig:
+    return DataTransformerConfig(id_val=name, options=settings)
 
 
 def _query(name: str, expression: str, legend: str = "") -> prometheus.Dataquery:
-    return prometheus.Dataquery().ref_id(name).expr(expression).legend_format(legend).datasource(SOURCE)
+    return prometheus.Dataquery().ref_id(name).expr(expression).legend_format(legend).datasource(DATA_SOURCE)
 
 
-def _colour(panel: timeseries.Panel, names: Iterable[str]) -> None:
-    for name, colour in zip(names, LINES, strict=False):
+def _set_colours(panel: timeseries.Panel, names: Iterable[str]) -> None:
+    for name, colour in zip(names, LINE_COLOURS, strict=False):
         fixed: dict[str, Any] = {"mode": FieldColorModeId.FIXED, "fixedColor": colour}
         panel.override_by_name(name, [DynamicConfigValue("color", fixed)])
 

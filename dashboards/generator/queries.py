@@ -1,16 +1,14 @@
-"""PromQL: whose series a query takes, and what is asked of more than one panel.
+"""PromQL expressions that several panels use.
 
-Where two exporters tell of one lock, it is one lock. Of what they say that counts which is to worry about: any other
-state before "locked", any other state of the door before "closed" and "not paired", "offline" before "connected", the
-lower charge of the battery.
+If two exporters report the same lock, it counts once, with the value that needs more attention: any other state before
+"locked", any other door state before "closed" and "not paired", "offline" before "connected", the lower battery level.
 """
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Metric
 from exporter.tedee.models import DoorState, LockState
-from exporter.web.status import LOW_BATTERY
 
-from .words import DOORS, STATES, of_tone
+from .value_mappings import DOORS, LOW_BATTERY, STATES, codes_with_severity
 
 EXPORTERS = 'job=~"$job", instance=~"$instance"'
 ACCOUNTS = f'{EXPORTERS}, account=~"$account"'
@@ -19,231 +17,248 @@ SHOWN_ACCOUNTS = f'{EXPORTERS}, account=~"$shown"'
 SHOWN_LOCKS = f'{ACCOUNTS}, lock_id=~"$shown"'
 
 BY_ID = "(account, lock_id)"
-"""What a lock is told by, and its metrics meet by: its name may change while one looks, and two exporters may for a
-while have different ones."""
+"""Labels that identify a lock. `lock_name` is not one of them: it changes, and two exporters may report different
+names for a while."""
 
-MOST_ALERTS = 100
-"""On one time axis."""
+MAX_ALERTS = 100
+"""Alerts on one time axis."""
 
 NOT_KNOWN = -1
-"""Stands for what is not known of a lock that is known."""
+"""Value for a lock that is known but does not have the metric."""
 
-LOCK_MEMORY = "6h:30m"
-"""How long a lock of which nothing is heard any more can still be chosen. It is looked for every half hour: to go
-through all samples of thousands of locks would take Prometheus most of a second, at each refresh."""
-ACCOUNT_MEMORY = "1d"
-"""How long an account is missed whose exporter Prometheus no longer knows."""
-EXPORTER_MEMORY = "7d"
-"""How long an exporter that is down is known for one, and its accounts are missed."""
-RARELY = "10m"
-"""How closely so long a time is looked at."""
+LOCK_LOOKBACK = "6h:30m"
+"""How long a lock remains selectable after its last sample. The resolution of half an hour keeps the query cheap:
+reading all samples of thousands of locks would take Prometheus most of a second on each refresh."""
+ACCOUNT_LOOKBACK = "1d"
+"""How long an account is listed after its exporter was removed from Prometheus."""
+EXPORTER_LOOKBACK = "7d"
+"""How long an exporter that is down, and its accounts, are listed."""
+EXPORTER_LOOKBACK_STEP = "10m"
+"""Resolution of subqueries over EXPORTER_LOOKBACK."""
 
-CHARGED = 2
-"""Percent: a battery that is fuller than a day before by more than that was charged or changed."""
-LONG, LONG_FALL = 14, 3
-"""Days over which a battery has a trend, less than the fifteen that Prometheus keeps by default, and how many percent
-it has to fall in them. Less is told only by who has watched for so long."""
-SHORT, SHORT_FALL = 3, 2
-"""The same for a battery that empties fast, and is watched since lately or was charged."""
-MOST_DAYS = 90
-"""Farther ahead nobody can tell."""
-
-
-def of(metric: Metric | str, those: str, suffix: str = "") -> str:
-    """The series of a metric that belong to those: one of the selections above."""
-    return f"{metric if isinstance(metric, str) else metric.name}{suffix}{{{those}}}"
+CHARGED_RISE = 2
+"""Percent. A battery whose level rose by more within a day was charged or replaced."""
+LONG_TREND_DAYS, LONG_TREND_FALL = 14, 3
+"""Days of a battery's long trend, and how many percent the level must fall in them unless the lock was watched for
+all that time. 14 days are less than the 15 days that Prometheus retains by default."""
+SHORT_TREND_DAYS, SHORT_TREND_FALL = 3, 2
+"""The same for a battery that discharges fast and has a short history, or was charged recently."""
+MAX_DAYS = 90
+"""Limit of the forecast in days."""
 
 
-def known(those: str) -> str:
-    """Something of every lock, whatever is known of it."""
-    return f'{{__name__=~"{catalogue.LOCK_INFO.name}|{catalogue.LOCK_REVISION.name}", {those}}}'
+def series(metric: Metric | str, matchers: str, suffix: str = "") -> str:
+    """Return a selector for a metric with the given label matchers, such as LOCKS."""
+    return f"{metric if isinstance(metric, str) else metric.name}{suffix}{{{matchers}}}"
 
 
-def watched(those: str) -> str:
-    """Something of every lock that has a bridge, and can be heard of."""
-    return f'{{__name__=~"{catalogue.LOCK_CONNECTED.name}|{catalogue.LOCK_STATE.name}", {those}}}'
+def lock_series(matchers: str) -> str:
+    """Return a selector for at least one series of each lock."""
+    return f'{{__name__=~"{catalogue.LOCK_INFO.name}|{catalogue.LOCK_REVISION.name}", {matchers}}}'
 
 
-def kept(series: str) -> str:
-    """Series of locks as they are now, and as they were of those of which nothing is heard any more."""
-    return f"({series} or last_over_time({series}[{LOCK_MEMORY}]))"
+def bridged_lock_series(matchers: str) -> str:
+    """Return a selector for at least one series of each lock that has a bridge."""
+    return f'{{__name__=~"{catalogue.LOCK_CONNECTED.name}|{catalogue.LOCK_STATE.name}", {matchers}}}'
 
 
-def now(metric: Metric, those: str) -> str:
-    """A value of each lock; of two, the lower."""
-    return f"min by {BY_ID} ({of(metric, those)})"
+def with_recent(selector: str) -> str:
+    """Return an expression for the current value of each series of locks, or else its last one in LOCK_LOOKBACK."""
+    return f"({selector} or last_over_time({selector}[{LOCK_LOOKBACK}]))"
 
 
-def latest(metric: Metric, those: str) -> str:
-    """A value of each lock; of two, the higher."""
-    return f"max by {BY_ID} ({of(metric, those)})"
+def lowest(metric: Metric, matchers: str) -> str:
+    """Return an expression for the value of each lock, the lowest if several exporters report the lock."""
+    return f"min by {BY_ID} ({series(metric, matchers)})"
 
 
-def state(those: str) -> str:
-    """The state of each lock; of two, the one that is not locked."""
-    return f"max by {BY_ID} ({_not_locked(those)}) or {latest(catalogue.LOCK_STATE, those)}"
+def highest(metric: Metric, matchers: str) -> str:
+    """Return an expression for the value of each lock, the highest if several exporters report the lock."""
+    return f"max by {BY_ID} ({series(metric, matchers)})"
 
 
-def door(those: str) -> str:
-    """The state of each door; of two, the one that is not closed."""
-    return f"max by {BY_ID} ({_not_closed(those)}) or {latest(catalogue.LOCK_DOOR_STATE, those)}"
+def lock_states(matchers: str) -> str:
+    """Return an expression for the state of each lock. If exporters disagree, a state other than locked wins."""
+    return f"max by {BY_ID} ({_not_locked(matchers)}) or {highest(catalogue.LOCK_STATE, matchers)}"
 
 
-def names(those: str) -> str:
-    """One name of each lock."""
-    return f"topk by {BY_ID} (1, {_all_names(known(those))})"
+def door_states(matchers: str) -> str:
+    """Return an expression for the state of each door. If exporters disagree, a state other than closed wins."""
+    return f"max by {BY_ID} ({_not_closed(matchers)}) or {highest(catalogue.LOCK_DOOR_STATE, matchers)}"
 
 
-def names_kept(those: str) -> str:
-    """One name of each lock, those included of which nothing is heard any more: the name of now, or else the last."""
-    last = _all_names(f"last_over_time({known(those)}[{LOCK_MEMORY}])")
-    return f"topk by {BY_ID} (1, {_all_names(known(those))} or on {BY_ID} {last})"
+def lock_names(matchers: str) -> str:
+    """Return an expression for one series with the name of each lock."""
+    return f"topk by {BY_ID} (1, {_all_names(lock_series(matchers))})"
 
 
-def _all_names(series: str) -> str:
-    return f"group by (account, lock_id, lock_name) ({series})"
+def recent_lock_names(matchers: str) -> str:
+    """Return the same for the locks of the last LOCK_LOOKBACK, each with its newest name."""
+    recent = _all_names(f"last_over_time({lock_series(matchers)}[{LOCK_LOOKBACK}])")
+    return f"topk by {BY_ID} (1, {_all_names(lock_series(matchers))} or on {BY_ID} {recent})"
 
 
-def named(expression: str, those: str) -> str:
-    """Values of locks, with their names."""
-    return f"({expression}) * on {BY_ID} group_left (lock_name) {names(those)}"
+def _all_names(selector: str) -> str:
+    return f"group by (account, lock_id, lock_name) ({selector})"
 
 
-def of_each(expression: str, those: str) -> str:
-    """Values of locks, with their names, and NOT_KNOWN for each lock that has none."""
-    all_names = names_kept(those)
-    return f"({expression} or on {BY_ID} {NOT_KNOWN} * {all_names}) * on {BY_ID} group_left (lock_name) {all_names}"
+def with_names(expression: str, matchers: str) -> str:
+    """Add the label `lock_name` to an expression for values of locks."""
+    return f"({expression}) * on {BY_ID} group_left (lock_name) {lock_names(matchers)}"
 
 
-def is_one_of(metric: Metric, those: str, codes: list[int]) -> str:
-    """The locks that have one of the codes."""
-    return " or ".join(f"{of(metric, those)} == {code}" for code in codes)
+def for_each_lock(expression: str, matchers: str) -> str:
+    """Add `lock_name`, and the value NOT_KNOWN for each lock without a value, to an expression for values of locks."""
+    names = recent_lock_names(matchers)
+    return f"({expression} or on {BY_ID} {NOT_KNOWN} * {names}) * on {BY_ID} group_left (lock_name) {names}"
 
 
-def unlocked(those: str) -> str:
-    """Locks whose bolt is back, and which say so."""
-    return is_one_of(catalogue.LOCK_STATE, those, of_tone(STATES, "warn"))
+def with_code(metric: Metric, matchers: str, codes: list[int]) -> str:
+    """Return an expression for the locks whose value is one of the codes."""
+    return " or ".join(f"{series(metric, matchers)} == {code}" for code in codes)
 
 
-def open_doors(those: str) -> str:
-    """Locks whose door stands open."""
-    return is_one_of(catalogue.LOCK_DOOR_STATE, those, of_tone(DOORS, "warn"))
+def unlocked(matchers: str) -> str:
+    """Return an expression for the locks that are unlocked or pulled."""
+    return with_code(catalogue.LOCK_STATE, matchers, codes_with_severity(STATES, "warn"))
 
 
-def jammed(those: str) -> str:
-    """Locks that did not do what they were told, or of whose bolt nobody knows where it is: new codes included."""
-    fine = "".join(f" != {code}" for code, said in STATES.items() if said.severity != "bad")
-    return f"{of(catalogue.LOCK_STATE_CHANGE_RESULT, those)} > 0 or {of(catalogue.LOCK_STATE, those)}{fine}"
+def open_doors(matchers: str) -> str:
+    """Return an expression for the locks whose door is open."""
+    return with_code(catalogue.LOCK_DOOR_STATE, matchers, codes_with_severity(DOORS, "warn"))
 
 
-def offline(those: str) -> str:
-    """Locks without a connection to their bridge."""
-    return f"{of(catalogue.LOCK_CONNECTED, those)} == 0"
+def jammed_or_unknown(matchers: str) -> str:
+    """Return an expression for the locks whose last state change failed or whose state is not known.
+
+    Codes that are not in the exporter's list are included.
+    """
+    not_bad = "".join(f" != {code}" for code, display in STATES.items() if display.severity != "bad")
+    failed = f"{series(catalogue.LOCK_STATE_CHANGE_RESULT, matchers)} > 0"
+    return f"{failed} or {series(catalogue.LOCK_STATE, matchers)}{not_bad}"
 
 
-def low(those: str) -> str:
-    """Locks that want their battery charged."""
-    low_level = f"{of(catalogue.LOCK_BATTERY_LEVEL, those)} <= {LOW_BATTERY}"
-    return f"{low_level} unless {of(catalogue.LOCK_CHARGING, those)} == 1"
+def offline(matchers: str) -> str:
+    """Return an expression for the locks that are not connected to their bridge."""
+    return f"{series(catalogue.LOCK_CONNECTED, matchers)} == 0"
 
 
-def attention(those: str, by: str) -> str:
-    """Of each lock: 2 where something is wrong, 1 where it is not known to be locked and closed, else 0."""
-    wrong = " or ".join([jammed(those), offline(those), f"({low(those)})"])
-    return f"2 * group {by} ({wrong}) or group {by} ({unsafe(those)}) or 0 * group {by} ({known(those)})"
+def low_battery(matchers: str) -> str:
+    """Return an expression for the locks with a low battery that is not charging."""
+    low = f"{series(catalogue.LOCK_BATTERY_LEVEL, matchers)} <= {LOW_BATTERY}"
+    return f"{low} unless {series(catalogue.LOCK_CHARGING, matchers)} == 1"
 
 
-def count(locks: str, among: str) -> str:
-    """How many locks: 0 only where there are any that could be counted, else nothing."""
+def attention(matchers: str, by: str) -> str:
+    """Return an expression for each lock: 2 if it has a problem, 1 if it is only not secured, otherwise 0."""
+    problems = " or ".join([jammed_or_unknown(matchers), offline(matchers), f"({low_battery(matchers)})"])
+    not_secured = f"group {by} ({not_secured_locks(matchers)})"
+    return f"2 * group {by} ({problems}) or {not_secured} or 0 * group {by} ({lock_series(matchers)})"
+
+
+def count_locks(locks: str, among: str) -> str:
+    """Return an expression for the number of locks: 0 only if there are locks in `among`, otherwise no data."""
     return f"count(group by {BY_ID} ({locks})) or 0 * count({among})"
 
 
-def how_many(metric: Metric, those: str, what: str) -> str:
-    """How many locks have a value that is `what`; in one go, for queries that look at each of many moments."""
-    return f"sum(max by {BY_ID} ({of(metric, those)} {what}))"
+def count_matching(metric: Metric, matchers: str, comparison: str) -> str:
+    """Return an expression for the number of locks for which a `bool` comparison is true. It is cheap over time."""
+    return f"sum(max by {BY_ID} ({series(metric, matchers)} {comparison}))"
 
 
-def unsafe(those: str) -> str:
-    """Locks that are not known to be locked with their door closed. A door without a sensor counts as closed."""
-    silent_locks = f"{watched(those)} unless on {BY_ID} {of(catalogue.LOCK_STATE, those)}"
-    return f"{_not_locked(those)} or {_not_closed(those)} or {offline(those)} or {silent_locks}"
+def not_secured_locks(matchers: str) -> str:
+    """Return an expression for the locks that are not confirmed locked with a closed door.
 
-
-def _not_locked(those: str) -> str:
-    return f"{of(catalogue.LOCK_STATE, those)} != {LockState.LOCKED.value}"
-
-
-def _not_closed(those: str) -> str:
-    return f"{with_sensor(those)} != {DoorState.CLOSED.value}"
-
-
-def with_sensor(those: str) -> str:
-    """The doors that have a sensor."""
-    return f"{of(catalogue.LOCK_DOOR_STATE, those)} != {DoorState.NOT_PAIRED.value}"
-
-
-def not_safe(those: str) -> str:
-    """How many locks are not known to be locked and closed; nothing where it may be none and not all is known."""
-    return f"{count(unsafe(those), watched(those))} unless on () ({silent()})"
-
-
-def accounts(those: str = ACCOUNTS) -> str:
-    """Something of every account: those that an exporter has, and those of an exporter that is not heard any more.
-
-    An exporter that is heard has told of all its accounts: one that it no longer speaks of was removed. Its requests
-    left are what it tells of each from the first moment on.
+    A door without a sensor counts as closed.
     """
-    told = of(catalogue.API_REQUESTS_REMAINING, those)
+    without_state = f"{bridged_lock_series(matchers)} unless on {BY_ID} {series(catalogue.LOCK_STATE, matchers)}"
+    return f"{_not_locked(matchers)} or {_not_closed(matchers)} or {offline(matchers)} or {without_state}"
+
+
+def _not_locked(matchers: str) -> str:
+    return f"{series(catalogue.LOCK_STATE, matchers)} != {LockState.LOCKED.value}"
+
+
+def _not_closed(matchers: str) -> str:
+    return f"{door_sensors(matchers)} != {DoorState.CLOSED.value}"
+
+
+def door_sensors(matchers: str) -> str:
+    """Return an expression for the door states of the locks that have a door sensor."""
+    return f"{series(catalogue.LOCK_DOOR_STATE, matchers)} != {DoorState.NOT_PAIRED.value}"
+
+
+def not_secured_count(matchers: str) -> str:
+    """Return an expression for the number of locks that are not secured.
+
+    It has no data if the number would be 0 but the state of some accounts is not known.
+    """
+    count = count_locks(not_secured_locks(matchers), bridged_lock_series(matchers))
+    return f"{count} unless on () ({accounts_without_data()})"
+
+
+def accounts(matchers: str = ACCOUNTS) -> str:
+    """Return an expression for at least one series of each account, also if its exporter is down.
+
+    An account that a running exporter no longer reports was removed and is not included. `tedee_api_requests_remaining`
+    is used because the exporter reports it for each account from its start.
+    """
+    remaining = series(catalogue.API_REQUESTS_REMAINING, matchers)
+    running = series(catalogue.BUILD_INFO, EXPORTERS)
+    down = f"{series('up', EXPORTERS)} == 0"
     return (
-        f"{told}"
-        f" or last_over_time({told}[{ACCOUNT_MEMORY}]) unless on (job, instance) {of(catalogue.BUILD_INFO, EXPORTERS)}"
-        f" or last_over_time({told}[{EXPORTER_MEMORY}:{RARELY}]) and on (job, instance) {of('up', EXPORTERS)} == 0"
+        f"{remaining}"
+        f" or last_over_time({remaining}[{ACCOUNT_LOOKBACK}]) unless on (job, instance) {running}"
+        f" or last_over_time({remaining}[{EXPORTER_LOOKBACK}:{EXPORTER_LOOKBACK_STEP}]) and on (job, instance) {down}"
     )
 
 
-def silent() -> str:
-    """Accounts of whose locks nothing is known now. What another exporter tells of is known."""
-    return f"group by (account) ({accounts()}) unless on (account) {of(catalogue.LOCKS, ACCOUNTS)}"
+def accounts_without_data() -> str:
+    """Return an expression for the accounts whose locks no exporter reports."""
+    return f"group by (account) ({accounts()}) unless on (account) {series(catalogue.LOCKS, ACCOUNTS)}"
 
 
-def alerts(those: str) -> str:
-    """Alerts that fire; those that are about nothing in particular have empty labels."""
-    series = f'ALERTS{{alertname=~"Tedee.*", alertstate="firing", job=~"$job|", instance=~"$instance|", {those}}}'
-    return f"topk({MOST_ALERTS}, max by (alertname, severity, account, lock_name, instance) ({series}))"
+def firing_alerts(matchers: str) -> str:
+    """Return an expression for the alerts that are firing. A label that an alert does not have matches as empty."""
+    selector = f'ALERTS{{alertname=~"Tedee.*", alertstate="firing", job=~"$job|", instance=~"$instance|", {matchers}}}'
+    return f"topk({MAX_ALERTS}, max by (alertname, severity, account, lock_name, instance) ({selector}))"
 
 
-def ours(expression: str, within: str = "") -> str:
-    """Of the metrics that every target has, those of Tedee exporters: now, or of those that were `within` a time."""
-    exporters = of(catalogue.BUILD_INFO, EXPORTERS)
-    return f"{expression} and on (job, instance) {f'last_over_time({exporters}[{within}])' if within else exporters}"
+def of_exporters(expression: str, lookback: str = "") -> str:
+    """Limit a metric that every target has to the targets that are exporters, or were in the time `lookback`."""
+    exporters = series(catalogue.BUILD_INFO, EXPORTERS)
+    return (
+        f"{expression} and on (job, instance) {f'last_over_time({exporters}[{lookback}])' if lookback else exporters}"
+    )
 
 
-def days_until(percent: int, those: str) -> str:
-    """Days until a battery is down to so many percent, as it has been emptying; MOST_DAYS where it is that or more.
+def days_until(percent: int, matchers: str) -> str:
+    """Return an expression for the days until a battery reaches a level if it discharges as before, at most MAX_DAYS.
 
-    Levels are whole percents: the trend is taken over as long as Prometheus remembers, or over a few days where the
-    battery falls fast. One that was charged or changed meanwhile has no trend over that time, and one that was not
-    watched for some days has none at all.
+    Levels are whole percents, so the trend is taken over LONG_TREND_DAYS, or SHORT_TREND_DAYS if the battery
+    discharges fast. There is no trend over a time in which the battery was charged or replaced, and none at all for a
+    lock with a history of less than SHORT_TREND_DAYS.
     """
-    battery = of(catalogue.LOCK_BATTERY_LEVEL, those)
-    level = now(catalogue.LOCK_BATTERY_LEVEL, those)
+    battery = series(catalogue.LOCK_BATTERY_LEVEL, matchers)
+    level = lowest(catalogue.LOCK_BATTERY_LEVEL, matchers)
 
     def trend(days: int) -> str:
-        higher = f"{level} - min by {BY_ID} ({battery} offset 1d)"
-        return f"deriv(({level})[{days}d:1h]) unless max_over_time(({higher})[{days}d:1h]) > {CHARGED}"
+        rise = f"{level} - min by {BY_ID} ({battery} offset 1d)"
+        return f"deriv(({level})[{days}d:1h]) unless max_over_time(({rise})[{days}d:1h]) > {CHARGED_RISE}"
 
     def fell(days: int, percents: int) -> str:
         return f"max_over_time(({level})[{days}d:1h]) - {level} >= {percents}"
 
-    def watched_for(days: int) -> str:
+    def has_history(days: int) -> str:
         return f"group by {BY_ID} (last_over_time({battery}[12h] offset {24 * days - 12}h))"
 
-    long = f"({trend(LONG)}) and ({fell(LONG, LONG_FALL)} or {watched_for(LONG)})"
-    short = f"({trend(SHORT)}) and {fell(SHORT, SHORT_FALL)}"
-    # Slower than by one percent in all that time nobody can tell.
-    a_day = f"clamp_min(-86400 * ({long} or {short}), 1 / {LONG})"
+    long_known = f"({fell(LONG_TREND_DAYS, LONG_TREND_FALL)} or {has_history(LONG_TREND_DAYS)})"
+    long = f"({trend(LONG_TREND_DAYS)}) and {long_known}"
+    short = f"({trend(SHORT_TREND_DAYS)}) and {fell(SHORT_TREND_DAYS, SHORT_TREND_FALL)}"
+    # Less than one percent in LONG_TREND_DAYS cannot be measured.
+    percent_per_day = f"clamp_min(-86400 * ({long} or {short}), 1 / {LONG_TREND_DAYS})"
     return (
-        f"clamp(({level} - {percent}) / ({a_day}), 0, {MOST_DAYS})"
-        f" unless on {BY_ID} {of(catalogue.LOCK_CHARGING, those)} == 1"
-        f" and on {BY_ID} {watched_for(SHORT)}"
+        f"clamp(({level} - {percent}) / ({percent_per_day}), 0, {MAX_DAYS})"
+        f" unless on {BY_ID} {series(catalogue.LOCK_CHARGING, matchers)} == 1"
+        f" and on {BY_ID} {has_history(SHORT_TREND_DAYS)}"
     )

@@ -1,4 +1,4 @@
-"""The variables: what a dashboard is about. Each takes its values from the ones before it, none is written down."""
+"""Dashboard variables. The values of each variable depend on the variables before it; no value is hard-coded."""
 
 from collections.abc import Sequence
 
@@ -14,81 +14,81 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from exporter.metrics import catalogue
 
-from .queries import ACCOUNTS, EXPORTERS, LOCK_MEMORY, of
+from .queries import ACCOUNTS, EXPORTERS, LOCK_LOOKBACK, series
 
-SOURCE = DataSourceRef("prometheus", "${datasource}")
-KEPT = ("datasource", "job", "instance", "account")
-"""What stays chosen from one dashboard to the next."""
+DATA_SOURCE = DataSourceRef("prometheus", "${datasource}")
+LINKED_VARIABLES = ("datasource", "job", "instance", "account")
+"""Variables whose values are passed on by the links between dashboards."""
 ALL = VariableOption(selected=True, text=["All"], value=["$__all"])
 
 
-def source() -> VariableModel:
-    """The data source. The one variable that has one value: Grafana asks only the first of several."""
+def data_source() -> VariableModel:
+    """Return the data source variable. It has a single value: Grafana would query only the first of several."""
     return builders.DatasourceVariable("datasource").label("Data source").type("prometheus").build()
 
 
 def jobs() -> VariableModel:
-    """Prometheus' jobs."""
-    return _chosen("job", "Job", f"label_values({catalogue.BUILD_INFO.name}, job)")
+    """Return the variable for Prometheus jobs."""
+    return _query_variable("job", "Job", f"label_values({catalogue.BUILD_INFO.name}, job)")
 
 
 def instances() -> VariableModel:
-    """The exporters."""
-    exporters = of(catalogue.BUILD_INFO, 'job=~"$job"')
-    return _chosen("instance", "Instance", f"label_values({exporters}, instance)")
+    """Return the variable for exporter instances."""
+    exporters = series(catalogue.BUILD_INFO, 'job=~"$job"')
+    return _query_variable("instance", "Instance", f"label_values({exporters}, instance)")
 
 
 def accounts() -> VariableModel:
-    """The exporters' accounts."""
-    return _chosen("account", "Account", f"label_values({of(catalogue.UP, EXPORTERS)}, account)")
+    """Return the variable for accounts."""
+    return _query_variable("account", "Account", f"label_values({series(catalogue.UP, EXPORTERS)}, account)")
 
 
 def locks() -> VariableModel:
-    """The accounts' locks, by name and account; the value is the id. A renamed one has its new name alone."""
-    revision = of(catalogue.LOCK_REVISION, ACCOUNTS)  # which every lock has
+    """Return the variable for locks. Its text is the newest name with the account, its value is the id."""
+    revision = series(catalogue.LOCK_REVISION, ACCOUNTS)  # the one metric that every lock has
     by = "group by (lock_id, account, lock_name)"
-    every = f"{by} ({revision}) or on (lock_id) {by} (last_over_time({revision}[{LOCK_MEMORY}]))"
-    query = f'group by (lock_id, lock_name) (label_join({every}, "lock_name", " · ", "lock_name", "account"))'
-    # Grafana writes labels as they are, without escapes: a name may hold quotes, backslashes and newlines.
-    name = r'/lock_id="(?<value>\d+)",lock_name="(?<text>[\s\S]*)"} /'
-    variable = _chosen("lock", "Lock", f"query_result({query})")
-    variable.regex = name
+    all_locks = f"{by} ({revision}) or on (lock_id) {by} (last_over_time({revision}[{LOCK_LOOKBACK}]))"
+    query = f'group by (lock_id, lock_name) (label_join({all_locks}, "lock_name", " · ", "lock_name", "account"))'
+    variable = _query_variable("lock", "Lock", f"query_result({query})")
+    # Grafana does not escape label values: a name may contain quotes, backslashes and newlines.
+    variable.regex = r'/lock_id="(?<value>\d+)",lock_name="(?<text>[\s\S]*)"} /'
     return variable
 
 
 def shown(query: str, label: str) -> VariableModel:
-    """What of the chosen is shown, that no panel gets thousands of series: a hidden variable, always at All.
+    """Return the hidden variable that limits the number of series in a panel. It is always set to All.
 
     Args:
-        query: gives one series each.
-        label: whose values they are; the series have no other.
+        query: returns one series for each value, with no other label.
+        label: the label that has the value.
     """
-    variable = _chosen("shown", "Shown", f"query_result({query})")
+    variable = _query_variable("shown", "Shown", f"query_result({query})")
     variable.regex = f'/{label}="([\\s\\S]*)"}} /'
     variable.hide = VariableHide.HIDE_VARIABLE
     variable.skip_url_sync = True
-    # Written out in the queries, one by one.
+    # All is the list of the values, not a pattern that matches every value.
     variable.all_value = None
     return variable
 
 
-def chain(*variables: VariableModel) -> Sequence[VariableModel]:
-    """The variables that all dashboards have, and then those."""
-    return (source(), jobs(), instances(), accounts(), *variables)
+def with_common_variables(*variables: VariableModel) -> Sequence[VariableModel]:
+    """Return the variables of all dashboards, followed by the given ones."""
+    return (data_source(), jobs(), instances(), accounts(), *variables)
 
 
-def _chosen(name: str, label: str, query: str) -> VariableModel:
-    # Grafana's linter wants variables anew with the time range, which every refresh moves: they are to cost little.
+def _query_variable(name: str, label: str, query: str) -> VariableModel:
+    # Grafana's linter requires a refresh on each change of the time range, that is on each refresh of the dashboard:
+    # the queries must be cheap.
     return (
         builders.QueryVariable(name)
         .label(label)
-        .datasource(SOURCE)
+        .datasource(DATA_SOURCE)
         .query(query)
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.ALPHABETICAL_CASE_INSENSITIVE_ASC)
         .multi(True)
         .include_all(True)
-        # All is this one pattern, not thousands of names in one.
+        # All is one pattern instead of a list of thousands of names.
         .all_value(".+")
         .current(ALL)
         .build()

@@ -1,4 +1,4 @@
-"""A Prometheus that holds the scripted day, and at other times a fleet of 5,000 locks and a lock of two exporters."""
+"""Fixtures: Prometheus servers with recorded data."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,31 +9,38 @@ import pytest
 from tests.conftest import real_part
 from tests.end_to_end.prometheus import Prometheus, prometheus
 
-from . import corners, day
+from . import rare_cases, scripted_day
+
+NO_TARGET = "127.0.0.1:9"
+"""Target of a Prometheus that has all its data already: nothing listens on the discard port."""
 
 
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with the scripted day and, at other times, 5,000 locks and a lock that two exporters report."""
     promtool = real_part("promtool")
     folder = tmp_path_factory.mktemp("history")
-    for recording in (day.record(folder), day.record_fleet(folder), day.record_twins(folder)):
+    for recording in (
+        scripted_day.record(folder),
+        scripted_day.record_many_locks(folder),
+        scripted_day.record_duplicate_lock(folder),
+    ):
         backfill(promtool, recording, folder / "data")
-    # Its one target is nobody: all that it has is there already.
-    with prometheus(folder, "127.0.0.1:9") as running:
+    with prometheus(folder, NO_TARGET) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def rarities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that holds what seldom is."""
+def rare_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with the rare cases."""
     promtool = real_part("promtool")
-    folder = tmp_path_factory.mktemp("rarities")
-    backfill(promtool, corners.record(folder), folder / "data")
-    with prometheus(folder, "127.0.0.1:9") as running:
+    folder = tmp_path_factory.mktemp("rare-cases")
+    backfill(promtool, rare_cases.record(folder), folder / "data")
+    with prometheus(folder, NO_TARGET) as running:
         yield running
 
 
 def backfill(promtool: str, recording: Path, folder: Path) -> None:
-    """Make Prometheus' own blocks of a recording, as few as there can be."""
+    """Write a recording to Prometheus' storage, in as few blocks as possible."""
     arguments = ["tsdb", "create-blocks-from", "--max-block-duration=168h", "openmetrics", str(recording), str(folder)]
     subprocess.run([promtool, *arguments], check=True, capture_output=True)

@@ -1,6 +1,6 @@
-"""What Grafana does with a dashboard before Prometheus is asked: its variables, and the queries they make.
+"""Evaluates dashboards as Grafana does: variables, and the queries that are sent to Prometheus.
 
-Written from Grafana's documentation and its Prometheus data source; there is no Grafana here to ask.
+Based on the documentation and the source of Grafana's Prometheus data source. No Grafana is needed.
 """
 
 import json
@@ -17,25 +17,25 @@ from tests.program import PATIENCE, ROOT
 FOLDER = ROOT / "dashboards"
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))
 
-Chosen = Mapping[str, str | tuple[str, ...]]
-"""A value, or several, for each variable named; the others are at their default, All."""
+Selection = Mapping[str, str | tuple[str, ...]]
+"""One or several values of each variable named. The other variables have their default, All."""
 Options = list[tuple[str, str]]
-"""(text, value) of each value that can be chosen."""
+"""(text, value) of each value that can be selected."""
 Series = list[dict[str, Any]]
 
 
 def load(name: str) -> Any:
-    """A committed dashboard."""
+    """Return a committed dashboard."""
     return json.loads((FOLDER / name).read_text("utf-8"))
 
 
 def panels(dashboard: Any) -> Iterator[Any]:
-    """The panels, rows apart."""
+    """Yield the panels without the rows."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
 def queries(dashboard: Any) -> Iterator[tuple[str, Any]]:
-    """(panel's title, target) of all queries, those of the annotations included."""
+    """Yield (title of the panel, target) for all queries, including those of the annotations."""
     for panel in panels(dashboard):
         for target in panel["targets"]:
             yield panel["title"], target
@@ -45,101 +45,101 @@ def queries(dashboard: Any) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class Grafana:
-    """One who looks at a dashboard, from some time on until another."""
+    """A dashboard view with the time range `end - span` to `end`."""
 
     prometheus: Prometheus
     end: float
     span: float = 24 * 3600
     step: float = 900
     scrape_interval: float = 240
-    """As the data source is told."""
+    """Scrape interval in the settings of the data source."""
 
-    def variables(self, dashboard: Any, chosen: Chosen) -> dict[str, str]:
-        """What each variable stands for in a query."""
+    def variables(self, dashboard: Any, selection: Selection) -> dict[str, str]:
+        """Return the text that replaces each variable in a query."""
         values: dict[str, str] = {}
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
-                values[variable["name"]] = self._value(variable, values, chosen)
+                values[variable["name"]] = self._value(variable, values, selection)
         return values
 
-    def options(self, dashboard: Any, name: str, chosen: Chosen) -> Options:
-        """What a variable offers."""
-        values = self.variables(dashboard, chosen)
+    def options(self, dashboard: Any, name: str, selection: Selection) -> Options:
+        """Return the values that a variable offers."""
+        values = self.variables(dashboard, selection)
         variable = next(each for each in dashboard["templating"]["list"] if each["name"] == name)
         return self._options(variable, values)
 
     def run(self, target: Any, variables: Mapping[str, str]) -> Series:
-        """What a query brings."""
+        """Return the result of a query."""
         expression = self.fill(target["expr"], variables)
         if target.get("instant"):
-            return self.ask("query", query=expression, time=self.end)
-        return self.ask("query_range", query=expression, start=self.end - self.span, end=self.end, step=self.step)
+            return self.query("query", query=expression, time=self.end)
+        return self.query("query_range", query=expression, start=self.end - self.span, end=self.end, step=self.step)
 
     def fill(self, expression: str, variables: Mapping[str, str]) -> str:
-        """An expression without variables."""
-        own = {
+        """Return an expression with all variables replaced."""
+        built_in = {
             "__range": f"{self.span:g}s",
             "__interval": f"{self.step:g}s",
             "__rate_interval": f"{max(self.step + self.scrape_interval, 4 * self.scrape_interval):g}s",
         }
-        filled = re.sub(r"\$(\w+)", lambda match: {**own, **variables}[match[1]], expression)
+        filled = re.sub(r"\$(\w+)", lambda match: {**built_in, **variables}[match[1]], expression)
         assert "$" not in filled.replace("\\\\$", "")
         return filled
 
-    def ask(self, endpoint: str, **parameters: Any) -> Series:
-        """Prometheus' answer. Raises AssertionError if it takes the question for wrong."""
-        answer = requests.post(f"{self.prometheus.url}/api/v1/{endpoint}", data=parameters, timeout=PATIENCE)
-        assert answer.ok, f"{answer.text}: {parameters}"
-        result: Series = answer.json()["data"]["result"]
+    def query(self, endpoint: str, **parameters: Any) -> Series:
+        """Return the result of a query from Prometheus. Raises AssertionError if the query is invalid."""
+        response = requests.post(f"{self.prometheus.url}/api/v1/{endpoint}", data=parameters, timeout=PATIENCE)
+        assert response.ok, f"{response.text}: {parameters}"
+        result: Series = response.json()["data"]["result"]
         return result
 
-    def _value(self, variable: Any, values: Mapping[str, str], chosen: Chosen) -> str:
-        if variable["name"] in chosen:
-            picked = chosen[variable["name"]]
-            return _any_of([picked] if isinstance(picked, str) else picked)
+    def _value(self, variable: Any, values: Mapping[str, str], selection: Selection) -> str:
+        if variable["name"] in selection:
+            selected = selection[variable["name"]]
+            return _any_of([selected] if isinstance(selected, str) else selected)
         assert variable["current"]["value"] == ["$__all"]
         if "allValue" in variable:
             return str(variable["allValue"])
         return _any_of([value for _, value in self._options(variable, values)])
 
     def _options(self, variable: Any, values: Mapping[str, str]) -> Options:
-        texts = list(self._found(self.fill(variable["query"], values)))
+        texts = list(self._query_variable(self.fill(variable["query"], values)))
         if "regex" not in variable:
             return [(text, text) for text in texts]
-        # Python names groups in a way of its own.
+        # Python's syntax for named groups differs from JavaScript's.
         regex = re.compile(variable["regex"].strip("/").replace("(?<", "(?P<"))
         options: dict[str, str] = {}
         for match in filter(None, map(regex.search, texts)):
-            named = match.groupdict()
-            value = named.get("value") or match[1]
-            options.setdefault(value, named.get("text") or match[1])
+            groups = match.groupdict()
+            value = groups.get("value") or match[1]
+            options.setdefault(value, groups.get("text") or match[1])
         return sorted((text, value) for value, text in options.items())
 
-    def _found(self, query: str) -> Iterator[str]:
-        begin = {"start": self.end - self.span, "end": self.end}
+    def _query_variable(self, query: str) -> Iterator[str]:
+        time_range = {"start": self.end - self.span, "end": self.end}
         if match := re.fullmatch(r"label_values\((.+),\s*(\w+)\)", query):
-            answer = requests.get(
+            response = requests.get(
                 f"{self.prometheus.url}/api/v1/label/{match[2]}/values",
-                params={"match[]": match[1], **begin},
+                params={"match[]": match[1], **time_range},
                 timeout=PATIENCE,
             )
-            yield from answer.json()["data"]
+            yield from response.json()["data"]
         elif match := re.fullmatch(r"query_result\((.+)\)", query):
-            for each in self.ask("query", query=match[1], time=self.end):
+            for each in self.query("query", query=match[1], time=self.end):
                 at, value = each["value"]
                 name = each["metric"].pop("__name__", "")
                 labels = ",".join(f'{label}="{text}"' for label, text in each["metric"].items())
                 yield f"{name}{{{labels}}} {value} {at * 1000:.0f}"
         else:
-            raise AssertionError(f"Grafana does not understand {query}")
+            raise AssertionError(f"not a variable query of Grafana: {query}")
 
 
 def _any_of(values: Sequence[str]) -> str:
-    """Values that are chosen together, as a regular expression."""
+    """Return a regular expression for several selected values."""
     options = [_escaped(value) for value in values]
     return options[0] if len(options) == 1 else f"({'|'.join(options)})"
 
 
 def _escaped(value: str) -> str:
-    """A value in a regular expression that stands in quotes."""
+    """Return a value escaped for a regular expression in a quoted string."""
     return re.sub(r"[$^*{}\[\]+?.()|]", r"\\\\\g<0>", value.replace("\\", "\\\\\\\\"))

@@ -1,28 +1,29 @@
-"""Lost if these fail: panels that have data, and the true one, and that come soon in a fleet of thousands."""
+"""Tests of the panels' queries: they return the right data, and few series with thousands of locks."""
 
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from dashboards.generator import colours, overview
+from dashboards.generator import overview
+from dashboards.generator.colours import MAX_SERIES
 from dashboards.generator.queries import NOT_KNOWN
 from tests.end_to_end.prometheus import Prometheus
 
-from . import day
-from .grafana import FILES, Chosen, Grafana, Series, load, queries
-from .layout import draw
+from . import scripted_day
+from .drawing import draw
+from .grafana import FILES, Grafana, Selection, Series, load, queries
 
-EVERYTHING: Chosen = {}
-ONE: Chosen = {**day.TARGET, "account": "hotel", "lock": "2101"}
-TWO: Chosen = {
+ALL: Selection = {}
+ONE: Selection = {**scripted_day.TARGET, "account": "hotel", "lock": "2101"}
+TWO: Selection = {
     "job": ("tedee", "other"),
     "instance": ("127.0.0.1:10333", "other"),
     "account": ("home", "hotel"),
     "lock": ("1001", "2101"),
 }
-LARGE = 500
-"""Series of one query that a browser still shows at once."""
+MAX_QUERY_SERIES = 500
+"""Series of one query that a browser displays without delay."""
 
 of_each_query = pytest.mark.parametrize(
     ("name", "query"),
@@ -35,198 +36,208 @@ of_each_query = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def evening(history: Prometheus) -> Grafana:
-    return Grafana(history, day.EVENING)
+def grafana(history: Prometheus) -> Grafana:
+    return Grafana(history, scripted_day.END)
 
 
 @pytest.fixture(scope="module")
-def fleet(history: Prometheus) -> Grafana:
-    return Grafana(history, day.FLEET_EVENING, span=600, step=60, scrape_interval=300)
+def many_locks(history: Prometheus) -> Grafana:
+    return Grafana(history, scripted_day.MANY_LOCKS_END, span=600, step=60, scrape_interval=300)
 
 
 @of_each_query
-@pytest.mark.parametrize("chosen", [EVERYTHING, ONE, TWO], ids=["everything", "one", "two"])
-def test_each_query_has_data(evening: Grafana, name: str, query: Any, chosen: Chosen) -> None:
-    assert evening.run(query, evening.variables(load(name), chosen))
+@pytest.mark.parametrize("selection", [ALL, ONE, TWO], ids=["all", "one", "two"])
+def test_each_query_has_data(grafana: Grafana, name: str, query: Any, selection: Selection) -> None:
+    assert grafana.run(query, grafana.variables(load(name), selection))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_variable_has_values(evening: Grafana, name: str) -> None:
+def test_each_variable_has_values(grafana: Grafana, name: str) -> None:
     dashboard = load(name)
     for variable in dashboard["templating"]["list"][1:]:
-        for chosen in (EVERYTHING, ONE, TWO):
-            assert evening.options(dashboard, variable["name"], chosen)
+        for selection in (ALL, ONE, TWO):
+            assert grafana.options(dashboard, variable["name"], selection)
 
 
-def test_locks_are_chosen_by_names_however_odd_and_known_by_their_ids(evening: Grafana) -> None:
-    options = evening.options(load("locks-overview.json"), "lock", EVERYTHING)
-    assert (f"{day.ODD_NAME} · home", "1006") in options
+def test_lock_variable_offers_special_characters(grafana: Grafana) -> None:
+    options = grafana.options(load("locks-overview.json"), "lock", ALL)
+    assert (f"{scripted_day.ODD_NAME} · home", "1006") in options
     assert ('Kids\' "castle" 🏰 · home', "1004") in options
     assert len(options) == 18
 
 
-def test_a_renamed_lock_has_its_new_name_alone(history: Prometheus) -> None:
-    soon_after = Grafana(history, day.RENAMED + 2 * day.EVERY)
-    options = soon_after.options(load("lock-detail.json"), "lock", EVERYTHING)
+def test_renamed_lock_is_offered_with_new_name_only(history: Prometheus) -> None:
+    after_rename = Grafana(history, scripted_day.RENAMED + 2 * scripted_day.INTERVAL)
+    options = after_rename.options(load("lock-detail.json"), "lock", ALL)
     assert [text for text, value in options if value == "2106"] == ["Suite 106 · hotel"]
 
 
-def test_a_lock_of_a_silent_account_can_still_be_chosen(history: Prometheus) -> None:
-    silence = Grafana(history, day.SILENT[1] - day.EVERY)
-    assert ("Room 101 · hotel", "2101") in silence.options(load("lock-detail.json"), "lock", EVERYTHING)
-    assert silence.variables(load("lock-detail.json"), {"lock": "2101"})["shown"] == "2101"
+def test_lock_of_failing_account_can_be_selected(history: Prometheus) -> None:
+    during_failures = Grafana(history, scripted_day.FAILING[1] - scripted_day.INTERVAL)
+    assert ("Room 101 · hotel", "2101") in during_failures.options(load("lock-detail.json"), "lock", ALL)
+    assert during_failures.variables(load("lock-detail.json"), {"lock": "2101"})["shown"] == "2101"
 
 
-def test_of_many_locks_those_are_shown_that_changed_last(evening: Grafana) -> None:
-    changed = rows(evening, "What changed lately", "changed", EVERYTHING)
-    latest = sorted(changed, key=lambda row: float(row["value"][1]))[-colours.FEW :]
-    shown = evening.options(load("lock-detail.json"), "shown", EVERYTHING)
+def test_detail_shows_the_locks_that_changed_last(grafana: Grafana) -> None:
+    changed = rows(grafana, "Recent changes", "changed", ALL)
+    latest = sorted(changed, key=lambda row: float(row["value"][1]))[-MAX_SERIES:]
+    shown = grafana.options(load("lock-detail.json"), "shown", ALL)
     assert {value for _, value in shown} == {row["metric"]["lock_id"] for row in latest}
 
 
-# The big answers
+# Counts
 
 
-def answer(
-    grafana: Grafana, title: str, chosen: Chosen = EVERYTHING, name: str = "locks-overview.json"
+def panel_value(
+    grafana: Grafana, title: str, selection: Selection = ALL, name: str = "locks-overview.json"
 ) -> float | None:
-    """What a tile says; nothing where it has no data."""
+    """Return the value of a stat panel, or None if it has no data."""
     dashboard = load(name)
     (query,) = (query for each, query in queries(dashboard) if each == title)
-    result = grafana.run(query, grafana.variables(dashboard, chosen))
+    result = grafana.run(query, grafana.variables(dashboard, selection))
     return float(result[0]["value"][1]) if result else None
 
 
-def rows(grafana: Grafana, title: str, query: str, chosen: Chosen, name: str = "locks-overview.json") -> Series:
-    """What one query of a panel brings."""
+def rows(grafana: Grafana, title: str, query: str, selection: Selection, name: str = "locks-overview.json") -> Series:
+    """Return the result of one query of a panel."""
     dashboard = load(name)
-    (found,) = (each for panel, each in queries(dashboard) if (panel, each["refId"]) == (title, query))
-    return grafana.run(found, grafana.variables(dashboard, chosen))
+    (target,) = (each for panel, each in queries(dashboard) if (panel, each["refId"]) == (title, query))
+    return grafana.run(target, grafana.variables(dashboard, selection))
 
 
-def column(grafana: Grafana, query: str, chosen: Chosen) -> list[float]:
-    """The numbers of a column of the table of all locks."""
-    return [float(each["value"][1]) for each in rows(grafana, "Every lock", query, chosen)]
+def column(grafana: Grafana, query: str, selection: Selection) -> list[float]:
+    """Return the values of a column of the table of all locks."""
+    return [float(each["value"][1]) for each in rows(grafana, "Locks", query, selection)]
 
 
 @pytest.mark.parametrize(
     ("title", "expected"),
     [
-        ("Locked and closed?", 6),
+        ("Not secured", 6),
         ("Unlocked", 2),
-        ("Doors open", 1),
+        ("Open doors", 1),
         ("Jammed or unknown", 3),
         ("Offline", 1),
         ("Low batteries", 1),
-        ("Silent accounts", 0),
+        ("Accounts without data", 0),
     ],
 )
-def test_the_big_answers_are_what_the_evening_is(evening: Grafana, title: str, expected: float) -> None:
-    assert answer(evening, title) == expected
+def test_overview_counts_match_the_scripted_day(grafana: Grafana, title: str, expected: float) -> None:
+    assert panel_value(grafana, title) == expected
 
 
-def test_one_lock_that_is_locked_and_closed_is_said_to_be(evening: Grafana) -> None:
-    assert answer(evening, "Locked and closed?", ONE) == 0
+def test_single_secured_lock_is_counted_as_secured(grafana: Grafana) -> None:
+    assert panel_value(grafana, "Not secured", ONE) == 0
 
 
-def test_nobody_says_that_all_is_locked_while_an_account_is_silent(history: Prometheus) -> None:
-    silence = Grafana(history, day.SILENT[1] - day.EVERY)
-    assert answer(silence, "Silent accounts") == 1
+def test_not_secured_has_no_data_if_an_account_has_none(history: Prometheus) -> None:
+    during_failures = Grafana(history, scripted_day.FAILING[1] - scripted_day.INTERVAL)
+    assert panel_value(during_failures, "Accounts without data") == 1
     locked = {"lock": "1004"}
-    assert answer(silence, "Locked and closed?", {**locked, "account": "home"}) == 0
-    assert answer(silence, "Locked and closed?", locked) is None
+    assert panel_value(during_failures, "Not secured", {**locked, "account": "home"}) == 0
+    assert panel_value(during_failures, "Not secured", locked) is None
 
 
-def test_nobody_says_anything_while_the_exporter_is_down(history: Prometheus) -> None:
-    for title in ("Locked and closed?", "Unlocked", "Doors open", "Jammed or unknown", "Offline", "Low batteries"):
-        assert answer(Grafana(history, day.EVENING + 600), title) is None
+def test_counts_have_no_data_while_exporter_is_down(history: Prometheus) -> None:
+    for title in ("Not secured", "Unlocked", "Open doors", "Jammed or unknown", "Offline", "Low batteries"):
+        assert panel_value(Grafana(history, scripted_day.END + 600), title) is None
 
 
-def test_one_lock_under_two_exporters_is_one_lock(evening: Grafana) -> None:
-    twins = Grafana(evening.prometheus, day.TWINS_EVENING)
-    assert column(twins, "state", EVERYTHING) == [2]
-    assert answer(twins, "Unlocked") == 1
-    assert answer(twins, "Locked and closed?") == 1
+def test_lock_of_two_exporters_is_counted_once(grafana: Grafana) -> None:
+    duplicate = Grafana(grafana.prometheus, scripted_day.DUPLICATE_LOCK_END)
+    assert column(duplicate, "state", ALL) == [2]
+    assert panel_value(duplicate, "Unlocked") == 1
+    assert panel_value(duplicate, "Not secured") == 1
 
 
-def test_the_exporters_dashboard_tells_a_silent_account_from_an_exporter_that_is_down(history: Prometheus) -> None:
-    def at(moment: float) -> list[float | None]:
+def test_failing_account_and_exporter_down_are_distinct(history: Prometheus) -> None:
+    def values_at(time: float) -> list[float | None]:
         return [
-            answer(Grafana(history, moment), title, name="exporter.json")
-            for title in ("Exporters down", "Accounts failing", "Oldest data")
+            panel_value(Grafana(history, time), title, name="exporter.json")
+            for title in ("Exporters down", "Failing accounts", "Oldest data")
         ]
 
-    assert at(day.EVENING) == [0, 0, 0]
-    assert at(day.SILENT[1] - day.EVERY) == [0, 1, pytest.approx(day.SILENT[1] - day.SILENT[0], abs=2 * day.EVERY)]
-    assert at(day.DOWN[1] - day.EVERY)[0] == 1
+    assert values_at(scripted_day.END) == [0, 0, 0]
+    assert values_at(scripted_day.FAILING[1] - scripted_day.INTERVAL) == [
+        0,
+        1,
+        pytest.approx(scripted_day.FAILING[1] - scripted_day.FAILING[0], abs=2 * scripted_day.INTERVAL),
+    ]
+    assert values_at(scripted_day.DOWN[1] - scripted_day.INTERVAL)[0] == 1
 
 
-# The table and the forecast
+# Lock table and battery forecast
 
 
-def needed(grafana: Grafana, chosen: Chosen) -> dict[str, float]:
-    """How much attention each lock needs, by its name, as the table has them."""
+def attention_by_name(grafana: Grafana, selection: Selection) -> dict[str, float]:
+    """Return the attention value of each lock by its name, from the table of all locks."""
 
-    def told_by(row: Any) -> tuple[str, str]:
+    def lock_key(row: Any) -> tuple[str, str]:
         return row["metric"]["account"], row["metric"]["lock_id"]
 
-    names = {told_by(row): row["metric"]["lock_name"] for row in rows(grafana, "Every lock", "name", chosen)}
-    found = rows(grafana, "Every lock", "attention", chosen)
-    return {names[told_by(row)]: float(row["value"][1]) for row in found}
+    names = {lock_key(row): row["metric"]["lock_name"] for row in rows(grafana, "Locks", "name", selection)}
+    levels = rows(grafana, "Locks", "attention", selection)
+    return {names[lock_key(row)]: float(row["value"][1]) for row in levels}
 
 
-def test_the_table_has_each_lock_once_and_the_needy_first(evening: Grafana) -> None:
-    needs = needed(evening, EVERYTHING)
-    assert len(needs) == len(rows(evening, "Every lock", "attention", EVERYTHING)) == 18
-    assert needs.pop("Garage") == 1
-    assert {name for name, need in needs.items() if need} == {"Annex", "Cellar", "Pool gate", "Room 102", day.ODD_NAME}
+def test_lock_table_has_each_lock_once(grafana: Grafana) -> None:
+    levels = attention_by_name(grafana, ALL)
+    assert len(levels) == len(rows(grafana, "Locks", "attention", ALL)) == 18
+    assert levels.pop("Garage") == 1
+    assert {name for name, level in levels.items() if level} == {
+        "Annex",
+        "Cellar",
+        "Pool gate",
+        "Room 102",
+        scripted_day.ODD_NAME,
+    }
 
 
-def test_the_forecast_is_right_and_says_nothing_of_a_battery_that_was_charged(evening: Grafana) -> None:
+def test_battery_forecast_of_the_scripted_day(grafana: Grafana) -> None:
     def days(lock: str) -> float:
-        (found,) = rows(evening, "Days until 10 %", "A", {"lock": lock}, "lock-detail.json")
+        (found,) = rows(grafana, "Days until 10 %", "A", {"lock": lock}, "lock-detail.json")
         return float(found["value"][1])
 
-    # 90 percent in 20 days, of which 45 are left.
+    # It discharges by 90 percent in 20 days, and 45 percent are left.
     assert days("2101") == pytest.approx(10, abs=0.5)
-    assert days("1005") == NOT_KNOWN, "the garden door was charged two days ago"
-    assert days("1003") == NOT_KNOWN, "the cellar is being charged"
+    assert days("1005") == NOT_KNOWN, "charged two days ago"
+    assert days("1003") == NOT_KNOWN, "charging"
 
 
-# Thousands
+# Many locks
 
 
 @of_each_query
-def test_at_5000_locks_no_query_returns_thousands_of_series(fleet: Grafana, name: str, query: Any) -> None:
-    assert len(fleet.run(query, fleet.variables(load(name), EVERYTHING))) <= LARGE
+def test_queries_return_few_series_with_5000_locks(many_locks: Grafana, name: str, query: Any) -> None:
+    assert len(many_locks.run(query, many_locks.variables(load(name), ALL))) <= MAX_QUERY_SERIES
 
 
-def test_at_5000_locks_those_that_need_attention_are_in_the_table(fleet: Grafana) -> None:
+def test_lock_table_prefers_problems_with_5000_locks(many_locks: Grafana) -> None:
     dashboard = load("locks-overview.json")
-    variables = fleet.variables(dashboard, EVERYTHING)
-    by_name = {query["refId"]: query for title, query in queries(dashboard) if title == "Every lock"}
-    needs = Counter(float(each["value"][1]) for each in fleet.run(by_name["attention"], variables))
-    assert needs.total() == LARGE
-    assert needs[2.0] > needs[0.0]
-    connection = fleet.run(by_name["connection"], variables)
-    assert sum(each["value"][1] == "0" for each in connection) == day.OFFLINE
+    variables = many_locks.variables(dashboard, ALL)
+    by_name = {query["refId"]: query for title, query in queries(dashboard) if title == "Locks"}
+    levels = Counter(float(each["value"][1]) for each in many_locks.run(by_name["attention"], variables))
+    assert levels.total() == MAX_QUERY_SERIES
+    assert levels[2.0] > levels[0.0]
+    connection = many_locks.run(by_name["connection"], variables)
+    assert sum(each["value"][1] == "0" for each in connection) == scripted_day.OFFLINE
 
 
-def test_the_limits_are_those_that_are_told() -> None:
-    assert overview.MOST_ROWS == LARGE
-    assert str(overview.MOST_ROWS) in load("locks-overview.json")["panels"][7]["description"]
-    assert f"the {colours.FEW} " in load("lock-detail.json")["description"]
+def test_descriptions_state_the_limits() -> None:
+    assert overview.MAX_ROWS == MAX_QUERY_SERIES
+    assert str(overview.MAX_ROWS) in load("locks-overview.json")["panels"][7]["description"]
+    assert f"the {MAX_SERIES} " in load("lock-detail.json")["description"]
 
 
-# Pictures, for want of a Grafana to look at
+# Drawings
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_dashboard_can_be_drawn_with_all_its_panels(evening: Grafana, name: str) -> None:
-    assert draw(name, evening).count("<section") == len(load(name)["panels"])
+def test_drawing_has_all_panels(grafana: Grafana, name: str) -> None:
+    assert draw(name, grafana).count("<section") == len(load(name)["panels"])
 
 
-def test_the_drawing_says_codes_in_words(evening: Grafana) -> None:
-    page = draw("locks-overview.json", evening)
-    for words in ("jammed", "code 42", "offline", "6 not", "charging"):
-        assert words in page
+def test_drawing_shows_the_texts_of_codes(grafana: Grafana) -> None:
+    page = draw("locks-overview.json", grafana)
+    for text in ("jammed", "code 42", "offline", "<b>6</b>", "update available"):
+        assert text in page

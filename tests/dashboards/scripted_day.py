@@ -1,6 +1,6 @@
-"""A scripted day, as Prometheus would hold it: a real exporter against the simulated cloud, on a clock that is turned.
+"""Recording of a scripted day: the real exporter against the simulated cloud, with a fake clock.
 
-Three days of usual life go before it, without which nobody could tell a battery's trend.
+Three ordinary days precede it, so that batteries have a trend.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,18 +20,19 @@ from tests.cloud import detailed, synced
 from tests.factories import locks_of, registry, status
 
 HOUR, DAY = 3600.0, 86_400.0
-EVERY = 240.0
-"""Seconds between two syncs, and between two scrapes, of the day: as few as show what is to be seen."""
-EVENING = 1_789_999_200.0
-"""When the day is over, at a full hour, in Unix seconds."""
-MORNING = EVENING - 26 * HOUR
-BEGIN = EVENING - 4 * DAY
-RENAMED = EVENING - 11 * HOUR
-"""When room 106 got another name."""
-SILENT = (EVENING - 9 * HOUR, EVENING - 7 * HOUR)
-"""When Tedee did not answer for the hotel."""
-DOWN = (EVENING - 5 * HOUR, EVENING - 5 * HOUR + 600)
-"""When Prometheus could not scrape."""
+INTERVAL = 240.0
+"""Seconds between two syncs, and between two scrapes, during the day."""
+END = 1_789_999_200.0
+"""End of the day in Unix seconds, at a full hour."""
+DAY_START = END - 26 * HOUR
+START = END - 4 * DAY
+"""Start of the recording."""
+RENAMED = END - 11 * HOUR
+"""When room 106 is renamed."""
+FAILING = (END - 9 * HOUR, END - 7 * HOUR)
+"""When Tedee returns errors to the hotel."""
+DOWN = (END - 5 * HOUR, END - 5 * HOUR + 600)
+"""When Prometheus cannot scrape the exporter."""
 
 TARGET = {"job": "tedee", "instance": "127.0.0.1:10333"}
 ODD_NAME = 'quotes " backslash \\ \\n newline\nemoji 🏰 Łódź'
@@ -40,14 +41,14 @@ Labels = Mapping[str, str]
 
 
 class Recording:
-    """A file of OpenMetrics, of what Prometheus gets and adds, from which promtool makes Prometheus' own blocks."""
+    """OpenMetrics file with the samples that Prometheus would store. promtool converts it to storage blocks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("w", encoding="utf-8")
 
-    def scrape(self, exposition: Exposition, at: float, target: Labels = TARGET) -> None:
-        """Hold all samples of a scrape."""
+    def add_scrape(self, exposition: Exposition, at: float, target: Labels = TARGET) -> None:
+        """Add all samples of a scrape."""
         body = exposition.scrape("application/openmetrics-text", "").body.decode()
         samples = [line for line in body.splitlines() if not line.startswith("#")]
         labels = ",".join(f'{name}="{value}"' for name, value in target.items())
@@ -55,70 +56,70 @@ class Recording:
             series, _, value = sample.rpartition(" ")
             name, _, rest = series.partition("{")
             self._file.write(f"{name}{{{labels}{',' if rest else ''}{rest or '}'} {value} {at:.3f}\n")
-        self.meta(at, target, up=1, scrape_duration_seconds=0.004, scrape_samples_scraped=len(samples))
+        self.add_target_samples(at, target, up=1, scrape_duration_seconds=0.004, scrape_samples_scraped=len(samples))
 
-    def meta(self, at: float, target: Labels = TARGET, **values: float) -> None:
-        """Hold what Prometheus itself says of a target."""
+    def add_target_samples(self, at: float, target: Labels = TARGET, **values: float) -> None:
+        """Add series that Prometheus itself creates for a target."""
         for name, value in values.items():
-            self.sample(name, target, value, at)
+            self.add_sample(name, target, value, at)
 
-    def sample(self, name: str, labels: Labels, value: float, at: float) -> None:
-        """Hold one sample."""
+    def add_sample(self, name: str, labels: Labels, value: float, at: float) -> None:
+        """Add one sample."""
         text = ",".join(f'{label}="{value}"' for label, value in labels.items())
         self._file.write(f"{name}{{{text}}} {value} {at:.3f}\n")
 
     def close(self) -> None:
-        """End the file, as OpenMetrics wants it."""
+        """Write the end marker of OpenMetrics and close the file."""
         self._file.write("# EOF\n")
         self._file.close()
 
 
-def world(clock: FakeClock) -> World:
-    """The demonstration's house and hotel, whose batteries have a trend for whoever looks for one."""
-    everything = World.demo(clock=clock.wall)
-    for account in everything.accounts:
+def demo_world(clock: FakeClock) -> World:
+    """Return the home and the hotel of the demo, with batteries that have a trend."""
+    demo = World.demo(clock=clock.wall)
+    for account in demo.accounts:
         for lock in account.locks:
-            # None was charged lately: half used up since ten days ago, and days to go.
-            lock.battery = Battery(drain=20 * DAY, charge=HOUR, low=10, phase=10 * DAY - EVENING % (20 * DAY + HOUR))
-    home = everything.account("home")
+            # Charged ten days ago, and half discharged.
+            lock.battery = Battery(drain=20 * DAY, charge=HOUR, low=10, phase=10 * DAY - END % (20 * DAY + HOUR))
+    home = demo.account("home")
     home.lock("Shed").rename(ODD_NAME)
     home.lock("Garden door").battery = Battery(drain=3 * DAY, charge=4 * HOUR, low=10)
-    return everything
+    return demo
 
 
-def events(everything: World, cloud: Cloud) -> Iterator[float]:
-    """What happens: it yields when (Unix seconds), and does it once that has come."""
-    home, hotel = everything.account("home"), everything.account("hotel")
-    yield EVENING - 20 * HOUR  # an answer has values that cannot be used
+def events(world: World, cloud: Cloud) -> Iterator[float]:
+    """Yield the Unix time of each event. The event takes place when the next one is requested."""
+    home, hotel = world.account("home"), world.account("hotel")
+    yield END - 20 * HOUR  # a response has values that cannot be used
     hotel.lock("Room 101").override(batteryLevel=255)
-    yield EVENING - 19 * HOUR  # they can be used again
+    yield END - 19 * HOUR  # the values are valid again
     hotel.lock("Room 101").clear_overrides()
-    yield EVENING - 15 * HOUR  # Tedee has problems of every kind, one after the other
+    yield END - 15 * HOUR  # several kinds of failures, one after the other
     cloud.faults.script(
         Fault.error(503), Fault.error(429), Fault.reset(), Fault.html(200), account="home", endpoint="sync"
     )
-    yield EVENING - 12 * HOUR  # new firmware comes
+    yield END - 12 * HOUR  # new firmware
     for lock in home.locks:
         lock.software = "2.5.30000"
         lock.revision += 1
-    yield RENAMED  # a room becomes a suite
+    yield RENAMED  # a lock is renamed
     hotel.lock("Room 106").rename("Suite 106")
-    yield SILENT[0]  # Tedee does not answer for the hotel; a door at home stays shut
+    yield FAILING[0]  # Tedee returns errors to the hotel; a door at home stays locked
     cloud.faults.script(Fault.error(503), account="hotel", endpoint="sync", forever=True)
     home.lock(1004).override(state=6, doorState=3)
-    yield SILENT[1]  # and answers again
+    yield FAILING[1]  # syncs succeed again
     cloud.faults.clear()
-    yield EVENING - HOUR  # everything comes to rest, and some of it not well
+    yield END - HOUR  # all locks stop moving, some of them with problems
     for lock in (*home.locks, *hotel.locks):
         if lock.bridge:
             lock.override(state=6, doorState=3, stateChangeResult=0)
-    for lock, fields in trouble(everything).items():
+    for lock, fields in problems(world).items():
         lock.override(**fields)
 
 
-def trouble(everything: World) -> dict[Lock, dict[str, object]]:
-    """How the evening is: what is not locked, closed, connected, charged and well."""
-    home, hotel = everything.account("home"), everything.account("hotel")
+def problems(world: World) -> dict[Lock, dict[str, object]]:
+    """Return the fields of the locks that are not locked, closed, connected or charged at the end of the day."""
+    home, hotel = world.account("home"), world.account("hotel")
     return {
         home.lock("Garage"): {"state": 2, "doorState": 2},
         home.lock("Cellar"): {"state": 42, "isCharging": True, "batteryLevel": 8},
@@ -131,7 +132,7 @@ def trouble(everything: World) -> dict[Lock, dict[str, object]]:
 
 ALERTS: list[tuple[float, Labels]] = [
     (
-        EVENING - HOUR,
+        END - HOUR,
         {
             "alertname": "TedeeLockJammed",
             "severity": "critical",
@@ -141,7 +142,7 @@ ALERTS: list[tuple[float, Labels]] = [
         },
     ),
     (
-        EVENING - 2 * HOUR,
+        END - 2 * HOUR,
         {
             "alertname": "TedeeBatteryLow",
             "severity": "warning",
@@ -150,43 +151,43 @@ ALERTS: list[tuple[float, Labels]] = [
             "lock_name": "Garden door",
         },
     ),
-    (SILENT[0] + HOUR, {"alertname": "TedeeDataStale", "severity": "critical", "account": "hotel"}),
+    (FAILING[0] + HOUR, {"alertname": "TedeeDataStale", "severity": "critical", "account": "hotel"}),
     (DOWN[0], {"alertname": "TedeeExporterDown", "severity": "critical", **TARGET}),
 ]
-"""Alerts that fire from then on, an hour long."""
+"""Start time and labels of alerts. Each fires for one hour."""
 
 
 def record(folder: Path) -> Path:
-    """Live through the days, and hold them in a file."""
-    clock = FakeClock(wall=BEGIN)
-    everything = world(clock)
-    cloud = Cloud(everything, clock=clock.monotonic)
+    """Record the days to a file."""
+    clock = FakeClock(wall=START)
+    demo = demo_world(clock)
+    cloud = Cloud(demo, clock=clock.monotonic)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
-    exposition = Exposition(registry, ExporterCollector("1.2.3", lambda: (True, BEGIN), lambda: True), clock)
+    exposition = Exposition(registry, ExporterCollector("1.2.3", lambda: (True, START), lambda: True), clock)
     accounts = Accounts(clock, MemoryStateStore(clock), registry, scheduler)
     (folder / "token").write_text("simulated-refresh-hotel")
     recording = Recording(folder / "day.om")
-    script = events(everything, cloud)
+    script = events(demo, cloud)
     due = next(script, None)
     with serve(cloud) as address:
         accounts.apply(_settings(address.url, folder / "token", HOUR / 2))
-        while clock.wall() < EVENING:
-            if clock.wall() == MORNING:
-                accounts.apply(_settings(address.url, folder / "token", EVERY))
-            # What is asked of the days before is asked of full hours.
-            clock.advance(HOUR if clock.wall() < MORNING else EVERY)
+        while clock.wall() < END:
+            if clock.wall() == DAY_START:
+                accounts.apply(_settings(address.url, folder / "token", INTERVAL))
+            # The queries read the preceding days at full hours only.
+            clock.advance(HOUR if clock.wall() < DAY_START else INTERVAL)
             while due is not None and clock.wall() >= due:
                 due = next(script, None)
             scheduler.run_due()
             exposition.refresh()
             exposition.refresh()
             if DOWN[0] <= clock.wall() < DOWN[1]:
-                recording.meta(clock.wall(), up=0, scrape_duration_seconds=10, scrape_samples_scraped=0)
+                recording.add_target_samples(clock.wall(), up=0, scrape_duration_seconds=10, scrape_samples_scraped=0)
             else:
-                recording.scrape(exposition, clock.wall())
-            for begin, labels in ALERTS:
-                if begin <= clock.wall() < begin + HOUR:
-                    recording.sample("ALERTS", {**labels, "alertstate": "firing"}, 1, clock.wall())
+                recording.add_scrape(exposition, clock.wall())
+            for start, labels in ALERTS:
+                if start <= clock.wall() < start + HOUR:
+                    recording.add_sample("ALERTS", {**labels, "alertstate": "firing"}, 1, clock.wall())
     recording.close()
     return recording.path
 
@@ -197,23 +198,23 @@ def _settings(url: str, token: Path, interval: float) -> Settings:
     return Settings.model_validate({"api": {"url": url}, "sync": {"interval": f"{interval:g}s"}, "accounts": accounts})
 
 
-FLEET_EVENING = EVENING - 10 * DAY
-"""When the large fleet was, which is another one."""
-FLEET_ACCOUNTS, FLEET_LOCKS = 50, 100
+MANY_LOCKS_END = END - 10 * DAY
+"""Time of the recording with many locks."""
+ACCOUNTS, LOCKS_PER_ACCOUNT = 50, 100
 OFFLINE = 40
-"""Of the fleet's locks."""
-FLEET_TARGET = {"job": "tedee", "instance": "fleet:10333"}
+"""Number of locks that are offline in that recording."""
+MANY_LOCKS_TARGET = {"job": "tedee", "instance": "many-locks:10333"}
 
 
-def record_fleet(folder: Path) -> Path:
-    """Two scrapes of 5,000 locks."""
-    clock = FakeClock(wall=FLEET_EVENING - 600)
-    everything = World.of_size(FLEET_ACCOUNTS, FLEET_LOCKS, clock=clock.wall)
-    for account in everything.accounts[:OFFLINE]:
+def record_many_locks(folder: Path) -> Path:
+    """Record two scrapes with 5,000 locks."""
+    clock = FakeClock(wall=MANY_LOCKS_END - 600)
+    large_world = World.of_size(ACCOUNTS, LOCKS_PER_ACCOUNT, clock=clock.wall)
+    for account in large_world.accounts[:OFFLINE]:
         account.locks[-1].override(isConnected=False, deviceState=None)
-    recording = Recording(folder / "fleet.om")
+    recording = Recording(folder / "many-locks.om")
     version = Version("v37")
-    while clock.wall() < FLEET_EVENING:
+    while clock.wall() < MANY_LOCKS_END:
         clock.advance(300)
         now = clock.wall()
         statuses = [
@@ -225,26 +226,26 @@ def record_fleet(folder: Path) -> Path:
                 ),
                 account.name,
             )
-            for account in everything.accounts
+            for account in large_world.accounts
         ]
         collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-        recording.scrape(Exposition(registry(*statuses), collector, clock), now, FLEET_TARGET)
+        recording.add_scrape(Exposition(registry(*statuses), collector, clock), now, MANY_LOCKS_TARGET)
     recording.close()
     return recording.path
 
 
-TWINS_EVENING = EVENING - 8 * DAY
+DUPLICATE_LOCK_END = END - 8 * DAY
 
 
-def record_twins(folder: Path) -> Path:
-    """One lock, of which two exporters tell: by one of them it is locked still, by the other no longer."""
-    clock = FakeClock(wall=TWINS_EVENING)
-    recording = Recording(folder / "twins.om")
+def record_duplicate_lock(folder: Path) -> Path:
+    """Record a lock that one exporter reports as locked and another one as unlocked."""
+    clock = FakeClock(wall=DUPLICATE_LOCK_END)
+    recording = Recording(folder / "duplicate-lock.om")
     for name, state in (("one", 6), ("other", 2)):
-        known = status(clock, locks_of([synced(1, state=state)], [detailed(1, "Twice")]))
+        account = status(clock, locks_of([synced(1, state=state)], [detailed(1, "Twice")]))
         collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-        recording.scrape(
-            Exposition(registry(known), collector, clock), clock.wall(), {"job": "tedee", "instance": name}
+        recording.add_scrape(
+            Exposition(registry(account), collector, clock), clock.wall(), {"job": "tedee", "instance": name}
         )
     recording.close()
     return recording.path

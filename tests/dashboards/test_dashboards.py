@@ -1,6 +1,6 @@
-"""Lost if these fail: dashboards that import anywhere, show what they say, and follow the rules of Grafana's linter.
+"""Tests of the dashboards' JSON: import, variables, queries, panels, texts and colours.
 
-The linter (grafana/dashboard-linter) is a Go program that cannot be had here; its rules are written out instead.
+They include the rules of Grafana's linter (grafana/dashboard-linter), which is not a Python package.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.generator import boards, colours, words
+from dashboards.generator import colours, dashboards, value_mappings
 from exporter.metrics.catalogue import CATALOGUE, LOCK_METRICS
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import DoorState, LockState
@@ -38,10 +38,9 @@ UNITS = {
     "bytes",
     "dateTimeFromNow",
     "prefix:code ",
-    "suffix:not",
     "suffix:days",
 }
-"""Those of Grafana's that are used here."""
+"""Units of Grafana that the dashboards use."""
 
 of_each_dashboard = pytest.mark.parametrize("name", FILES)
 of_each_panel = pytest.mark.parametrize(
@@ -58,65 +57,65 @@ of_each_query = pytest.mark.parametrize(
 )
 
 
-# As code
+# Generator
 
 
-def test_the_json_is_what_the_code_writes() -> None:
-    written = {path.name: path.read_text("utf-8") for path, _ in boards() if path.exists()}
-    assert written == {path.name: registry.json() for path, registry in boards()}, "run make dashboards"
+def test_committed_json_is_up_to_date() -> None:
+    written = {path.name: path.read_text("utf-8") for path, _ in dashboards() if path.exists()}
+    assert written == {path.name: dashboard.to_json() for path, dashboard in dashboards()}, "run make dashboards"
     assert set(written) == set(FILES)
 
 
 @of_each_dashboard
-def test_the_sdk_reads_back_every_word(name: str) -> None:
+def test_sdk_reads_the_json_without_loss(name: str) -> None:
     register_default_plugins()
-    said = load(name)
-    for annotation in said["annotations"]["list"]:
-        # The SDK has no model for what is Prometheus' own in an annotation.
+    dashboard = load(name)
+    for annotation in dashboard["annotations"]["list"]:
+        # The SDK has no fields for the options of Prometheus annotations.
         assert all(annotation.pop(key) for key in ("target", "titleFormat", "textFormat", "tagKeys"))
-    read = json.loads(json.dumps(Dashboard.from_json(said), cls=JSONEncoder))
-    assert read == said
+    read = json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder))
+    assert read == dashboard
 
 
-# Importable
+# Import
 
 
-def test_each_dashboard_has_a_name_and_an_address_that_stay() -> None:
+def test_uids_are_stable_and_titles_unique() -> None:
     assert {name: load(name)["uid"] for name in FILES} == UIDS
     assert len({load(name)["title"] for name in FILES}) == len(FILES)
 
 
 @of_each_dashboard
-def test_grafana_from_10_4_on_can_read_it(name: str) -> None:
+def test_json_has_the_schema_of_grafana_10_4(name: str) -> None:
     dashboard = load(name)
     assert dashboard["schemaVersion"] == 39
-    assert dashboard["editable"] is False, "it is changed where it is written"
+    assert dashboard["editable"] is False, "change the generator instead"
     assert "id" not in dashboard
     assert "__inputs" not in dashboard
 
 
 @of_each_dashboard
-def test_all_data_comes_from_the_chosen_source(name: str) -> None:
+def test_all_data_comes_from_the_selected_data_source(name: str) -> None:
     dashboard = load(name)
-    asking = [*panels(dashboard), *(target for panel in panels(dashboard) for target in panel["targets"])]
-    asking += dashboard["annotations"]["list"]
-    asking += [each for each in dashboard["templating"]["list"] if each["type"] == "query"]
-    assert {json.dumps(each["datasource"]) for each in asking} == {json.dumps(SOURCE)}
+    with_source = [*panels(dashboard), *(target for panel in panels(dashboard) for target in panel["targets"])]
+    with_source += dashboard["annotations"]["list"]
+    with_source += [each for each in dashboard["templating"]["list"] if each["type"] == "query"]
+    assert {json.dumps(each["datasource"]) for each in with_source} == {json.dumps(SOURCE)}
 
 
 @of_each_dashboard
-def test_the_dashboards_lead_to_each_other_and_keep_what_is_chosen_but_the_lock(name: str) -> None:
+def test_dashboard_links_pass_on_variables(name: str) -> None:
     dashboard = load(name)
     assert "tedee" in dashboard["tags"]
-    kept = "&".join(f"${{{variable}:queryparam}}" for variable in ("datasource", "job", "instance", "account"))
-    others = [f"/d/{uid}?{kept}" for file, uid in UIDS.items() if file != name]
+    passed_on = "&".join(f"${{{variable}:queryparam}}" for variable in ("datasource", "job", "instance", "account"))
+    others = [f"/d/{uid}?{passed_on}" for file, uid in UIDS.items() if file != name]
     assert [link["url"] for link in dashboard["links"]] == others
     for link in dashboard["links"]:
         assert (link["type"], link["includeVars"], link["keepTime"]) == ("link", False, True)
 
 
 @of_each_dashboard
-def test_links_out_of_tables_keep_the_time_range(name: str) -> None:
+def test_table_links_keep_the_time_range(name: str) -> None:
     for url in re.findall(r'"url": "(/.*?)"', json.dumps(load(name)["panels"])):
         assert url.split("?")[0] in {f"/d/{uid}" for uid in UIDS.values()}
         assert "${__url_time_range}" in url
@@ -126,14 +125,14 @@ def test_links_out_of_tables_keep_the_time_range(name: str) -> None:
 
 
 @of_each_dashboard
-def test_the_source_is_a_variable(name: str) -> None:
+def test_data_source_is_a_variable(name: str) -> None:
     source = load(name)["templating"]["list"][0]
     assert (source["type"], source["name"], source["label"]) == ("datasource", "datasource", "Data source")
     assert source["query"] == "prometheus"
 
 
 @of_each_dashboard
-def test_variables_have_many_values_or_all_and_none_written_down(name: str) -> None:
+def test_variables_are_multi_value_and_default_to_all(name: str) -> None:
     _, *variables = load(name)["templating"]["list"]
     for variable in variables:
         assert (variable["type"], variable["multi"], variable["includeAll"]) == ("query", True, True)
@@ -145,22 +144,21 @@ def test_variables_have_many_values_or_all_and_none_written_down(name: str) -> N
 
 
 @of_each_dashboard
-def test_each_variable_takes_its_values_from_the_ones_before(name: str) -> None:
+def test_variables_depend_on_the_variables_before_them(name: str) -> None:
     _, *variables = load(name)["templating"]["list"]
     names = [variable["name"] for variable in variables]
     expected = ["job", "instance", "account"] + (["lock"] if name != "exporter.json" else [])
     assert names == [*expected, "shown"]
     for index, variable in enumerate(variables):
-        asked = set(re.findall(r"\$(\w+)", variable["query"]))
-        # The locks of an account, wherever they are: each is asked for by all that was chosen before.
-        assert asked == set(names[:index])
+        used = set(re.findall(r"\$(\w+)", variable["query"]))
+        assert used == set(names[:index])
 
 
 # Queries
 
 RATE_INTERVAL = timedelta(seconds=4321)
-FOREIGN = {"up", "ALERTS", "scrape_samples_scraped", "scrape_duration_seconds"}
-"""Series that Prometheus itself makes."""
+PROMETHEUS_SERIES = {"up", "ALERTS", "scrape_samples_scraped", "scrape_duration_seconds"}
+"""Series that Prometheus itself creates."""
 
 
 def nodes(expression: str) -> list[promql.Expr]:
@@ -171,7 +169,7 @@ def nodes(expression: str) -> list[promql.Expr]:
 
 
 def selectors(expression: str) -> Iterator[tuple[set[str], dict[str, str]]]:
-    """(metrics, matched value by label) of all that an expression selects."""
+    """Yield (metrics, matched value by label) for each selector of an expression."""
     for node in nodes(expression):
         if isinstance(node, promql.VectorSelector):
             matchers = {each.name: each.value for each in node.matchers.matchers if each.op == promql.MatchOp.Re}
@@ -184,20 +182,20 @@ def variable_queries() -> list[Any]:
 
 
 @of_each_query
-def test_each_selector_is_of_the_chosen_jobs_and_instances(query: Any) -> None:
-    empty_is_right = "|" if "ALERTS" in query["expr"] else ""
+def test_selectors_match_selected_jobs_and_instances(query: Any) -> None:
+    or_empty = "|" if "ALERTS" in query["expr"] else ""
     found = list(selectors(query["expr"]))
     assert found
     for _, matchers in found:
-        assert matchers["job"] == f"$job{empty_is_right}"
-        assert matchers["instance"] == f"$instance{empty_is_right}"
+        assert matchers["job"] == f"$job{or_empty}"
+        assert matchers["instance"] == f"$instance{or_empty}"
 
 
 @of_each_query
-def test_each_selector_is_of_the_chosen_accounts_and_locks_where_the_metric_has_them(query: Any) -> None:
+def test_selectors_match_selected_accounts_and_locks(query: Any) -> None:
     names = {f"{metric.name}{suffix}": metric for metric in CATALOGUE for suffix in ("", "_bucket", "_sum", "_count")}
     for metrics, matchers in selectors(query["expr"]):
-        for metric in metrics - FOREIGN:
+        for metric in metrics - PROMETHEUS_SERIES:
             if metric.startswith("process_"):
                 continue
             labels = names[metric].labels
@@ -206,15 +204,15 @@ def test_each_selector_is_of_the_chosen_accounts_and_locks_where_the_metric_has_
 
 
 @pytest.mark.parametrize("query", variable_queries())
-def test_each_variable_asks_for_what_there_is(query: str) -> None:
+def test_variable_queries_use_existing_metrics(query: str) -> None:
     match = re.fullmatch(r"label_values\((.+), \w+\)|query_result\((.+)\)", query)
     assert match
     known = {metric.name for metric in CATALOGUE}
-    assert all(metrics <= known | FOREIGN for metrics, _ in selectors(match[1] or match[2]))
+    assert all(metrics <= known | PROMETHEUS_SERIES for metrics, _ in selectors(match[1] or match[2]))
 
 
 @pytest.mark.parametrize("query", variable_queries())
-def test_no_variable_goes_through_all_samples_of_thousands_of_locks(query: str) -> None:
+def test_variable_queries_do_not_read_all_lock_samples(query: str) -> None:
     match = re.fullmatch(r"label_values\((.+), \w+\)|query_result\((.+)\)", query)
     assert match
     for each in nodes(match[1] or match[2]):
@@ -223,7 +221,7 @@ def test_no_variable_goes_through_all_samples_of_thousands_of_locks(query: str) 
 
 
 @pytest.mark.parametrize("name", ["locks-overview.json", "lock-detail.json"])
-def test_the_locks_to_choose_from_are_asked_for_by_one_metric(name: str) -> None:
+def test_lock_variable_queries_a_single_metric(name: str) -> None:
     (variable,) = (each for each in load(name)["templating"]["list"] if each["name"] == "lock")
     query = re.fullmatch(r"query_result\((.+)\)", variable["query"])
     assert query
@@ -231,32 +229,32 @@ def test_the_locks_to_choose_from_are_asked_for_by_one_metric(name: str) -> None
 
 
 @of_each_query
-def test_rates_are_taken_over_the_interval_that_grafana_reckons(query: Any) -> None:
+def test_rates_use_the_rate_interval_of_grafana(query: Any) -> None:
     for call in nodes(query["expr"]):
         if isinstance(call, promql.Call) and call.func.name in {"rate", "irate"}:
             assert [each.range for each in call.args if isinstance(each, promql.MatrixSelector)] == [RATE_INTERVAL]
 
 
 @of_each_query
-def test_counters_are_never_shown_as_they_are(query: Any) -> None:
-    everything = nodes(query["expr"])
-    counters = {each.name for each in everything if isinstance(each, promql.VectorSelector) and _counts(each.name)}
-    taken = {
+def test_counters_are_only_used_in_rate_or_increase(query: Any) -> None:
+    all_nodes = nodes(query["expr"])
+    counters = {each.name for each in all_nodes if isinstance(each, promql.VectorSelector) and _is_counter(each.name)}
+    in_rates = {
         argument.vector_selector.name
-        for call in everything
+        for call in all_nodes
         if isinstance(call, promql.Call) and call.func.name in {"rate", "increase"}
         for argument in call.args
         if isinstance(argument, promql.MatrixSelector)
     }
-    assert counters <= taken
+    assert counters <= in_rates
 
 
-def _counts(name: str | None) -> bool:
+def _is_counter(name: str | None) -> bool:
     return re.search("_(total|bucket|sum|count)$", name or "") is not None
 
 
 @of_each_dashboard
-def test_the_alerts_are_ours(name: str) -> None:
+def test_alert_annotation_matches_all_alerts(name: str) -> None:
     (annotation,) = load(name)["annotations"]["list"]
     ((_, matchers),) = selectors(annotation["expr"])
     rules = yaml.safe_load((ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8"))
@@ -266,33 +264,39 @@ def test_the_alerts_are_ours(name: str) -> None:
 
 
 @of_each_dashboard
-def test_each_grafana_finds_the_alerts_where_it_looks_for_them(name: str) -> None:
+def test_alert_query_is_in_both_annotation_fields(name: str) -> None:
     (annotation,) = load(name)["annotations"]["list"]
     assert annotation["target"] == {"refId": "Anno", "expr": annotation["expr"]}
 
 
 @of_each_dashboard
-def test_an_alert_says_what_it_is_about_also_where_that_is_no_lock(name: str) -> None:
+def test_alert_text_has_account_lock_and_instance(name: str) -> None:
     (annotation,) = load(name)["annotations"]["list"]
-    said = set(re.findall(r"{{(\w+)}}", annotation["textFormat"]))
-    assert said == {"account", "lock_name", "instance"}
-    assert all(label in annotation["expr"] for label in said)
+    labels = set(re.findall(r"{{(\w+)}}", annotation["textFormat"]))
+    assert labels == {"account", "lock_name", "instance"}
+    assert all(label in annotation["expr"] for label in labels)
 
 
 # Panels
 
 
 @of_each_dashboard
-def test_panels_are_told_apart(name: str) -> None:
-    everything = load(name)["panels"]
-    assert len({panel["title"] for panel in everything}) == len(everything)
-    assert len({panel["id"] for panel in everything}) == len(everything)
+def test_panel_titles_and_ids_are_unique(name: str) -> None:
+    all_panels = load(name)["panels"]
+    assert len({panel["title"] for panel in all_panels}) == len(all_panels)
+    assert len({panel["id"] for panel in all_panels}) == len(all_panels)
 
 
 @of_each_panel
-def test_each_panel_says_what_it_shows_in_whole_sentences(panel: Any) -> None:
+def test_descriptions_are_one_to_three_sentences(panel: Any) -> None:
     assert len(panel["description"]) > 40
     assert panel["description"].endswith(".")
+    assert len(re.findall(r"\.(?= |$)", panel["description"])) <= 3
+
+
+@of_each_panel
+def test_titles_are_not_questions(panel: Any) -> None:
+    assert re.fullmatch(r"[A-Z][A-Za-z0-9, %]+", panel["title"])
 
 
 @of_each_panel
@@ -311,9 +315,9 @@ def test_each_number_has_a_unit(panel: Any) -> None:
 def test_panels_fill_the_grid_without_overlap_or_gap(name: str) -> None:
     covered: dict[tuple[int, int], str] = {}
     for panel in load(name)["panels"]:
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         for cell in itertools.product(
-            range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
+            range(position["x"], position["x"] + position["w"]), range(position["y"], position["y"] + position["h"])
         ):
             assert covered.setdefault(cell, panel["title"]) == panel["title"]
     bottom = max(y for _, y in covered) + 1
@@ -321,7 +325,7 @@ def test_panels_fill_the_grid_without_overlap_or_gap(name: str) -> None:
 
 
 def _renamed(panel: Any) -> dict[str, str]:
-    """Title to field of each column of a table."""
+    """Return the field of each column of a table, by title."""
     (organize,) = (each for each in panel["transformations"] if each["id"] == "organize")
     return {title: name for name, title in organize["options"]["renameByName"].items()}
 
@@ -331,41 +335,51 @@ of_each_table = pytest.mark.parametrize("table", [pytest.param(table, id=table["
 
 
 @of_each_table
-def test_each_column_has_a_query_and_each_query_a_use(table: Any) -> None:
-    asked = {target["refId"] for target in table["targets"]}
+def test_columns_have_queries_and_queries_are_used(table: Any) -> None:
+    queried = {target["refId"] for target in table["targets"]}
     columns = {name.removeprefix("Value #") for name in _renamed(table).values() if name.startswith("Value #")}
-    assert columns <= asked
+    assert columns <= queried
     text = json.dumps(table["transformations"])
     labels = {name for name in _renamed(table).values() if not name.startswith("Value #")}
     for target in table["targets"]:
         grouped = re.findall(r"group by \((.*?)\)", target["expr"])
-        gives_labels = labels & set(re.findall(r"\w+", " ".join(grouped)))
-        assert target["refId"] in columns or f"Value #{target['refId']}" in text or gives_labels
+        provides_labels = labels & set(re.findall(r"\w+", " ".join(grouped)))
+        assert target["refId"] in columns or f"Value #{target['refId']}" in text or provides_labels
 
 
 @of_each_table
-def test_what_is_said_of_a_column_is_said_of_one_that_is_there(table: Any) -> None:
+def test_column_overrides_match_existing_columns(table: Any) -> None:
     titles = set(_renamed(table))
     assert {override["matcher"]["options"] for override in table["fieldConfig"]["overrides"]} == titles
 
 
-def test_the_table_of_the_locks_has_what_was_asked_for() -> None:
-    (table,) = (table for table in TABLES if table["title"] == "Every lock")
-    asked = ["Lock", "State", "Door", "Battery", "Connection", "Charging", "Last change", "Firmware"]
-    assert set(asked) <= set(_renamed(table))
+def test_lock_table_has_the_required_columns() -> None:
+    (table,) = (table for table in TABLES if table["title"] == "Locks")
+    required = ["Lock", "State", "Door", "Battery", "Connection", "Charging", "Last change", "Firmware"]
+    assert set(required) <= set(_renamed(table))
 
 
-def test_the_facts_have_every_label_of_the_info() -> None:
-    (table,) = (table for table in TABLES if table["title"] == "Facts")
+def test_properties_table_has_all_labels_of_lock_info() -> None:
+    (table,) = (table for table in TABLES if table["title"] == "Properties")
     (info,) = (metric for metric in LOCK_METRICS if metric.name == "lock_info")
     assert set(info.labels) <= set(_renamed(table).values())
 
 
-# Words and colours
+@of_each_dashboard
+def test_documentation_lists_all_panels(name: str) -> None:
+    dashboard = load(name)
+    page = (ROOT / "docs" / "dashboards.md").read_text("utf-8")
+    (section,) = re.findall(rf"(?ms)^## {dashboard['title']}$(.*?)^## ", page)
+    first_column = "\n".join(re.findall(r"(?m)^\| (.*?) \|", section))
+    documented = set(re.split(r"\n|; |, (?=[A-Z])", first_column)) - {"panel"}
+    assert documented == {panel["title"] for panel in panels(dashboard)}
+
+
+# Texts and colours
 
 
 def mapped(panel: Any, column: str | None) -> dict[str, str]:
-    """Number to word, as a panel, or a column of a table, has them."""
+    """Return the text of each mapped number of a panel, or of a column of a table."""
     fields = panel["fieldConfig"]
     if column is None:
         mappings = fields["defaults"]["mappings"]
@@ -380,25 +394,25 @@ def mapped(panel: Any, column: str | None) -> dict[str, str]:
     }
 
 
-STATE_WORDS = {str(code.value): code.text for code in LockState}
-DOOR_WORDS = {str(code.value): code.text for code in DoorState}
-NOT_KNOWN = {"-1": "not known"}
+STATE_TEXTS = {str(code.value): code.text for code in LockState}
+DOOR_TEXTS = {str(code.value): code.text for code in DoorState}
+NO_DATA = {"-1": "no data"}
 
 
 @pytest.mark.parametrize(
     ("file", "title", "column", "expected"),
     [
-        ("locks-overview.json", "Every lock", "State", {**STATE_WORDS, "-1": "jammed", "-2": "with an error"}),
-        ("locks-overview.json", "Every lock", "Door", DOOR_WORDS),
-        ("locks-overview.json", "Every lock", "Connection", {"1": "connected", "0": "offline"}),
-        ("locks-overview.json", "What changed lately", "Now", STATE_WORDS),
-        ("lock-detail.json", "State", None, STATE_WORDS | NOT_KNOWN),
-        ("lock-detail.json", "State over time", None, STATE_WORDS),
-        ("lock-detail.json", "Door", None, DOOR_WORDS | NOT_KNOWN),
-        ("lock-detail.json", "Door over time", None, DOOR_WORDS),
+        ("locks-overview.json", "Locks", "State", {**STATE_TEXTS, "-1": "jammed", "-2": "error"}),
+        ("locks-overview.json", "Locks", "Door", DOOR_TEXTS),
+        ("locks-overview.json", "Locks", "Connection", {"1": "connected", "0": "offline"}),
+        ("locks-overview.json", "Recent changes", "State", STATE_TEXTS),
+        ("lock-detail.json", "State", None, STATE_TEXTS | NO_DATA),
+        ("lock-detail.json", "State over time", None, STATE_TEXTS),
+        ("lock-detail.json", "Door", None, DOOR_TEXTS | NO_DATA),
+        ("lock-detail.json", "Door over time", None, DOOR_TEXTS),
     ],
 )
-def test_each_code_is_said_in_the_exporters_words(
+def test_codes_have_the_texts_of_the_exporter(
     file: str, title: str, column: str | None, expected: dict[str, str]
 ) -> None:
     (panel,) = (panel for panel in panels(load(file)) if panel["title"] == title)
@@ -408,47 +422,50 @@ def test_each_code_is_said_in_the_exporters_words(
 def all_mappings() -> Iterator[Any]:
     for name in FILES:
         for panel in panels(load(name)):
-            where = f"{name.removesuffix('.json')}/{panel['title']}"
+            location = f"{name.removesuffix('.json')}/{panel['title']}"
             if found := panel["fieldConfig"]["defaults"].get("mappings"):
-                yield pytest.param(found, id=where)
+                yield pytest.param(found, id=location)
             for override in panel["fieldConfig"]["overrides"]:
                 for each in override["properties"]:
                     if each["id"] == "mappings":
-                        yield pytest.param(each["value"], id=f"{where}/{override['matcher']['options']}")
+                        yield pytest.param(each["value"], id=f"{location}/{override['matcher']['options']}")
 
 
 KINDS = (
-    words.STATES,
-    words.DOORS,
-    words.CONNECTIONS,
-    words.RESULTS,
-    words.CHARGING,
-    words.UPDATES,
-    words.ACCOUNTS,
-    words.VERSIONS,
-    words.CONFIGURATIONS,
-    words.STATE_FILES,
+    value_mappings.STATES,
+    value_mappings.DOORS,
+    value_mappings.CONNECTIONS,
+    value_mappings.RESULTS,
+    value_mappings.CHARGING,
+    value_mappings.UPDATES,
+    value_mappings.ACCOUNTS,
+    value_mappings.VERSIONS,
+    value_mappings.CONFIGURATIONS,
+    value_mappings.STATE_FILES,
 )
-STAND_INS = {"-1", "-2", "90"}
-"""Not codes, but numbers that stand for something else, such as `not known`."""
+SPECIAL_VALUES = {"-1", "-2", "90"}
+"""Mapped numbers that are not codes, such as -1 for missing data."""
 
 
 @pytest.mark.parametrize("mappings", list(all_mappings()))
-def test_where_one_code_has_words_all_of_its_kind_have_them_and_their_colours(mappings: Any) -> None:
-    said = {
+def test_value_mappings_are_complete(mappings: Any) -> None:
+    texts = {
         number: (result["text"], result["color"])
         for mapping in mappings
         if mapping["type"] == "value"
         for number, result in mapping["options"].items()
-        if number not in STAND_INS
+        if number not in SPECIAL_VALUES
     }
-    kinds = [{str(code): (each.text, colours.TONES[each.severity]) for code, each in kind.items()} for kind in KINDS]
-    whole = [{code: each for code, each in kind.items() if code not in STAND_INS} for kind in kinds]
-    assert said in [*whole, {"0": ("all of them", colours.TONES["good"])}, {}]
+    kinds = [
+        {str(code): (each.text, colours.SEVERITY_COLOURS[each.severity]) for code, each in kind.items()}
+        for kind in KINDS
+    ]
+    complete = [{code: each for code, each in kind.items() if code not in SPECIAL_VALUES} for kind in kinds]
+    assert texts in [*complete, {}]
     for mapping in mappings:
         if mapping["type"] == "range":
             assert mapping["options"]["to"] is None
-            assert mapping["options"]["result"]["color"] == colours.TONES["bad"]
+            assert mapping["options"]["result"]["color"] == colours.SEVERITY_COLOURS["bad"]
 
 
 def panels_of(kind: str) -> list[Any]:
@@ -461,16 +478,16 @@ def panels_of(kind: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("panel", panels_of("stat"))
-def test_what_is_not_known_is_neither_good_nor_bad(panel: Any) -> None:
+def test_missing_values_have_a_neutral_colour(panel: Any) -> None:
     config = panel["fieldConfig"]["defaults"]
     assert config["noValue"]
     base, *_ = config["thresholds"]["steps"]
-    # Grafana has no other colour for no data.
-    assert (base["value"], base["color"]) == (None, colours.TONES["quiet"])
+    # Grafana uses the colour of the base threshold for missing data.
+    assert (base["value"], base["color"]) == (None, colours.SEVERITY_COLOURS["quiet"])
 
 
 @pytest.mark.parametrize("panel", panels_of("stat"))
-def test_a_value_of_one_of_several_locks_has_the_locks_name(panel: Any) -> None:
+def test_values_of_locks_show_the_lock_name(panel: Any) -> None:
     if "lock_name" in panel["targets"][0]["expr"]:
         assert panel["targets"][0]["legendFormat"] == "{{lock_name}} · {{account}}"
         assert panel["options"]["textMode"] == "value_and_name"
@@ -478,19 +495,19 @@ def test_a_value_of_one_of_several_locks_has_the_locks_name(panel: Any) -> None:
 
 
 @pytest.mark.parametrize("panel", panels_of("state-timeline"))
-def test_the_legend_of_a_timeline_has_words(panel: Any) -> None:
-    # Of several steps Grafana lists the numbers at which they begin instead.
+def test_timelines_have_a_single_threshold(panel: Any) -> None:
+    # With several thresholds, Grafana's legend shows the thresholds instead of the texts.
     assert len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) == 1
 
 
 @pytest.mark.parametrize("panel", panels_of("bars"))
-def test_bars_are_wide_enough_to_count_each_event_about_once_and_in_whole_numbers(panel: Any) -> None:
+def test_bars_span_at_least_five_minutes(panel: Any) -> None:
     assert panel["interval"] == "5m"
     assert panel["fieldConfig"]["defaults"]["decimals"] == 0
 
 
-def test_each_reason_has_a_colour_of_its_own() -> None:
-    (panel,) = (panel for panel in panels(load("exporter.json")) if panel["title"] == "Failures by reason")
+def test_each_reason_has_a_distinct_colour() -> None:
+    (panel,) = (panel for panel in panels(load("exporter.json")) if panel["title"] == "Failed syncs by reason")
     found = {
         override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
         for override in panel["fieldConfig"]["overrides"]
@@ -499,27 +516,26 @@ def test_each_reason_has_a_colour_of_its_own() -> None:
     assert len(set(found.values())) == len(REASONS)
 
 
-def test_each_tone_of_the_status_page_has_a_colour() -> None:
-    everything = (words.STATES, words.DOORS, words.CONNECTIONS, words.RESULTS, words.CHARGING, words.UPDATES)
-    assert {said.severity for each in everything for said in each.values()} <= set(colours.TONES)
+def test_each_severity_has_a_colour() -> None:
+    assert {display.severity for kind in KINDS for display in kind.values()} <= set(colours.SEVERITY_COLOURS)
 
 
-EYES = {
-    "all colours": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "no red": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
-    "no green": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
-    "no blue": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+VISION_TYPES = {
+    "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
 }
-"""What eyes make of linear red, green and blue (Machado, Oliveira and Fernandes, 2009)."""
-SEEN_AT_A_GLANCE = 10.0
-"""Distance in CIE L*a*b*; one sees 2.3 if one looks closely."""
+"""Matrices for linear red, green and blue (Machado, Oliveira and Fernandes, 2009)."""
+MIN_AREA_DISTANCE = 10.0
+"""Distance in CIE L*a*b*. A just noticeable difference is 2.3."""
 
 
-def seen(colour: str, eyes: str) -> tuple[float, float, float]:
-    """A colour as L*a*b* of what is seen of it."""
+def lab(colour: str, vision: str) -> tuple[float, float, float]:
+    """Return a colour in CIE L*a*b* as it is perceived with a type of colour vision."""
     shares = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     light = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
-    r, g, b = (min(1.0, max(0.0, sum(map(operator.mul, row, light)))) for row in EYES[eyes])
+    r, g, b = (min(1.0, max(0.0, sum(map(operator.mul, row, light)))) for row in VISION_TYPES[vision])
     x = (0.4124 * r + 0.3576 * g + 0.1805 * b) / 0.9505
     y = 0.2126 * r + 0.7152 * g + 0.0722 * b
     z = (0.0193 * r + 0.1192 * g + 0.9505 * b) / 1.089
@@ -527,33 +543,33 @@ def seen(colour: str, eyes: str) -> tuple[float, float, float]:
     return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
-@pytest.mark.parametrize("eyes", EYES)
-def test_tones_are_told_apart_by_eyes_that_see(eyes: str) -> None:
-    for one, other in itertools.combinations(colours.TONES.values(), 2):
-        assert math.dist(seen(one, eyes), seen(other, eyes)) > SEEN_AT_A_GLANCE, (one, other)
+@pytest.mark.parametrize("vision", VISION_TYPES)
+def test_severity_colours_are_distinct(vision: str) -> None:
+    for one, other in itertools.combinations(colours.SEVERITY_COLOURS.values(), 2):
+        assert math.dist(lab(one, vision), lab(other, vision)) > MIN_AREA_DISTANCE, (one, other)
 
 
-GRAFANAS_PALETTE = {
+GRAFANA_PALETTE = {
     "10.4 to 11, dark": ("#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C"),
     "10.4 to 11, light": ("#56A64B", "#E0B400", "#5794F2", "#FA6400", "#E02F44"),
     "12, dark": ("#73BF69", "#F2CC0C", "#5794F2", "#FF9830", "#F2495C"),
     "12, light": ("#56A64B", "#E0B400", "#3274D9", "#FF780A", "#E02F44"),
 }
-"""The beginning of palette-classic, by version and theme (@grafana/data 10.4.19, 11.6.16 and 12.4.10)."""
-SEEN = 5.0
+"""First colours of palette-classic, by version and theme (@grafana/data 10.4.19, 11.6.16 and 12.4.10)."""
+MIN_LINE_DISTANCE = 5.0
 
 
-@pytest.mark.parametrize("eyes", EYES)
-@pytest.mark.parametrize("theme", GRAFANAS_PALETTE)
-def test_as_many_lines_as_there_may_be_are_told_apart(theme: str, eyes: str) -> None:
-    palette = GRAFANAS_PALETTE[theme]
-    assert len(palette) == colours.FEW
+@pytest.mark.parametrize("vision", VISION_TYPES)
+@pytest.mark.parametrize("theme", GRAFANA_PALETTE)
+def test_palette_colours_are_distinct(theme: str, vision: str) -> None:
+    palette = GRAFANA_PALETTE[theme]
+    assert len(palette) == colours.MAX_SERIES
     for one, other in itertools.combinations(palette, 2):
-        assert math.dist(seen(one, eyes), seen(other, eyes)) > SEEN, (one, other)
+        assert math.dist(lab(one, vision), lab(other, vision)) > MIN_LINE_DISTANCE, (one, other)
 
 
 @of_each_panel
-def test_no_colour_stands_there_that_was_not_chosen(panel: Any) -> None:
-    chosen = {*colours.TONES.values(), *colours.LINES}
+def test_panels_use_only_the_defined_colours(panel: Any) -> None:
+    defined = {*colours.SEVERITY_COLOURS.values(), *colours.LINE_COLOURS}
     used = re.findall(r'"(?:color|fixedColor)": "(.*?)"', json.dumps(panel))
-    assert set(used) <= chosen
+    assert set(used) <= defined

@@ -1,8 +1,8 @@
-"""Draws the dashboards, for want of a Grafana: where each panel is, how large, and the scripted day in it.
+"""Draws the dashboards without Grafana: position and size of each panel, with the data of the scripted day.
 
-python -m tests.dashboards.layout FOLDER    # writes a picture of each into the folder
+python -m tests.dashboards.drawing FOLDER    # writes a picture of each dashboard to the folder
 
-It is no Grafana: fonts, axes and colours of what has none of its own are this drawing's.
+Fonts, axes and default colours differ from Grafana's.
 """
 
 import html
@@ -21,15 +21,15 @@ import humanize
 from tests.conftest import real_part
 from tests.end_to_end.prometheus import prometheus
 
-from . import day
-from .conftest import backfill
+from . import scripted_day
+from .conftest import NO_TARGET, backfill
 from .grafana import FILES, Grafana, Series, load, panels
 
 COLUMN, ROW, GAP, TOP = 60, 38, 6, 56
-"""Pixels, as of a window of 1440."""
+"""Pixels, for a window width of 1440."""
 ONE_LOCK = {"lock-detail.json": {"lock": "2004"}}
 PALETTE = ("#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C", "#5794F2")
-"""Grafana's own, for lines that were given no colour."""
+"""Grafana's colours for lines without a fixed colour."""
 STYLE = """
 body { margin: 0; background: #111217; color: #ccccdc; font: 13px Inter, "DejaVu Sans", sans-serif; position: relative }
 header { padding: 8px 12px; height: 40px } header b { font-size: 17px } header small { color: #9a9aa8 }
@@ -49,14 +49,15 @@ td, th { padding: 4px 8px; border-bottom: 1px solid #2c2e33; white-space: nowrap
 
 
 @dataclass(frozen=True)
-class Display:
-    """A number as a panel shows it."""
+class FormattedValue:
+    """Text and colour of a value in a panel."""
 
     text: str
     colour: str
 
     @classmethod
-    def of(cls, value: float | None, config: Mapping[str, Any], now: float) -> "Display":
+    def of(cls, value: float | None, config: Mapping[str, Any], now: float) -> "FormattedValue":
+        """Format a value with the options of a panel or column. None is a missing value."""
         colour = next(
             (
                 step["color"]
@@ -73,15 +74,15 @@ class Display:
                 return cls(options[f"{value:g}"]["text"], options[f"{value:g}"]["color"])
             if mapping["type"] == "range" and value >= options["from"]:
                 return cls(options["result"]["text"], options["result"]["color"])
-        return cls(written(value, config["unit"], config.get("decimals"), now), colour)
+        return cls(with_unit(value, config["unit"], config.get("decimals"), now), colour)
 
 
-def written(value: float, unit: str, decimals: int | None, now: float) -> str:
-    """A number with its unit, about as Grafana writes it."""
+def with_unit(value: float, unit: str, decimals: int | None, now: float) -> str:
+    """Return a number with its unit, approximately as Grafana formats it."""
     number = f"{value:.{decimals}f}" if decimals is not None else f"{value:.3g}"
     kind, _, text = unit.partition(":")
     moment = datetime.fromtimestamp(now, UTC)
-    writings: dict[str, Callable[[], str]] = {
+    formats: dict[str, Callable[[], str]] = {
         "prefix": lambda: f"{text}{number}",
         "suffix": lambda: f"{number} {text}",
         "percent": lambda: f"{number}%",
@@ -90,11 +91,11 @@ def written(value: float, unit: str, decimals: int | None, now: float) -> str:
         "bytes": lambda: humanize.naturalsize(value, binary=True),
         "dateTimeFromNow": lambda: humanize.naturaltime(datetime.fromtimestamp(value / 1000, UTC), when=moment),
     }
-    return writings.get(kind, lambda: number)()
+    return formats.get(kind, lambda: number)()
 
 
 def draw(name: str, grafana: Grafana) -> str:
-    """A dashboard as a page."""
+    """Return a dashboard as an HTML page."""
     dashboard = load(name)
     variables = grafana.variables(dashboard, ONE_LOCK.get(name, {}))
     parts = []
@@ -107,41 +108,41 @@ def draw(name: str, grafana: Grafana) -> str:
         if panel["type"] == "row":
             parts.append(f'<section class="row" style="{style}">▾ {panel["title"]}</section>')
             continue
-        answers = {target["refId"]: grafana.run(target, variables) for target in panel["targets"]}
-        inner = DRAWINGS[panel["type"]](panel, answers, grafana)
+        results = {target["refId"]: grafana.run(target, variables) for target in panel["targets"]}
+        inner = DRAWINGS[panel["type"]](panel, results, grafana)
         parts.append(f'<section style="{style}"><h2>{html.escape(panel["title"])}</h2>{inner}</section>')
     note = "layout drawn without Grafana; data of a scripted day"
     title = f"<header><b>{dashboard['title']}</b> <small>{note}</small></header>"
     return f"<!doctype html><meta charset=utf-8><style>{STYLE}</style>{title}{''.join(parts)}"
 
 
-def tiles(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
+def tiles(panel: Any, results: Mapping[str, Series], grafana: Grafana) -> str:
     config = panel["fieldConfig"]["defaults"]
     always = panel["options"].get("textMode") == "value_and_name"
     found = [
         (
-            Display.of(float(each["value"][1]), config, grafana.end),
+            FormattedValue.of(float(each["value"][1]), config, grafana.end),
             legend(panel, each) if always or len(series) > 1 else "",
         )
-        for series in answers.values()
+        for series in results.values()
         for each in series
-    ] or [(Display.of(None, config, grafana.end), "")]
+    ] or [(FormattedValue.of(None, config, grafana.end), "")]
     return "<div class=tiles>" + "".join(map(_tile, found)) + "</div>"
 
 
-def _tile(tile: tuple[Display, str]) -> str:
-    said, name = tile
+def _tile(tile: tuple[FormattedValue, str]) -> str:
+    formatted, name = tile
     return (
-        f'<div class=tile style="background:{said.colour};color:{_ink(said.colour)}">'
-        f"<small>{html.escape(name)}</small><b>{html.escape(said.text)}</b></div>"
+        f'<div class=tile style="background:{formatted.colour};color:{_ink(formatted.colour)}">'
+        f"<small>{html.escape(name)}</small><b>{html.escape(formatted.text)}</b></div>"
     )
 
 
-def sheet(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
-    """A table: rows that have the labels in common that all queries have are one, as Grafana's merge makes them."""
-    shared = set.intersection(*(set(each["metric"]) for series in answers.values() for each in series))
+def draw_table(panel: Any, results: Mapping[str, Series], grafana: Grafana) -> str:
+    """Draw a table. Rows are merged if the labels that all queries share are equal, as in Grafana's merge."""
+    shared = set.intersection(*(set(each["metric"]) for series in results.values() for each in series))
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for name, series in answers.items():
+    for name, series in results.items():
         for each in series:
             row = rows.setdefault(tuple(each["metric"][label] for label in sorted(shared)), {})
             row |= {**each["metric"], f"Value #{name}": float(each["value"][1])}
@@ -170,24 +171,24 @@ def sheet(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
 def _cell(value: Any, config: Mapping[str, Any], now: float) -> str:
     if "unit" not in config:
         return f"<td>{html.escape(value or '–')}</td>"  # noqa: RUF001
-    said = Display.of(value, config, now)
+    formatted = FormattedValue.of(value, config, now)
     match config.get("custom.cellOptions", {}).get("type"):
         case "color-background":
-            return f'<td style="background:{said.colour};color:{_ink(said.colour)}">{said.text}</td>'
+            return f'<td style="background:{formatted.colour};color:{_ink(formatted.colour)}">{formatted.text}</td>'
         case "gauge":
-            bar = f'<i style="width:{value or 0}%;background:{said.colour}"></i>'
-            return f'<td><div style="display:flex;gap:8px"><div class=bar>{bar}</div>{said.text}</div></td>'
-    return f"<td>{said.text}</td>"
+            bar = f'<i style="width:{value or 0}%;background:{formatted.colour}"></i>'
+            return f'<td><div style="display:flex;gap:8px"><div class=bar>{bar}</div>{formatted.text}</div></td>'
+    return f"<td>{formatted.text}</td>"
 
 
-def graph(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
+def graph(panel: Any, results: Mapping[str, Series], grafana: Grafana) -> str:
     width, height = panel["gridPos"]["w"] * COLUMN - 60, panel["gridPos"]["h"] * ROW - 80
     targets = {target["refId"]: target for target in panel["targets"]}
     fixed = {
         each["matcher"]["options"]: each["properties"][0]["value"]["fixedColor"]
         for each in panel["fieldConfig"]["overrides"]
     }
-    series = [(legend(targets[name], each), each["values"]) for name, found in answers.items() for each in found]
+    series = [(legend(targets[name], each), each["values"]) for name, found in results.items() for each in found]
     config = panel["fieldConfig"]["defaults"]
     top = config.get("max") or max((float(value) for _, values in series for _, value in values), default=1) or 1
     stacked = config["custom"]["drawStyle"] == "bars"
@@ -207,41 +208,41 @@ def graph(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
         else:
             line = " ".join(f"{x:.1f},{height - high:.1f}" for x, high, _ in points if high == high)  # noqa: PLR0124
             parts.append(f'<polyline points="{line}" fill=none stroke="{colour}" stroke-width=2 />')
-    scale = written(top, config["unit"], None, grafana.end)
+    scale = with_unit(top, config["unit"], None, grafana.end)
     axis = f'<text x=2 y=10 fill="#9a9aa8" font-size=10>{scale}</text>'
     drawn = "".join([axis, *parts])
     return f"<svg width={width + 40} height={height + 8}>{drawn}</svg><div class=legend>{'  '.join(names)}</div>"
 
 
-def timeline(panel: Any, answers: Mapping[str, Series], grafana: Grafana) -> str:
+def timeline(panel: Any, results: Mapping[str, Series], grafana: Grafana) -> str:
     config = panel["fieldConfig"]["defaults"]
     width, height = panel["gridPos"]["w"] * COLUMN - 60, panel["gridPos"]["h"] * ROW - 80
-    (target,), (series,) = panel["targets"], answers.values()
+    (target,), (series,) = panel["targets"], results.values()
     band = height / max(1, len(series))
     step = width * grafana.step / grafana.span
     parts, seen = [], {}
     for index, each in enumerate(series):
         y = index * band + band * 0.1
         for at, value in each["values"]:
-            said = Display.of(float(value), config, grafana.end)
-            seen[said.text] = said.colour
+            formatted = FormattedValue.of(float(value), config, grafana.end)
+            seen[formatted.text] = formatted.colour
             x = _across(at, grafana, width)
             parts.append(
-                f'<rect x={x:.1f} y={y:.1f} width={step + 0.5:.1f} height={band * 0.8:.1f} fill="{said.colour}" />'
+                f'<rect x={x:.1f} y={y:.1f} width={step + 0.5:.1f} height={band * 0.8:.1f} fill="{formatted.colour}" />'
             )
         parts.append(f'<text x=36 y={y + 16:.1f} font-size=12 fill="#111">{html.escape(legend(target, each))}</text>')
     steps = config["thresholds"]["steps"]
-    if len(steps) > 1:  # as Grafana has it: then the legend is of the steps, and not of the words
-        seen = {written(step["value"] or 0, config["unit"], None, grafana.end): step["color"] for step in steps}
+    if len(steps) > 1:  # the legend has the thresholds instead of the texts, as in Grafana
+        seen = {with_unit(step["value"] or 0, config["unit"], None, grafana.end): step["color"] for step in steps}
     names = "  ".join(f'<span style="color:{colour}">■</span> {text}' for text, colour in seen.items())
     return f"<svg width={width + 40} height={height}>{''.join(parts)}</svg><div class=legend>{names}</div>"
 
 
-DRAWINGS = {"stat": tiles, "table": sheet, "timeseries": graph, "state-timeline": timeline}
+DRAWINGS = {"stat": tiles, "table": draw_table, "timeseries": graph, "state-timeline": timeline}
 
 
 def legend(target: Any, series: Any) -> str:
-    """The name of a series."""
+    """Return the name of a series."""
     text = target.get("legendFormat") or target.get("targets", [{}])[0].get("legendFormat", "")
     return re.sub(r"{{(\w+)}}", lambda match: series["metric"].get(match[1], ""), text)
 
@@ -256,14 +257,14 @@ def _ink(colour: str) -> str:
 
 
 def pictures(folder: Path) -> Iterator[Path]:
-    """Draw all dashboards into a folder."""
+    """Draw all dashboards and yield their files."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        backfill(real_part("promtool"), day.record(work), work / "data")
-        with prometheus(work, "127.0.0.1:9") as running:
+        backfill(real_part("promtool"), scripted_day.record(work), work / "data")
+        with prometheus(work, NO_TARGET) as running:
             for file in FILES:
                 page = work / f"{file}.html"
-                page.write_text(draw(file, Grafana(running, day.EVENING, step=480)), "utf-8")
+                page.write_text(draw(file, Grafana(running, scripted_day.END, step=480)), "utf-8")
                 bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels(load(file)))
                 picture = folder / f"dashboards-{file.removesuffix('.json')}.png"
                 size = f"--window-size={24 * COLUMN},{TOP + bottom * ROW + GAP}"

@@ -1,0 +1,65 @@
+"""Texts and colours of codes. They are the same as on the exporter's status page."""
+
+from collections.abc import Mapping
+
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardRangeMapOptions,
+    RangeMap,
+    ValueMap,
+    ValueMapping,
+    ValueMappingResult,
+)
+
+from exporter.sync.snapshot import Lock
+from exporter.tedee.models import DeviceState, DoorState, LockState, SyncedLock
+
+# The other modules import these names from here.
+from exporter.web.status import JAMMED, LOW_BATTERY, NO_VALUE, Display, LockRow
+
+from .colours import SEVERITY_COLOURS
+
+__all__ = ["JAMMED", "LOW_BATTERY", "NO_VALUE", "Display"]
+
+ValueTexts = Mapping[int, Display]
+"""Text and severity of each code."""
+
+
+def _row(state: DeviceState | None = None, *, connected: bool = True) -> LockRow:
+    return LockRow.of(Lock(SyncedLock(0, connected, state)))
+
+
+STATES: ValueTexts = {code.value: _row(DeviceState(state=code)).state for code in LockState}
+DOORS: ValueTexts = {code.value: _row(DeviceState(door_state=code)).door for code in DoorState}
+CONNECTIONS: ValueTexts = {int(connected): _row(connected=connected).connection for connected in (True, False)}
+RESULTS: ValueTexts = {0: Display("OK", "good"), JAMMED: _row(DeviceState(state_change_result=JAMMED)).state}
+OTHER_ERROR = Display("error", "bad")
+"""Text of all results above JAMMED."""
+CHARGING: ValueTexts = {1: Display("yes", "busy"), 0: Display("no")}
+UPDATES: ValueTexts = {1: Display("update available", "busy"), 0: Display("up to date", "good")}
+
+NO_DATA = -1
+"""Value for an account for which no exporter reports `tedee_up`."""
+ACCOUNTS: ValueTexts = {1: Display("up", "good"), 0: Display("failing", "bad"), NO_DATA: Display("no data", "bad")}
+VERSIONS: ValueTexts = {1: Display("supported", "good"), 0: Display("no longer supported", "bad")}
+CONFIGURATIONS: ValueTexts = {1: Display("loaded", "good"), 0: Display("rejected", "bad")}
+STATE_FILES: ValueTexts = {1: Display("usable", "good"), 0: Display("not usable", "bad")}
+
+UNKNOWN_CODE_UNIT = f"prefix:{LockState.describe(-1).removesuffix('-1')}"
+"""Grafana unit that shows an unknown code as on the status page, for example `code 42`."""
+
+
+def codes_with_severity(texts: ValueTexts, severity: str) -> list[int]:
+    """Return the codes that have the given severity."""
+    return [code for code, display in texts.items() if display.severity == severity]
+
+
+def value_mappings(texts: ValueTexts, above: Display | None = None) -> list[ValueMapping]:
+    """Return Grafana's value mappings for codes. All numbers above the highest code are shown as `above`."""
+    mappings: list[ValueMapping] = [ValueMap({str(code): _result(display) for code, display in texts.items()})]
+    if above:
+        mappings.append(RangeMap(DashboardRangeMapOptions(max(texts) + 1, None, _result(above))))
+    return mappings
+
+
+def _result(display: Display) -> ValueMappingResult:
+    return ValueMappingResult(text=display.text, color=SEVERITY_COLOURS[display.severity])

@@ -1,0 +1,153 @@
+"""Recording of rare cases at one point of time. Each case has its own Prometheus job."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from exporter.metrics.collector import ExporterCollector
+from exporter.metrics.exposition import Exposition
+from exporter.sync.snapshot import Lock
+from tests.clock import FakeClock
+from tests.cloud import detailed, synced
+from tests.factories import locks_of, registry, status
+
+from .scripted_day import DAY, END, HOUR, Recording
+
+FORECAST_DAYS = 3
+"""Days before END in which the forecast for the batteries can be tested."""
+
+Entry = Mapping[str, Any]
+"""A lock in a response, as `tests.cloud.synced` returns it."""
+
+WORSE_STATES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 18, 42, 255)
+WORSE_DOORS = (1, 2, 4, 42)
+"""All but closed and without a sensor. 42 is not a code of Tedee."""
+
+NEED_ATTENTION = {
+    "locking": synced(1, state=5),
+    "pulled": synced(2, state=7),
+    "door sensor disconnected": synced(3, doorState=1),
+    "door uncalibrated": synced(4, doorState=4),
+    "door with unknown code": synced(5, doorState=42),
+    "without state": {**synced(6), "deviceState": None},
+    "offline": {**synced(7, connected=False), "deviceState": None},
+    "failed": synced(8, stateChangeResult=2),
+}
+"""Locks that need attention."""
+SECURED = {"locked": synced(9), "without a sensor": synced(10, doorState=0, isCharging=True, batteryLevel=10)}
+
+DRAINS = {"0.25": 0.25, "0.4": 0.4, "0.6": 0.6, "0.8": 0.8, "2": 2.0}
+"""Battery percent per day that each battery discharges, by the name in its job."""
+LAST_LEVEL = 25
+"""Level of these batteries at END, rounded down."""
+
+
+def record(folder: Path) -> Path:
+    """Record all cases to a file."""
+    recording = Recording(folder / "rare-cases.om")
+    for state in WORSE_STATES:
+        _record_lock_of_two_exporters(recording, f"states 6 and {state}", synced(1, state=6), synced(1, state=state))
+    for door in WORSE_DOORS:
+        _record_lock_of_two_exporters(
+            recording, f"doors 3 and {door}", synced(1, doorState=3), synced(1, doorState=door)
+        )
+        _record_lock_of_two_exporters(
+            recording, f"doors 0 and {door}", synced(1, doorState=0), synced(1, doorState=door)
+        )
+        _record_scrape(recording, f"door {door}", END, {"home": {"Front door": synced(1, doorState=door)}})
+    _record_scrape(recording, "without sensors", END, {"home": {"Front door": synced(1, doorState=0)}})
+    _record_scrape(recording, "failed", END, {"home": {"Front door": synced(1, stateChangeResult=2)}})
+    _record_scrape(recording, "attention", END, {"home": NEED_ATTENTION | SECURED})
+    pair = {"Front door": synced(1), "Back door": {**synced(2, connected=False), "deviceState": None}}
+    _record_scrape(recording, "one offline", END, {"home": pair})
+    _record_scrape(recording, "one name", END, {"home": {"Front door": synced(1)}, "hotel": {"Front door": synced(2)}})
+    _record_down_exporters(recording)
+    _record_scrape(recording, "removed", END - HOUR, {"home": {"Front door": synced(1)}, "hotel": {"Gate": synced(2)}})
+    _record_scrape(recording, "removed", END, {"home": {"Front door": synced(1)}})
+    for instance, name, firmware in (("one", "Old", "2.4"), ("other", "New", "2.5")):
+        versions = [{"softwareType": 0, "version": firmware, "updateAvailable": False}]
+        locks = locks_of([synced(1)], [detailed(1, name, softwareVersions=versions)])
+        _record_accounts(recording, {"job": "renamed", "instance": instance}, END, {"home": locks})
+    _record_batteries(recording)
+    for number in range(int(HOUR / 20) + 1):
+        at = END - HOUR + number * 20
+        labels = {"job": "failures", "instance": "one", "account": "home", "reason": "timeout"}
+        recording.add_sample("tedee_sync_failures_total", labels, sum(number > each for each in (40, 41, 120)), at)
+    recording.close()
+    return recording.path
+
+
+def _record_down_exporters(recording: Recording) -> None:
+    """Record pairs of exporters of which one is down or was removed.
+
+    In `covered` the other exporter reports the same account. `stale` is a single exporter with a stale account.
+    """
+    home, hotel = {"home": {"Front door": synced(1)}}, {"hotel": {"Gate": synced(2)}}
+    for job, hours in (("down for 5 h", 5), ("down for 30 h", 30)):
+        _record_scrape(recording, job, END - hours * HOUR, hotel, "down")
+        _record_scrape(recording, job, END, home, "up")
+        recording.add_target_samples(END, {"job": job, "instance": "down"}, up=0)
+    _record_scrape(recording, "gone for 5 h", END - 5 * HOUR, hotel, "gone")
+    _record_scrape(recording, "gone for 5 h", END, home, "up")
+    _record_accounts(
+        recording, {"job": "stale", "instance": "one"}, END, {"home": locks_of([synced(1)], []), "hotel": None}
+    )
+    _record_scrape(recording, "covered", END - 30 * HOUR, home, "down")
+    _record_scrape(recording, "covered", END, home, "up")
+    recording.add_target_samples(END, {"job": "covered", "instance": "down"}, up=0)
+
+
+def _record_batteries(recording: Recording) -> None:
+    """Record batteries that discharge evenly. Levels are whole percents, as locks report them."""
+    for job, drain in DRAINS.items():
+        for name, days in ((f"battery {job}", 14 + FORECAST_DAYS), (f"battery {job} recent", 3)):
+            _record_battery(recording, name, days, partial(_level_of_steady_discharge, drain))
+    _record_battery(recording, "battery full", 14, lambda _: 90.0)
+    _record_battery(recording, "battery for a day", 1, lambda days: LAST_LEVEL + 5 * days)
+    _record_battery(recording, "battery charged", 14, lambda days: 30 + days + (60 if days <= 2 else 0))
+    _record_battery(recording, "battery charged a week ago", 14, lambda days: 15 + 2 * days + (30 if days <= 7 else 0))
+
+
+def _record_battery(recording: Recording, job: str, days: int, level: Callable[[float], float]) -> None:
+    labels = {"job": job, "instance": "one", "account": "home", "lock_id": "1", "lock_name": "Front door"}
+    for hour in range(days * 24 + 1):
+        at = END - days * DAY + hour * HOUR
+        recording.add_sample("lock_battery_level", labels, int(level((END - at) / DAY)), at)
+        recording.add_sample("lock_revision", labels, 1, at)
+
+
+def _level_of_steady_discharge(drain: float, days: float) -> float:
+    return LAST_LEVEL + 0.5 + drain * days
+
+
+def _record_lock_of_two_exporters(recording: Recording, job: str, one: Entry, other: Entry) -> None:
+    """Record one lock as two exporters report it."""
+    for instance, entry in (("one", one), ("other", other)):
+        _record_scrape(recording, job, END, {"home": {"Front door": entry}}, instance)
+
+
+def _record_scrape(
+    recording: Recording, job: str, at: float, accounts: Mapping[str, Mapping[str, Entry]], instance: str = "one"
+) -> None:
+    """Record a scrape of an exporter, with the locks of each account by name."""
+    locks_by_account = {
+        account: locks_of(
+            [dict(entry) for entry in locks.values()], [detailed(entry["id"], name) for name, entry in locks.items()]
+        )
+        for account, locks in accounts.items()
+    }
+    _record_accounts(recording, {"job": job, "instance": instance}, at, locks_by_account)
+
+
+def _record_accounts(
+    recording: Recording, target: Mapping[str, str], at: float, locks_by_account: Mapping[str, tuple[Lock, ...] | None]
+) -> None:
+    """Record a scrape. An account whose locks are None has no data."""
+    clock = FakeClock(wall=at)
+    statuses = [
+        status(clock, locks, account, **({} if locks is not None else {"up": False, "snapshot": None}))
+        for account, locks in locks_by_account.items()
+    ]
+    collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
+    recording.add_scrape(Exposition(registry(*statuses), collector, clock), at, target)

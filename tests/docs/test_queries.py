@@ -1,0 +1,379 @@
+"""Tests of the queries in docs/queries.md against a real Prometheus with a recorded week."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from exporter.metrics import catalogue
+from exporter.metrics.catalogue import Metric
+from tests.conftest import real_part
+from tests.dashboards.conftest import NO_TARGET, backfill
+from tests.dashboards.grafana import Grafana
+from tests.dashboards.scripted_day import DAY, END, HOUR, TARGET, Recording
+from tests.end_to_end.prometheus import Prometheus, prometheus
+from tests.program import ROOT
+
+PAGE = (ROOT / "docs" / "queries.md").read_text("utf-8")
+SECTIONS = re.findall(r"(?ms)^## (.*?)\n\n```promql\n(.*?)```\n\n(.*?)(?=^## |\Z)", PAGE)
+QUERIES = {question: query for question, query, _ in SECTIONS}
+
+LOCKED, UNLOCKED, SEMI_LOCKED, UNLOCKING, LOCKING = 6, 2, 3, 4, 5
+CLOSED, OPENED, NOT_PAIRED, UNCALIBRATED = 3, 2, 0, 4
+MINUTE = 60.0
+START = 8 * DAY
+"""Start of the recording in seconds before END, which is 14:00 UTC."""
+INTERVAL, SHORT_INTERVAL = 120, 20
+"""Seconds between two samples. The short one is used for one lock on the last day."""
+NOT_SCRAPED = (4 * HOUR, 3 * HOUR)
+"""Seconds before END in which Prometheus cannot scrape."""
+STALE = (37 * HOUR, 35 * HOUR)
+"""Seconds before END in which the data of the hotel is stale."""
+
+Steps = Sequence[tuple[float, float]]
+"""(seconds before END, value from then on), in the order of time."""
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecordedLock:
+    """Values of a lock over the week. The time of its last state change follows from the states."""
+
+    account: str
+    lock_id: str
+    lock_name: str
+    model: str
+    states: Steps
+    connected: Steps = ((START, 1),)
+    door: int = CLOSED
+    battery: Steps = ((START, 80),)
+    charging: Steps = ((START, 0),)
+    results: Steps = ((START, 0),)
+    firmware: tuple[str, ...] = ("2.4",)
+    """Two versions during an update, when two series of `lock_info` overlap."""
+    interval: int = INTERVAL
+
+    def samples(self, ago: float) -> Iterator[tuple[Metric, float]]:
+        """Yield the values at a time."""
+        if not self.connected:
+            return
+        yield catalogue.LOCK_CONNECTED, value_at(self.connected, ago)
+        if value_at(self.connected, ago):
+            yield catalogue.LOCK_STATE, value_at(self.states, ago)
+            yield catalogue.LOCK_DOOR_STATE, self.door
+            yield catalogue.LOCK_BATTERY_LEVEL, value_at(self.battery, ago)
+            yield catalogue.LOCK_CHARGING, value_at(self.charging, ago)
+            yield catalogue.LOCK_STATE_CHANGE_RESULT, value_at(self.results, ago)
+            yield catalogue.LOCK_LAST_STATE_CHANGE, END - [start for start, _ in self.states if start >= ago][-1]
+
+
+def value_at(steps: Steps, ago: float) -> float:
+    """Return the value at a time."""
+    return [value for start, value in steps if start >= ago][-1]
+
+
+LOCKS = (
+    RecordedLock(
+        "home",
+        "1001",
+        "Front door",
+        "Lock PRO",
+        states=(
+            (10 * DAY, LOCKED),
+            (25 * HOUR, UNLOCKED),
+            (25 * HOUR - 10 * MINUTE, LOCKED),
+            (20 * HOUR - 20, UNLOCKED),  # for two samples that are not at a full minute
+            (20 * HOUR - 60, LOCKED),
+            (10 * HOUR, UNLOCKED),  # 4:00 UTC
+            (10 * HOUR - 10 * MINUTE, LOCKED),
+            (6 * HOUR, UNLOCKING),
+            (6 * HOUR - 20, UNLOCKED),
+            (5 * HOUR, LOCKING),
+            (5 * HOUR - 20, LOCKED),
+            (3.5 * HOUR, UNLOCKED),  # while Prometheus cannot scrape
+            (2.5 * HOUR, LOCKED),
+        ),
+        battery=((START, 20),),
+        firmware=("2.4", "2.5"),
+        interval=SHORT_INTERVAL,
+    ),
+    RecordedLock(
+        "home",
+        "1002",
+        "Garage",
+        "Lock GO",
+        states=(
+            (10 * DAY, LOCKED),
+            (12 * HOUR, UNLOCKED),  # 2:00 to 5:30 UTC
+            (8.5 * HOUR, LOCKED),
+            (HOUR, UNLOCKED),
+        ),
+        connected=((START, 1), (8 * HOUR, 0), (2 * HOUR, 1)),
+        door=OPENED,
+        battery=((START, 95), (5 * DAY, 60)),
+        charging=((START, 0), (25 * HOUR, 1), (24 * HOUR, 0)),
+    ),
+    # The shed is shared with the user of the second account.
+    RecordedLock(
+        "home", "1003", "Shed", "Lock PRO", states=((30 * DAY, LOCKED),), door=NOT_PAIRED, battery=((START, 18),)
+    ),
+    RecordedLock(
+        "hotel", "1003", "Shed", "Lock PRO", states=((30 * DAY, LOCKED),), door=NOT_PAIRED, battery=((START, 18),)
+    ),
+    RecordedLock(
+        "hotel",
+        "2001",
+        "Front door",
+        "Lock GO",
+        states=((10 * DAY, LOCKED), (9 * HOUR, UNLOCKED), (8 * HOUR, LOCKED)),  # 5:00 to 6:00 UTC
+        connected=((START, 1), (6 * DAY, 0), (6 * DAY - HOUR, 1)),
+        battery=[(days * DAY, 79 + days) for days in range(8, 0, -1)],
+    ),
+    RecordedLock(
+        "hotel",
+        "2002",
+        "Pool gate",
+        "Lock PRO",
+        states=((10 * DAY, LOCKED), (14.5 * HOUR, UNLOCKED), (14.25 * HOUR, LOCKED), (2 * HOUR, SEMI_LOCKED)),  # 23:30
+        connected=((START, 1), (130 * HOUR, 0), (128 * HOUR, 1)),
+        door=UNCALIBRATED,
+        battery=((START, 10),),
+        charging=((START, 1),),
+        results=(
+            (START, 0),
+            (6 * DAY, 1),
+            (6 * DAY - HOUR, 0),
+            (4 * DAY, 2),  # an error, but no jam
+            (4 * DAY - HOUR, 0),
+            (3 * DAY, 1),
+            (2 * DAY, 0),
+            (2 * HOUR, 1),
+        ),
+    ),
+    RecordedLock(
+        "hotel",
+        "2003",
+        "Annex",
+        "Lock GO",
+        states=((9 * DAY, LOCKED),),
+        connected=((START, 1), (3 * DAY, 0), (2 * DAY, 1), (5 * HOUR, 0)),
+        door=OPENED,
+        battery=((START, 15),),
+    ),
+    RecordedLock("hotel", "2006", "Linen room", "Lock GO", states=(), connected=()),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Expected result of a query, and wrong queries that must have other results."""
+
+    expected: Mapping[Row, float]
+    labels: tuple[str, ...] = ("account", "lock_name")
+    """Labels of the expected rows."""
+    ago: float = 0.0
+    """Seconds before END at which the query is evaluated."""
+    tolerance: float = 0.001
+    mistakes: Sequence[str] = field(default_factory=tuple)
+
+
+FRONT_DOOR, GARAGE, SHED = ("home", "Front door"), ("home", "Garage"), ("home", "Shed")
+HOTEL_FRONT_DOOR, POOL_GATE, ANNEX, HOTEL_SHED = (
+    ("hotel", name) for name in ("Front door", "Pool gate", "Annex", "Shed")
+)
+HOME_HOURS = 7 * 24 - 1
+"""Hours of the last week in which the state of the home's locks is known."""
+HOTEL_HOURS = HOME_HOURS - 2
+ALL_LOCKED = "Are all locks locked?"
+CASES = [
+    (
+        "Which doors are open?",
+        Case({GARAGE: 2}, mistakes=["lock_door_state != 3", "last_over_time(lock_door_state[1d]) == 2"]),
+    ),
+    ("Which locks are not locked?", Case({GARAGE: 1, POOL_GATE: 1, ANNEX: 0}, mistakes=["lock_state != 6"])),
+    (ALL_LOCKED, Case({(): 0}, labels=(), mistakes=["max(lock_state == bool 6)"])),
+    (ALL_LOCKED, Case({(): 1}, labels=(), ago=132 * HOUR, mistakes=["count(lock_state != 6) == bool 0"])),
+    (ALL_LOCKED, Case({(): 0}, labels=(), ago=60 * HOUR, mistakes=["min(lock_state == bool 6)"])),
+    (ALL_LOCKED, Case({}, labels=(), ago=36 * HOUR, mistakes=["count(lock_state == 6) == bool count(lock_connected)"])),
+    (
+        "How often was the front door unlocked in the last 24 hours?",
+        Case(
+            {FRONT_DOOR: 4},
+            mistakes=[
+                'changes(lock_state{account="home", lock_name="Front door"}[1d])',
+                'resets((lock_state{lock_name="Front door"} == bool 6)[1d:20s])',
+                'resets((lock_state{account="home", lock_name="Front door"} == bool 6)[1d:1m])',
+                'resets((lock_state{account="home", lock_name="Front door"} == bool 6)[26h:20s])',
+            ],
+        ),
+    ),
+    (
+        "For how long was the garage not locked in the last 24 hours?",
+        Case(
+            {GARAGE: 4.5},
+            tolerance=0.05,
+            mistakes=['24 * (1 - avg_over_time((lock_state{account="home", lock_name="Garage"} == bool 6)[1d:1m]))'],
+        ),
+    ),
+    (
+        "Which batteries are low and not charging?",
+        Case(
+            {FRONT_DOOR: 20, SHED: 18, HOTEL_SHED: 18, ANNEX: 15},
+            mistakes=[
+                "lock_battery_level <= 20 unless on (account, lock_id) lock_charging == 1",
+                "last_over_time(lock_battery_level[1d]) < 20",
+                "last_over_time(lock_battery_level[1d]) <= 20",
+            ],
+        ),
+    ),
+    (
+        "Which locks were offline for the longest time in the last week?",
+        Case(
+            {ANNEX: 28 / HOTEL_HOURS, GARAGE: 5 / HOME_HOURS, POOL_GATE: 2 / HOTEL_HOURS},
+            mistakes=["1 - avg_over_time(lock_connected[7d]) > 0", "topk(3, 1 - avg_over_time(lock_connected[1d]))"],
+        ),
+    ),
+    (
+        "Which locks have not been locked for the longest time?",
+        Case({POOL_GATE: 2 * HOUR, GARAGE: HOUR}, mistakes=["sort_desc(time() - lock_last_state_change_timestamp)"]),
+    ),
+    (
+        "Which locks jammed in the last week, and how often?",
+        Case(
+            {POOL_GATE: 3},
+            mistakes=[
+                "resets((lock_state_change_result == bool 1)[7d:20s]) > 0",
+                "resets((lock_state_change_result == bool 0)[7d:20s]) > 0",
+            ],
+        ),
+    ),
+    (
+        "For how long were locks not locked between 23:00 and 5:00?",
+        Case(
+            {FRONT_DOOR: 10 / 60, GARAGE: 3, POOL_GATE: 0.25},
+            tolerance=0.05,
+            mistakes=[
+                "count_over_time((lock_state != 6 and on () hour() < 5)[1d:1m]) / 60",
+                "count_over_time((lock_state != 6 and on () (hour() <= 5 or hour() >= 23))[1d:1m]) / 60",
+                "count_over_time((lock_state != 6)[1d:1m]) / 60",
+            ],
+        ),
+    ),
+    (
+        "In how many days will batteries be empty?",
+        Case(
+            {HOTEL_FRONT_DOOR: 80},
+            tolerance=3,
+            mistakes=["lock_battery_level / (-86400 * deriv(lock_battery_level[7d]) > 0)"],
+        ),
+    ),
+    (
+        "What is the average battery level of each model?",
+        Case(
+            {("Lock PRO",): (20 + 18 + 18 + 10) / 4, ("Lock GO",): (60 + 80) / 2},
+            labels=("model",),
+            mistakes=["avg(lock_battery_level)", "avg by (model) (lock_battery_level)"],
+        ),
+    ),
+    (
+        "Which locks were not used for a week?",
+        Case(
+            {SHED: 30, HOTEL_SHED: 30, ANNEX: 9},
+            mistakes=["(time() - lock_last_state_change_timestamp) / 86400 > 7"],
+        ),
+    ),
+    (
+        "How many locks are in each state?",
+        Case(
+            {("6",): 4, ("2",): 1, ("3",): 1, ("offline",): 1},
+            labels=("state",),
+            mistakes=['count_values("state", lock_state)', 'count_values("state", last_over_time(lock_state[1d]))'],
+        ),
+    ),
+    (
+        "Which accounts are failing, and why?",
+        Case({("hotel", "auth"): 1}, labels=("account", "reason"), mistakes=["tedee_up == 0"]),
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with the recorded week."""
+    promtool = real_part("promtool")
+    folder = tmp_path_factory.mktemp("week")
+    backfill(promtool, record(folder), folder / "data")
+    with prometheus(folder, NO_TARGET) as running:
+        yield running
+
+
+def record(folder: Path) -> Path:
+    """Record the week to a file."""
+    recording = Recording(folder / "week.om")
+    for lock in LOCKS:
+        labels = {**TARGET, "account": lock.account, "lock_id": lock.lock_id, "lock_name": lock.lock_name}
+        for ago in times(lock):
+            if lock.account == "hotel" and STALE[0] > ago >= STALE[1]:
+                continue
+            for metric, value in lock.samples(ago):
+                recording.add_sample(metric.name, labels, value, END - ago)
+            for version in lock.firmware:
+                properties = {**labels, "model": lock.model, "firmware_version": version}
+                recording.add_sample(catalogue.LOCK_INFO.name, properties, 1, END - ago)
+    for account in ("home", "hotel"):
+        labels = {**TARGET, "account": account}
+        for ago in range(int(START), -1, -INTERVAL):
+            stale = account == "hotel" and STALE[0] > ago >= STALE[1]
+            failing = account == "hotel" and (stale or ago < 10 * MINUTE)
+            recording.add_sample(catalogue.UP.name, labels, float(not failing), END - ago)
+            if not stale:
+                recording.add_sample(catalogue.LOCKS.name, labels, 1, END - ago)
+            if failing:
+                recording.add_sample(catalogue.SYNC_FAILING.name, {**labels, "reason": "auth"}, 1, END - ago)
+    recording.close()
+    return recording.path
+
+
+def times(lock: RecordedLock) -> Iterator[int]:
+    """Yield the times of samples in seconds before END."""
+    for ago in range(int(START), -1, -SHORT_INTERVAL):
+        if NOT_SCRAPED[0] > ago >= NOT_SCRAPED[1]:
+            continue
+        if ago % INTERVAL == 0 or (ago < 26 * HOUR and lock.interval == SHORT_INTERVAL):
+            yield ago
+
+
+def test_questions_have_a_query_and_an_explanation() -> None:
+    assert len(SECTIONS) == PAGE.count("\n## ") == PAGE.count("```promql")
+    assert list(QUERIES) == list(dict.fromkeys(question for question, _ in CASES))
+    for question, _, explanation in SECTIONS:
+        assert question.endswith("?")
+        assert 1 <= len(re.findall(r"[.?](?=\s|$)", explanation)) <= 2
+
+
+@pytest.mark.parametrize(("question", "case"), CASES)
+def test_query_returns_the_expected_result(week: Prometheus, question: str, case: Case) -> None:
+    assert result(week, QUERIES[question], case) == pytest.approx(case.expected, abs=case.tolerance)
+
+
+@pytest.mark.parametrize(("mistake", "case"), [(mistake, case) for _, case in CASES for mistake in case.mistakes])
+def test_common_mistake_returns_another_result(week: Prometheus, mistake: str, case: Case) -> None:
+    found = result(week, mistake, case)
+    assert found != pytest.approx(case.expected, abs=case.tolerance)
+
+
+def test_longest_time_is_first(week: Prometheus) -> None:
+    question = "Which locks have not been locked for the longest time?"
+    (case,) = (case for each, case in CASES if each == question)
+    assert list(result(week, QUERIES[question], case)) == list(case.expected)
+
+
+def result(week: Prometheus, query: str, case: Case) -> dict[Row, float]:
+    """Return the values of an instant query, by the labels of the case."""
+    time = END - case.ago
+    series = Grafana(week, time).query("query", query=query, time=time)
+    values = {tuple(each["metric"].get(label, "") for label in case.labels): float(each["value"][1]) for each in series}
+    assert len(values) == len(series), "several series have the same labels"
+    return values
