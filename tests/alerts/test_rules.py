@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from alerts.__main__ import PAGE, page
 from exporter.metrics.catalogue import CATALOGUE
 from tests.alerts.rules import ALERTMANAGER, ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, load, rules
 from tests.conftest import real_part
@@ -65,13 +66,18 @@ def test_unit_tests_cover_begin_and_end_of_alert(alert: str) -> None:
     assert any((True, False) in pairwise(fires) for fires in tests), "no test in which it ends"
 
 
-def test_rules_query_existing_metrics() -> None:
+def unknown_metrics(expression: str) -> set[str]:
+    """Return the metrics of an expression that are neither exported nor recorded."""
     exported = {metric.name for metric in CATALOGUE}
     recorded = {rule["record"] for rule in rules() if "record" in rule}
+    without_strings = re.sub(r'"[^"]*"', "", expression)
+    queried = set(re.findall(r"(?<![\w:])(?:(?:lock|tedee)_\w+|[a-z]+:[\w:]+)", without_strings))
+    return queried - {"lock_id", "lock_name"} - exported - recorded
+
+
+def test_rules_query_existing_metrics() -> None:
     for rule in rules():
-        without_texts = re.sub(r'"[^"]*"', "", str(rule["expr"]))
-        queried = set(re.findall(r"(?<![\w:])(?:(?:lock|tedee)_\w+|[a-z]+:[\w:]+)", without_texts))
-        assert queried - {"lock_id", "lock_name"} <= exported | recorded, rule
+        assert unknown_metrics(str(rule["expr"])) == set(), rule
 
 
 def test_metrics_of_lock_seen_exist() -> None:
@@ -93,6 +99,13 @@ def test_alert_has_severity_subject_and_runbook(alert: str) -> None:
     assert names_the_lock == bool(re.match(r"Tedee(Lock|Door|Battery|Firmware)", alert))
     assert re.search(r"\$labels\.(account|instance)", rule["annotations"]["description"])
     assert rule["annotations"]["runbook_url"] == f"{BASE}#{alert.lower()}"
+
+
+@pytest.mark.parametrize("alert", ALL_ALERTS)
+def test_minutes_in_description_match_for(alert: str) -> None:
+    rule = ALL_ALERTS[alert]
+    minutes = re.findall(r"more than (\d+) minute", rule["annotations"]["description"])
+    assert [f"{number}m" for number in minutes] in ([], [rule.get("for")])
 
 
 def sections() -> dict[str, str]:
@@ -118,6 +131,41 @@ def test_runbook_has_all_sections(alert: str) -> None:
     parts = re.split(r"^### (.+)$", sections()[alert], flags=re.MULTILINE)
     assert parts[1::2] == ["What it means", "How to check", "What to do"]
     assert all(40 < len(text.strip()) < 1200 for text in parts[2::2])
+
+
+@pytest.mark.parametrize("alert", ALL_ALERTS)
+def test_runbook_has_query_and_command(alert: str) -> None:
+    how_to_check = sections()[alert].partition("### How to check")[2].partition("### ")[0]
+    assert blocks(how_to_check, "promql")
+    assert blocks(how_to_check, "sh")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [RUNBOOKS, PAGE], ids=lambda path: path.name)
+def test_queries_in_documents_are_valid(path: Path, tmp_path: Path) -> None:
+    queries = blocks(path.read_text("utf-8"), "promql")
+    assert [query for query in queries if unknown_metrics(query)] == []
+    checked = tmp_path / "rules.yml"
+    group = {"name": "queries", "rules": [{"record": f"query:{n}", "expr": query} for n, query in enumerate(queries)]}
+    checked.write_text(yaml.safe_dump({"groups": [group]}), "utf-8")
+    assert f"{len(queries)} rules found" in run("promtool", "check", "rules", checked)
+
+
+@pytest.mark.parametrize("path", [RUNBOOKS, PAGE], ids=lambda path: path.name)
+def test_commands_in_documents_are_valid(path: Path) -> None:
+    commands = "".join(blocks(path.read_text("utf-8"), "sh"))
+    subprocess.run(["bash", "-n"], input=commands, text=True, check=True)
+    calls = re.findall(r"(?m)(?:^|-- )tedee-exporter (.*)", commands.replace("\\\n", ""))
+    flags = {flag for call in calls for flag in re.findall(r"--[\w.]+", call)}
+    assert flags <= {"--config.check", "--config.file", "--version"}
+
+
+def test_table_of_alerts_is_up_to_date() -> None:
+    assert PAGE.read_text("utf-8") == page(), "run: python -m alerts"
 
 
 # Alertmanager
