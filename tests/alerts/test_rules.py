@@ -164,6 +164,13 @@ def test_commands_in_documents_are_valid(path: Path) -> None:
     assert flags <= {"--config.check", "--config.file", "--version"}
 
 
+def test_example_of_own_limits_is_valid(tmp_path: Path) -> None:
+    (example,) = [block for block in blocks(PAGE.read_text("utf-8"), "yaml") if block.startswith("groups:")]
+    path = tmp_path / "rules.yml"
+    path.write_text(example, "utf-8")
+    assert "2 rules found" in run("promtool", "check", "rules", "--lint=all", "--lint-fatal", path)
+
+
 def test_table_of_alerts_is_up_to_date() -> None:
     assert PAGE.read_text("utf-8") == page(), "run: python -m alerts"
 
