@@ -1,4 +1,4 @@
-"""The rules as data."""
+"""Load the alerting and recording rules."""
 
 from pathlib import Path
 from typing import Any

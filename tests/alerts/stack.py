@@ -1,4 +1,4 @@
-"""A real Prometheus with the rules, a real Alertmanager with its example, and who is told."""
+"""A real Prometheus with the rules, a real Alertmanager with the example, and a webhook that receives notifications."""
 
 import contextlib
 import json
@@ -22,8 +22,8 @@ from tests.program import PATIENCE, TOOL_SECONDS, eventually, free_port
 Labels = frozenset[tuple[str, str]]
 
 
-class Told(NamedTuple):
-    """One alert as a receiver was told of it."""
+class Notification(NamedTuple):
+    """One alert in a notification to a receiver."""
 
     receiver: str
     status: str
@@ -31,24 +31,24 @@ class Told(NamedTuple):
 
 
 class Webhook:
-    """All receivers of the example, and what they were told so far."""
+    """All receivers of the example, and the notifications that they received."""
 
     def __init__(self) -> None:
-        told: set[Told] = set()
+        notifications: set[Notification] = set()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 for alert in message["alerts"]:
                     labels = frozenset(alert["labels"].items())
-                    told.add(Told(self.path.removeprefix("/"), alert["status"], labels))
+                    notifications.add(Notification(self.path.removeprefix("/"), alert["status"], labels))
                 self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._told = told
+        self._notifications = notifications
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -60,17 +60,16 @@ class Webhook:
         self._server.shutdown()
         self._server.server_close()
 
-    def told(self, status: str) -> dict[Labels, str]:
-        """Who was told, by the alert's labels."""
-        return {each.labels: each.receiver for each in self._told.copy() if each.status == status}
+    def receivers(self, status: str) -> dict[Labels, str]:
+        """Return the receiver of each alert with the given status, by the alert's labels."""
+        return {each.labels: each.receiver for each in self._notifications.copy() if each.status == status}
 
 
-def quickened(path: Path) -> Any:
-    """The rules of a file with every wait in minutes made as many seconds.
+def accelerated(path: Path) -> Any:
+    """Return the rules of a file with minutes replaced by seconds in all delays.
 
-    A wait is a `for`, a `keep_firing_for`, the interval of a group, the step of a subquery, or how long a charger has
-    to be off. How far an expression looks back stays as it is otherwise: the past is written into Prometheus before
-    it starts.
+    A delay is a `for`, a `keep_firing_for`, the interval of a group, the step of a subquery or the time after charging.
+    Other ranges are unchanged, because the history is written into Prometheus before it starts.
     """
     groups = load(path)
     for group in groups["groups"]:
@@ -92,7 +91,7 @@ def prometheus(
     alertmanagers: Sequence[str] = (),
     history: str = "# EOF\n",
 ) -> Iterator[Prometheus]:
-    """Prometheus, scraping and evaluating every second, with a past: a text in the OpenMetrics format."""
+    """Run Prometheus, which scrapes and evaluates every second; `history` is a text in the OpenMetrics format."""
     folder.mkdir()
     for number, content in enumerate(rules):
         (folder / f"{number}.rules.yml").write_text(yaml.safe_dump(content))
@@ -119,7 +118,7 @@ def prometheus(
 
 @contextlib.contextmanager
 def alertmanager(folder: Path, webhook: Webhook) -> Iterator[str]:
-    """Alertmanager with the example, telling the webhook, and sooner; where it listens."""
+    """Run Alertmanager with the example, the webhook and short delays; yield its address."""
     folder.mkdir()
     config = folder / "alertmanager.yml"
     text = ALERTMANAGER.read_text("utf-8").replace("http://127.0.0.1:8080", webhook.url)
@@ -131,7 +130,7 @@ def alertmanager(folder: Path, webhook: Webhook) -> Iterator[str]:
         f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",
     ]
-    # Debian gives it another name.
+    # Debian's package uses another name.
     program = real_part("alertmanager" if shutil.which("alertmanager") else "prometheus-alertmanager")
     with child(program, arguments, f"http://127.0.0.1:{port}/-/ready", folder / "log"):
         yield f"127.0.0.1:{port}"
@@ -139,11 +138,11 @@ def alertmanager(folder: Path, webhook: Webhook) -> Iterator[str]:
 
 @contextlib.contextmanager
 def child(program: str, arguments: Sequence[str], ready: str, log: Path) -> Iterator[None]:
-    """A program, from when it answers to the end of the test."""
+    """Run a program until the end of the test; yield when it is ready."""
     with log.open("w") as output:
         process = subprocess.Popen([program, *arguments], stdout=output, stderr=output)
 
-    def answers() -> bool:
+    def is_ready() -> bool:
         if process.poll() is not None:
             raise AssertionError(f"{program} ended:\n{log.read_text()}")
         with contextlib.suppress(requests.ConnectionError):
@@ -151,7 +150,7 @@ def child(program: str, arguments: Sequence[str], ready: str, log: Path) -> Iter
         return False
 
     try:
-        eventually(answers, f"{program} to be ready")
+        eventually(is_ready, f"{program} to be ready")
         yield
     finally:
         process.kill()

@@ -1,11 +1,10 @@
-"""Lost if these fail: somebody is told when something is the matter with a lock, and when it no longer is.
+"""Tests that every alert is sent and resolved, with the simulated cloud, Prometheus and Alertmanager.
 
-One story, since an account syncs every 20 seconds at the most and there are many alerts: a world in which all is well,
-in which then everything goes wrong at once, and in which each thing is put right as soon as somebody was told of it.
-Nothing stands in for anything: the simulated cloud says what is wrong, the exporter exports it, Prometheus has the
-rules and Alertmanager its example. Waits are shortened (see `quickened`). A battery's forecast, old software, a lock
-that was there for long and credentials that nobody renews need a past, which is written into Prometheus before it
-starts.
+One test covers all alerts, because an account syncs at most every 20 seconds. At first there is no problem. Then all
+problems begin at once, and each one is solved as soon as its alert was sent. No part is mocked except Tedee: the
+simulated cloud has the problems, the exporter exports them, Prometheus evaluates the rules, and Alertmanager uses the
+example. Delays are shortened (see `accelerated`). The forecast of a battery, outdated firmware, a vanished lock and
+credentials that are not renewed need a history, which is written into Prometheus before it starts.
 """
 
 import base64
@@ -41,7 +40,7 @@ from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
 from exporter.tedee.client import SYNC
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES
-from tests.alerts.stack import Labels, Webhook, alertmanager, prometheus, quickened
+from tests.alerts.stack import Labels, Webhook, accelerated, alertmanager, prometheus
 from tests.program import LONG_TEST, PATIENCE, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
 from tests.stores import open_store
 
@@ -49,7 +48,7 @@ HOUR = 3600
 DAY = 24 * HOUR
 NOW = int(time.time())
 
-WELL: dict[str, Any] = {
+NORMAL: dict[str, Any] = {
     "isConnected": True,
     "state": 6,
     "doorState": 3,
@@ -59,9 +58,9 @@ WELL: dict[str, Any] = {
     "lastStateChangedDate": "2020-01-01T12:00:00.000Z",
 }
 IN_USE = "2100-01-01T00:00:00.000Z"
-"""A last change that never is long ago."""
+"""A last state change in the future, so that the lock was never left unlocked."""
 
-WRONG: dict[str, dict[str, Any]] = {
+PROBLEMS: dict[str, dict[str, Any]] = {
     "Jammed": {"state": 3, "stateChangeResult": 1, "lastStateChangedDate": IN_USE},
     "Left unlocked": {"state": 2},
     "Left open": {"doorState": 2},
@@ -73,46 +72,46 @@ WRONG: dict[str, dict[str, Any]] = {
     "Uncalibrated": {"state": 0},
     "Unknown": {"state": 9},
 }
-"""What is the matter with the lock of that name."""
+"""The problem of the lock with each name."""
 
 PERSONAL = ("refused", "hurried", "silent", "spent", "outdated")
-"""Accounts of which something other than a lock will be wrong, besides those with tokens."""
+"""Accounts with problems that do not concern a lock, in addition to those with tokens."""
 
 
 def token(expires_at: int) -> str:
-    """An access token that says when it expires."""
+    """Return an access token with an expiry time."""
     claims = base64.urlsafe_b64encode(json.dumps({"exp": expires_at}).encode()).decode().rstrip("=")
     return f"e30.{claims}.signature"
 
 
 EXPIRING = {"expiring": NOW + 3 * DAY, "expiring today": NOW + 12 * HOUR}
-"""When the tokens expire that these accounts will have in place of lasting ones."""
+"""Expiry times of the tokens that these accounts get instead of lasting ones."""
 UNSTORED = "unstored"
-"""An account with OAuth, whose access tokens are refreshed every half minute."""
+"""An account with OAuth whose access tokens are refreshed every 30 seconds."""
 LASTING = {account: NOW + 30 * DAY + number for number, account in enumerate(EXPIRING)}
 
 
 def world() -> World:
-    """All is well."""
+    """Return a world without problems."""
     bridge = Bridge(1, "Hallway", "100000-00001")
-    # Of every fifth lock the simulated cloud says that there is an update.
+    # The simulated cloud reports an update for every fifth lock.
     ids = (number for number in range(1001, 2000) if number % 5)
 
     def account(name: str, *locks: str, **credentials: Any) -> Account:
         return Account(name, [Lock(next(ids), lock, bridge=bridge) for lock in locks or (name,)], **credentials)
 
-    accounts = [account("home", *WRONG, "Outdated", "Vanished", keys=[PersonalKey("key-of-home")])]
+    accounts = [account("home", *PROBLEMS, "Outdated", "Vanished", keys=[PersonalKey("key-of-home")])]
     accounts += [account(name, keys=[PersonalKey(f"key-of-{name}")]) for name in (*PERSONAL, "elsewhere")]
     accounts += [account(name, tokens=[Token(token(EXPIRING[name])), Token(token(LASTING[name]))]) for name in EXPIRING]
     accounts.append(account(UNSTORED, refresh_tokens=[RefreshToken("first-refresh-token")]))
     for lock in (lock for each in accounts for lock in each.locks):
-        lock.override(**WELL)
+        lock.override(**NORMAL)
     accounts[0].lock("Outdated").override(softwareVersions=[])
     return World(accounts)
 
 
 def history(home: Account) -> str:
-    """What Prometheus knows of the days before, in the OpenMetrics format: a sample at every full hour."""
+    """Return the history in the OpenMetrics format: a sample at every full hour."""
     this_hour = NOW // HOUR * HOUR
 
     def samples(name: str, labels: str, hours: int, value: Callable[[int], float]) -> list[str]:
@@ -132,8 +131,8 @@ def history(home: Account) -> str:
     return "\n".join([*lines, "# EOF", ""])
 
 
-class Story:
-    """What can be made wrong, and put right again."""
+class Scenario:
+    """Two exporters and their accounts, with problems that can be caused and solved."""
 
     def __init__(self, folder: Path, cloud: Cloud, url: str, stack: contextlib.ExitStack) -> None:
         self._cloud = cloud
@@ -176,9 +175,9 @@ class Story:
         arguments = (f"--config.file={self._spare_config}", f"--web.listen-address=127.0.0.1:{self._spare_port}")
         return self._stack.enter_context(running(*arguments))
 
-    def go_wrong(self) -> None:
-        for name, what in WRONG.items():
-            self._home.lock(name).override(**what)
+    def cause_problems(self) -> None:
+        for name, problem in PROBLEMS.items():
+            self._home.lock(name).override(**problem)
         self._update("Outdated", available=True)
         self._vanished = self._home.remove(self._home.lock("Vanished").id)
         self._cloud.world.account("refused").keys[0].revoked = True
@@ -196,33 +195,33 @@ class Story:
         self._spare.kill()
 
     def remedies(self) -> dict[Labels, Callable[[], None]]:
-        """What puts right the trouble of which an alert with these labels tells."""
+        """Return for the labels of each alert a function that solves its problem."""
         main, spare = ({"job": "tedee", "instance": target} for target in self.targets)
         alerts: list[tuple[str, dict[str, str], Callable[[], None]]] = [
-            ("TedeeLockJammed", self._lock("Jammed"), self._well("Jammed")),
-            ("TedeeLockLeftUnlocked", self._lock("Left unlocked"), self._well("Left unlocked")),
-            ("TedeeDoorLeftOpen", self._lock("Left open"), self._well("Left open")),
-            ("TedeeLockUnlockedDoorOpen", self._lock("Wide open"), self._well("Wide open")),
-            ("TedeeLockOffline", self._lock("Offline"), self._well("Offline")),
-            ("TedeeBatteryLow", self._lock("Low"), self._well("Low")),
-            ("TedeeBatteryCritical", self._lock("Critical"), self._well("Critical")),
-            ("TedeeBatteryEmptyingSoon", self._lock("Emptying"), self._well("Emptying")),
-            ("TedeeLockUncalibrated", self._lock("Uncalibrated"), self._well("Uncalibrated")),
-            ("TedeeLockStateUnknown", self._lock("Unknown"), self._well("Unknown")),
+            ("TedeeLockJammed", self._lock("Jammed"), self._reset("Jammed")),
+            ("TedeeLockLeftUnlocked", self._lock("Left unlocked"), self._reset("Left unlocked")),
+            ("TedeeDoorLeftOpen", self._lock("Left open"), self._reset("Left open")),
+            ("TedeeLockUnlockedDoorOpen", self._lock("Wide open"), self._reset("Wide open")),
+            ("TedeeLockOffline", self._lock("Offline"), self._reset("Offline")),
+            ("TedeeBatteryLow", self._lock("Low"), self._reset("Low")),
+            ("TedeeBatteryCritical", self._lock("Critical"), self._reset("Critical")),
+            ("TedeeBatteryEmptyingSoon", self._lock("Emptying"), self._reset("Emptying")),
+            ("TedeeLockUncalibrated", self._lock("Uncalibrated"), self._reset("Uncalibrated")),
+            ("TedeeLockStateUnknown", self._lock("Unknown"), self._reset("Unknown")),
             ("TedeeFirmwareOutdated", self._lock("Outdated"), lambda: self._update("Outdated", available=False)),
             ("TedeeLockVanished", self._lock("Vanished"), lambda: self._home.add(self._vanished)),
-            ("TedeeSyncRefused", {"account": "refused", "reason": "auth"}, self._accept),
-            # These heal by waiting.
+            ("TedeeSyncRefused", {"account": "refused", "reason": "auth"}, self._accept_key),
+            # These end after a while.
             ("TedeeSyncRateLimited", {"account": "hurried"}, lambda: None),
             ("TedeeSyncFailing", {"account": "silent"}, lambda: None),
             ("TedeeDataStale", {"account": "silent"}, lambda: None),
             ("TedeeRequestsNearlyUsed", {"account": "spent"}, lambda: None),
-            ("TedeeApiVersionRetiring", {"account": "outdated", "version": "v37"}, self._speak_again),
+            ("TedeeApiVersionRetiring", {"account": "outdated", "version": "v37"}, self._support_version),
             ("TedeeCredentialsExpiring", {"account": "expiring"}, lambda: self._renew("expiring")),
             ("TedeeCredentialsExpiringToday", {"account": "expiring today"}, lambda: self._renew("expiring today")),
             ("TedeeRefreshTokenNotStored", {"account": UNSTORED}, self._store_again),
             ("TedeeConfigReloadFailed", main, self._correct_configuration),
-            # The second trouble of the spare exporter begins as the first ends.
+            # The second problem of the spare exporter begins when the first one is solved.
             ("TedeeExporterDown", spare, self._start_spare_without_state),
             ("TedeeStateFileUnusable", spare, self._spare_state.unlink),
             ("TedeeLockUnlockedAtNight", self._lock("Left unlocked"), lambda: None),
@@ -230,7 +229,7 @@ class Story:
         return {labelled(name, labels): remedy for name, labels, remedy in alerts}
 
     def side_effects(self) -> set[Labels]:
-        """What else is told, since one trouble brings another: what the example does not hush."""
+        """Return alerts that are caused by other problems and not inhibited by the example."""
         unlocked = {labelled("TedeeLockUnlockedAtNight", self._lock(name)) for name in ("Jammed", "Wide open")}
         return {*unlocked, labelled("TedeeDoorLeftOpen", self._lock("Wide open"))}
 
@@ -238,31 +237,31 @@ class Story:
         lock = self._vanished if name == "Vanished" else self._home.lock(name)
         return {"account": "home", "lock_id": str(lock.id), "lock_name": name}
 
-    def _well(self, name: str) -> Callable[[], None]:
+    def _reset(self, name: str) -> Callable[[], None]:
         def remedy() -> None:
             lock = self._home.lock(name)
             lock.clear_overrides()
-            lock.override(**WELL)
+            lock.override(**NORMAL)
 
         return remedy
 
     def _update(self, name: str, *, available: bool) -> None:
         lock = self._home.lock(name)
         lock.override(softwareVersions=[{"softwareType": 0, "version": "2.4", "updateAvailable": available}])
-        # The exporter fetches names and the rest again when the revision moves.
+        # The exporter fetches the details of a lock again when its revision changes.
         lock.revision += 1
 
-    def _accept(self) -> None:
+    def _accept_key(self) -> None:
         self._cloud.world.account("refused").keys[0].revoked = False
 
-    def _list_versions(self, answer: Answer) -> Answer:
-        return answer.with_headers({"API-Supported-Versions": "38, 39"}) if self._is_outdated else answer
+    def _list_versions(self, response: Answer) -> Answer:
+        return response.with_headers({"API-Supported-Versions": "38, 39"}) if self._is_outdated else response
 
-    def _speak_again(self) -> None:
+    def _support_version(self) -> None:
         self._is_outdated = False
 
     def _spend(self) -> None:
-        """Another process uses up the share but for one request; in 40 seconds the hour will have forgotten it."""
+        """Record all but one request of the hourly share, as by another process; they expire in 40 seconds."""
         clock = SystemClock()
         then = clock.monotonic() - HOUR + 40
 
@@ -282,11 +281,11 @@ class Story:
     def _renew(self, account: str) -> None:
         self._token_file(account).write_text(token(LASTING[account]))
 
-    def _refreshed(self, answer: Answer) -> Answer:
-        """Take the folder away in which the token was to be stored."""
+    def _refreshed(self, response: Answer) -> Answer:
+        """Remove the folder in which the token is to be stored."""
         if not self._is_stored:
             shutil.rmtree(self._refresh_token.parent, ignore_errors=True)
-        return replace(answer, raw=json.dumps({**json.loads(answer.body()), "expires_in": 60}).encode())
+        return replace(response, raw=json.dumps({**json.loads(response.body()), "expires_in": 60}).encode())
 
     def _store_again(self) -> None:
         self._is_stored = True
@@ -308,7 +307,7 @@ class Story:
 
 
 def labelled(alert: str, labels: dict[str, str]) -> Labels:
-    """The labels of an alert as its receiver sees them."""
+    """Return the labels of an alert as its receiver gets them."""
     return frozenset({"alertname": alert, "severity": ALL_ALERTS[alert]["labels"]["severity"], **labels}.items())
 
 
@@ -319,50 +318,48 @@ def stack() -> Iterator[contextlib.ExitStack]:
 
 
 @pytest.mark.timeout(LONG_TEST)
-def test_every_alert_is_told_when_it_is_true_and_again_when_it_is_not(
-    tmp_path: Path, stack: contextlib.ExitStack
-) -> None:
+def test_every_alert_is_sent_and_resolved(tmp_path: Path, stack: contextlib.ExitStack) -> None:
     cloud = Cloud(world(), strict=True)
-    story = Story(tmp_path, cloud, stack.enter_context(serve(cloud)).url, stack)
-    night = quickened(NIGHT)
+    scenario = Scenario(tmp_path, cloud, stack.enter_context(serve(cloud)).url, stack)
+    night = accelerated(NIGHT)
     for rule in night["groups"][0]["rules"]:
         if rule.get("record") == "tedee:night:hours":
-            # It is always night.
+            # Always night.
             rule["expr"] = "vector(1)"
     webhook = stack.enter_context(Webhook())
     manager = stack.enter_context(alertmanager(tmp_path / "alertmanager", webhook))
-    past = history(cloud.world.account("home"))
+    samples = history(cloud.world.account("home"))
     server = stack.enter_context(
         prometheus(
             tmp_path / "prometheus",
-            rules=[quickened(RULES), night],
-            targets=story.targets,
+            rules=[accelerated(RULES), night],
+            targets=scenario.targets,
             alertmanagers=[manager],
-            history=past,
+            history=samples,
         )
     )
     locks = sum(len(account.locks) for account in cloud.world.accounts)
-    eventually(lambda: len(server.query("lock:lock_state:held")) == locks, "all locks to be known")
+    eventually(lambda: len(server.query("lock:lock_state:held")) == locks, "all locks in Prometheus")
     assert server.query("ALERTS") == []
 
-    story.go_wrong()
-    remedies = story.remedies()
+    scenario.cause_problems()
+    remedies = scenario.remedies()
     assert {dict(labels)["alertname"] for labels in remedies} == set(ALL_ALERTS)
-    untold = dict(remedies)
+    unsent = dict(remedies)
 
-    def all_told_and_put_right() -> bool:
-        for labels in untold.keys() & webhook.told("firing").keys():
-            untold.pop(labels)()
-        return not untold
+    def all_sent_and_solved() -> bool:
+        for labels in unsent.keys() & webhook.receivers("firing").keys():
+            unsent.pop(labels)()
+        return not unsent
 
     try:
-        eventually(all_told_and_put_right, "all alerts", TOOL_SECONDS)
-        eventually(lambda: remedies.keys() <= webhook.told("resolved").keys(), "all ends", TOOL_SECONDS)
+        eventually(all_sent_and_solved, "all alerts", TOOL_SECONDS)
+        eventually(lambda: remedies.keys() <= webhook.receivers("resolved").keys(), "all resolved", TOOL_SECONDS)
     except AssertionError as error:
-        unended = remedies.keys() - webhook.told("resolved").keys()
-        raise AssertionError(f"{error}; not told: {[*untold]}; not ended: {[*unended]}") from error
-    # Nothing else was told, and nobody is woken for what can wait.
-    assert webhook.told("firing").keys() - story.side_effects() == remedies.keys()
+        unresolved = remedies.keys() - webhook.receivers("resolved").keys()
+        raise AssertionError(f"{error}; not sent: {[*unsent]}; not resolved: {[*unresolved]}") from error
+    # No other alert was sent, and each went to the receiver of its severity.
+    assert webhook.receivers("firing").keys() - scenario.side_effects() == remedies.keys()
     receivers = {"critical": "night-porter", "warning": "office", "info": "caretaker"}
-    expected = {labels: receivers[dict(labels)["severity"]] for labels in webhook.told("firing")}
-    assert webhook.told("firing") == expected
+    expected = {labels: receivers[dict(labels)["severity"]] for labels in webhook.receivers("firing")}
+    assert webhook.receivers("firing") == expected

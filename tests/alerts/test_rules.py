@@ -1,4 +1,4 @@
-"""Lost if these fail: alerts that somebody who is woken by them can trust, and knows what to do about."""
+"""Tests of the rules, their unit tests, the runbooks and the examples for Alertmanager and the Prometheus operator."""
 
 import re
 import subprocess
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from alerts.__main__ import PAGE, page
 from exporter.metrics.catalogue import CATALOGUE
 from tests.alerts.rules import ALERTMANAGER, ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, load, rules
 from tests.conftest import real_part
@@ -16,11 +17,11 @@ from tests.program import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 BASE = "https://github.com/tedee-exporter/tedee-exporter/blob/main/docs/runbooks.md"
-"""Where the runbooks can be read. It stands in every rule and every unit test: replace it everywhere with `sed`."""
+"""URL of the runbooks. Every rule and every unit test contains it: replace it everywhere with `sed`."""
 
 
-def ran(program: str, *arguments: str | Path) -> str:
-    """What the program says; it has to be content."""
+def run(program: str, *arguments: str | Path) -> str:
+    """Run a program, which must succeed, and return its output."""
     result = subprocess.run([real_part(program), *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -30,62 +31,67 @@ def ran(program: str, *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize("path", [RULES, NIGHT], ids=lambda path: path.name)
-def test_promtool_finds_nothing_wrong_with_the_rules(path: Path) -> None:
-    assert f"{len(rules(path))} rules found" in ran("promtool", "check", "rules", "--lint=all", "--lint-fatal", path)
+def test_rules_pass_promtool_lint(path: Path) -> None:
+    assert f"{len(rules(path))} rules found" in run("promtool", "check", "rules", "--lint=all", "--lint-fatal", path)
 
 
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
-def test_promtools_unit_tests_pass(path: Path) -> None:
-    assert "SUCCESS" in ran("promtool", "test", "rules", path)
+def test_unit_tests_pass(path: Path) -> None:
+    assert "SUCCESS" in run("promtool", "test", "rules", path)
 
 
 def cases(alert: str) -> list[list[bool]]:
-    """By unit test: whether the alert fires, at each moment that is looked at, in order."""
+    """Return for each unit test of an alert whether it fires, at each evaluation time in order."""
     found = []
     for path in UNIT_TESTS:
         for test in load(path)["tests"]:
-            looks = [each for each in test.get("alert_rule_test", []) if each["alertname"] == alert]
-            if looks:
-                looks.sort(key=lambda each: seconds(each["eval_time"]))
-                found.append([bool(each.get("exp_alerts")) for each in looks])
+            times = [each for each in test.get("alert_rule_test", []) if each["alertname"] == alert]
+            if times:
+                times.sort(key=lambda each: seconds(each["eval_time"]))
+                found.append([bool(each.get("exp_alerts")) for each in times])
     return found
 
 
 def seconds(duration: str) -> float:
-    """The seconds of a duration as Prometheus writes it."""
+    """Convert a duration in the notation of Prometheus to seconds."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smhd])", duration))
 
 
 @pytest.mark.parametrize("alert", ALL_ALERTS)
-def test_every_alert_is_seen_not_to_fire_to_begin_and_to_end(alert: str) -> None:
+def test_unit_tests_cover_begin_and_end_of_alert(alert: str) -> None:
     tests = cases(alert)
     assert any(not any(fires) for fires in tests), "no test in which it does not fire"
     assert any((False, True) in pairwise(fires) for fires in tests), "no test in which it begins"
     assert any((True, False) in pairwise(fires) for fires in tests), "no test in which it ends"
 
 
-def test_the_rules_ask_for_metrics_that_exist() -> None:
+def unknown_metrics(expression: str) -> set[str]:
+    """Return the metrics of an expression that are neither exported nor recorded."""
     exported = {metric.name for metric in CATALOGUE}
     recorded = {rule["record"] for rule in rules() if "record" in rule}
+    without_strings = re.sub(r'"[^"]*"', "", expression)
+    queried = set(re.findall(r"(?<![\w:])(?:(?:lock|tedee)_\w+|[a-z]+:[\w:]+)", without_strings))
+    return queried - {"lock_id", "lock_name"} - exported - recorded
+
+
+def test_rules_query_existing_metrics() -> None:
     for rule in rules():
-        without_texts = re.sub(r'"[^"]*"', "", str(rule["expr"]))
-        asked = set(re.findall(r"(?<![\w:])(?:(?:lock|tedee)_\w+|[a-z]+:[\w:]+)", without_texts))
-        assert asked - {"lock_id", "lock_name"} <= exported | recorded, rule
+        assert unknown_metrics(str(rule["expr"])) == set(), rule
 
 
-def test_every_metric_by_which_a_lock_is_seen_exists() -> None:
+def test_metrics_of_lock_seen_exist() -> None:
     (rule,) = [rule for rule in rules(RULES) if rule.get("record") == "lock:lock_seen:timestamp"]
     names = re.search(r'=~"lock_\((.*?)\)"', rule["expr"])
     assert names
     assert {f"lock_{name}" for name in names[1].split("|")} <= {metric.name for metric in CATALOGUE}
 
 
-# What people read
+# Texts and runbooks
 
 
 @pytest.mark.parametrize("alert", ALL_ALERTS)
-def test_every_alert_says_how_urgent_it_is_what_it_is_about_and_where_to_read_on(alert: str) -> None:
+def test_alert_has_severity_subject_and_runbook(alert: str) -> None:
     rule = ALL_ALERTS[alert]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
@@ -95,17 +101,24 @@ def test_every_alert_says_how_urgent_it_is_what_it_is_about_and_where_to_read_on
     assert rule["annotations"]["runbook_url"] == f"{BASE}#{alert.lower()}"
 
 
+@pytest.mark.parametrize("alert", ALL_ALERTS)
+def test_minutes_in_description_match_for(alert: str) -> None:
+    rule = ALL_ALERTS[alert]
+    minutes = re.findall(r"more than (\d+) minute", rule["annotations"]["description"])
+    assert [f"{number}m" for number in minutes] in ([], [rule.get("for")])
+
+
 def sections() -> dict[str, str]:
-    """The runbooks by alert."""
+    """Return the runbook of each alert."""
     found = re.split(r"^## (.+)$", RUNBOOKS.read_text("utf-8"), flags=re.MULTILINE)[1:]
     return {title: text for title, text in zip(found[::2], found[1::2], strict=True) if title.startswith("Tedee")}
 
 
-def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+def test_every_alert_has_a_runbook() -> None:
     assert set(sections()) == set(ALL_ALERTS)
 
 
-def test_every_link_within_the_runbooks_leads_somewhere() -> None:
+def test_links_in_runbooks_are_valid() -> None:
     text = RUNBOOKS.read_text("utf-8")
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) == {alert.lower() for alert in ALL_ALERTS}
     files = set(re.findall(r"\]\((\.\.[^)#]+)", text))
@@ -114,25 +127,67 @@ def test_every_link_within_the_runbooks_leads_somewhere() -> None:
 
 
 @pytest.mark.parametrize("alert", ALL_ALERTS)
-def test_every_runbook_says_what_it_means_how_to_check_and_what_to_do(alert: str) -> None:
+def test_runbook_has_all_sections(alert: str) -> None:
     parts = re.split(r"^### (.+)$", sections()[alert], flags=re.MULTILINE)
     assert parts[1::2] == ["What it means", "How to check", "What to do"]
     assert all(40 < len(text.strip()) < 1200 for text in parts[2::2])
 
 
+@pytest.mark.parametrize("alert", ALL_ALERTS)
+def test_runbook_has_query_and_command(alert: str) -> None:
+    how_to_check = sections()[alert].partition("### How to check")[2].partition("### ")[0]
+    assert blocks(how_to_check, "promql")
+    assert blocks(how_to_check, "sh")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [RUNBOOKS, PAGE], ids=lambda path: path.name)
+def test_queries_in_documents_are_valid(path: Path, tmp_path: Path) -> None:
+    queries = blocks(path.read_text("utf-8"), "promql")
+    assert [query for query in queries if unknown_metrics(query)] == []
+    checked = tmp_path / "rules.yml"
+    group = {"name": "queries", "rules": [{"record": f"query:{n}", "expr": query} for n, query in enumerate(queries)]}
+    checked.write_text(yaml.safe_dump({"groups": [group]}), "utf-8")
+    assert f"{len(queries)} rules found" in run("promtool", "check", "rules", checked)
+
+
+@pytest.mark.parametrize("path", [RUNBOOKS, PAGE], ids=lambda path: path.name)
+def test_commands_in_documents_are_valid(path: Path) -> None:
+    commands = "".join(blocks(path.read_text("utf-8"), "sh"))
+    subprocess.run(["bash", "-n"], input=commands, text=True, check=True)
+    calls = re.findall(r"(?m)(?:^|-- )tedee-exporter (.*)", commands.replace("\\\n", ""))
+    flags = {flag for call in calls for flag in re.findall(r"--[\w.]+", call)}
+    assert flags <= {"--config.check", "--config.file", "--version"}
+
+
+def test_example_of_own_limits_is_valid(tmp_path: Path) -> None:
+    (example,) = [block for block in blocks(PAGE.read_text("utf-8"), "yaml") if block.startswith("groups:")]
+    path = tmp_path / "rules.yml"
+    path.write_text(example, "utf-8")
+    assert "2 rules found" in run("promtool", "check", "rules", "--lint=all", "--lint-fatal", path)
+
+
+def test_table_of_alerts_is_up_to_date() -> None:
+    assert PAGE.read_text("utf-8") == page(), "run: python -m alerts"
+
+
 # Alertmanager
 
 
-def test_alertmanager_accepts_its_example() -> None:
-    ran("amtool", "check-config", ALERTMANAGER)
+def test_alertmanager_example_is_valid() -> None:
+    run("amtool", "check-config", ALERTMANAGER)
 
 
-def test_alertmanager_accepts_its_example_with_all_that_can_be_switched_on(tmp_path: Path) -> None:
+def test_alertmanager_example_is_valid_with_all_options(tmp_path: Path) -> None:
     path = tmp_path / "alertmanager.yml"
     path.write_text(ALERTMANAGER.read_text("utf-8").replace("#: ", ""), "utf-8")
-    ran("amtool", "check-config", path)
+    run("amtool", "check-config", path)
     assert {"email_configs", "pushover_configs", "webhook_configs", "name"} == set(load(path)["receivers"][0])
-    assert ran("amtool", "config", "routes", "test", f"--config.file={path}", "alertname=TedeeLockUnlockedAtNight") == (
+    assert run("amtool", "config", "routes", "test", f"--config.file={path}", "alertname=TedeeLockUnlockedAtNight") == (
         "night-porter\n"
     )
 
@@ -140,37 +195,37 @@ def test_alertmanager_accepts_its_example_with_all_that_can_be_switched_on(tmp_p
 @pytest.mark.parametrize(
     ("severity", "receiver"), [("critical", "night-porter"), ("warning", "office"), ("info", "caretaker")]
 )
-def test_the_urgent_goes_to_who_is_awake(severity: str, receiver: str) -> None:
+def test_severity_selects_receiver(severity: str, receiver: str) -> None:
     labels = (f"severity={severity}", "alertname=TedeeLockJammed")
-    assert ran("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", *labels) == f"{receiver}\n"
+    assert run("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", *labels) == f"{receiver}\n"
 
 
-def test_the_urgent_does_not_wait_for_what_was_told_before_it() -> None:
+def test_critical_alerts_are_not_delayed() -> None:
     (tedee,) = load(ALERTMANAGER)["route"]["routes"]
-    (urgent,) = [route for route in tedee["routes"] if route["matchers"] == ['severity = "critical"']]
-    assert seconds(urgent["group_wait"]) <= 10
-    assert seconds(urgent["group_interval"]) <= 60
+    (critical,) = [route for route in tedee["routes"] if route["matchers"] == ['severity = "critical"']]
+    assert seconds(critical["group_wait"]) <= 10
+    assert seconds(critical["group_interval"]) <= 60
 
 
 def matched(rule: dict[str, Any], side: str) -> set[str]:
-    """The alerts on one side of an inhibition."""
+    """Return the alerts that match one side of an inhibition rule."""
     (matcher,) = rule[f"{side}_matchers"]
     pattern = re.fullmatch(r'alertname =~? "(.+)"', matcher)
     assert pattern
     return {alert for alert in ALL_ALERTS if re.fullmatch(pattern[1], alert)}
 
 
-def test_what_hushes_and_what_is_hushed_exists_and_is_of_the_same_lock_or_account() -> None:
+def test_inhibition_matches_existing_alerts_and_labels() -> None:
     for rule in load(ALERTMANAGER)["inhibit_rules"]:
         assert matched(rule, "source")
         assert matched(rule, "target")
-        # Two alerts that both lack a label are equal in it: what is equal has to be there.
+        # Two alerts that both lack a label are equal in it, so the labels in `equal` must exist.
         alerts = matched(rule, "source") | matched(rule, "target")
         of_locks = all(re.match("Tedee(Lock|Door|Battery)", alert) for alert in alerts)
         assert rule["equal"] == (["account", "lock_id"] if of_locks else ["account"])
 
 
-def test_nothing_urgent_is_hushed_by_what_is_not() -> None:
+def test_critical_alert_is_not_inhibited_by_warning() -> None:
     for rule in load(ALERTMANAGER)["inhibit_rules"]:
         source, target = (
             {ALL_ALERTS[alert]["labels"]["severity"] for alert in matched(rule, side)} for side in ("source", "target")
@@ -181,7 +236,7 @@ def test_nothing_urgent_is_hushed_by_what_is_not() -> None:
 # The Prometheus operator
 
 
-def test_the_operator_gets_the_same_groups() -> None:
+def test_prometheus_rule_has_the_same_groups() -> None:
     (command,) = re.findall(
         r"^(\{ printf .*?)\| kubectl", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )

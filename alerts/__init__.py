@@ -1,0 +1,1 @@
+"""Alerting rules, and the script that writes their table into the documentation."""
