@@ -14,7 +14,7 @@ import bcrypt
 from exporter.secrets import Secret
 
 MAX_WAITING = 8
-"""BasicAuth of one client's address that may wait to be checked: a guard against guessing that starves the others."""
+"""Passwords of one client's address that may wait to be checked: a guard against guessing that starves the others."""
 
 MAX_WAITING_ALTOGETHER = 64
 """Of all clients: with hashes of a usual cost the last of them waits less than a scrape's time-out of 10 seconds."""

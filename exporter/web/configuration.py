@@ -47,7 +47,7 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "Strict-Transport-Security": (),
     "X-Content-Type-Options": ("nosniff",),
     "X-Frame-Options": ("deny", "sameorigin"),
-    "X-XSS-SecurityPolicy": (),
+    "X-XSS-Protection": (),
 }
 """The headers that may be set, with the values of those that have few, as exporter-toolkit has them."""
 

@@ -644,7 +644,7 @@ def test_the_notes_name_the_accounts_and_say_how_to_get_a_key() -> None:
 
 EVERYBODY = "Everybody in the cluster may look at the locks: webConfig has TLS and passwords"
 PERHAPS = "Where the file in the Secret web asks for no password, everybody in the cluster may look at the locks"
-UNENCRYPTED = "BasicAuth are sent unencrypted"
+UNENCRYPTED = "Passwords are sent unencrypted"
 CA = "Prometheus takes no certificate of a CA that it does not know: {}.tlsConfig"
 CERTIFICATE = "The exporter demands a certificate of Prometheus, which has none: see {}.tlsConfig"
 PASSWORD = "The exporter asks Prometheus for a password, which it does not know: see {}.basicAuth"

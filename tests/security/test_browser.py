@@ -256,7 +256,7 @@ def test_a_frame_shows_what_does_not_mind(browser: Chrome, elsewhere: Server) ->
     assert browser.execute_script("return document.title") == "Elsewhere"
 
 
-# BasicAuth
+# Passwords
 
 
 def status_of(browser: Chrome) -> int:

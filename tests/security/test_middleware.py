@@ -48,7 +48,7 @@ def browse(clock: FakeClock) -> Browse:
     return Browse(clock)
 
 
-# BasicAuth
+# Passwords
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -40,7 +40,7 @@ http_server_config:
   headers:
     Strict-Transport-Security: max-age=31536000
     X-Frame-Options: deny
-    X-XSS-SecurityPolicy:
+    X-XSS-Protection:
 basic_auth_users:
   alice: $2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze
   bob: $2y$10$hLqFl9jSjoAAy95Z/zw8Ye8wkdMBM8c5Bn1ptYqP/AXyV0.oy0S8m
@@ -342,7 +342,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         [
             (
                 "web.yml:2: http_server_config.headers: only these can be set: Content-Security-Policy, "
-                "Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, X-XSS-SecurityPolicy"
+                "Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, X-XSS-Protection"
             )
         ],
     ),
