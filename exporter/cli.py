@@ -37,6 +37,7 @@ from .config.model import BEGINS_WITH_TILDE
 from .console import OUTPUT, delivered, print_err, print_out, printable
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
+from .presentation import LockRow, format_time
 from .reload import Reload
 from .secrets import hide_arguments
 from .signals import Command, Commands, supervise
@@ -50,7 +51,6 @@ from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
 from .web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
-from .web.status import LockRow, moment
 
 log = structlog.get_logger(__name__)
 
@@ -434,7 +434,7 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
         "door": row.door.text,
         "battery": "" if row.battery is None else f"{row.battery} %{' charging' if row.charging else ''}",
         "connection": row.connection.text,
-        "changed": "" if row.changed is None else moment(row.changed),
+        "changed": "" if row.changed is None else format_time(row.changed),
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from exporter.metrics import catalogue
-from exporter.web.status import LOW_BATTERY, Display
+from exporter.presentation import LOW_BATTERY, Display
 
 from . import queries as q
 from . import variables, words

@@ -5,8 +5,8 @@ from dataclasses import replace
 from grafana_foundation_sdk.builders import stat, table, timeseries
 
 from exporter.metrics import catalogue
+from exporter.presentation import JAMMED, LOW_BATTERY, Display
 from exporter.tedee.models import DoorState, LockState
-from exporter.web.status import JAMMED, LOW_BATTERY, Display
 
 from . import queries as q
 from . import variables, words

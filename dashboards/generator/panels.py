@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from exporter.web.status import NO_VALUE, Display
+from exporter.presentation import NO_VALUE, Display
 
 from .colours import LINES, TONES
 from .variables import SOURCE

@@ -7,8 +7,8 @@ lower charge of the battery.
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Metric
+from exporter.presentation import LOW_BATTERY
 from exporter.tedee.models import DoorState, LockState
-from exporter.web.status import LOW_BATTERY
 
 from .words import DOORS, STATES, of_tone
 

@@ -10,9 +10,9 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
+from exporter.presentation import JAMMED, Display, LockRow
 from exporter.sync.snapshot import Lock
 from exporter.tedee.models import DeviceState, DoorState, LockState, SyncedLock
-from exporter.web.status import JAMMED, Display, LockRow
 
 from .colours import TONES
 

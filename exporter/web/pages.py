@@ -12,9 +12,10 @@ from markupsafe import Markup
 
 from exporter.clock import Clock
 from exporter.metrics.catalogue import CATALOGUE
+from exporter.presentation import format_time
 from exporter.sync.snapshot import StatusRegistry
 
-from .status import moment, overview, sections
+from .status import account_views, attention_first
 
 REFRESH = 10
 """Seconds after which the status page loads itself again: half of the shortest time in which its data can change."""
@@ -65,7 +66,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"ago": self._ago, "until": self._until, "moment": moment}
+        self._environment.filters |= {"ago": self._ago, "until": self._until, "format_time": format_time}
         self._environment.globals |= {
             "style": Markup(_STYLE),  # noqa: S704  (a file of this package)
             "version": version,
@@ -88,9 +89,9 @@ class Pages:
         return self._environment.get_template("docs.html").render(host=host)
 
     def _render_status(self) -> bytes:
-        everything = sections(self._registry, self._clock)
+        views = account_views(self._registry, self._clock)
         template = self._environment.get_template("status.html")
-        return template.render(sections=everything, overview=overview(everything)).encode()
+        return template.render(views=views, attention_first=attention_first(views)).encode()
 
     def _ago(self, at: float) -> str:
         age = self._clock.wall() - at

@@ -205,7 +205,7 @@ def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
     shown = text(page(everything, clock))
     assert "Room 6" not in shown
     assert "home stale data from 5 minutes ago" in shown
-    assert "too old to be shown" in shown
+    assert "stale and therefore not shown" in shown
 
 
 def test_an_account_that_fails_is_called_failing_even_when_its_data_is_stale(clock: FakeClock) -> None:
@@ -216,7 +216,7 @@ def test_an_account_that_fails_is_called_failing_even_when_its_data_is_stale(clo
 
 def test_an_account_before_its_first_sync_says_so(clock: FakeClock) -> None:
     waiting = status(clock, up=None, snapshot=None, next_sync=None)
-    assert "first sync is due no data yet" in text(page(registry(waiting), clock))
+    assert "first sync pending no data yet" in text(page(registry(waiting), clock))
 
 
 def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeClock) -> None:
@@ -224,7 +224,7 @@ def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeC
     shown = text(
         page(registry(status(clock, missing=("7", "8"), details_failure=failure, version_supported=False)), clock)
     )
-    assert "Not in this account: 7, 8." in shown
+    assert "Selected locks that are not in this account: 7, 8." in shown
     assert "Names could not be fetched just now: names broke" in shown
     assert "no longer lists API version v37" in shown
 
@@ -232,8 +232,14 @@ def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeC
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([synced(1), synced(2), synced(3)], "names of 2 locks are not known yet; the list goes on in 40 minutes"),
-        ([synced(1), synced(2)], "the name of 1 lock is not known yet; the list goes on in 40 minutes"),
+        (
+            [synced(1), synced(2), synced(3)],
+            "The names of 2 locks are not known yet. The next request for names is due in 40 minutes.",
+        ),
+        (
+            [synced(1), synced(2)],
+            "The name of 1 lock is not known yet. The next request for names is due in 40 minutes.",
+        ),
     ],
 )
 def test_names_that_come_late_are_announced(clock: FakeClock, rows: list[dict[str, object]], told: str) -> None:
@@ -334,7 +340,7 @@ def test_the_overview_begins_with_the_accounts_that_need_attention(clock: FakeCl
         "short up 2 missing",
         "well up",
         "open up 1 offline 1 with low battery 1 not locked 1 with door open",
-        "new first sync is due",
+        "new first sync pending",
     ]
     assert re.findall(r'data-account="(\w+)"', html) == ["well", "open", "new", "broken", "old", "short"]
 
