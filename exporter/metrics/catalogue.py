@@ -1,4 +1,4 @@
-"""Every metric of the exporter once: name, type, help, labels. The README's table is made from it.
+"""All metrics of the exporter, with name, type, help and labels. The README's table is generated from them.
 
 python -m exporter.metrics.catalogue    # the table, in Markdown
 """
@@ -14,9 +14,9 @@ ACCOUNT_LABELS = ("account",)
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric family, by the name its samples have in the Prometheus text format.
+    """A metric family, with the name of its samples in the Prometheus text format.
 
-    A histogram's samples have `_bucket`, `_sum` and `_count` behind it.
+    The samples of a histogram have the suffixes `_bucket`, `_sum` and `_count`.
     """
 
     name: str
@@ -199,12 +199,12 @@ CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS
 
 
 def markdown() -> str:
-    """The catalogue as the README's table."""
+    """Return the catalogue as the README's table."""
     rows = [
         f"| `{metric.name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
         for metric in CATALOGUE
     ]
-    return "\n".join(["| metric | type | labels | what it says |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| metric | type | labels | description |", "|---|---|---|---|", *rows]) + "\n"
 
 
 if __name__ == "__main__":

@@ -304,7 +304,7 @@ FLEETS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), m
 def small_chunks() -> Iterator[None]:
     """So that a few locks are several chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK", 2)
+        patch.setattr(chunks, "CHUNK_SIZE", 2)
         yield
 
 
