@@ -28,12 +28,12 @@ class Metric:
 LOCK_STATE = Metric(
     "lock_state",
     "gauge",
-    f"State of the lock: {LockState.legend()}. Other numbers are codes that Tedee added since. "
+    f"State of the lock: {LockState.legend()}. Other numbers are codes unknown to this version of the exporter. "
     "Absent while the lock is not connected.",
     LOCK_LABELS,
 )
 LOCK_DOOR_STATE = Metric(
-    "lock_door_state", "gauge", f"State of the door, by its sensor: {DoorState.legend()}.", LOCK_LABELS
+    "lock_door_state", "gauge", f"State of the door as reported by its sensor: {DoorState.legend()}.", LOCK_LABELS
 )
 LOCK_BATTERY_LEVEL = Metric("lock_battery_level", "gauge", "Charge of the battery in percent, 0 to 100.", LOCK_LABELS)
 LOCK_CONNECTED = Metric(
@@ -49,7 +49,7 @@ LOCK_CHARGING = Metric("lock_charging", "gauge", "1 if the battery is charging, 
 LOCK_STATE_CHANGE_RESULT = Metric(
     "lock_state_change_result",
     "gauge",
-    "Result of the last state change: 0 success, 1 jammed, other values: error.",
+    "Result of the last state change: 0 success, 1 jammed, other numbers: error.",
     LOCK_LABELS,
 )
 LOCK_REVISION = Metric(
@@ -94,7 +94,7 @@ SYNC_FAILURES = Metric("tedee_sync_failures_total", "counter", "Failed syncs, by
 SYNC_FAILING = Metric(
     "tedee_sync_failing",
     "gauge",
-    "1 with the reason why the account's last sync failed. Absent if it succeeded.",
+    "1 if the account's last sync failed, with the reason as a label. Absent if it succeeded.",
     ("account", "reason"),
 )
 API_REQUESTS = Metric(
@@ -152,7 +152,7 @@ CONFIG_RELOAD_SUCCESS_TIMESTAMP = Metric(
 STATE_FILE_USABLE = Metric(
     "tedee_exporter_state_file_usable",
     "gauge",
-    "1 if calls to Tedee are recorded in the state file, 0 if that fails and a restart would not know of them.",
+    "1 if calls to Tedee are recorded in the state file, 0 if that fails and a restart would lose them.",
 )
 
 LOG_LINES_DROPPED = Metric(
