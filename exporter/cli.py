@@ -144,10 +144,10 @@ def serve(
             version=__version__,
             telemetry_path=options.web_telemetry_path,
             reload=None if options.demo else reload.request,
-            policy=lambda: web_configuration.policy,
+            security_policy=lambda: web_configuration.security_policy,
         ),
         listeners,
-        Connections(Limits.of_this_process(), lambda: web_configuration.policy),
+        Connections(Limits.of_this_process(), lambda: web_configuration.security_policy),
     )
 
     renderer.start()
@@ -159,13 +159,13 @@ def serve(
             "listening",
             address=address,
             port=listener.getsockname()[1],
-            tls=web_configuration.policy.tls is not None,
-            users=len(web_configuration.policy.users),
+            tls=web_configuration.security_policy.tls is not None,
+            users=len(web_configuration.security_policy.users),
             accounts=len(settings.accounts),
             version=__version__,
         )
     if options.demo:
-        scheme = "https" if web_configuration.policy.tls else "http"
+        scheme = "https" if web_configuration.security_policy.tls else "http"
         host = addresses[0].rpartition(":")[0]
         host = "localhost" if host in {"", "[::]", "0.0.0.0"} else host  # noqa: S104
         _invite(f"{scheme}://{host}:{listeners[0].getsockname()[1]}", options.web_telemetry_path)

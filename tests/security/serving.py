@@ -22,7 +22,7 @@ LIMITS = Limits(
     connections=20,
     request_bytes=16 * 2**10,
     request_seconds=1.5,
-    answer_seconds=3.0,
+    response_seconds=3.0,
     stall_seconds=1.5,
     sweep_seconds=0.05,
 )
@@ -39,7 +39,7 @@ class Server:
         self.exposition = Exposition(
             self.registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock
         )
-        app = create_app(self.registry, self.exposition, clock, version="1.2.3", policy=lambda: self.policy)
+        app = create_app(self.registry, self.exposition, clock, version="1.2.3", security_policy=lambda: self.policy)
         (listener,) = listeners = listen(["127.0.0.1:0"])
         self.address: tuple[str, int] = listener.getsockname()
         self.connections = Connections(limits, lambda: self.policy)

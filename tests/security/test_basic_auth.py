@@ -9,7 +9,7 @@ import bcrypt
 import pytest
 
 from exporter.secrets import Secret
-from exporter.web.basic_auth import MAX_WAITING, MAX_WAITING_ALTOGETHER, BasicAuth, TooManyAttempts
+from exporter.web.basic_auth import MAX_PENDING, MAX_PENDING_PER_CLIENT, BasicAuth, TooManyAttempts
 from tests.program import PATIENCE
 from tests.security.web_files import HASH, PASSWORD
 
@@ -176,7 +176,7 @@ def test_who_guesses_too_much_at_once_is_sent_away_and_nobody_else_is(slow: thre
         async def guess(client: str, word: str = "x") -> bool:
             return await passwords.authenticate(USERS, basic("alice", word), client)
 
-        waiting = [asyncio.create_task(guess("mallory")) for _ in range(MAX_WAITING)]
+        waiting = [asyncio.create_task(guess("mallory")) for _ in range(MAX_PENDING_PER_CLIENT)]
         await asyncio.sleep(0)
         with pytest.raises(TooManyAttempts):
             await guess("mallory")
@@ -184,7 +184,7 @@ def test_who_guesses_too_much_at_once_is_sent_away_and_nobody_else_is(slow: thre
         await asyncio.sleep(0)
         slow.set()
         assert await other
-        assert await asyncio.gather(*waiting) == [False] * MAX_WAITING
+        assert await asyncio.gather(*waiting) == [False] * MAX_PENDING_PER_CLIENT
         assert not await guess("mallory"), "later it may try again"
 
     asyncio.run(ask())
@@ -195,7 +195,7 @@ def test_all_together_no_more_wait_than_are_checked_within_a_scrapes_time_out(sl
         passwords = BasicAuth()
         waiting = [
             asyncio.create_task(passwords.authenticate(USERS, basic("alice", "x"), f"192.0.2.{number}"))
-            for number in range(MAX_WAITING_ALTOGETHER)
+            for number in range(MAX_PENDING)
         ]
         await asyncio.sleep(0)
         with pytest.raises(TooManyAttempts):
@@ -211,7 +211,7 @@ def test_who_has_a_whole_network_counts_once(slow: threading.Event) -> None:
         passwords = BasicAuth()
         waiting = [
             asyncio.create_task(passwords.authenticate(USERS, basic("alice", "x"), f"2001:db8::{number:x}%eth0"))
-            for number in range(MAX_WAITING)
+            for number in range(MAX_PENDING_PER_CLIENT)
         ]
         await asyncio.sleep(0)
         with pytest.raises(TooManyAttempts):
@@ -224,7 +224,7 @@ def test_who_has_a_whole_network_counts_once(slow: threading.Event) -> None:
 
 def test_a_password_whose_sender_has_left_is_not_checked(checked: list[bytes]) -> None:
     async def ask() -> bool:
-        return await BasicAuth().authenticate(USERS, basic("alice", PASSWORD), "c", gone=lambda: True)
+        return await BasicAuth().authenticate(USERS, basic("alice", PASSWORD), "c", is_disconnected=lambda: True)
 
     assert not asyncio.run(ask())
     assert checked == []

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from exporter.secrets import Secret
 from exporter.web.configuration import SecurityPolicy, load
-from exporter.web.connections import WAITING_BYTES, Limits
+from exporter.web.connections import WRITE_BUFFER, Limits
 from tests.program import PATIENCE, eventually
 from tests.security.serving import LIMITS, Server, everything, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
@@ -105,7 +105,7 @@ def test_who_does_not_take_the_answer_is_ended(server: Server) -> None:
 
 
 def test_who_takes_nothing_for_a_while_is_not_waited_for_until_the_answers_time_is_up() -> None:
-    with serving(replace(LIMITS, answer_seconds=10 * PATIENCE)) as server, socket.socket() as client:
+    with serving(replace(LIMITS, response_seconds=10 * PATIENCE)) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(server.address)
         client.sendall(GET * 8)
@@ -114,17 +114,17 @@ def test_who_takes_nothing_for_a_while_is_not_waited_for_until_the_answers_time_
 
 
 def test_who_takes_the_answer_slowly_gets_all_of_it() -> None:
-    with serving(replace(LIMITS, answer_seconds=10 * PATIENCE)) as server, socket.socket() as client:
+    with serving(replace(LIMITS, response_seconds=10 * PATIENCE)) as server, socket.socket() as client:
         client.settimeout(PATIENCE)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING_BYTES // 2)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WRITE_BUFFER // 2)
         client.connect(server.address)
         client.sendall(GET)
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += client.recv(1)
         rest = int(re.search(rb"content-length: (\d+)", answer)[1])  # type: ignore[index]
-        assert rest > 10 * WAITING_BYTES
-        while rest and (chunk := client.recv(min(rest, WAITING_BYTES // 4))):
+        assert rest > 10 * WRITE_BUFFER
+        while rest and (chunk := client.recv(min(rest, WRITE_BUFFER // 4))):
             rest -= len(chunk)
             time.sleep(server.connections.limits.stall_seconds / 100)
         assert rest == 0
@@ -143,8 +143,8 @@ def test_who_takes_none_of_many_answers_is_ended(server: Server) -> None:
 def test_of_answers_that_are_taken_slowly_only_so_much_is_kept(tls: bool, web: WebFiles) -> None:
     context = ssl.create_default_context()
     web.ca.configure_trust(context)
-    policy = load(web.write(tls_server_config=PAIR)).policy if tls else None
-    patient = replace(LIMITS, max_pending_bytes=2**20, answer_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
+    policy = load(web.write(tls_server_config=PAIR)).security_policy if tls else None
+    patient = replace(LIMITS, max_pending_bytes=2**20, response_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
     with serving(patient, policy) as server, contextlib.ExitStack() as stack:
 
         def reader() -> socket.socket:
@@ -234,7 +234,7 @@ def test_requests_do_not_pile_up_behind_those_that_are_being_answered(monkeypatc
     monkeypatch.setattr(bcrypt, "checkpw", lambda _password, _hashed: not turns.acquire(timeout=PATIENCE))
     burst = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n") * 230
     assert len(burst) < LIMITS.request_bytes < 2 * len(burst)
-    patient = replace(LIMITS, answer_seconds=PATIENCE, request_seconds=PATIENCE)
+    patient = replace(LIMITS, response_seconds=PATIENCE, request_seconds=PATIENCE)
     with serving(patient, SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(burst) as client:
 
@@ -274,7 +274,7 @@ def test_who_leaves_while_several_of_his_requests_wait_is_not_answered(monkeypat
 
 
 def test_a_new_connection_takes_the_place_of_the_one_that_was_served_longest_ago() -> None:
-    patient = replace(LIMITS, request_seconds=PATIENCE, answer_seconds=PATIENCE)
+    patient = replace(LIMITS, request_seconds=PATIENCE, response_seconds=PATIENCE)
     with serving(patient) as server, contextlib.ExitStack() as stack:
         served = stack.enter_context(requests.Session())
         stalled = [stack.enter_context(server.open(b"G")) for _ in range(LIMITS.connections - 1)]
@@ -388,7 +388,7 @@ def test_nothing_that_can_be_sent_stops_it(server: Server) -> None:
 
 @pytest.fixture
 def secured(web: WebFiles) -> Iterator[Server]:
-    with serving(policy=load(web.write(tls_server_config=PAIR)).policy) as server:
+    with serving(policy=load(web.write(tls_server_config=PAIR)).security_policy) as server:
         yield server
 
 
@@ -410,7 +410,7 @@ def test_a_handshake_that_does_not_end_is_ended(secured: Server, web: WebFiles, 
 
 def test_handshakes_that_do_not_end_make_room_for_others(web: WebFiles) -> None:
     patient = replace(LIMITS, request_seconds=PATIENCE)
-    policy = load(web.write(tls_server_config=PAIR)).policy
+    policy = load(web.write(tls_server_config=PAIR)).security_policy
     with serving(patient, policy) as server, contextlib.ExitStack() as stack:
         for _ in range(3 * LIMITS.connections):
             stack.enter_context(server.open(b"\x16\x03"))

@@ -32,7 +32,7 @@ class Browse:
         everything = registry(status(clock))
         exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
         app = create_app(
-            everything, exposition, clock, version="1.2.3", reload=self._reload, policy=lambda: self.policy
+            everything, exposition, clock, version="1.2.3", reload=self._reload, security_policy=lambda: self.policy
         )
         self.client = TestClient(app)
 

@@ -22,7 +22,7 @@ CLIENTS = {**PAIR, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_
 @contextlib.contextmanager
 def secured(web: WebFiles, **tls: Any) -> Iterator[Server]:
     patient = replace(LIMITS, request_seconds=PATIENCE)  # a handshake on a busy machine takes its time
-    with serving(patient, load(web.write(tls_server_config={**PAIR, **tls})).policy) as server:
+    with serving(patient, load(web.write(tls_server_config={**PAIR, **tls})).security_policy) as server:
         yield server
 
 
@@ -167,20 +167,22 @@ def test_a_new_certificate_holds_from_the_next_connection_and_old_connections_en
         assert session.get(url, verify=trusted, timeout=PATIENCE).ok
         before = connect(server, web)[2]
         web.issue()
-        server.policy = load(web.file).policy
+        server.policy = load(web.file).security_policy
         eventually(lambda: server.count() == 0, "the old connection's end")
         assert connect(server, web)[2] != before
 
 
 def test_a_client_whose_name_was_taken_off_the_list_gets_no_answer_any_more(web: WebFiles) -> None:
-    patient = replace(LIMITS, answer_seconds=PATIENCE, sweep_seconds=PATIENCE)
-    allowed = load(web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})).policy
+    patient = replace(LIMITS, response_seconds=PATIENCE, sweep_seconds=PATIENCE)
+    allowed = load(
+        web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})
+    ).security_policy
     with serving(patient, allowed) as server, requests.Session() as session:
         options = {"verify": str(web.folder / "ca.pem"), "cert": str(web.client("prometheus.example"))}
         url = f"https://localhost:{server.address[1]}/metrics"
         assert session.get(url, timeout=PATIENCE, **options).ok  # type: ignore[arg-type]
         web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["other.example"]})
-        server.policy = load(web.file).policy
+        server.policy = load(web.file).security_policy
         for _ in range(2):
             with pytest.raises(requests.ConnectionError):
                 session.get(url, timeout=PATIENCE, **options)  # type: ignore[arg-type]

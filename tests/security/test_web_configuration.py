@@ -62,7 +62,7 @@ def problems(file: Path) -> list[str]:
 
 def test_a_file_written_for_another_exporter_works_unchanged(web: WebFiles) -> None:
     loaded = load(web.put("web.yml", EXPORTER_TOOLKITS_OWN.encode()))
-    policy = loaded.policy
+    policy = loaded.security_policy
     assert policy.tls is not None
     assert policy.tls.verify_mode == ssl.CERT_REQUIRED
     assert policy.client_sans == {"prometheus.example"}
@@ -84,7 +84,7 @@ def test_a_file_written_for_another_exporter_works_unchanged(web: WebFiles) -> N
     ],
 )
 def test_a_file_that_demands_nothing_is_good(web: WebFiles, text: str) -> None:
-    policy = load(web.put("web.yml", text.encode())).policy
+    policy = load(web.put("web.yml", text.encode())).security_policy
     assert policy.tls is None
     assert not policy.users
 
@@ -95,7 +95,7 @@ def test_certificate_and_key_may_stand_in_the_file(web: WebFiles) -> None:
     file = web.write(
         tls_server_config={**inline, "client_ca": authority, "client_auth_type": "RequireAndVerifyClientCert"}
     )
-    tls = load(file).policy.tls
+    tls = load(file).security_policy.tls
     assert tls
     assert len(tls.get_ca_certs()) == 1
 
@@ -103,7 +103,7 @@ def test_certificate_and_key_may_stand_in_the_file(web: WebFiles) -> None:
 def test_names_of_files_are_relative_to_the_file_and_may_be_absolute(web: WebFiles) -> None:
     for prefix in ("", f"{web.folder}/"):
         pair = {key: prefix + name for key, name in PAIR.items()}
-        assert load(web.write(tls_server_config=pair)).policy.tls
+        assert load(web.write(tls_server_config=pair)).security_policy.tls
 
 
 @pytest.mark.parametrize(
@@ -118,28 +118,28 @@ def test_names_of_files_are_relative_to_the_file_and_may_be_absolute(web: WebFil
 def test_the_versions_of_tls_are_those_that_are_asked_for(
     web: WebFiles, least: str, greatest: str, versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
 ) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "min_version": least, "max_version": greatest})).policy.tls
+    tls = load(web.write(tls_server_config={**PAIR, "min_version": least, "max_version": greatest})).security_policy.tls
     assert tls
     assert (tls.minimum_version, tls.maximum_version) == versions
 
 
 @pytest.mark.parametrize("suite", CIPHER_SUITES)
 def test_every_cipher_suite_of_go_is_known_by_its_name(web: WebFiles, suite: str) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).policy.tls
+    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).security_policy.tls
     assert tls
     offered = [cipher["name"] for cipher in tls.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
     assert offered == [CIPHER_SUITES[suite]]
 
 
 def test_with_none_but_suites_of_tls_13_nothing_older_is_spoken(web: WebFiles) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})).policy.tls
+    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})).security_policy.tls
     assert tls
     assert tls.minimum_version == ssl.TLSVersion.TLSv1_3
 
 
 def test_the_order_of_the_client_counts_where_that_is_asked_for(web: WebFiles) -> None:
     for own in (True, False):
-        tls = load(web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})).policy.tls
+        tls = load(web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})).security_policy.tls
         assert tls
         assert bool(tls.options & ssl.OP_CIPHER_SERVER_PREFERENCE) == own
 
@@ -152,29 +152,29 @@ def test_the_order_of_the_client_counts_where_that_is_asked_for(web: WebFiles) -
     [
         (
             {"http_server_config": {"http2": True}},
-            "http_server_config.http2: HTTP/1.1 is spoken here, which every HTTP/2 client speaks, too",
+            "http_server_config.http2: HTTP/2 is not supported; clients use HTTP/1.1 instead",
         ),
         (
             {"tls_server_config": {**PAIR, "min_version": "TLS10"}},
-            "tls_server_config.min_version: TLS10 is broken (RFC 8996); TLS12 is the least here",
+            "tls_server_config.min_version: TLS10 is deprecated (RFC 8996); TLS12 is used instead",
         ),
         (
             {"basic_auth_users": {"alice": HASH}},
-            "basic_auth_users without tls_server_config: the passwords travel unencrypted",
+            "basic_auth_users without tls_server_config: passwords are sent unencrypted",
         ),
     ],
 )
 def test_what_is_not_as_the_file_has_it_is_told_by_name(web: WebFiles, sections: dict[str, Any], note: str) -> None:
     file = web.write(**sections)
-    assert load(file).notes == (f"{file}: {note}",)
+    assert load(file).warnings == (f"{file}: {note}",)
 
 
 @pytest.mark.parametrize("name", ["key.pem", "web.yml"])
 def test_a_file_with_a_secret_that_others_may_read_is_told(web: WebFiles, name: str) -> None:
     file = web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH})
-    assert load(file).notes == ()
+    assert load(file).warnings == ()
     (web.folder / name).chmod(0o644)
-    (note,) = load(file).notes
+    (note,) = load(file).warnings
     assert note.startswith(f"{web.folder / name} is open to ")
     assert "chmod" in note
 
@@ -182,7 +182,7 @@ def test_a_file_with_a_secret_that_others_may_read_is_told(web: WebFiles, name: 
 def test_nothing_is_told_of_a_file_that_has_no_secret(web: WebFiles) -> None:
     file = web.write(rate_limit={"interval": "1s", "burst": 1})
     file.chmod(0o644)
-    assert load(file).notes == ()
+    assert load(file).warnings == ()
 
 
 # What is refused: each with its own message
@@ -248,11 +248,11 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "a file that is no certificate": (
         tls(cert_file="web.yml"),
-        ["web.yml:2: tls_server_config.cert_file: web.yml holds no certificate in PEM form"],
+        ["web.yml:2: tls_server_config.cert_file: web.yml contains no certificate in PEM format"],
     ),
     "certificate and key swapped": (
         {"tls_server_config": {"cert_file": "key.pem", "key_file": "cert.pem"}},
-        ["web.yml:2: tls_server_config.cert_file: key.pem holds no certificate in PEM form"],
+        ["web.yml:2: tls_server_config.cert_file: key.pem contains no certificate in PEM format"],
     ),
     "another certificate's key": (
         tls(key_file="other-key.pem"),
@@ -261,29 +261,29 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "an encrypted key": (
         tls(key_file="encrypted.pem"),
         [
-            "web.yml:3: tls_server_config.key_file: encrypted.pem is encrypted, and there is nobody to ask for the passphrase"
+            "web.yml:3: tls_server_config.key_file: encrypted.pem is encrypted, which is not supported: no passphrase can be entered"
         ],
     ),
     "a broken certificate": (
         tls(cert_file="broken.pem"),
-        ["web.yml:2: tls_server_config.cert_file: broken.pem or key.pem is broken"],
+        ["web.yml:2: tls_server_config.cert_file: broken.pem or key.pem is invalid"],
     ),
     "a broken CA": (
         tls(client_auth_type="RequireAndVerifyClientCert", client_ca_file="key.pem"),
-        ["web.yml:4: tls_server_config.client_ca_file: key.pem holds no certificates in PEM form"],
+        ["web.yml:4: tls_server_config.client_ca_file: key.pem contains no certificates in PEM format"],
     ),
     "a CA for nothing": (
         tls(client_ca_file="ca.pem"),
         [
             (
-                "web.yml:3: tls_server_config.client_ca_file: has no use without "
+                "web.yml:3: tls_server_config.client_ca_file: has no effect without "
                 "client_auth_type: RequireAndVerifyClientCert"
             )
         ],
     ),
     "two CAs": (
         tls(client_ca_file="ca.pem", client_ca="x", client_auth_type="VerifyClientCertIfGiven"),
-        ["web.yml:5: tls_server_config.client_ca_file: client_ca is there already; give one of them"],
+        ["web.yml:5: tls_server_config.client_ca_file: conflicts with client_ca; set only one of them"],
     ),
     "names for certificates that nobody needs": (
         tls(client_allowed_sans=["a"], client_auth_type="VerifyClientCertIfGiven"),
@@ -313,7 +313,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "no version left": (
         tls(min_version="TLS13", max_version="TLS12"),
-        ["web.yml:4: tls_server_config.max_version: is less than min_version"],
+        ["web.yml:4: tls_server_config.max_version: is lower than min_version"],
     ),
     "a version that is dead": (
         tls(max_version="TLS11"),
@@ -322,7 +322,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "an unknown cipher suite": (
         tls(cipher_suites=["TLS_RSA_WITH_RC4_128_SHA"]),
         [
-            "web.yml:4: tls_server_config.cipher_suites[0]: is not a cipher suite known here: "
+            "web.yml:4: tls_server_config.cipher_suites[0]: is not a known cipher suite; known: "
             + ", ".join(
                 [*CIPHER_SUITES, "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
             )
@@ -331,17 +331,14 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "curves": (
         tls(curve_preferences=["CurveP256"]),
         [
-            (
-                "web.yml:3: tls_server_config.curve_preferences: cannot be chosen here, OpenSSL's own curves are used; "
-                "leave it out"
-            )
+            "web.yml:3: tls_server_config.curve_preferences: is not supported: OpenSSL's default curves are used; remove it"
         ],
     ),
     "a header that is not of those": (
         {"http_server_config": {"headers": {"Access-Control-Allow-Origin": "*"}}},
         [
             (
-                "web.yml:2: http_server_config.headers: only these can be set: Content-Security-Policy, "
+                "web.yml:2: http_server_config.headers: only these headers can be set: Content-Security-Policy, "
                 "Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, X-XSS-Protection"
             )
         ],
@@ -368,7 +365,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "a user name with a colon": (
         {"basic_auth_users": {"al:ice": HASH}},
-        ["web.yml:1: basic_auth_users: a user name cannot be empty or have a colon or control characters"],
+        ["web.yml:1: basic_auth_users: a user name cannot be empty or contain a colon or control characters"],
     ),
     "a list of users": (
         {"basic_auth_users": ["alice"]},
@@ -376,7 +373,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "a bucket that nothing fits into": (
         {"rate_limit": {"interval": "1s", "burst": 0}},
-        ["web.yml:2: rate_limit.burst: must be at least 1, or no request is ever answered"],
+        ["web.yml:2: rate_limit.burst: must be at least 1, otherwise all requests are rejected"],
     ),
     "a burst that YAML reads as 8": (
         "rate_limit:\n  interval: 1s\n  burst: 010\n",
@@ -468,7 +465,7 @@ def test_the_check_tells_what_a_person_should_know(web: WebFiles) -> None:
     file = web.write(basic_auth_users={"alice": HASH})
     ended = run("--config.check", f"--config.file={config}", f"--web.config.file={file}")
     assert ended.returncode == 0
-    assert "the passwords travel unencrypted" in ended.stderr
+    assert "passwords are sent unencrypted" in ended.stderr
 
 
 def test_it_does_not_start_with_a_bad_file(web: WebFiles) -> None:
@@ -482,32 +479,32 @@ def test_it_does_not_start_with_a_bad_file(web: WebFiles) -> None:
 
 def test_nothing_is_read_again_as_long_as_nothing_changes(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.policy
+    before = configured.security_policy
     assert configured.refresh() == []
-    assert configured.policy is before
+    assert configured.security_policy is before
 
 
 @pytest.mark.parametrize("changed", ["certificate", "users"])
 def test_a_change_is_picked_up(web: WebFiles, changed: str) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH}))
-    before = configured.policy
+    before = configured.security_policy
     if changed == "certificate":
         web.issue()
     else:
         web.write(tls_server_config=PAIR, basic_auth_users={"bob": HASH})
     assert configured.refresh() == []
-    assert configured.policy is not before
-    assert set(configured.policy.users) == {"alice" if changed == "certificate" else "bob"}
+    assert configured.security_policy is not before
+    assert set(configured.security_policy.users) == {"alice" if changed == "certificate" else "bob"}
 
 
 def test_a_change_that_is_broken_changes_nothing_and_is_told(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.policy
+    before = configured.security_policy
     good = (web.folder / "key.pem").read_bytes()
     web.put("key.pem", trustme.CA().issue_cert("localhost").private_key_pem.bytes())
     (problem,) = configured.refresh()
     assert "is not the key of" in problem
-    assert configured.policy is before
+    assert configured.security_policy is before
     assert configured.refresh() == [problem]
     web.put("key.pem", good)
     assert configured.refresh() == []
@@ -515,22 +512,22 @@ def test_a_change_that_is_broken_changes_nothing_and_is_told(web: WebFiles) -> N
 
 def test_a_file_that_is_empty_for_a_moment_opens_no_door(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH}))
-    before = configured.policy
+    before = configured.security_policy
     for emptied in ("web.yml", "ca.pem", "cert.pem", "key.pem"):
         content = (web.folder / emptied).read_bytes()
         web.put(emptied, b"")
         configured.refresh()
-        assert configured.policy is before
+        assert configured.security_policy is before
         web.put(emptied, content)
         assert configured.refresh() == []
-        before = configured.policy
+        before = configured.security_policy
 
 
 def test_an_empty_file_of_authorities_is_told(web: WebFiles) -> None:
     web.put("ca.pem", b"")
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
     assert problems(web.write(tls_server_config={**PAIR, **clients})) == [
-        "web.yml:4: tls_server_config.client_ca_file: ca.pem holds no certificates in PEM form"
+        "web.yml:4: tls_server_config.client_ca_file: ca.pem contains no certificates in PEM format"
     ]
 
 
@@ -562,7 +559,7 @@ def test_key_without_proc_is_in_a_file_for_a_moment(
     monkeypatch.setattr(tls_module, "MEMORY_FILES", web.folder / "none")
     monkeypatch.setattr(tls_module, "SHARED_MEMORY", shared if memory else web.folder / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    assert load(web.write(tls_server_config=PAIR)).policy.tls
+    assert load(web.write(tls_server_config=PAIR)).security_policy.tls
     (pair,) = loaded_pairs
     assert {file.parent for file in pair} == {shared if memory else temporary}
     assert [*shared.iterdir(), *temporary.iterdir()] == []
@@ -573,13 +570,13 @@ def test_key_that_cannot_be_passed_on_is_an_error(web: WebFiles, monkeypatch: py
         monkeypatch.setattr(tls_module, name, web.folder / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(web.folder / "none"))
     assert problems(web.write(tls_server_config=PAIR)) == [
-        "web.yml:3: tls_server_config.key_file: key.pem cannot be passed on to OpenSSL: No such file or directory"
+        "web.yml:3: tls_server_config.key_file: key.pem cannot be passed to OpenSSL: No such file or directory"
     ]
 
 
 def test_lack_of_files_keeps_the_last_good_configuration(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.policy
+    before = configured.security_policy
     web.issue()
 
     def fail(_name: str) -> int:
@@ -588,21 +585,24 @@ def test_lack_of_files_keeps_the_last_good_configuration(web: WebFiles, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(os, "memfd_create", fail)
         (problem,) = configured.refresh()
-    assert problem.endswith("key.pem cannot be passed on to OpenSSL: Too many open files")
-    assert configured.policy is before
+    assert problem.endswith("key.pem cannot be passed to OpenSSL: Too many open files")
+    assert configured.security_policy is before
     assert configured.refresh() == []
-    assert configured.policy is not before
+    assert configured.security_policy is not before
 
 
 def test_authorities_may_have_comments_in_any_language(web: WebFiles) -> None:
     web.put("ca.pem", "# Zaufany urząd\n".encode() + (web.folder / "ca.pem").read_bytes())
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
-    assert load(web.write(tls_server_config={**PAIR, **clients})).policy.tls
+    assert load(web.write(tls_server_config={**PAIR, **clients})).security_policy.tls
 
 
 @pytest.mark.parametrize(
     ("sections", "told"),
-    [({"basic_auth_users": {"a": HASH}}, "TLS is off"), ({"tls_server_config": PAIR}, "no password")],
+    [
+        ({"basic_auth_users": {"a": HASH}}, "TLS is now disabled"),
+        ({"tls_server_config": PAIR}, "passwords are now disabled"),
+    ],
 )
 def test_what_no_longer_protects_is_told_aloud(
     web: WebFiles, sections: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
@@ -621,7 +621,7 @@ def test_what_no_longer_protects_is_told_aloud(
 @pytest.mark.parametrize("what", ["a pipe", "a device without end", "a folder", "nothing"])
 def test_whatever_takes_a_files_place_is_told_and_not_waited_for(web: WebFiles, name: str, what: str) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before, path = configured.policy, web.folder / name
+    before, path = configured.security_policy, web.folder / name
     path.unlink()
     match what:
         case "a pipe":
@@ -632,7 +632,7 @@ def test_whatever_takes_a_files_place_is_told_and_not_waited_for(web: WebFiles, 
             path.mkdir()
     (problem,) = configured.refresh()
     assert str(path) in problem
-    assert configured.policy is before
+    assert configured.security_policy is before
 
 
 def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_again(web: WebFiles) -> None:
@@ -643,11 +643,11 @@ def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_agai
     writing.start()
     configured = WebConfiguration(pipe)
     writing.join()
-    before = configured.policy
+    before = configured.security_policy
     assert before.tls
     web.issue()
     assert configured.refresh() == []
-    assert configured.policy is before
+    assert configured.security_policy is before
 
 
 def test_a_file_that_comes_later_ends_the_problem(web: WebFiles) -> None:
@@ -656,7 +656,7 @@ def test_a_file_that_comes_later_ends_the_problem(web: WebFiles) -> None:
     assert configured.refresh() != []
     web.put("later.pem", (web.folder / "cert.pem").read_bytes())
     assert configured.refresh() == []
-    assert configured.policy.tls
+    assert configured.security_policy.tls
 
 
 def test_the_readme_shows_a_web_configuration_that_is_good(web: WebFiles) -> None:
@@ -664,5 +664,5 @@ def test_the_readme_shows_a_web_configuration_that_is_good(web: WebFiles) -> Non
     block = next(part.split("```")[0] for part in readme.split("```yaml\n")[1:] if "tls_server_config" in part)
     block = block.replace("/etc/tedee-exporter/", "")
     loaded = load(web.put("web.yml", block.encode()))
-    assert loaded.policy.tls
-    assert loaded.policy.users
+    assert loaded.security_policy.tls
+    assert loaded.security_policy.users

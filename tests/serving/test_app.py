@@ -451,7 +451,10 @@ def test_reload_that_hangs_is_not_waited_for(clock: FakeClock, monkeypatch: pyte
     client = reloading(clock, lambda: hanging)
     for _ in range(2):
         answer = client.post("/-/reload")
-        assert (answer.status_code, answer.text) == (503, "not reloaded yet: it has not ended within 0.01 s\n")
+        assert (answer.status_code, answer.text) == (
+            503,
+            "not reloaded yet: the reload did not complete within 0.01 s\n",
+        )
     assert not hanging.cancelled()
 
 
@@ -464,7 +467,7 @@ def test_page_without_files_to_open_is_unavailable(clock: FakeClock, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Pages, "status", fail)
         answer = client.get("/")
-    assert (answer.status_code, answer.text) == (503, "not now: Too many open files\n")
+    assert (answer.status_code, answer.text) == (503, "temporarily unavailable: Too many open files\n")
     assert client.get("/").status_code == 200
 
 
