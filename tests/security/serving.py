@@ -1,4 +1,4 @@
-"""The web side in this process, for tests that look at its connections."""
+"""The web server in the process of the tests, for tests of its connections."""
 
 import contextlib
 import re
@@ -26,11 +26,11 @@ LIMITS = Limits(
     stall_seconds=1.5,
     sweep_seconds=0.05,
 )
-"""Those of the program, with less patience."""
+"""The default limits, with shorter times."""
 
 
 class Server:
-    """The web side, serving the metrics of many locks."""
+    """The web server, with the metrics of many locks."""
 
     def __init__(self, limits: Limits = LIMITS, policy: SecurityPolicy | None = None) -> None:
         self.policy = policy or SecurityPolicy()
@@ -50,13 +50,13 @@ class Server:
         return f"http://127.0.0.1:{self.address[1]}"
 
     def open(self, send: bytes = b"") -> socket.socket:
-        """A connection that has sent something."""
+        """Return a connection on which `send` has been sent."""
         client = socket.create_connection(self.address, timeout=PATIENCE)
         client.sendall(send)
         return client
 
     def exchange(self, send: bytes) -> bytes:
-        """All that is answered until the connection ends."""
+        """Send data and return all that is received until the connection is closed."""
         with self.open(send) as client:
             return everything(client)
 
@@ -68,7 +68,7 @@ class Server:
 
 
 def everything(client: socket.socket) -> bytes:
-    """What comes until the other side ends the connection, in whatever way."""
+    """Return all that is received until the server closes or resets the connection."""
     chunks = []
     with contextlib.suppress(ConnectionError):
         while chunk := client.recv(2**16):
@@ -76,13 +76,13 @@ def everything(client: socket.socket) -> bytes:
     return b"".join(chunks)
 
 
-def statuses(answers: bytes) -> list[int]:
-    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3})", answers)]
+def statuses(responses: bytes) -> list[int]:
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3})", responses)]
 
 
 @contextlib.contextmanager
 def serving(limits: Limits = LIMITS, policy: SecurityPolicy | None = None) -> Iterator[Server]:
-    """A server, until the test is over."""
+    """Run a server."""
     server = Server(limits, policy)
     server.web.start()
     try:
