@@ -64,7 +64,7 @@ def _empty_if_none(mapping: object) -> object:
 
 
 def _none_if_empty(mapping: object) -> object:
-    """An empty mapping means no TLS, as in exporter-toolkit. One that has only empty keys is an error."""
+    """Return None for an empty mapping, which means no TLS, as in exporter-toolkit."""
     return None if mapping == {} else mapping
 
 
@@ -219,7 +219,7 @@ class HttpServer(ConfigModel):
 
 
 class RateLimit(ConfigModel):
-    """`rate_limit`: a bucket of `burst` requests that gains one each `interval`. There is no limit if that is 0."""
+    """`rate_limit`: a bucket of `burst` requests that gains one each `interval`. An interval of 0 disables it."""
 
     interval: Annotated[float, BeforeValidator(_interval)] = 0.0
     burst: Annotated[Count, Field(ge=0)] = 0
@@ -255,7 +255,7 @@ class WebSettings(ConfigModel):
 
 @dataclass(frozen=True, slots=True)
 class SecurityPolicy:
-    """What clients must present, and the headers they receive."""
+    """TLS, passwords, headers and rate limit of the web server."""
 
     tls: ssl.SSLContext | None = None
     client_sans: frozenset[str] = frozenset()

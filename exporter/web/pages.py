@@ -54,7 +54,7 @@ class Pages:
 
     def __init__(self, registry: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
         self.headers = _HEADERS
-        """Headers of the response to a request for a page."""
+        """Headers of responses with a page."""
         self._registry = registry
         self._clock = clock
         self._rendering = threading.Lock()
