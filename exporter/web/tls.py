@@ -56,7 +56,7 @@ class UnusableTls(Exception):
 
 @dataclass(frozen=True)
 class Pem:
-    """Certificates or a key in PEM form."""
+    """Certificates or a key in PEM format."""
 
     content: bytes
     file: Path | None

@@ -134,8 +134,8 @@ def test_exposition_matches_the_catalogue(clock: FakeClock) -> None:
     exposed: dict[str, set[str]] = {}
     types: dict[str, str] = {}
     helps: dict[str, str] = {}
-    everything = status(clock, failure=Failure("timeout", "no complete response within 10 s", clock.wall()))
-    for family in parse_openmetrics(text_of(expose(registry(everything), clock), OPENMETRICS)):
+    failing = status(clock, failure=Failure("timeout", "no complete response within 10 s", clock.wall()))
+    for family in parse_openmetrics(text_of(expose(registry(failing), clock), OPENMETRICS)):
         name = family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
         if not name.startswith(("process_", "python_")):
             exposed[name] = set().union(*(sample.labels for sample in family.samples)) - {"le"}
@@ -195,25 +195,25 @@ def test_only_failure_counters_exist_before_first_sync(clock: FakeClock) -> None
 
 def test_fresh_snapshot_is_served_after_failed_sync(clock: FakeClock) -> None:
     good = status(clock)
-    everything = registry(good)
-    exposition = expose(everything, clock)
+    status_registry = registry(good)
+    exposition = expose(status_registry, clock)
     clock.advance(60)
-    everything.publish(status(clock, up=False, snapshot=good.snapshot))
+    status_registry.publish(status(clock, up=False, snapshot=good.snapshot))
     assert samples(exposition)["tedee_up", (("account", "home"),)] == 0.0
     assert len(series(exposition, "lock_state")) == 2
 
 
 def test_removed_lock_disappears_with_next_sync(clock: FakeClock) -> None:
-    everything = registry(status(clock, locks_of([synced(1), synced(2)], [])))
-    exposition = expose(everything, clock)
-    everything.publish(status(clock, locks_of([synced(2)], [])))
+    status_registry = registry(status(clock, locks_of([synced(1), synced(2)], [])))
+    exposition = expose(status_registry, clock)
+    status_registry.publish(status(clock, locks_of([synced(2)], [])))
     assert series(exposition, "lock_state") == {"2": 6.0}
 
 
 def test_renamed_lock_has_one_name(clock: FakeClock) -> None:
-    everything = registry(status(clock, locks_of([synced(1)], [detailed(1, "Old")])))
-    exposition = expose(everything, clock)
-    everything.publish(status(clock, locks_of([synced(1)], [detailed(1, "New")])))
+    status_registry = registry(status(clock, locks_of([synced(1)], [detailed(1, "Old")])))
+    exposition = expose(status_registry, clock)
+    status_registry.publish(status(clock, locks_of([synced(1)], [detailed(1, "New")])))
     assert series(exposition, "lock_state") == {"New": 6.0}
 
 
@@ -315,17 +315,17 @@ def test_account_part_equals_prometheus_client_output(
     before: list[list[Lock]], after: list[list[Lock]], data: st.DataObject
 ) -> None:
     clock = FakeClock()
-    everything = StatusRegistry()
-    exposition = expose(everything, clock)
+    status_registry = StatusRegistry()
+    exposition = expose(status_registry, clock)
     some_changed = [
         [replace(lock, details=None) if data.draw(st.booleans()) else lock for lock in locks] for locks in after
     ]
     for accounts in (before, after, some_changed):
-        everything.set_accounts([f"account-{number}" for number in range(len(accounts))])
+        status_registry.set_accounts([f"account-{number}" for number in range(len(accounts))])
         for number, locks in enumerate(accounts):
-            everything.publish(status(clock, tuple(locks), account=f"account-{number}"))
+            status_registry.publish(status(clock, tuple(locks), account=f"account-{number}"))
         registry = CollectorRegistry()
-        registry.register(ReferenceCollector(everything.statuses()))
+        registry.register(ReferenceCollector(status_registry.statuses()))
         plain = generate_latest(registry)
         assert exposition.scrape("", "").body.startswith(plain)
         assert gzip.decompress(exposition.scrape("", "gzip").body) == exposition.scrape("", "").body
@@ -504,10 +504,10 @@ def test_unchanged_lock_is_not_rendered_again(clock: FakeClock, monkeypatch: pyt
         return lock_families(rows)
 
     monkeypatch.setattr(chunks, "lock_families", counting)
-    everything = registry(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
-    exposition = expose(everything, clock)
+    status_registry = registry(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
+    exposition = expose(status_registry, clock)
     rendered.clear()
-    everything.publish(status(clock, locks_of([synced(1), synced(2, state=2), synced(3)], [])))
+    status_registry.publish(status(clock, locks_of([synced(1), synced(2, state=2), synced(3)], [])))
     assert rendered == [2]
     assert series(exposition, "lock_state") == {"1": 6.0, "2": 2.0, "3": 6.0}
 
@@ -521,28 +521,28 @@ def test_new_account_does_not_rerender_others(clock: FakeClock, monkeypatch: pyt
         return lock_families(rows)
 
     monkeypatch.setattr(chunks, "lock_families", counting)
-    everything = StatusRegistry()
-    everything.set_accounts(["first", "second"])
-    exposition = expose(everything, clock)
-    everything.publish(status(clock, locks_of([synced(1), synced(2)], []), account="second"))
+    status_registry = StatusRegistry()
+    status_registry.set_accounts(["first", "second"])
+    exposition = expose(status_registry, clock)
+    status_registry.publish(status(clock, locks_of([synced(1), synced(2)], []), account="second"))
     rendered.clear()
-    everything.publish(status(clock, locks_of([synced(3)], []), account="first"))
+    status_registry.publish(status(clock, locks_of([synced(3)], []), account="first"))
     assert rendered == [3]
     assert list(series(exposition, "lock_state")) == ["3", "1", "2"]
 
 
 def test_concurrently_published_statuses_are_served(clock: FakeClock) -> None:
-    everything = registry()
-    everything.set_accounts([f"account-{number}" for number in range(8)])
-    exposition = expose(everything, clock)
+    status_registry = registry()
+    status_registry.set_accounts([f"account-{number}" for number in range(8)])
+    exposition = expose(status_registry, clock)
     renderer = Renderer(exposition)
-    everything.on_change(renderer.wake)
+    status_registry.on_change(renderer.wake)
     renderer.start()
 
     def publish(number: int) -> None:
         for state in range(20):
             rows = [synced(number, state=state)]
-            everything.publish(status(clock, locks_of(rows, []), account=f"account-{number}"))
+            status_registry.publish(status(clock, locks_of(rows, []), account=f"account-{number}"))
 
     threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -554,8 +554,8 @@ def test_concurrently_published_statuses_are_served(clock: FakeClock) -> None:
 
 
 def test_publishing_does_not_wait_for_rendering(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = registry(status(clock))
-    exposition = expose(everything, clock)
+    status_registry = registry(status(clock))
+    exposition = expose(status_registry, clock)
     started, done = threading.Event(), threading.Event()
 
     def blocked() -> None:
@@ -564,10 +564,10 @@ def test_publishing_does_not_wait_for_rendering(clock: FakeClock, monkeypatch: p
 
     monkeypatch.setattr(exposition, "refresh", blocked)
     renderer = Renderer(exposition)
-    everything.on_change(renderer.wake)
+    status_registry.on_change(renderer.wake)
     renderer.start()
-    everything.publish(status(clock))
+    status_registry.publish(status(clock))
     assert started.wait(PATIENCE)
     for _ in range(100):
-        everything.publish(status(clock))
+        status_registry.publish(status(clock))
     done.set()

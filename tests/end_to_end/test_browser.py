@@ -107,9 +107,9 @@ def test_pages_fit_a_phone(browser: Chrome, exporter: Exporter, path: str) -> No
 @pytest.mark.parametrize("name", ["x" * 10_000, "word " * 2_000, "line\n" * 2_000], ids=["unbroken", "text", "lines"])
 def test_very_long_name_is_clipped_on_a_phone(browser: Chrome, clock: FakeClock, tmp_path: Path, name: str) -> None:
     locks = locks_of([synced(1)], [detailed(1, name, serialNumber=name)])
-    everything = registry(status(clock, locks, account=name), status(clock, locks, account="home"))
+    status_registry = registry(status(clock, locks, account=name), status(clock, locks, account="home"))
     file = tmp_path / "status.html"
-    file.write_bytes(Pages(everything, clock, version="1.2.3", telemetry_path="/metrics").status())
+    file.write_bytes(Pages(status_registry, clock, version="1.2.3", telemetry_path="/metrics").status())
     with phone(browser):
         browser.get(file.as_uri())
         assert width(browser) == 360

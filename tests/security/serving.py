@@ -58,7 +58,7 @@ class Server:
     def exchange(self, send: bytes) -> bytes:
         """Send data and return all that is received until the connection is closed."""
         with self.open(send) as client:
-            return everything(client)
+            return read_all(client)
 
     def scrape(self) -> str:
         return requests.get(f"{self.url}/metrics", timeout=PATIENCE).text
@@ -67,7 +67,7 @@ class Server:
         return len(self.connections._all)
 
 
-def everything(client: socket.socket) -> bytes:
+def read_all(client: socket.socket) -> bytes:
     """Return all that is received until the server closes or resets the connection."""
     chunks = []
     with contextlib.suppress(ConnectionError):

@@ -23,7 +23,7 @@ from exporter.secrets import Secret
 from exporter.web.configuration import SecurityPolicy, load
 from exporter.web.connections import WRITE_BUFFER, Limits
 from tests.program import PATIENCE, eventually
-from tests.security.serving import LIMITS, Server, everything, serving, statuses
+from tests.security.serving import LIMITS, Server, read_all, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -63,7 +63,7 @@ def no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 )
 def test_incomplete_request_is_timed_out(server: Server, sent: bytes) -> None:
     with server.open(sent) as client:
-        assert everything(client) == b""
+        assert read_all(client) == b""
 
 
 def test_slowly_sent_request_is_timed_out(server: Server) -> None:
@@ -77,7 +77,7 @@ def test_slowly_sent_request_is_timed_out(server: Server) -> None:
 
         dripping = threading.Thread(target=drip)
         dripping.start()
-        assert everything(client) == b""
+        assert read_all(client) == b""
         stop.set()
         dripping.join()
 
@@ -92,7 +92,7 @@ def test_idle_connection_is_reused_and_closed(server: Server) -> None:
         assert b"200 OK" in client.recv(4096)
         client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in client.recv(4096)
-        assert everything(client) == b""
+        assert read_all(client) == b""
 
 
 def test_client_that_does_not_read_is_closed(server: Server) -> None:
@@ -165,7 +165,7 @@ def test_memory_of_slow_clients_is_limited(tls: bool, web: WebFiles) -> None:
         reader()
         eventually(lambda: server.count() == 1, "the clients of the old response to be disconnected")
         for client in old:
-            everything(client)  # ends because the connection was closed
+            read_all(client)  # ends because the connection was closed
 
 
 # Size
@@ -185,7 +185,7 @@ def test_oversized_request_is_rejected(server: Server, request_: bytes) -> None:
     with server.open() as client:
         with contextlib.suppress(ConnectionError):
             client.sendall(request_)
-        assert statuses(everything(client)) in ([413], [400], [])
+        assert statuses(read_all(client)) in ([413], [400], [])
     assert "lock_state{" in server.scrape()
 
 
@@ -225,7 +225,7 @@ def test_thousands_of_pipelined_requests_are_cut_off(server: Server) -> None:
     with server.open() as client:
         with contextlib.suppress(ConnectionError):
             client.sendall(GET * 20_000)
-        everything(client)
+        read_all(client)
     assert "lock_state{" in server.scrape()
 
 
@@ -246,7 +246,7 @@ def test_requests_are_limited_during_a_response(monkeypatch: pytest.MonkeyPatch)
             responses = client.recv(100)  # from now on more is read, although the other requests have no response yet
             client.sendall(burst)
             eventually(is_cut_off, "the connection to be cut off")
-            responses += everything(client)
+            responses += read_all(client)
         assert statuses(responses)[0] == 401
         assert len(statuses(responses)) < 230
         checks.release(500)
@@ -282,7 +282,7 @@ def test_new_connection_evicts_least_recently_served() -> None:
         assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
         new = stack.enter_context(server.open(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"))
         assert b"200 OK" in new.recv(4096)
-        assert everything(stalled[0]) == b"", "it was served least recently"
+        assert read_all(stalled[0]) == b"", "it was served least recently"
         assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
         assert server.count() == LIMITS.connections
 
@@ -379,7 +379,7 @@ def test_server_survives_any_input(server: Server) -> None:
     def attack(sent: bytes) -> None:
         with server.open(sent) as client:
             client.shutdown(socket.SHUT_WR)
-            everything(client)
+            read_all(client)
 
     attack()
     assert "lock_state{" in server.scrape()
@@ -408,7 +408,7 @@ def scrape_secured(server: Server, web: WebFiles, **options: object) -> requests
 )
 def test_incomplete_handshake_is_timed_out(secured: Server, web: WebFiles, sent: bytes) -> None:
     with secured.open(sent) as client:
-        assert b"HTTP/" not in everything(client)
+        assert b"HTTP/" not in read_all(client)
     assert scrape_secured(secured, web).ok
 
 

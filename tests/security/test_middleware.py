@@ -29,10 +29,15 @@ class Browse:
     def __init__(self, clock: FakeClock) -> None:
         self.policy = SecurityPolicy()
         self.reloads = 0
-        everything = registry(status(clock))
-        exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
+        status_registry = registry(status(clock))
+        exposition = Exposition(status_registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
         app = create_app(
-            everything, exposition, clock, version="1.2.3", reload=self._reload, security_policy=lambda: self.policy
+            status_registry,
+            exposition,
+            clock,
+            version="1.2.3",
+            reload=self._reload,
+            security_policy=lambda: self.policy,
         )
         self.client = TestClient(app)
 

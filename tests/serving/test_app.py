@@ -26,10 +26,10 @@ from tests.cloud import detailed, synced
 from tests.factories import locks_of, registry, snapshot, status
 
 
-def browse(everything: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
-    exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
-    everything.on_change(exposition.refresh)
-    return TestClient(create_app(everything, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
+def browse(status_registry: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
+    exposition = Exposition(status_registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
+    status_registry.on_change(exposition.refresh)
+    return TestClient(create_app(status_registry, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
 
 
 def text(html: str) -> str:
@@ -105,20 +105,20 @@ def test_exporter_is_healthy_while_syncs_fail(clock: FakeClock) -> None:
 
 
 def test_exporter_is_ready_after_first_syncs_or_failures(clock: FakeClock) -> None:
-    everything = registry(status(clock, account="one", up=None), status(clock, account="two", up=False))
-    client = browse(everything, clock)
+    status_registry = registry(status(clock, account="one", up=None), status(clock, account="two", up=False))
+    client = browse(status_registry, clock)
     response = client.get("/-/ready")
     assert response.status_code == 503
     assert response.text == "tedee-exporter is not ready: 1 of 2 accounts not synced yet.\n"
-    everything.publish(status(clock, account="one", up=False))
+    status_registry.publish(status(clock, account="one", up=False))
     assert client.get("/-/ready").status_code == 200
 
 
 # The status page
 
 
-def page(everything: StatusRegistry, clock: FakeClock) -> str:
-    response = browse(everything, clock).get("/")
+def page(status_registry: StatusRegistry, clock: FakeClock) -> str:
+    response = browse(status_registry, clock).get("/")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     return response.text
@@ -184,34 +184,34 @@ def test_summary_counts_locks_by_state(clock: FakeClock) -> None:
 
 
 def test_data_age_and_next_sync_are_shown(clock: FakeClock) -> None:
-    everything = registry(status(clock))
+    status_registry = registry(status(clock))
     clock.advance(7)
     assert "data from 7 seconds ago , next sync in 13 seconds, 347 requests left this hour" in text(
-        page(everything, clock)
+        page(status_registry, clock)
     )
 
 
 def test_last_failure_is_shown(clock: FakeClock) -> None:
     failure = Failure("auth", "account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key", clock.wall())
-    everything = registry(status(clock, up=False, failure=failure))
+    status_registry = registry(status(clock, up=False, failure=failure))
     clock.advance(65)
-    shown = text(page(everything, clock))
+    shown = text(page(status_registry, clock))
     assert "Last sync failed a minute ago: account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key" in shown
 
 
 def test_stale_locks_are_not_shown(clock: FakeClock) -> None:
-    everything = registry(status(clock))
+    status_registry = registry(status(clock))
     clock.advance(300)
-    shown = text(page(everything, clock))
+    shown = text(page(status_registry, clock))
     assert "Room 6" not in shown
     assert "home stale data from 5 minutes ago" in shown
     assert "stale and therefore not shown" in shown
 
 
 def test_failing_account_with_stale_data_is_failing(clock: FakeClock) -> None:
-    everything = registry(status(clock, up=False))
+    status_registry = registry(status(clock, up=False))
     clock.advance(300)
-    assert "home failing data from 5 minutes ago" in text(page(everything, clock))
+    assert "home failing data from 5 minutes ago" in text(page(status_registry, clock))
 
 
 def test_account_before_first_sync_is_pending(clock: FakeClock) -> None:
@@ -366,20 +366,20 @@ class CountingRegistry(StatusRegistry):
 
 
 def test_status_page_is_rendered_once_a_second(clock: FakeClock) -> None:
-    everything = CountingRegistry()
-    pages = Pages(everything, clock, version="1.2.3", telemetry_path="/metrics")
+    status_registry = CountingRegistry()
+    pages = Pages(status_registry, clock, version="1.2.3", telemetry_path="/metrics")
     first = pages.status()
     clock.advance(0.9)
     assert pages.status() is first
-    assert everything.reads == 1
+    assert status_registry.reads == 1
     clock.advance(0.1)
     pages.status()
-    assert everything.reads == 2
+    assert status_registry.reads == 2
 
 
 def test_concurrent_requests_share_one_rendering(clock: FakeClock) -> None:
-    everything, clients = CountingRegistry(), 30
-    pages = Pages(everything, clock, version="1.2.3", telemetry_path="/metrics")
+    status_registry, clients = CountingRegistry(), 30
+    pages = Pages(status_registry, clock, version="1.2.3", telemetry_path="/metrics")
     barrier = Barrier(clients)
 
     def request(_client: int) -> bytes:
@@ -388,15 +388,15 @@ def test_concurrent_requests_share_one_rendering(clock: FakeClock) -> None:
 
     with ThreadPoolExecutor(clients) as threads:
         responses = list(threads.map(request, range(clients)))
-    assert everything.reads == 1
+    assert status_registry.reads == 1
     assert all(html is responses[0] for html in responses)
 
 
 def test_status_page_is_at_most_a_second_old(clock: FakeClock) -> None:
-    everything = registry(status(clock))
-    client = browse(everything, clock)
+    status_registry = registry(status(clock))
+    client = browse(status_registry, clock)
     client.get("/")
-    everything.publish(status(clock, up=False))
+    status_registry.publish(status(clock, up=False))
     assert "home up" in text(client.get("/").text)
     clock.advance(1)
     assert "home failing" in text(client.get("/").text)
