@@ -306,7 +306,7 @@ def load(path: Path, *, again: bool = False) -> LoadedFile:
     )
     pems = [tls.cert_file, tls.key_file, tls.client_ca_file] if tls else []
     files = {path: source.content} | {pem.file: pem.content for pem in pems if pem and pem.file}
-    # Other files than regular ones, such as <(…) of a shell, can be read only once, so changes are not detected.
+    # A file that is not regular, such as <(…) of a shell, can be read only once. Its changes are not detected.
     regular = os.path.isfile(path)  # noqa: PTH113  (never raises)
     return LoadedFile(policy, tuple(_warnings(settings, path)), files if regular else {})
 
