@@ -37,6 +37,7 @@ from .config.model import BEGINS_WITH_TILDE
 from .console import OUTPUT, delivered, print_err, print_out, printable
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
+from .presentation import LockRow, format_time
 from .reload import Reload
 from .secrets import hide_arguments
 from .signals import Command, Commands, supervise
@@ -50,7 +51,6 @@ from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
 from .web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
-from .web.status import LockRow, moment
 
 log = structlog.get_logger(__name__)
 
@@ -144,10 +144,10 @@ def serve(
             version=__version__,
             telemetry_path=options.web_telemetry_path,
             reload=None if options.demo else reload.request,
-            policy=lambda: web_configuration.policy,
+            security_policy=lambda: web_configuration.security_policy,
         ),
         listeners,
-        Connections(Limits.of_this_process(), lambda: web_configuration.policy),
+        Connections(Limits.of_this_process(), lambda: web_configuration.security_policy),
     )
 
     renderer.start()
@@ -159,13 +159,13 @@ def serve(
             "listening",
             address=address,
             port=listener.getsockname()[1],
-            tls=web_configuration.policy.tls is not None,
-            users=len(web_configuration.policy.users),
+            tls=web_configuration.security_policy.tls is not None,
+            users=len(web_configuration.security_policy.users),
             accounts=len(settings.accounts),
             version=__version__,
         )
     if options.demo:
-        scheme = "https" if web_configuration.policy.tls else "http"
+        scheme = "https" if web_configuration.security_policy.tls else "http"
         host = addresses[0].rpartition(":")[0]
         host = "localhost" if host in {"", "[::]", "0.0.0.0"} else host  # noqa: S104
         _invite(f"{scheme}://{host}:{listeners[0].getsockname()[1]}", options.web_telemetry_path)
@@ -434,7 +434,7 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
         "door": row.door.text,
         "battery": "" if row.battery is None else f"{row.battery} %{' charging' if row.charging else ''}",
         "connection": row.connection.text,
-        "changed": "" if row.changed is None else moment(row.changed),
+        "changed": "" if row.changed is None else format_time(row.changed),
     }
 
 

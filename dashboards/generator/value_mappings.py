@@ -10,11 +10,10 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
+# The other modules import these names from here.
+from exporter.presentation import JAMMED, LOW_BATTERY, NO_VALUE, Display, LockRow
 from exporter.sync.snapshot import Lock
 from exporter.tedee.models import DeviceState, DoorState, LockState, SyncedLock
-
-# The other modules import these names from here.
-from exporter.web.status import JAMMED, LOW_BATTERY, NO_VALUE, Display, LockRow
 
 from .colours import SEVERITY_COLOURS
 

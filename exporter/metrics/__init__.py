@@ -1,1 +1,1 @@
-"""Snapshots to samples to bytes."""
+"""Snapshots to metric families, and metric families to bytes."""

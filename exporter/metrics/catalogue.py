@@ -1,4 +1,4 @@
-"""Every metric of the exporter once: name, type, help, labels. The README's table is made from it.
+"""All metrics of the exporter, with name, type, help and labels. The README's table is generated from them.
 
 python -m exporter.metrics.catalogue    # the table, in Markdown
 """
@@ -14,9 +14,9 @@ ACCOUNT_LABELS = ("account",)
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric family, by the name its samples have in the Prometheus text format.
+    """A metric family, with the name of its samples in the Prometheus text format.
 
-    A histogram's samples have `_bucket`, `_sum` and `_count` behind it.
+    The samples of a histogram have the suffixes `_bucket`, `_sum` and `_count`.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Metric:
 LOCK_STATE = Metric(
     "lock_state",
     "gauge",
-    f"State of the lock: {LockState.legend()}. Other numbers are codes that Tedee added since. "
+    f"State of the lock: {LockState.legend()}. Other numbers are codes unknown to this version of the exporter. "
     "Absent while the lock is not connected.",
     LOCK_LABELS,
 )
 LOCK_DOOR_STATE = Metric(
-    "lock_door_state", "gauge", f"State of the door, by its sensor: {DoorState.legend()}.", LOCK_LABELS
+    "lock_door_state", "gauge", f"State of the door as reported by its sensor: {DoorState.legend()}.", LOCK_LABELS
 )
 LOCK_BATTERY_LEVEL = Metric("lock_battery_level", "gauge", "Charge of the battery in percent, 0 to 100.", LOCK_LABELS)
 LOCK_CONNECTED = Metric(
@@ -49,7 +49,7 @@ LOCK_CHARGING = Metric("lock_charging", "gauge", "1 if the battery is charging, 
 LOCK_STATE_CHANGE_RESULT = Metric(
     "lock_state_change_result",
     "gauge",
-    "Result of the last state change: 0 success, 1 jammed, other values: error.",
+    "Result of the last state change: 0 success, 1 jammed, other numbers: error.",
     LOCK_LABELS,
 )
 LOCK_REVISION = Metric(
@@ -94,7 +94,7 @@ SYNC_FAILURES = Metric("tedee_sync_failures_total", "counter", "Failed syncs, by
 SYNC_FAILING = Metric(
     "tedee_sync_failing",
     "gauge",
-    "1 with the reason why the account's last sync failed. Absent if it succeeded.",
+    "1 if the account's last sync failed, with the reason as a label. Absent if it succeeded.",
     ("account", "reason"),
 )
 API_REQUESTS = Metric(
@@ -152,7 +152,7 @@ CONFIG_RELOAD_SUCCESS_TIMESTAMP = Metric(
 STATE_FILE_USABLE = Metric(
     "tedee_exporter_state_file_usable",
     "gauge",
-    "1 if calls to Tedee are recorded in the state file, 0 if that fails and a restart would not know of them.",
+    "1 if calls to Tedee are recorded in the state file, 0 if that fails and a restart would lose them.",
 )
 
 LOG_LINES_DROPPED = Metric(
@@ -199,12 +199,12 @@ CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS
 
 
 def markdown() -> str:
-    """The catalogue as the README's table."""
+    """Return the catalogue as the README's table."""
     rows = [
         f"| `{metric.name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
         for metric in CATALOGUE
     ]
-    return "\n".join(["| metric | type | labels | what it says |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| metric | type | labels | description |", "|---|---|---|---|", *rows]) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Locks to pieces of the exposition, of which only those are made anew whose locks have changed."""
+"""Locks to compressed blocks of the exposition. A sync renders only the locks that it changed."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,128 +12,136 @@ from .collector import family, lock_families
 from .compression import CompressedBlock
 from .lines import sample_lines
 
-CHUNK = 512
-"""Locks whose lines are compressed together: of each family some 40 KiB, and deflate looks back on 32."""
-AT_ONCE = 64
-"""Locks whose samples there are at the same time: each has ten, of half a kilobyte."""
+CHUNK_SIZE = 512
+"""Locks in a chunk. Their lines of one family are about 40 KiB; deflate refers back at most 32 KiB."""
+BATCH_SIZE = 64
+"""Locks whose samples are in memory at the same time. A lock has ten samples of half a kilobyte each."""
 
-Row = tuple[str, Lock]
-"""A lock, and the name of its account."""
+AccountLock = tuple[str, Lock]
+"""The name of an account, and one of its locks."""
 
-Key = tuple[str, int]
+LockKey = tuple[str, int]
 """The name of an account, and the id of one of its locks."""
 
-Lines = Sequence[bytes]
-"""A lock's line of each of LOCK_METRICS, empty where it has none."""
+LockLines = Sequence[bytes]
+"""The line of a lock for each of LOCK_METRICS. It is empty if the lock has no sample."""
 
 _COLUMNS = {family(metric).name: index for index, metric in enumerate(LOCK_METRICS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One family's lines of the locks of a chunk."""
+    """The lines of one metric family for the locks of a chunk, compressed together."""
 
-    piece: CompressedBlock
-    """All of them. They are most of what there is of a lock, and kept nowhere else."""
+    block: CompressedBlock
+    """The lines of all locks. They are most of the memory that a lock takes, and are stored only here."""
     ends: "array[int]"
-    """Where in the piece each lock's line ends; where the one before it does, if it has none."""
+    """The offset at which the line of each lock ends. It equals the previous one if the lock has no line."""
 
     @classmethod
     def of(cls, lines: Iterable[bytes]) -> "Column":
-        """Put lines together, and compress them."""
+        """Join and compress lines."""
         lines = list(lines)
         return cls(CompressedBlock.of(b"".join(lines)), array("I", accumulate(map(len, lines))))
 
     def lines(self) -> list[bytes]:
-        """The line of each lock."""
-        return [self.piece.plain[start:end] for start, end in pairwise((0, *self.ends))]
+        """Return the line of each lock."""
+        return [self.block.plain[start:end] for start, end in pairwise((0, *self.ends))]
 
-    def revised(self, changes: Mapping[int, bytes]) -> "Column":
-        """With other lines, by their index; the same where they are the same."""
-        if all(self._line(index) == line for index, line in changes.items()):
+    def with_lines(self, lines: Mapping[int, bytes]) -> "Column":
+        """Return the column with other lines at the given indices, or the same column if they are equal."""
+        if all(self._line(index) == line for index, line in lines.items()):
             return self
-        return Column.of(changes.get(index, line) for index, line in enumerate(self.lines()))
+        return Column.of(lines.get(index, line) for index, line in enumerate(self.lines()))
 
     def _line(self, index: int) -> bytes:
-        return self.piece.plain[self.ends[index - 1] if index else 0 : self.ends[index]]
+        return self.block.plain[self.ends[index - 1] if index else 0 : self.ends[index]]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some locks, one after the other, and what is said of them."""
+    """Up to CHUNK_SIZE consecutive locks, with their rendered lines in one column per metric."""
 
-    rows: tuple[Row, ...]
+    locks: tuple[AccountLock, ...]
     columns: tuple[Column, ...]
-    """Of each of LOCK_METRICS."""
+    """One for each of LOCK_METRICS."""
 
     @classmethod
-    def of(cls, rows: tuple[Row, ...], lines: Iterable[Lines]) -> "Chunk":
-        """Put the lines of locks together."""
-        return cls(rows, tuple(map(Column.of, zip(*lines, strict=True))))
+    def of(cls, locks: tuple[AccountLock, ...], lines: Iterable[LockLines]) -> "Chunk":
+        """Return a chunk of locks with these lines."""
+        return cls(locks, tuple(map(Column.of, zip(*lines, strict=True))))
 
-    def lines(self) -> Iterator[Lines]:
-        """The lines of each lock."""
+    def lines(self) -> Iterator[LockLines]:
+        """Return the lines of each lock."""
         return zip(*(column.lines() for column in self.columns), strict=True)
 
-    def changes(self, rows: Sequence[Row]) -> list[int] | None:
-        """Where locks are not as they are here; None where they are others."""
-        if len(rows) != len(self.rows):
+    def changed(self, locks: Sequence[AccountLock]) -> list[int] | None:
+        """Return the indices of locks that differ from the locks here, or None if the ids differ."""
+        if len(locks) != len(self.locks):
             return None
-        changes = [index for index, (row, known) in enumerate(zip(rows, self.rows, strict=True)) if row != known]
-        return changes if all(_key(rows[index]) == _key(self.rows[index]) for index in changes) else None
+        changed = [index for index, (lock, known) in enumerate(zip(locks, self.locks, strict=True)) if lock != known]
+        return changed if all(_key(locks[index]) == _key(self.locks[index]) for index in changed) else None
 
-    def revised(self, rows: tuple[Row, ...], changes: Mapping[int, Lines]) -> "Chunk":
-        """The same locks, of which some have other lines."""
-        if not changes:
+    def with_lines(self, locks: tuple[AccountLock, ...], lines: Mapping[int, LockLines]) -> "Chunk":
+        """Return the chunk with the new values of its locks, and with other lines at the given indices."""
+        if not lines:
             return self
         columns = (
-            column.revised({index: lines[number] for index, lines in changes.items()})
+            column.with_lines({index: each[number] for index, each in lines.items()})
             for number, column in enumerate(self.columns)
         )
-        return Chunk(rows, tuple(columns))
+        return Chunk(locks, tuple(columns))
 
 
-def chunked(rows: Sequence[Row], before: Sequence[Chunk]) -> list[Chunk]:
-    """Locks in chunks: what stands where it stood stays, and a lock that has not changed keeps its lines."""
-    parts = [tuple(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
-    places = [(part, old, old.changes(part) if old else None) for part, old in zip_longest(parts, before, fillvalue=())]
+def build_chunks(locks: Sequence[AccountLock], previous: Sequence[Chunk]) -> list[Chunk]:
+    """Divide locks into chunks, and render only the locks that are not equal to a lock of the previous chunks.
+
+    If a chunk has the same locks as the previous chunk at its position, that chunk is updated. Locks that moved to
+    another position are found by their key.
+    """
+    groups = [tuple(locks[start : start + CHUNK_SIZE]) for start in range(0, len(locks), CHUNK_SIZE)]
+    updates = [
+        (group, chunk, chunk.changed(group) if chunk else None)
+        for group, chunk in zip_longest(groups, previous, fillvalue=())
+    ]
     moved = {
-        _key(row): (row, lines)
-        for _, old, changes in places
-        if old and changes is None
-        for row, lines in zip(old.rows, old.lines(), strict=True)
+        _key(lock): (lock, lines)
+        for _, chunk, changed in updates
+        if chunk and changed is None
+        for lock, lines in zip(chunk.locks, chunk.lines(), strict=True)
     }
 
-    def known(row: Row) -> Lines | None:
-        was, lines = moved.get(_key(row), (None, None))
-        return lines if was == row else None
+    def moved_lines(lock: AccountLock) -> LockLines | None:
+        known, lines = moved.get(_key(lock), (None, None))
+        return lines if known == lock else None
 
-    new = _rendered(
-        row
-        for part, _, changes in places
-        for row in (filterfalse(known, part) if changes is None else (part[index] for index in changes))
+    # Renders the locks in the order in which the chunks below request their lines.
+    rendered = _render(
+        lock
+        for group, _, changed in updates
+        for lock in (filterfalse(moved_lines, group) if changed is None else (group[index] for index in changed))
     )
     return [
-        Chunk.of(part, (known(row) or next(new) for row in part))
-        if changes is None or not old
-        else old.revised(part, {index: next(new) for index in changes})
-        for part, old, changes in places
-        if part
+        Chunk.of(group, (moved_lines(lock) or next(rendered) for lock in group))
+        if changed is None or not chunk
+        else chunk.with_lines(group, {index: next(rendered) for index in changed})
+        for group, chunk, changed in updates
+        if group
     ]
 
 
-def _key(row: Row) -> Key:
-    account, lock = row
+def _key(account_lock: AccountLock) -> LockKey:
+    account, lock = account_lock
     return account, lock.id
 
 
-def _rendered(rows: Iterable[Row]) -> Iterator[Lines]:
-    """The lines of locks, one lock after the other: rendered as they are asked for, since samples are large."""
-    rows = iter(rows)
-    while some := list(islice(rows, AT_ONCE)):
-        lines = {_key(row): [b""] * len(LOCK_METRICS) for row in some}
-        for each in lock_families(some):
+def _render(locks: Iterable[AccountLock]) -> Iterator[LockLines]:
+    """Yield the lines of each lock. Locks are rendered in batches, because samples take much more memory than lines."""
+    locks = iter(locks)
+    while batch := list(islice(locks, BATCH_SIZE)):
+        lines = {_key(lock): [b""] * len(LOCK_METRICS) for lock in batch}
+        for each in lock_families(batch):
             for sample, line in zip(each.samples, sample_lines(each), strict=True):
-                place = sample.labels["account"], int(sample.labels["lock_id"])
-                lines[place][_COLUMNS[each.name]] = line
+                key = sample.labels["account"], int(sample.labels["lock_id"])
+                lines[key][_COLUMNS[each.name]] = line
         yield from lines.values()

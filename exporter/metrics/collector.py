@@ -28,51 +28,51 @@ _FAMILIES: dict[str, type[GaugeMetricFamily | CounterMetricFamily | HistogramMet
 
 
 def family(metric: Metric) -> Family:
-    """An empty family of the metric. prometheus_client takes an info's name without its `_info`."""
+    """Return an empty family of the metric. prometheus_client takes the name of an info metric without `_info`."""
     name = metric.name.removesuffix("_info") if metric.type == "info" else metric.name
     return _FAMILIES[metric.type](name, metric.help)
 
 
 class FamilyBuilder:
-    """Samples under way to their families. What is None is not said: it makes no sample."""
+    """Builds metric families sample by sample. A value of None adds no sample."""
 
     def __init__(self, metrics: Iterable[Metric], **labels: str) -> None:
         self.labels = labels
-        """Of all samples that are added from now on, beside their own."""
+        """Labels of the samples that are added next, in addition to their own."""
         self._families = {metric: family(metric) for metric in metrics}
 
     def add(self, metric: Metric, value: float | None, suffix: str = "", **labels: str) -> None:
-        """Add a sample, with these labels beside the sheet's."""
+        """Add a sample with these labels, in addition to those of the builder."""
         if value is not None:
             self._families[metric].add_sample(metric.name + suffix, {**self.labels, **labels}, float(value))
 
     def families(self) -> Iterator[Family]:
-        """The families that have samples."""
+        """Return the families that have samples."""
         return (family for family in self._families.values() if family.samples)
 
 
 def lock_families(locks: Iterable[tuple[str, Lock]]) -> Iterator[Family]:
-    """The families of locks, each with the name of its account; a lock has one sample in each, or none."""
-    sheet = FamilyBuilder(LOCK_METRICS)
+    """Return the families of locks, each given with the name of its account. A lock has at most one sample in each."""
+    builder = FamilyBuilder(LOCK_METRICS)
     for account, lock in locks:
-        sheet.labels = {"account": account, "lock_id": str(lock.id), "lock_name": lock.name}
-        _add_lock(sheet, lock)
-    return sheet.families()
+        builder.labels = {"account": account, "lock_id": str(lock.id), "lock_name": lock.name}
+        _add_lock(builder, lock)
+    return builder.families()
 
 
-def _add_lock(sheet: FamilyBuilder, lock: Lock) -> None:
-    sheet.add(catalogue.LOCK_CONNECTED, lock.synced.is_connected)
-    sheet.add(catalogue.LOCK_REVISION, lock.synced.revision)
+def _add_lock(builder: FamilyBuilder, lock: Lock) -> None:
+    builder.add(catalogue.LOCK_CONNECTED, lock.synced.is_connected)
+    builder.add(catalogue.LOCK_REVISION, lock.synced.revision)
     if state := lock.synced.device_state:
-        sheet.add(catalogue.LOCK_STATE, state.state)
-        sheet.add(catalogue.LOCK_DOOR_STATE, state.door_state)
-        sheet.add(catalogue.LOCK_BATTERY_LEVEL, state.battery_level)
-        sheet.add(catalogue.LOCK_LAST_STATE_CHANGE, state.last_state_changed_date)
-        sheet.add(catalogue.LOCK_CHARGING, state.is_charging)
-        sheet.add(catalogue.LOCK_STATE_CHANGE_RESULT, state.state_change_result)
+        builder.add(catalogue.LOCK_STATE, state.state)
+        builder.add(catalogue.LOCK_DOOR_STATE, state.door_state)
+        builder.add(catalogue.LOCK_BATTERY_LEVEL, state.battery_level)
+        builder.add(catalogue.LOCK_LAST_STATE_CHANGE, state.last_state_changed_date)
+        builder.add(catalogue.LOCK_CHARGING, state.is_charging)
+        builder.add(catalogue.LOCK_STATE_CHANGE_RESULT, state.state_change_result)
     if details := lock.details:
-        sheet.add(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, details.firmware_update_available)
-        sheet.add(
+        builder.add(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, details.firmware_update_available)
+        builder.add(
             catalogue.LOCK_INFO,
             1,
             serial_number=_text(details.serial_number),
@@ -85,40 +85,40 @@ def _add_lock(sheet: FamilyBuilder, lock: Lock) -> None:
 
 
 def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
-    """The families of one account, those of its locks aside.
+    """Return the families of one account, without those of its locks.
 
     Args:
-        status: the account's newest.
-        fresh: whether its snapshot is young enough to be served.
+        status: the newest status of the account.
+        fresh: whether its snapshot is not stale.
     """
-    sheet = FamilyBuilder(ACCOUNT_METRICS, account=status.account)
-    # Without a result for that long nobody knows whether a sync would succeed; none has, in any case.
-    sheet.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
+    builder = FamilyBuilder(ACCOUNT_METRICS, account=status.account)
+    # If the snapshot is stale, no sync has succeeded for that long, whatever the status is.
+    builder.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
     if status.snapshot:
-        sheet.add(catalogue.LOCKS, len(status.snapshot.locks) if fresh else None)
-        sheet.add(catalogue.LAST_SYNC, status.snapshot.at)
-    sheet.add(catalogue.NEXT_SYNC, status.next_sync)
+        builder.add(catalogue.LOCKS, len(status.snapshot.locks) if fresh else None)
+        builder.add(catalogue.LAST_SYNC, status.snapshot.at)
+    builder.add(catalogue.NEXT_SYNC, status.next_sync)
     for bound, count in status.durations.cumulative():
-        sheet.add(catalogue.SYNC_DURATION, count, "_bucket", le=floatToGoString(bound))  # type: ignore[no-untyped-call]
-    sheet.add(catalogue.SYNC_DURATION, sum(status.durations.counts), "_count")
-    sheet.add(catalogue.SYNC_DURATION, status.durations.total, "_sum")
+        builder.add(catalogue.SYNC_DURATION, count, "_bucket", le=floatToGoString(bound))  # type: ignore[no-untyped-call]
+    builder.add(catalogue.SYNC_DURATION, sum(status.durations.counts), "_count")
+    builder.add(catalogue.SYNC_DURATION, status.durations.total, "_sum")
     for reason, count in status.failures.items():
-        sheet.add(catalogue.SYNC_FAILURES, count, reason=reason)
+        builder.add(catalogue.SYNC_FAILURES, count, reason=reason)
     if status.failure:
-        sheet.add(catalogue.SYNC_FAILING, 1, reason=status.failure.reason)
+        builder.add(catalogue.SYNC_FAILING, 1, reason=status.failure.reason)
     for (endpoint, code), count in status.requests.items():
-        sheet.add(catalogue.API_REQUESTS, count, endpoint=endpoint, code=code)
-    sheet.add(catalogue.API_REQUESTS_REMAINING, status.requests_remaining)
+        builder.add(catalogue.API_REQUESTS, count, endpoint=endpoint, code=code)
+    builder.add(catalogue.API_REQUESTS_REMAINING, status.requests_remaining)
     for field, count in status.rejections.items():
-        sheet.add(catalogue.REJECTED_VALUES, count, field=field)
-    sheet.add(catalogue.API_VERSION_SUPPORTED, status.version_supported, version=status.api_version)
-    sheet.add(catalogue.CREDENTIALS_EXPIRY, status.credentials_expire_at)
-    sheet.add(catalogue.REFRESH_TOKEN_STORED, status.refresh_token_stored)
-    return sheet.families()
+        builder.add(catalogue.REJECTED_VALUES, count, field=field)
+    builder.add(catalogue.API_VERSION_SUPPORTED, status.version_supported, version=status.api_version)
+    builder.add(catalogue.CREDENTIALS_EXPIRY, status.credentials_expire_at)
+    builder.add(catalogue.REFRESH_TOKEN_STORED, status.refresh_token_stored)
+    return builder.families()
 
 
 class ExporterCollector(Collector):
-    """What the exporter says of itself."""
+    """Collector of the exporter's own metrics."""
 
     def __init__(
         self,
@@ -127,13 +127,14 @@ class ExporterCollector(Collector):
         state_usable: Callable[[], bool | None],
         log_lines_dropped: Callable[[], int] = int,
     ) -> None:
-        """Collect for a version.
+        """Create a collector.
 
         Args:
-            version: of the exporter.
-            reloaded: whether the configuration was last loaded successfully, and when it last was (Unix seconds).
-            state_usable: whether the state file can be used; None where there is none.
-            log_lines_dropped: number of log lines that were not written.
+            version: version of the exporter.
+            reloaded: returns whether the last load of the configuration succeeded, and the time of the last successful
+                one (Unix seconds).
+            state_usable: returns whether the state file can be used; None if there is none.
+            log_lines_dropped: returns the number of log lines that were not written.
         """
         self._version = version
         self._reloaded = reloaded
@@ -141,15 +142,15 @@ class ExporterCollector(Collector):
         self._log_lines_dropped = log_lines_dropped
 
     def collect(self) -> Iterator[Family]:
-        """The families, made anew."""
+        """Return the families with current values."""
         successful, at = self._reloaded()
-        sheet = FamilyBuilder(EXPORTER_METRICS)
-        sheet.add(catalogue.BUILD_INFO, 1, version=self._version, python_version=platform.python_version())
-        sheet.add(catalogue.CONFIG_RELOAD_SUCCESSFUL, successful)
-        sheet.add(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, at)
-        sheet.add(catalogue.STATE_FILE_USABLE, self._state_usable())
-        sheet.add(catalogue.LOG_LINES_DROPPED, self._log_lines_dropped())
-        return sheet.families()
+        builder = FamilyBuilder(EXPORTER_METRICS)
+        builder.add(catalogue.BUILD_INFO, 1, version=self._version, python_version=platform.python_version())
+        builder.add(catalogue.CONFIG_RELOAD_SUCCESSFUL, successful)
+        builder.add(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, at)
+        builder.add(catalogue.STATE_FILE_USABLE, self._state_usable())
+        builder.add(catalogue.LOG_LINES_DROPPED, self._log_lines_dropped())
+        return builder.families()
 
 
 def _text(value: str | int | None) -> str:

@@ -1,4 +1,4 @@
-"""Stretches of an exposition that are rendered and compressed once, for as long as what they tell of stays the same."""
+"""Compressed blocks, which are cached while their content stays the same and can be joined to one gzip member."""
 
 import struct
 import zlib
@@ -7,49 +7,55 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 
 COMPRESSION = 4
-"""zlib's level. It takes half as long again as the first and saves a ninth of the bytes; the next ones save no more."""
-_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+"""Level of zlib. It takes 1.5 times as long as level 1 and saves a ninth of the bytes. Higher levels save no more."""
+_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 """RFC 1952, 2.3: gzip, deflated, without a name, a time or an operating system."""
 _RAW = -zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
 class CompressedBlock:
-    """Bytes, and the same deflated: on its own, up to a whole byte, so that it may follow on any other."""
+    """Bytes, and the same bytes deflated independently and aligned to a byte, so that blocks can be concatenated."""
 
     plain: bytes
     deflated: bytes
 
     @classmethod
     def of(cls, plain: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> "CompressedBlock":
-        """Deflate some bytes; with Z_FINISH nothing may follow on them."""
+        """Deflate bytes. With Z_FINISH, no other block may follow."""
         compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, _RAW)
         return cls(plain, compressor.compress(plain) + compressor.flush(flush))
 
 
 @dataclass(frozen=True)
 class GzipBody:
-    """Pieces in a row, plain and as the beginning of a gzip member, put together once for all who ask."""
+    """Blocks concatenated once for all responses: plain, and as the beginning of a gzip member."""
 
-    pieces: Sequence[CompressedBlock]
+    blocks: Sequence[CompressedBlock]
     gzipped: bytes
     size: int
     checksum: int
 
     @classmethod
-    def of(cls, pieces: Sequence[CompressedBlock]) -> "GzipBody":
-        """Put pieces together."""
-        checksum = reduce(lambda before, piece: zlib.crc32(piece.plain, before), pieces, 0)
-        gzipped = b"".join([_HEAD, *(piece.deflated for piece in pieces)])
-        return cls(pieces, gzipped, sum(len(piece.plain) for piece in pieces), checksum)
+    def of(cls, blocks: Sequence[CompressedBlock]) -> "GzipBody":
+        """Concatenate blocks."""
+        checksum = reduce(lambda before, block: zlib.crc32(block.plain, before), blocks, 0)
+        gzipped = b"".join([_HEADER, *(block.deflated for block in blocks)])
+        return cls(blocks, gzipped, sum(len(block.plain) for block in blocks), checksum)
 
     @cached_property
     def plain(self) -> bytes:
-        """Without compression: ten times as large, and Prometheus never asks for it. So only who does, pays for it."""
-        return b"".join(piece.plain for piece in self.pieces)
+        """The uncompressed bytes. They are ten times as large, so they are concatenated only if a client requests them.
 
-    def followed_by(self, last: CompressedBlock, *, gzipped: bool) -> tuple[bytes, bytes]:
-        """Both, plain or as one gzip member; the last piece was made with Z_FINISH."""
+        Prometheus always accepts gzip.
+        """
+        return b"".join(block.plain for block in self.blocks)
+
+    def with_last_block(self, last: CompressedBlock, *, gzipped: bool) -> tuple[bytes, bytes]:
+        """Return the bytes of this body and of a last block, plain or as one gzip member.
+
+        The last block must have been compressed with Z_FINISH.
+        """
         if not gzipped:
             return self.plain, last.plain
         checksum = zlib.crc32(last.plain, self.checksum)

@@ -1,8 +1,8 @@
-"""Families to bytes: negotiated, rendered and compressed ahead of the scrape.
+"""Metric families to bytes: rendered and compressed before a scrape requests them.
 
-An exposition has two parts. The fleet's part (accounts and locks) changes with a sync and is rendered on the thread
-that synced; the exporter's own part (process metrics) is small and rendered at most once a second. prometheus_client
-writes every line of both.
+An exposition has two parts. The account part (accounts and locks) changes with a sync and is rendered after it by the
+Renderer. The process part (metrics of the exporter and its process) is small and rendered at most once a second.
+prometheus_client writes every line of both.
 """
 
 import threading
@@ -24,18 +24,18 @@ from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
 
 from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, Metric
-from .chunks import Chunk, chunked
+from .chunks import Chunk, build_chunks
 from .collector import account_families, family
 from .compression import CompressedBlock, GzipBody
-from .lines import Families, sample_lines
+from .lines import FamilyCollector, sample_lines
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
 
-OWN_PART_LIFE = 1.0
-"""Seconds the exporter's own part is served before it is rendered again."""
-REST = 0.02
-"""Seconds between two renderings at the least: syncs that end together are rendered together."""
-RESTS = 4.0
-"""How often the processor time of a rendering is rested after it: a fifth of one core at the most."""
+PROCESS_PART_LIFE = 1.0
+"""Seconds for which the process part is served before it is rendered again."""
+MIN_RENDER_INTERVAL = 0.02
+"""Minimum number of seconds between two renderings. Syncs that end within it are rendered together."""
+IDLE_FACTOR = 4.0
+"""Idle time after a rendering, as a multiple of its processor time: rendering takes at most a fifth of one core."""
 
 _ENCODERS: dict[str, Callable[[Collector], bytes]] = {
     TEXT: generate_latest,
@@ -43,51 +43,51 @@ _ENCODERS: dict[str, Callable[[Collector], bytes]] = {
 }
 _END = b"# EOF\n"
 
-Lines = dict[str, bytes]
-"""Sample lines of one account, by family name. Both formats write a sample the same way."""
+FamilyLines = dict[str, bytes]
+"""Sample lines of one account, by family name. They are the same in both formats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What is sent to a scraper."""
+    """The response to a scrape."""
 
     parts: tuple[bytes, bytes]
-    """One after the other. The first, which is large, is the same for everybody: put together, it would be copied."""
+    """The parts of the body. All responses share the first, which is large; joining the parts would copy it."""
     content_type: str
     gzipped: bool
 
     @property
     def body(self) -> bytes:
-        """All of it."""
+        """The whole body."""
         return b"".join(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fleet:
-    """The fleet's part in each format, and until when (monotonic seconds) all of it is fresh."""
+class _AccountPart:
+    """The account part in each format, and the time (monotonic seconds) at which a snapshot in it becomes stale."""
 
     statuses: tuple[AccountStatus, ...]
-    parts: dict[str, GzipBody]
+    bodies: dict[str, GzipBody]
     fresh_until: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Own:
-    """The exporter's own part in each format."""
+class _ProcessPart:
+    """The process part in each format."""
 
-    parts: dict[str, CompressedBlock]
-    made_at: float
+    blocks: dict[str, CompressedBlock]
+    rendered_at: float
 
 
 class Exposition:
-    """The bytes of `/metrics`, ready before they are asked for."""
+    """The rendered metrics of all accounts and of the process."""
 
     def __init__(self, registry: StatusRegistry, exporter: Collector, clock: Clock) -> None:
-        """Render what the registry has now.
+        """Render the current statuses.
 
         Args:
             registry: the newest status of each account.
-            exporter: the exporter's own metrics; process and platform metrics come beside them.
+            exporter: the exporter's own metrics; process and platform metrics are added.
             clock: for the age of snapshots.
         """
         self._registry = registry
@@ -97,84 +97,93 @@ class Exposition:
         ProcessCollector(registry=self._process_registry)
         PlatformCollector(registry=self._process_registry)
         self._chunks: list[Chunk] = []
-        self._account_lines: dict[str, tuple[AccountStatus, bool, Lines]] = {}
-        self._headers = {
-            name: {metric: CompressedBlock.of(_header(metric, name)) for metric in LOCK_METRICS + ACCOUNT_METRICS}
-            for name in _ENCODERS
+        self._account_lines: dict[str, tuple[AccountStatus, bool, FamilyLines]] = {}
+        self._metadata = {
+            media_type: {
+                metric: CompressedBlock.of(_metadata(metric, media_type)) for metric in LOCK_METRICS + ACCOUNT_METRICS
+            }
+            for media_type in _ENCODERS
         }
         self._rendering = threading.Lock()
-        self._fleet = self._render_fleet()
-        self._own = self._render_own()
+        self._account_part = self._render_account_part()
+        self._process_part = self._render_process_part()
 
     def refresh(self) -> None:
-        """Render the fleet's part, on this thread."""
+        """Render the account part in the current thread."""
         with self._rendering:
-            self._fleet = self._render_fleet()
+            self._account_part = self._render_account_part()
 
     def statuses(self) -> tuple[AccountStatus, ...]:
-        """The accounts as a scrape would show them now, which is a moment later than the registry does."""
-        return self._fleet.statuses
+        """Return the statuses in the rendered account part, which may be older than those of the registry."""
+        return self._account_part.statuses
 
     def scrape(self, accept: str, accept_encoding: str) -> Scrape:
-        """The exposition, in the format and encoding that the headers ask for. To be called from one thread."""
+        """Return the exposition in the format and encoding that the headers prefer. Not thread-safe."""
         now = self._clock.monotonic()
-        if now >= self._fleet.fresh_until:
-            # Rare: a snapshot grew too old with no sync since. It must not be served for even one scrape.
+        if now >= self._account_part.fresh_until:
+            # Rare: a snapshot became stale without a sync since. No scrape may contain it.
             self.refresh()
-        if now >= self._own.made_at + OWN_PART_LIFE:
-            self._own = self._render_own()
-        chosen = content_type(accept)
+        if now >= self._process_part.rendered_at + PROCESS_PART_LIFE:
+            self._process_part = self._render_process_part()
+        preferred = content_type(accept)
         gzipped = prefers_gzip(accept_encoding)
-        name = chosen.partition(";")[0]
-        parts = self._fleet.parts[name].followed_by(self._own.parts[name], gzipped=gzipped)
-        return Scrape(parts, chosen, gzipped)
+        media_type = preferred.partition(";")[0]
+        body, last = self._account_part.bodies[media_type], self._process_part.blocks[media_type]
+        return Scrape(body.with_last_block(last, gzipped=gzipped), preferred, gzipped)
 
-    def _render_fleet(self) -> _Fleet:
+    def _render_account_part(self) -> _AccountPart:
         now = self._clock.monotonic()
         statuses = self._registry.statuses()
         snapshots = {status.account: snapshot for status in statuses if (snapshot := status.current(now))}
-        rows = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
-        self._chunks = chunked(rows, self._chunks)
+        locks = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
+        self._chunks = build_chunks(locks, self._chunks)
         self._account_lines = {
             status.account: self._lines_of(status, fresh=status.account in snapshots) for status in statuses
         }
-        parts = {name: GzipBody.of([*self._lock_pieces(name), self._account_piece(name)]) for name in _ENCODERS}
-        return _Fleet(statuses, parts, min((snapshot.fresh_until for snapshot in snapshots.values()), default=inf))
+        bodies = {
+            media_type: GzipBody.of([*self._lock_blocks(media_type), self._account_block(media_type)])
+            for media_type in _ENCODERS
+        }
+        fresh_until = min((snapshot.fresh_until for snapshot in snapshots.values()), default=inf)
+        return _AccountPart(statuses, bodies, fresh_until)
 
-    def _lock_pieces(self, name: str) -> Iterator[CompressedBlock]:
+    def _lock_blocks(self, media_type: str) -> Iterator[CompressedBlock]:
         for index, metric in enumerate(LOCK_METRICS):
-            pieces = [piece for chunk in self._chunks if (piece := chunk.columns[index].piece).plain]
-            if pieces:
-                yield self._headers[name][metric]
-                yield from pieces
+            blocks = [block for chunk in self._chunks if (block := chunk.columns[index].block).plain]
+            if blocks:
+                yield self._metadata[media_type][metric]
+                yield from blocks
 
-    def _account_piece(self, name: str) -> CompressedBlock:
+    def _account_block(self, media_type: str) -> CompressedBlock:
         accounts = [lines for _, _, lines in self._account_lines.values()]
-        blocks = {metric: [lines.get(_family_name(metric), b"") for lines in accounts] for metric in ACCOUNT_METRICS}
-        headers = self._headers[name]
+        families = {metric: [lines.get(_family_name(metric), b"") for lines in accounts] for metric in ACCOUNT_METRICS}
+        metadata = self._metadata[media_type]
         return CompressedBlock.of(
-            b"".join(part for metric, block in blocks.items() if any(block) for part in (headers[metric].plain, *block))
+            b"".join(
+                part for metric, lines in families.items() if any(lines) for part in (metadata[metric].plain, *lines)
+            )
         )
 
-    def _lines_of(self, status: AccountStatus, *, fresh: bool) -> tuple[AccountStatus, bool, Lines]:
-        """An account's lines, those of the last rendering where it has published nothing since."""
+    def _lines_of(self, status: AccountStatus, *, fresh: bool) -> tuple[AccountStatus, bool, FamilyLines]:
+        """Return the lines of an account. Those of the last rendering are reused if its status is the same."""
         known = self._account_lines.get(status.account)
         if known and known[0] is status and known[1] is fresh:
             return known
-        return status, fresh, _lines(account_families(status, fresh=fresh))
+        return status, fresh, _family_lines(account_families(status, fresh=fresh))
 
-    def _render_own(self) -> _Own:
-        parts = {
-            name: CompressedBlock.of(encode(self._process_registry), Z_FINISH) for name, encode in _ENCODERS.items()
+    def _render_process_part(self) -> _ProcessPart:
+        blocks = {
+            media_type: CompressedBlock.of(encode(self._process_registry), Z_FINISH)
+            for media_type, encode in _ENCODERS.items()
         }
-        return _Own(parts, self._clock.monotonic())
+        return _ProcessPart(blocks, self._clock.monotonic())
 
 
 class Renderer:
-    """Renders the fleet's part on a thread of its own, after the syncs: soon, and not for each of many anew.
+    """Renders the account part after syncs, in its own thread.
 
-    Between two renderings it rests for longer than one takes, so that a large fleet, of which some account syncs all
-    the time, costs a bounded part of a processor and holds up no worker.
+    After each rendering the thread is idle for a multiple of the processor time that it took. With many accounts, of
+    which some sync all the time, rendering therefore takes a bounded part of a core, and it delays no worker.
     """
 
     def __init__(self, exposition: Exposition) -> None:
@@ -182,11 +191,11 @@ class Renderer:
         self._outdated = threading.Event()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         background.start(self._run, name="renderer")
 
     def wake(self) -> None:
-        """Say that there is something new. Costs nothing."""
+        """Request a rendering, without waiting for it."""
         self._outdated.set()
 
     def _run(self) -> None:
@@ -195,12 +204,12 @@ class Renderer:
             self._outdated.clear()
             began = time.thread_time()
             self._exposition.refresh()
-            time.sleep(REST + RESTS * (time.thread_time() - began))
+            time.sleep(MIN_RENDER_INTERVAL + IDLE_FACTOR * (time.thread_time() - began))
 
 
-def _header(metric: Metric, name: str) -> bytes:
-    """The family's HELP and TYPE lines."""
-    return _ENCODERS[name](Families([family(metric)])).removesuffix(_END)
+def _metadata(metric: Metric, media_type: str) -> bytes:
+    """Return the family's HELP and TYPE lines."""
+    return _ENCODERS[media_type](FamilyCollector([family(metric)])).removesuffix(_END)
 
 
 @cache
@@ -208,5 +217,5 @@ def _family_name(metric: Metric) -> str:
     return family(metric).name
 
 
-def _lines(families: Iterator[Family]) -> Lines:
+def _family_lines(families: Iterator[Family]) -> FamilyLines:
     return {each.name: b"".join(sample_lines(each)) for each in families}

@@ -1,4 +1,4 @@
-"""Families to lines, as prometheus_client writes them."""
+"""Metric families to lines of text, written by prometheus_client."""
 
 from collections.abc import Iterable
 
@@ -7,19 +7,19 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 
-class Families(Collector):
-    """Families that exist already, as the collector that encoders ask for."""
+class FamilyCollector(Collector):
+    """Collector of given families, which is what prometheus_client's encoders take."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Family]:
-        """The families."""
+        """Return the families."""
         return self._families
 
 
 def sample_lines(family: Family) -> list[bytes]:
-    """A line for each sample of a family, the newline included. Both formats write a sample the same way."""
-    # Not splitlines: of all that may end a line, only the newline is escaped in a label's value. The first two are
-    # HELP and TYPE.
-    return [line + b"\n" for line in generate_latest(Families([family])).split(b"\n")[2:-1]]
+    """Return a line for each sample of a family, including the newline. It is the same in both formats."""
+    # splitlines() would also split at characters that are not escaped in label values. The first two lines are HELP
+    # and TYPE.
+    return [line + b"\n" for line in generate_latest(FamilyCollector([family])).split(b"\n")[2:-1]]

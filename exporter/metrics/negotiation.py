@@ -17,11 +17,11 @@ names here are valid in it, the text format 1.0.0 has the same bytes as 0.0.4.""
 ESCAPINGS = frozenset({ALLOWUTF8, UNDERSCORES, VALUES})
 """The escaping schemes that leave the names here as they are. `dots` would double their underscores."""
 
-NAMED = 3
+EXACT = 3
 """The specificity of a media range without wildcards."""
 
-MOST_ELEMENTS = 64
-"""Elements of a header that are read: of the largest header that is accepted, all would take milliseconds."""
+MAX_ELEMENTS = 64
+"""Elements of a header that are read. All elements of the largest accepted header would take milliseconds."""
 
 _ELEMENT = re.compile(r'(?:[^,"]++|"(?:[^"\\]|\\.)*+"?)++')
 _WEIGHT = re.compile(r"0?\.[0-9]+|0\.?|1(\.0*)?")
@@ -29,7 +29,7 @@ _WEIGHT = re.compile(r"0?\.[0-9]+|0\.?|1(\.0*)?")
 
 @dataclass(frozen=True, slots=True)
 class _Preference:
-    """An element of a header: a media range or a coding, its parameters, and its weight from 0 to 1."""
+    """An element of a header: a media range or a coding, with its parameters and its weight from 0 to 1."""
 
     value: str
     parameters: Mapping[str, str]
@@ -37,9 +37,9 @@ class _Preference:
 
     def specificity(self, media_type: str, version: str) -> int:
         """Return how precisely a media range names a format; 0 if it does not match it."""
-        asked = self.parameters.get("version")
-        if self.value == media_type and asked in {version, "", None}:
-            return NAMED + bool(asked)
+        requested = self.parameters.get("version")
+        if self.value == media_type and requested in {version, "", None}:
+            return EXACT + bool(requested)
         return {f"{media_type.partition('/')[0]}/*": 2, "*/*": 1}.get(self.value, 0)
 
 
@@ -47,43 +47,44 @@ class _Preference:
 def content_type(accept: str) -> str:
     """Return the content type of the format that an `Accept` header prefers.
 
-    Of formats with the same weight one that is named is preferred to one that a wildcard matches, and then the one that
-    is named first, as in Prometheus' own client library. If the header accepts none, it is the first of FORMATS.
+    If formats have the same weight, a format that is named takes precedence over one that a wildcard matches, and then
+    the one that is named first, as in Prometheus' own client library. If the header accepts no format, the first of
+    FORMATS is used.
     """
     preferences = list(_preferences(accept))
-    best, chosen = (0.0, 0, 0), (FORMATS[0], _Preference("", {}, 0.0))
+    best, result = (0.0, 0, 0), (FORMATS[0], _Preference("", {}, 0.0))
     for offered in FORMATS:
-        matches = [(each.specificity(*offered), each.weight, -at) for at, each in enumerate(preferences)]
+        matches = [(each.specificity(*offered), each.weight, -index) for index, each in enumerate(preferences)]
         specificity, weight, order = max(matches, default=(0, 0.0, 0))
-        rank = (weight, min(specificity, NAMED), order)
+        rank = (weight, min(specificity, EXACT), order)
         if specificity and weight and rank > best:
-            best, chosen = rank, (offered, preferences[-order])
-    (media_type, version), preference = chosen
-    named = f"{media_type}; version={version}; charset=utf-8"
+            best, result = rank, (offered, preferences[-order])
+    (media_type, version), preference = result
+    unescaped = f"{media_type}; version={version}; charset=utf-8"
     if (media_type, version) == FORMATS[0] or not preference.parameters.get("version"):
-        return named
+        return unescaped
     escaping = preference.parameters.get("escaping", "")
-    return f"{named}; escaping={escaping if escaping in ESCAPINGS else UNDERSCORES}"
+    return f"{unescaped}; escaping={escaping if escaping in ESCAPINGS else UNDERSCORES}"
 
 
 @lru_cache(maxsize=32)
 def prefers_gzip(accept_encoding: str) -> bool:
-    """Return whether an `Accept-Encoding` header prefers gzip to an uncompressed response."""
+    """Return True if an `Accept-Encoding` header prefers gzip to an uncompressed response."""
     weights = {each.value: each.weight for each in _preferences(accept_encoding)}
     # An unnamed identity is acceptable (RFC 9110, 12.5.3); an unnamed gzip is used only if identity is excluded.
-    gzip, identity = (weights.get(coding, weights.get("*", default)) for coding, default in _UNNAMED)
+    gzip, identity = (weights.get(coding, weights.get("*", default)) for coding, default in _DEFAULT_WEIGHTS)
     return 0 < gzip >= identity
 
 
-_UNNAMED = (("gzip", 0.0001), ("identity", 0.0002))
-"""The weights of codings that a header does not name, below the smallest that it can give."""
+_DEFAULT_WEIGHTS = (("gzip", 0.0001), ("identity", 0.0002))
+"""The weights of codings that a header does not name, below the smallest weight of a header."""
 
 
 def _preferences(header: str) -> Iterator[_Preference]:
-    for element in islice(_ELEMENT.finditer(header), MOST_ELEMENTS):
+    for element in islice(_ELEMENT.finditer(header), MAX_ELEMENTS):
         value, *rest = element[0].split(";")
         pairs = (each.partition("=") for each in rest)
         parameters = {name.strip().lower(): text.strip().strip('"') for name, _, text in pairs}
         weight = parameters.get("q", "1")
-        # A weight that is none counts as 1, as in Prometheus' own client library.
+        # An invalid weight counts as 1, as in Prometheus' own client library.
         yield _Preference(value.strip().lower(), parameters, float(weight) if _WEIGHT.fullmatch(weight) else 1.0)

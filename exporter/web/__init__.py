@@ -1,1 +1,1 @@
-"""The HTTP side: metrics, probes and the status page."""
+"""The HTTP server: metrics, probes and pages."""

@@ -1,4 +1,4 @@
-"""The endpoints."""
+"""The web application: its endpoints."""
 
 import asyncio
 import errno
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BROWSER = frozenset({"origin", "referer", "sec-fetch-site"})
-"""Headers by which a browser's request is known: no script can take all of them away from a POST."""
+"""Headers that identify a request from a browser. No script can remove all of them from a POST."""
 
 RELOAD_SECONDS = 10.0
-"""How long a request for a reload waits for its end."""
+"""Seconds for which a request to reload waits until the reload is complete."""
 
 
 def create_app(
@@ -43,29 +43,29 @@ def create_app(
     version: str,
     telemetry_path: str = "/metrics",
     reload: Callable[[], Future[list[str]]] | None = None,
-    policy: Callable[[], SecurityPolicy] = SecurityPolicy,
+    security_policy: Callable[[], SecurityPolicy] = SecurityPolicy,
 ) -> ASGIApp:
-    """The web application. No request to it ever causes a call to Tedee or waits for one.
+    """Create the web application. No request causes a call to Tedee or waits for one.
 
     Args:
         registry: for the status page.
         exposition: for the metrics and readiness.
         clock: for ages on the status page.
-        version: of the exporter, shown on the status page.
-        telemetry_path: where the metrics are.
-        reload: starts a reload of the configuration, which returns what is wrong with it; None if that is not possible.
-        policy: what the web configuration demands now.
+        version: version of the exporter, shown on the pages.
+        telemetry_path: path of the metrics.
+        reload: starts a reload of the configuration, which returns its errors; None if there is no configuration.
+        security_policy: returns the current security policy.
     """
 
     @cache
     def pages() -> "Pages":
-        # A twentieth of a start and of the memory, and most exporters are only ever scraped.
+        # Imported when a page is requested: it takes a twentieth of the start time and of the memory.
         from .pages import Pages  # noqa: PLC0415
 
         return Pages(registry, clock, version=version, telemetry_path=telemetry_path)
 
     def status(_request: Request) -> Response:
-        # Not async: a page of thousands of locks is rendered on a thread beside the loop that answers scrapes.
+        # Not async: rendering a page with thousands of locks would block the event loop, which serves scrapes.
         return HTMLResponse(pages().status(), headers=pages().headers)
 
     def docs(request: Request) -> Response:
@@ -76,33 +76,35 @@ def create_app(
 
     async def ready(_request: Request) -> Response:
         statuses = exposition.statuses()
-        waiting = [status.account for status in statuses if status.up is None]
-        if waiting:
-            progress = f"{len(waiting)} of {len(statuses)} accounts not synced yet"
+        pending = [status.account for status in statuses if status.up is None]
+        if pending:
+            progress = f"{len(pending)} of {len(statuses)} accounts not synced yet"
             return PlainTextResponse(f"tedee-exporter is not ready: {progress}.\n", 503)
         return PlainTextResponse("tedee-exporter is ready.\n")
 
     async def reload_configuration(request: Request) -> Response:
         if not BROWSER.isdisjoint(request.headers):
-            # Some page, of anybody's, has the reader's browser send this. No page of ours does.
-            return PlainTextResponse("not reloaded: browsers may not ask for that\n", 403)
+            # A page of another site can make a browser send this request. The exporter's pages never do.
+            return PlainTextResponse("not reloaded: requests from browsers are not accepted\n", 403)
         if not reload:
             return PlainTextResponse("not reloaded: there is no configuration to reload\n", 500)
         try:
-            # All requests share one reload, and waiting for it takes no thread away from the pages.
+            # All requests share one reload, and they wait for it in the event loop, not in a thread of the pages.
             problems = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(reload())), RELOAD_SECONDS)
         except TimeoutError:
-            return PlainTextResponse(f"not reloaded yet: it has not ended within {RELOAD_SECONDS:g} s\n", 503)
+            return PlainTextResponse(
+                f"not reloaded yet: the reload did not complete within {RELOAD_SECONDS:g} s\n", 503
+            )
         if problems:
             return PlainTextResponse("".join(f"not reloaded: {problem}\n" for problem in problems), 500)
         return PlainTextResponse("reloaded\n")
 
-    async def not_now(request: Request, error: Exception) -> Response:
+    async def handle_os_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
             raise error
-        # The first request for a page imports modules and reads templates.
+        # The first request for a page imports modules and reads templates, which takes file descriptors.
         log.warning("page cannot be rendered", path=request.url.path, error=error.strerror)
-        return PlainTextResponse(f"not now: {error.strerror}\n", 503)
+        return PlainTextResponse(f"temporarily unavailable: {error.strerror}\n", 503)
 
     routes: list[BaseRoute] = [
         Route(telemetry_path, Metrics(exposition), methods=["GET"]),
@@ -112,20 +114,20 @@ def create_app(
         Route("/", status),
         Route("/docs", docs),
     ]
-    app = Starlette(routes=routes, exception_handlers={OSError: not_now})
-    app.router.redirect_slashes = False  # it would redirect to whatever host the request names
-    return Middleware(app, clock, policy)
+    app = Starlette(routes=routes, exception_handlers={OSError: handle_os_error})
+    app.router.redirect_slashes = False  # a redirect would go to the host that the request names
+    return Middleware(app, clock, security_policy)
 
 
 class Metrics:
-    """The exposition, answered without Starlette's requests and responses: they would take as long as all the rest."""
+    """ASGI application for the metrics. Starlette's requests and responses would double the time of a scrape."""
 
     def __init__(self, exposition: Exposition) -> None:
         self._exposition = exposition
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer a scrape."""
-        accept, accept_encoding = (_joined(scope, name) for name in (b"accept", b"accept-encoding"))
+        """Send the response to a scrape."""
+        accept, accept_encoding = (_header(scope, name) for name in (b"accept", b"accept-encoding"))
         scrape = self._exposition.scrape(accept, accept_encoding)
         headers = [
             (b"content-type", scrape.content_type.encode()),
@@ -141,13 +143,13 @@ class Metrics:
         await send({"type": "http.response.body", "body": last})
 
 
-def _joined(scope: Scope, name: bytes) -> str:
-    """Return a header's value; a header that is sent several times is one list (RFC 9110, 5.3)."""
+def _header(scope: Scope, name: bytes) -> str:
+    """Return the value of a header. If it is sent several times, the values form one list (RFC 9110, 5.3)."""
     return b",".join(value for each, value in scope["headers"] if each == name).decode("latin-1")
 
 
 def _host(headers: Headers) -> str:
-    """What the client calls this server, if it can be shown."""
+    """Return the Host header if it is a valid host, otherwise the default address."""
     host = headers.get("host", "")
     return (
         host

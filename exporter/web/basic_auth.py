@@ -13,82 +13,87 @@ import bcrypt
 
 from exporter.secrets import Secret
 
-MAX_WAITING = 8
-"""BasicAuth of one client's address that may wait to be checked: a guard against guessing that starves the others."""
+MAX_PENDING_PER_CLIENT = 8
+"""Passwords of one client that may wait for their check, so that a client that guesses does not block the others."""
 
-MAX_WAITING_ALTOGETHER = 64
-"""Of all clients: with hashes of a usual cost the last of them waits less than a scrape's time-out of 10 seconds."""
+MAX_PENDING = 64
+"""Passwords of all clients that may wait. At the usual cost the last one waits less than 10 s, a scrape's time-out."""
 
 BCRYPT_BYTES = 72
-"""All that bcrypt looks at; longer passwords are cut there, as other servers do."""
+"""Bytes of a password that bcrypt uses. Longer passwords are truncated, as by other servers."""
 
 
 class TooManyAttempts(Exception):
-    """The client has more passwords waiting to be checked than it should need."""
+    """Too many passwords, of this client or of all clients, wait for their check."""
 
 
 class BasicAuth:
-    """Checks the passwords that clients send.
+    """Checks user names and passwords.
 
-    A check costs what the hash's author wanted it to, a tenth of a second perhaps. So it runs beside the loop that
-    answers scrapes, one at a time, and what was right once is remembered: as a keyed digest, which is of no use in
-    another process, and only while the user has the same hash. What was wrong is checked each time, for a user that
-    does not exist, too, so that the time taken does not tell which users do.
+    A check is slow by design, a tenth of a second for example. It therefore runs in a thread, one check at a time, so
+    that it does not block scrapes. A correct password is cached as a keyed digest, which is useless in another process,
+    and is valid as long as the user has the same hash. Wrong passwords are not cached, and those of unknown users are
+    checked as well, so that the duration does not reveal which users exist.
     """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes()
-        self._right: set[bytes] = set()
-        self._waiting: Counter[str] = Counter()
-        self._turn = asyncio.Lock()
+        self._verified: set[bytes] = set()
+        self._pending: Counter[str] = Counter()
+        self._checking = asyncio.Lock()
 
     async def authenticate(
-        self, users: Mapping[str, Secret], authorization: str, client: str, gone: Callable[[], bool] = lambda: False
+        self,
+        users: Mapping[str, Secret],
+        authorization: str,
+        client: str,
+        is_disconnected: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Whether the header names a user and has the user's password.
+        """Check an `Authorization` header. Returns True if it has the name and the password of a user.
 
         Args:
             users: name to bcrypt hash.
-            authorization: the header.
-            client: address that it came from.
-            gone: whether the client no longer waits for the answer.
+            authorization: value of the header.
+            client: address of the client.
+            is_disconnected: returns True if the client has closed the connection, so that a check is needless.
 
         Raises:
-            TooManyAttempts: try again later.
+            TooManyAttempts: the password was not checked.
         """
-        parsed = _parse(authorization)
-        if parsed is None:
+        credentials = _parse(authorization)
+        if credentials is None:
             return False
-        name, password = parsed
+        name, password = credentials
         known = name in users
-        # For an unknown user the hash of a known one, always the same for a name: it has a cost that is in use here.
-        hashed = users[name if known else _pick(sorted(users), self._digest(name))].get_secret_value()
+        # The password of an unknown user is checked against the hash of a user, always the same one for a name, so that
+        # it takes as long as for an existing user.
+        hashed = users[name if known else _pick_user(users, self._digest(name))].get_secret_value()
         digest = self._digest(name, hashed, password)
-        if known and digest in self._right:
+        if known and digest in self._verified:
             return True
         client = _network(client)
-        if self._waiting[client] >= MAX_WAITING or self._waiting.total() >= MAX_WAITING_ALTOGETHER:
+        if self._pending[client] >= MAX_PENDING_PER_CLIENT or self._pending.total() >= MAX_PENDING:
             raise TooManyAttempts
-        self._waiting[client] += 1
+        self._pending[client] += 1
         try:
-            async with self._turn:
-                if gone():
+            async with self._checking:
+                if is_disconnected():
                     return False
-                right = await asyncio.to_thread(_matches, password, hashed)
+                correct = await asyncio.to_thread(_matches, password, hashed)
         finally:
-            self._waiting[client] -= 1
-            if not self._waiting[client]:
-                del self._waiting[client]
-        if known and right:
-            self._right.add(digest)
-        return known and right
+            self._pending[client] -= 1
+            if not self._pending[client]:
+                del self._pending[client]
+        if known and correct:
+            self._verified.add(digest)
+        return known and correct
 
     def _digest(self, *parts: str) -> bytes:
         return hmac.digest(self._key, b"".join(hashlib.sha256(part.encode()).digest() for part in parts), "sha256")
 
 
 def _parse(authorization: str) -> tuple[str, str] | None:
-    """User and password; None where the header has none."""
+    """Return user name and password, or None if the header has none."""
     scheme, _, encoded = authorization.partition(" ")
     try:
         name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
@@ -98,7 +103,7 @@ def _parse(authorization: str) -> tuple[str, str] | None:
 
 
 def _network(client: str) -> str:
-    """An IPv4 address, or the network of an IPv6 one: its owner has all of it."""
+    """Return an IPv4 address as it is, and the /64 network of an IPv6 address: one client may have all of it."""
     try:
         address = ip_address(client.partition("%")[0])
     except ValueError:
@@ -108,8 +113,8 @@ def _network(client: str) -> str:
     return str(ip_network((address, 64), strict=False))
 
 
-def _pick(names: list[str], digest: bytes) -> str:
-    return names[int.from_bytes(digest) % len(names)]
+def _pick_user(users: Mapping[str, Secret], digest: bytes) -> str:
+    return sorted(users)[int.from_bytes(digest) % len(users)]
 
 
 def _matches(password: str, hashed: str) -> bool:

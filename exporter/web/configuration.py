@@ -1,6 +1,6 @@
-"""The file of `--web.config.file`: TLS, passwords, headers and a rate limit, in the format of exporter-toolkit.
+"""The file of `--web.config.file`: TLS, passwords, headers and a rate limit.
 
-The format: https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md
+It has the format of exporter-toolkit: https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md
 """
 
 import os
@@ -24,9 +24,9 @@ from exporter.config.yaml_source import read_file
 from exporter.secrets import Secret, read_regular_file, safe_path
 
 from .tls import (
-    BROKEN_VERSIONS,
     CIPHER_SUITES,
     CLIENT_AUTH,
+    DEPRECATED_VERSIONS,
     TLS13_SUITES,
     UNVERIFIED_CLIENT_AUTH,
     VERSIONS,
@@ -38,7 +38,7 @@ from .tls import (
 log = structlog.get_logger(__name__)
 
 MAX_PEM_BYTES = 2**20
-"""Of a certificate, key or bundle of CAs; Mozilla's bundle of all public CAs has some 200 KiB."""
+"""Maximum size of a PEM file. Mozilla's bundle of all public CAs has about 200 KiB."""
 
 BCRYPT_HASH = r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}"
 
@@ -47,28 +47,28 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "Strict-Transport-Security": (),
     "X-Content-Type-Options": ("nosniff",),
     "X-Frame-Options": ("deny", "sameorigin"),
-    "X-XSS-SecurityPolicy": (),
+    "X-XSS-Protection": (),
 }
-"""The headers that may be set, with the values of those that have few, as exporter-toolkit has them."""
+"""The headers that may be set, with their allowed values, as in exporter-toolkit. () allows any value."""
 
 
-def _without_blanks(section: object) -> object:
-    """A section without the keys that have nothing behind them: exporter-toolkit takes them for not there."""
-    if isinstance(section, dict):
-        return {key: value for key, value in section.items() if value is not None and value != ""}
-    return section
+def _without_empty_keys(mapping: object) -> object:
+    """Remove keys without a value, which exporter-toolkit ignores."""
+    if isinstance(mapping, dict):
+        return {key: value for key, value in mapping.items() if value is not None and value != ""}
+    return mapping
 
 
-def _nothing(section: object) -> object:
-    return {} if section is None else section
+def _empty_if_none(mapping: object) -> object:
+    return {} if mapping is None else mapping
 
 
-def _none_if_empty(section: object) -> object:
-    """An empty section means no TLS, as in exporter-toolkit. One with blank keys is refused, since it asks for TLS."""
-    return None if section == {} else section
+def _none_if_empty(mapping: object) -> object:
+    """Return None for an empty mapping, which means no TLS, as in exporter-toolkit."""
+    return None if mapping == {} else mapping
 
 
-def _read(path: Path) -> Pem:
+def _read_pem(path: Path) -> Pem:
     try:
         content = read_regular_file(path, MAX_PEM_BYTES + 1)
     except OSError as error:
@@ -82,50 +82,50 @@ def _read(path: Path) -> Pem:
     return Pem(content, path)
 
 
-def _inline(text: object) -> Pem:
+def _inline_pem(text: object) -> Pem:
     if not isinstance(text, str):
-        raise config_error("must be text in PEM form")
+        raise config_error("must be text in PEM format")
     return Pem(text.encode(errors="replace"), None)
 
 
-def _version(value: object) -> str:
-    if not isinstance(value, str) or value not in (*VERSIONS, *BROKEN_VERSIONS):
-        raise config_error(f"must be {_or(VERSIONS)}")
+def _tls_version(value: object) -> str:
+    if not isinstance(value, str) or value not in (*VERSIONS, *DEPRECATED_VERSIONS):
+        raise config_error(f"must be {_either(VERSIONS)}")
     return value
 
 
 def _client_auth(value: object) -> str:
     if value in UNVERIFIED_CLIENT_AUTH:
-        raise config_error(f"accepts unverified certificates, which is not supported; use {_or(CLIENT_AUTH)}")
+        raise config_error(f"accepts unverified certificates, which is not supported; use {_either(CLIENT_AUTH)}")
     if not isinstance(value, str) or value not in CLIENT_AUTH:
-        raise config_error(f"must be {_or(CLIENT_AUTH)}")
+        raise config_error(f"must be {_either(CLIENT_AUTH)}")
     return value
 
 
 def _cipher_suite(value: object) -> str:
     if not isinstance(value, str) or value not in (*CIPHER_SUITES, *TLS13_SUITES):
-        raise config_error(f"is not a cipher suite known here: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
+        raise config_error(f"is not a known cipher suite; known: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
     return value
 
 
-def _refused(_value: object) -> None:
-    raise config_error("cannot be chosen here, OpenSSL's own curves are used; leave it out")
+def _reject_curves(_value: object) -> None:
+    raise config_error("is not supported: OpenSSL's default curves are used; remove it")
 
 
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, content in value.items():
         if name not in HEADERS:
-            raise config_error(f"only these can be set: {', '.join(HEADERS)}")
+            raise config_error(f"only these headers can be set: {', '.join(HEADERS)}")
         if not content.isascii() or not content.isprintable():
             raise config_error(f"{name} must be one line of ASCII text")
         if HEADERS[name] and content not in HEADERS[name]:
-            raise config_error(f"{name} must be {_or(HEADERS[name])}")
+            raise config_error(f"{name} must be {_either(HEADERS[name])}")
     return value
 
 
 def _user_names(users: dict[str, Secret]) -> dict[str, Secret]:
     if any(not name or ":" in name or not name.isprintable() for name in users):
-        raise config_error("a user name cannot be empty or have a colon or control characters")
+        raise config_error("a user name cannot be empty or contain a colon or control characters")
     return users
 
 
@@ -139,14 +139,14 @@ def _interval(value: object) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else seconds(value)
 
 
-def _or(text: Iterable[str]) -> str:
-    *most, last = text
-    return f"{', '.join(most)} or {last}" if most else last
+def _either(values: Iterable[str]) -> str:
+    *first, last = values
+    return f"{', '.join(first)} or {last}" if first else last
 
 
-PemFile = Annotated[Pem, BeforeValidator(_read), BeforeValidator(file_name)]
-PemText = Annotated[Pem, BeforeValidator(_inline)]
-Version = Annotated[str, BeforeValidator(_version)]
+PemFile = Annotated[Pem, BeforeValidator(_read_pem), BeforeValidator(file_name)]
+PemText = Annotated[Pem, BeforeValidator(_inline_pem)]
+TlsVersion = Annotated[str, BeforeValidator(_tls_version)]
 
 
 class TlsServer(ConfigModel):
@@ -160,43 +160,43 @@ class TlsServer(ConfigModel):
     client_ca: PemText | None = None
     client_ca_file: PemFile | None = None
     client_allowed_sans: tuple[Text, ...] = ()
-    min_version: Version = "TLS12"
-    max_version: Version = "TLS13"
+    min_version: TlsVersion = "TLS12"
+    max_version: TlsVersion = "TLS13"
     cipher_suites: tuple[Annotated[str, BeforeValidator(_cipher_suite)], ...] = ()
     prefer_server_cipher_suites: bool = True
-    curve_preferences: Annotated[None, BeforeValidator(_refused)] = None
+    curve_preferences: Annotated[None, BeforeValidator(_reject_curves)] = None
 
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
     ) -> Iterator[tuple[Location, PydanticCustomError]]:
-        """A certificate without its key, CAs or names for certificates that nobody demands, no version left."""
+        """Yield an error if certificate and key, the options for client certificates, or the versions do not match."""
         for name in ("cert", "key"):
             problem = one_of((name, f"{name}_file"), given)
             if problem:
                 yield (), problem
-        demanded = given.get("client_auth_type", "NoClientCert")
+        client_auth = given.get("client_auth_type", "NoClientCert")
         authorities = [name for name in ("client_ca", "client_ca_file") if name in given]
-        if authorities and demanded == "NoClientCert":
-            yield (authorities[0],), config_error("has no use without client_auth_type: RequireAndVerifyClientCert")
+        if authorities and client_auth == "NoClientCert":
+            yield (authorities[0],), config_error("has no effect without client_auth_type: RequireAndVerifyClientCert")
         if len(authorities) > 1:
-            yield (authorities[1],), config_error("client_ca is there already; give one of them")
-        if given.get("client_allowed_sans") and demanded != "RequireAndVerifyClientCert":
+            yield (authorities[1],), config_error("conflicts with client_ca; set only one of them")
+        if given.get("client_allowed_sans") and client_auth != "RequireAndVerifyClientCert":
             yield ("client_allowed_sans",), config_error("needs client_auth_type: RequireAndVerifyClientCert")
-        least, greatest = given.get("min_version", "TLS12"), given.get("max_version", "TLS13")
-        if greatest in BROKEN_VERSIONS:
+        minimum, maximum = given.get("min_version", "TLS12"), given.get("max_version", "TLS13")
+        if maximum in DEPRECATED_VERSIONS:
             yield ("max_version",), config_error("is deprecated (RFC 8996); use TLS12 or TLS13")
-        if (least, greatest) == ("TLS13", "TLS12"):
-            yield ("max_version",), config_error("is less than min_version")
+        if (minimum, maximum) == ("TLS13", "TLS12"):
+            yield ("max_version",), config_error("is lower than min_version")
 
     def context(self) -> ssl.SSLContext:
-        """The server's context.
+        """Return the server's TLS context.
 
         Raises:
-            UnusableTls: certificate, key and so on do not make one.
+            UnusableTls: the certificate, the key or another setting cannot be used.
         """
         certificate, key = self.cert or self.cert_file, self.key or self.key_file
-        assert certificate is not None  # noqa: S101  (cross_field_errors() has seen to it)
+        assert certificate is not None  # noqa: S101  (cross_field_errors() ensures it)
         assert key is not None  # noqa: S101
         return server_context(
             certificate,
@@ -214,12 +214,12 @@ class HttpServer(ConfigModel):
 
     http2: bool = True
     headers: Annotated[
-        dict[str, str], AfterValidator(_headers), BeforeValidator(_without_blanks), BeforeValidator(_nothing)
+        dict[str, str], AfterValidator(_headers), BeforeValidator(_without_empty_keys), BeforeValidator(_empty_if_none)
     ] = Field(default_factory=dict)
 
 
 class RateLimit(ConfigModel):
-    """`rate_limit`: a bucket of `burst` requests that gains one each `interval`; none where that is 0."""
+    """`rate_limit`: a bucket of `burst` requests that gains one each `interval`. An interval of 0 disables it."""
 
     interval: Annotated[float, BeforeValidator(_interval)] = 0.0
     burst: Annotated[Count, Field(ge=0)] = 0
@@ -228,73 +228,75 @@ class RateLimit(ConfigModel):
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
     ) -> Iterator[tuple[Location, PydanticCustomError]]:
-        """A bucket that nothing fits into."""
-        with suppress(PydanticCustomError):  # a wrong interval is told as such
+        """Yield an error if every request would be rejected."""
+        with suppress(PydanticCustomError):  # an invalid interval has its own error
             if _interval(given.get("interval", 0)) and not given.get("burst"):
-                yield ("burst",), config_error("must be at least 1, or no request is ever answered")
+                yield ("burst",), config_error("must be at least 1, otherwise all requests are rejected")
 
 
 class WebSettings(ConfigModel):
-    """The whole file."""
+    """The content of the file."""
 
     tls_server_config: Annotated[
-        TlsServer | None, BeforeValidator(_without_blanks), BeforeValidator(_none_if_empty)
+        TlsServer | None, BeforeValidator(_without_empty_keys), BeforeValidator(_none_if_empty)
     ] = None
-    http_server_config: Annotated[HttpServer, BeforeValidator(_without_blanks), BeforeValidator(_nothing)] = (
+    http_server_config: Annotated[HttpServer, BeforeValidator(_without_empty_keys), BeforeValidator(_empty_if_none)] = (
         HttpServer()
     )
     basic_auth_users: Annotated[
         dict[str, Annotated[Secret, AfterValidator(_bcrypt_hash)]],
         AfterValidator(_user_names),
-        BeforeValidator(_nothing),
+        BeforeValidator(_empty_if_none),
     ] = Field(default_factory=dict)
-    rate_limit: Annotated[RateLimit, BeforeValidator(_without_blanks), BeforeValidator(_nothing)] = RateLimit()
+    rate_limit: Annotated[RateLimit, BeforeValidator(_without_empty_keys), BeforeValidator(_empty_if_none)] = (
+        RateLimit()
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityPolicy:
-    """What the web side demands of its clients, and tells them."""
+    """TLS, passwords, headers and rate limit of the web server."""
 
     tls: ssl.SSLContext | None = None
     client_sans: frozenset[str] = frozenset()
-    """Names of which a client's certificate must have one; empty for any certificate."""
+    """A client's certificate must have one of these names; any certificate is accepted if it is empty."""
     users: Mapping[str, Secret] = field(default_factory=dict)
-    """Their bcrypt hashes; empty for no passwords."""
+    """User name to bcrypt hash; no password is required if it is empty."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """For every answer."""
+    """Headers of every response."""
     rate_limit: RateLimit = field(default_factory=RateLimit)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A web configuration as it was read."""
+class LoadedFile:
+    """The result of reading a web configuration."""
 
-    policy: SecurityPolicy
-    notes: tuple[str, ...]
-    """What a person should know of it."""
+    security_policy: SecurityPolicy
+    warnings: tuple[str, ...]
+    """Settings that are insecure or have no effect."""
     files: Mapping[Path, bytes]
-    """What it was read from."""
+    """Content of the files that were read, to detect changes."""
 
 
-def load(path: Path, *, again: bool = False) -> Loaded:
-    """Read the file and those it names.
+def load(path: Path, *, again: bool = False) -> LoadedFile:
+    """Read the file and the files that it names.
 
     Args:
-        path: of the file.
-        again: it was a regular file before. Reading another kind might never end.
+        path: path of the file.
+        again: True if the file was read before and was regular. Reading another kind of file might never end.
 
     Raises:
-        ConfigurationError: with everything that is wrong with them.
+        ConfigurationError: with all errors in the files.
     """
-    # A file that is being written is empty for a moment: that must not open the doors.
+    # A file that is being written is empty for a moment. It must not disable TLS and passwords.
     source = read_file(path, may_be_empty=not again, again=again)
     settings = source.validated(WebSettings)
     tls = settings.tls_server_config
     try:
         context = tls.context() if tls else None
     except UnusableTls as error:
-        named = f"{error.key}_file" if getattr(tls, f"{error.key}_file", None) else error.key
-        raise ConfigurationError([source.format_error(("tls_server_config", named), str(error))]) from None
+        key = f"{error.key}_file" if getattr(tls, f"{error.key}_file", None) else error.key
+        raise ConfigurationError([source.format_error(("tls_server_config", key), str(error))]) from None
     policy = SecurityPolicy(
         context,
         frozenset(tls.client_allowed_sans if tls else ()),
@@ -304,60 +306,61 @@ def load(path: Path, *, again: bool = False) -> Loaded:
     )
     pems = [tls.cert_file, tls.key_file, tls.client_ca_file] if tls else []
     files = {path: source.content} | {pem.file: pem.content for pem in pems if pem and pem.file}
-    # What is no regular file, a shell's <(…) say, can be read once: then nothing is read again.
+    # A file that is not regular, such as <(…) of a shell, can be read only once. Its changes are not detected.
     regular = os.path.isfile(path)  # noqa: PTH113  (never raises)
-    return Loaded(policy, tuple(_notes(settings, path)), files if regular else {})
+    return LoadedFile(policy, tuple(_warnings(settings, path)), files if regular else {})
 
 
-def _notes(settings: WebSettings, path: Path) -> Iterator[str]:
-    """What is not as the file has it, or not as it should be."""
+def _warnings(settings: WebSettings, path: Path) -> Iterator[str]:
+    """Yield a warning for each setting that is insecure or has no effect."""
     tls, http = settings.tls_server_config, settings.http_server_config
     if "http2" in http.model_fields_set and http.http2:
-        yield f"{path}: http_server_config.http2: HTTP/1.1 is spoken here, which every HTTP/2 client speaks, too"
-    if tls and tls.min_version in BROKEN_VERSIONS:
-        yield f"{path}: tls_server_config.min_version: {tls.min_version} is broken (RFC 8996); TLS12 is the least here"
+        yield f"{path}: http_server_config.http2: HTTP/2 is not supported; clients use HTTP/1.1 instead"
+    if tls and tls.min_version in DEPRECATED_VERSIONS:
+        key = f"{path}: tls_server_config.min_version"
+        yield f"{key}: {tls.min_version} is deprecated (RFC 8996); TLS12 is used instead"
     if settings.basic_auth_users and not tls:
-        yield f"{path}: basic_auth_users without tls_server_config: the passwords travel unencrypted"
-    secret = [tls.key_file.file] if tls and tls.key_file and tls.key_file.file else []
-    yield from filter(
-        None, map(too_open, [*secret, *([path] if settings.basic_auth_users or (tls and tls.key) else [])])
-    )
+        yield f"{path}: basic_auth_users without tls_server_config: passwords are sent unencrypted"
+    secret_files = [tls.key_file.file] if tls and tls.key_file and tls.key_file.file else []
+    if settings.basic_auth_users or (tls and tls.key):
+        secret_files.append(path)
+    yield from filter(None, map(too_open, secret_files))
 
 
 class WebConfiguration:
-    """The file, as it is now: it is read again when it, or a file that it names, changes."""
+    """The web configuration. It is reloaded if the file, or a file that it names, changes."""
 
     def __init__(self, path: Path | None, warn: Callable[[str], object] | None = None) -> None:
-        """Read the file for the first time.
+        """Read the file.
 
         Args:
-            path: of the file; None where there is none, and nothing is demanded.
-            warn: takes what a person should know of the file; it is logged by default.
+            path: path of the file, or None for no TLS and no passwords.
+            warn: receives the warnings about the file; they are logged by default.
 
         Raises:
-            ConfigurationError: it cannot be used.
+            ConfigurationError: with all errors in the file.
         """
         self._path = path
         self._warn = warn or log.warning
-        self._loaded = load(path) if path else Loaded(SecurityPolicy(), (), {})
-        self._tell()
+        self._loaded = load(path) if path else LoadedFile(SecurityPolicy(), (), {})
+        self._report_warnings()
         self._problems: list[str] = []
         self._lock = threading.Lock()
 
     @property
-    def policy(self) -> SecurityPolicy:
-        """What holds now."""
-        return self._loaded.policy
+    def security_policy(self) -> SecurityPolicy:
+        """The current security policy."""
+        return self._loaded.security_policy
 
     def refresh(self) -> list[str]:
-        """Read what has changed; the problems, none where it is good. A broken file changes nothing."""
+        """Reload the configuration if a file has changed. Returns the errors; if there are any, nothing changes."""
         with self._lock:
             if self._path and (self._problems or self._changed()):
                 self._load(self._path)
             return self._problems
 
     def _changed(self) -> bool:
-        # Content, not time stamps: a copy may keep those, and a secret's mount may turn them back.
+        # Time stamps are not reliable: a copy may preserve them, and a Kubernetes Secret may set them back.
         try:
             return any(
                 read_regular_file(file, len(content) + 1) != content for file, content in self._loaded.files.items()
@@ -366,7 +369,7 @@ class WebConfiguration:
             return True
 
     def _load(self, path: Path) -> None:
-        before = self._loaded.policy
+        before = self._loaded.security_policy
         try:
             self._loaded = load(path, again=path in self._loaded.files)
         except ConfigurationError as error:
@@ -377,12 +380,12 @@ class WebConfiguration:
         else:
             self._problems = []
             log.info("web configuration reloaded")
-            if before.tls and not self.policy.tls:
-                log.warning("TLS is off from now on: the web configuration has no tls_server_config any more")
-            if before.users and not self.policy.users:
-                log.warning("no password is asked for from now on: the web configuration has no users any more")
-            self._tell()
+            if before.tls and not self.security_policy.tls:
+                log.warning("TLS is now disabled: the web configuration no longer has tls_server_config")
+            if before.users and not self.security_policy.users:
+                log.warning("passwords are now disabled: the web configuration no longer has basic_auth_users")
+            self._report_warnings()
 
-    def _tell(self) -> None:
-        for note in self._loaded.notes:
-            self._warn(note)
+    def _report_warnings(self) -> None:
+        for warning in self._loaded.warnings:
+            self._warn(warning)

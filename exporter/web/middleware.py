@@ -1,4 +1,4 @@
-"""What every request passes on its way to the application: the rate limit, passwords, and headers for its answer."""
+"""ASGI middleware for every request: rejected bodies, rate limit, basic authentication and response headers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ from exporter.clock import Clock
 from .basic_auth import BasicAuth, TooManyAttempts
 from .configuration import RateLimit, SecurityPolicy
 
-PIECE = 2**16
-"""Bytes of an answer that are encrypted at once."""
+SLICE_BYTES = 2**16
+"""Maximum number of bytes of a response body that are encrypted at a time."""
 
 PROBES = frozenset({"/-/healthy", "/-/ready"})
-"""Open to everybody, since what probes has no password: they tell that the exporter runs, and nothing of locks."""
+"""Paths that need no password, because probes have none. The responses contain nothing about locks."""
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 
@@ -24,48 +24,49 @@ NOSNIFF = (b"x-content-type-options", b"nosniff")
 class Middleware:
     """The middleware around the application."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, policy: Callable[[], SecurityPolicy]) -> None:
-        """Stand before an application.
+    def __init__(self, app: ASGIApp, clock: Clock, security_policy: Callable[[], SecurityPolicy]) -> None:
+        """Wrap an application.
 
         Args:
-            app: what answers those who are let in.
+            app: receives the accepted requests.
             clock: for the rate limit.
-            policy: what holds now.
+            security_policy: returns the current security policy.
         """
         self._app = app
-        self._policy = policy
+        self._security_policy = security_policy
         self._basic_auth = BasicAuth()
-        self._bucket = Bucket(clock)
+        self._bucket = TokenBucket(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or have the application answer it."""
-        policy = self._policy()
+        """Reject a request or pass it to the application."""
+        policy = self._security_policy()
         connection = scope.get("state", {}).get("connection")
         if connection:
-            connection.request_begins()
+            connection.request_started()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"].append(NOSNIFF)
                 if policy.headers:
                     MutableHeaders(raw=message["headers"]).update(policy.headers)
-            if connection and len(message.get("body", b"")) > PIECE:
+            if connection and len(message.get("body", b"")) > SLICE_BYTES:
                 connection.start_body(message["body"])
-            for piece in _pieces(message) if scope["scheme"] == "https" else (message,):
+            for part in _slices(message) if scope["scheme"] == "https" else (message,):
                 # uvicorn marks only the last of pipelined requests as disconnected, and would write for the others.
                 if not (connection and connection.lost):
-                    await send(piece)
+                    await send(part)
 
         try:
-            refusal = _reject_body(scope)
-            if not refusal and scope["path"] not in PROBES:
-                refusal = self._check_rate_limit(policy.rate_limit) or await self._authenticate(policy, scope)
-            await (refusal or self._app)(scope, receive, send_with_headers)
+            error = _reject_body(scope)
+            if not error and scope["path"] not in PROBES:
+                error = self._check_rate_limit(policy.rate_limit) or await self._authenticate(policy, scope)
+            await (error or self._app)(scope, receive, send_with_headers)
         finally:
             if connection:
-                connection.request_ends()
+                connection.request_finished()
 
     def _check_rate_limit(self, limit: RateLimit) -> PlainTextResponse | None:
+        """Return an error response if the rate limit is exceeded."""
         if not limit.interval or self._bucket.take(limit):
             return None
         return PlainTextResponse(
@@ -75,6 +76,7 @@ class Middleware:
         )
 
     async def _authenticate(self, policy: SecurityPolicy, scope: Scope) -> PlainTextResponse | None:
+        """Return an error response if a password is required and the request has no valid one."""
         if not policy.users:
             return None
         authorization = Headers(scope=scope).get("authorization")
@@ -86,55 +88,56 @@ class Middleware:
             ):
                 return None
         except TooManyAttempts:
-            return PlainTextResponse("Too many passwords at once.\n", 429, headers={"Retry-After": "1"})
+            return PlainTextResponse("Too many passwords to check.\n", 429, headers={"Retry-After": "1"})
         return PlainTextResponse(
             "Unauthorized\n", 401, headers={"WWW-Authenticate": 'Basic realm="tedee-exporter", charset="UTF-8"'}
         )
 
 
-class Bucket:
-    """A token bucket, full at first."""
+class TokenBucket:
+    """A token bucket, initially full."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._spent = 0.0
-        self._at = clock.monotonic()
+        self._used = 0.0
+        self._updated_at = clock.monotonic()
 
     def take(self, limit: RateLimit) -> bool:
-        """Take one, if there is one."""
+        """Take a token. Returns True if there was one."""
         now = self._clock.monotonic()
-        spent = max(0.0, self._spent - (now - self._at) / limit.interval)
-        granted = spent + 1 <= limit.burst
-        self._spent, self._at = spent + granted, now
-        return granted
+        used = max(0.0, self._used - (now - self._updated_at) / limit.interval)
+        taken = used + 1 <= limit.burst
+        self._used, self._updated_at = used + taken, now
+        return taken
 
 
-def _pieces(message: Message) -> Iterator[Message]:
-    """A message with a large body as several, of which each waits until the client has taken those before it.
+def _slices(message: Message) -> Iterator[Message]:
+    """Yield a message with a large body as several messages; the server sends each when the previous one is sent.
 
-    Whoever takes nothing would otherwise have the whole answer encrypted and kept for him. As it is, it is the same for
-    all, and nothing is kept for anybody but how far he is.
+    Without slicing, TLS would buffer an encrypted copy of the whole body for each stalled client. With it, all clients
+    share the plaintext.
     """
     body = message.get("body", b"")
-    if len(body) <= PIECE:
+    if len(body) <= SLICE_BYTES:
         yield message
         return
     whole, more = memoryview(body), message.get("more_body", False)
-    for at in range(0, len(whole), PIECE):
-        yield {**message, "body": whole[at : at + PIECE], "more_body": more or at + PIECE < len(whole)}
+    for start in range(0, len(whole), SLICE_BYTES):
+        end = start + SLICE_BYTES
+        yield {**message, "body": whole[start:end], "more_body": more or end < len(whole)}
 
 
 def _reject_body(scope: Scope) -> PlainTextResponse | None:
-    """Return the response to a request that is refused unread: one with a body, or without exactly one Host.
+    """Return an error response if the request has a body, or not exactly one Host header.
 
-    Nothing here takes a body. RFC 9112, 3.2 requires the Host of HTTP/1.1.
+    No endpoint takes a body. RFC 9112, 3.2 requires the Host header of HTTP/1.1.
     """
-    # Each request passes here: the headers as they are cost a tenth of those that Starlette makes of them.
+    # The raw headers, because Starlette's Headers would take ten times as long, and this runs for each request.
     hosts = 0
     for name, value in scope["headers"]:
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            return PlainTextResponse("Requests have no body here.\n", 413, headers={"Connection": "close"})
+            return PlainTextResponse("Requests with a body are not accepted.\n", 413, headers={"Connection": "close"})
         hosts += name == b"host"
     if hosts > 1 or (not hosts and scope["http_version"] == "1.1"):
-        return PlainTextResponse("A request needs exactly one Host.\n", 400, headers={"Connection": "close"})
+        return PlainTextResponse("A request must have exactly one Host header.\n", 400, headers={"Connection": "close"})
     return None

@@ -1,4 +1,4 @@
-"""The pages for people. They need nothing but this package: no script, no font, no picture from anywhere."""
+"""The HTML pages. They are self-contained: no scripts, and no fonts or images from other places."""
 
 import base64
 import hashlib
@@ -12,15 +12,16 @@ from markupsafe import Markup
 
 from exporter.clock import Clock
 from exporter.metrics.catalogue import CATALOGUE
+from exporter.presentation import format_time
 from exporter.sync.snapshot import StatusRegistry
 
-from .status import moment, overview, sections
+from .status import account_views, attention_first
 
 REFRESH = 10
-"""Seconds after which the status page loads itself again: half of the shortest time in which its data can change."""
+"""Seconds after which the status page reloads. Its data changes at most every 20 seconds."""
 
 STATUS_LIFE = 1.0
-"""Seconds the status page is served before it is rendered again."""
+"""Seconds for which a rendered status page is served before it is rendered again."""
 
 _FOLDER = Path(__file__).parent / "templates"
 _STYLE = (_FOLDER / "style.css").read_text("utf-8")
@@ -37,27 +38,27 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Rendering:
-    """The status page as it was at a moment (monotonic seconds)."""
+class _RenderedPage:
+    """A rendered status page, and the time at which its rendering ended (monotonic seconds)."""
 
     html: bytes
-    made_at: float
+    rendered_at: float
 
 
 class Pages:
-    """Renders the pages from what the registry has.
+    """Renders the pages from the registry.
 
-    The status page of thousands of locks takes megabytes and a good part of a second of one processor, which scrapes
-    need too. So it is rendered by one thread at a time and at most once a second, however many people look.
+    A status page with thousands of locks takes megabytes and a large part of a second of processor time, which scrapes
+    need as well. It is therefore rendered by one thread at a time and at most once a second, for all clients.
     """
 
     def __init__(self, registry: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
         self.headers = _HEADERS
-        """Of each answer that is a page."""
+        """Headers of responses with a page."""
         self._registry = registry
         self._clock = clock
         self._rendering = threading.Lock()
-        self._status: _Rendering | None = None
+        self._status: _RenderedPage | None = None
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER),
             autoescape=True,
@@ -65,7 +66,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"ago": self._ago, "until": self._until, "moment": moment}
+        self._environment.filters |= {"ago": self._ago, "until": self._until, "format_time": format_time}
         self._environment.globals |= {
             "style": Markup(_STYLE),  # noqa: S704  (a file of this package)
             "version": version,
@@ -75,27 +76,27 @@ class Pages:
         }
 
     def status(self) -> bytes:
-        """The accounts and their locks, as they were up to STATUS_LIFE seconds ago. To be called from any thread."""
+        """Return the status page, which is at most STATUS_LIFE seconds old. Thread-safe."""
         with self._rendering:
-            if self._status is None or self._clock.monotonic() >= self._status.made_at + STATUS_LIFE:
+            if self._status is None or self._clock.monotonic() >= self._status.rendered_at + STATUS_LIFE:
                 html = self._render_status()
-                # Its life begins when it is done: those who waited for it find it fresh, however long it took.
-                self._status = _Rendering(html, self._clock.monotonic())
+                # Its age counts from the end of the rendering, so that requests that waited for it do not repeat it.
+                self._status = _RenderedPage(html, self._clock.monotonic())
             return self._status.html
 
     def docs(self, host: str) -> str:
-        """What the metrics say and how to scrape them at `host`."""
+        """Return the documentation of the metrics, with a scrape configuration for `host`."""
         return self._environment.get_template("docs.html").render(host=host)
 
     def _render_status(self) -> bytes:
-        everything = sections(self._registry, self._clock)
+        views = account_views(self._registry, self._clock)
         template = self._environment.get_template("status.html")
-        return template.render(sections=everything, overview=overview(everything)).encode()
+        return template.render(views=views, attention_first=attention_first(views)).encode()
 
     def _ago(self, at: float) -> str:
         age = self._clock.wall() - at
         return "just now" if age < 1 else f"{humanize.naturaldelta(age)} ago"
 
     def _until(self, at: float) -> str:
-        rest = at - self._clock.wall()
-        return "now" if rest < 1 else f"in {humanize.naturaldelta(rest)}"
+        remaining = at - self._clock.wall()
+        return "now" if remaining < 1 else f"in {humanize.naturaldelta(remaining)}"

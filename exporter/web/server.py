@@ -1,4 +1,4 @@
-"""uvicorn on a thread of its own, so that signals stay with the main thread."""
+"""uvicorn in its own thread, because the main thread handles signals."""
 
 import asyncio
 import errno
@@ -24,20 +24,20 @@ BACKLOG = 1024
 
 
 class BadAddress(ValueError):
-    """A listen address that is none."""
+    """A listen address that has not the required form."""
 
 
 class CannotListen(Exception):
-    """An address that cannot be listened on. The text names it and the reason."""
+    """An address that cannot be listened on. The message has the address and the reason."""
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of `:10333`, `127.0.0.1:10333` or `[::1]:10333`; the host is empty for all addresses.
+    """Return host and port of `:10333`, `127.0.0.1:10333` or `[::1]:10333`. An empty host means all addresses.
 
     `[::]` means all addresses of both families, as in Go, and an IPv4-mapped address is the IPv4 address.
 
     Raises:
-        BadAddress: it has another form.
+        BadAddress: the address has another form.
     """
     match = re.fullmatch(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>[0-9]{1,5})", address)
     if not match or int(match["port"]) > 65_535:  # noqa: PLR2004
@@ -63,19 +63,19 @@ def listen(addresses: Iterable[str]) -> list[socket.socket]:
     """Return a listening socket for each address.
 
     Raises:
-        CannotListen: one of them cannot be used.
+        CannotListen: one of the addresses cannot be used.
     """
     listeners: list[socket.socket] = []
     for address in addresses:
         try:
             listener = _listener(*parse_address(address))
-        except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
+        except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
             for each in listeners:
                 each.close()
             # Python appends the address as a tuple: "Address already in use (while attempting to bind on …)".
             why = str(getattr(error, "strerror", None) or "not a host name").partition(" (while")[0]
             raise CannotListen(f"cannot listen on {address}: {why}") from None
-        # Accepted sockets inherit this. Without, a client that keeps its connection gets head and body 40 ms apart.
+        # Accepted sockets inherit this. Without it, head and body reach a client with keep-alive 40 ms apart.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listeners.append(listener)
     return listeners
@@ -87,15 +87,15 @@ def is_socket_activated(environ: Mapping[str, str]) -> bool:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """An empty host means all addresses, of both families if the machine has them."""
+    """Listen on a host. An empty host means all addresses, of both families if the system has them."""
     if not host and socket.has_dualstack_ipv6():
         try:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
         except OSError as error:
-            if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:  # a machine with IPv6 switched off
+            if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:  # IPv6 is disabled
                 raise
     found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104
-    # Of a name with addresses of both families, such as localhost, IPv4 is used, as in Go.
+    # If a name such as localhost has addresses of both families, IPv4 is used, as in Go.
     family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
     return socket.create_server(address[:4], family=family, backlog=BACKLOG)
 
@@ -116,25 +116,25 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=math.ceil(connections.limits.answer_seconds),
+                timeout_keep_alive=math.ceil(connections.limits.response_seconds),
                 timeout_graceful_shutdown=1,
             )
         )
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Complete the responses under way, for about a second at most, and end."""
-        # What is cut off after that second is cut off on purpose.
+        """Stop the server. Responses in progress have about a second to complete."""
+        # uvicorn logs an error for each response that is aborted after that second.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server.should_exit = True
         self._thread.join(timeout=1.2)
 
     def alive(self) -> bool:
-        """Whether it still serves."""
+        """Return True while the server runs."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -147,11 +147,11 @@ class WebServer:
         accepting.add_done_callback(self._stopped_accepting)
         await self._server.serve(sockets=[])
         accepting.cancel()
-        await asyncio.wait([accepting])  # it still uses the listeners
+        await asyncio.wait([accepting])  # the task still uses the listeners
         for listener in self._listeners:
             listener.close()
 
     def _stopped_accepting(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled():
-            log.error("the web server accepts no more", exc_info=accepting.exception())
+            log.error("the web server no longer accepts connections", exc_info=accepting.exception())
             self._server.should_exit = True

@@ -1,4 +1,4 @@
-"""Lost if these fail: the truth in Prometheus, after it was the truth in the exporter."""
+"""The exposition has exactly the current values, in every format and encoding."""
 
 import gzip
 import threading
@@ -48,7 +48,7 @@ def text_of(exposition: Exposition, accept: str = "") -> str:
 
 
 def samples(exposition: Exposition) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """(name, labels) to value, of everything that is exposed."""
+    """Return (name, labels) to value for all exposed samples."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in parse_text(text_of(exposition))
@@ -57,7 +57,7 @@ def samples(exposition: Exposition) -> dict[tuple[str, tuple[tuple[str, str], ..
 
 
 def series(exposition: Exposition, name: str) -> dict[str, float]:
-    """A lock metric's values by lock name."""
+    """Return the values of a lock metric by lock name."""
     return {dict(labels)["lock_name"]: value for (each, labels), value in samples(exposition).items() if each == name}
 
 
@@ -123,19 +123,19 @@ tedee_refresh_token_stored{account="home"} 1.0
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
-def test_the_documented_answers_become_exactly_these_samples(clock: FakeClock, accept: str) -> None:
+def test_documented_responses_become_expected_samples(clock: FakeClock, accept: str) -> None:
     text = text_of(expose(registry(status(clock)), clock), accept)
-    own = ("process_", "python_", "tedee_exporter_")
-    lines = [line for line in text.splitlines(keepends=True) if not line.startswith(("#", *own))]
+    process_part = ("process_", "python_", "tedee_exporter_")
+    lines = [line for line in text.splitlines(keepends=True) if not line.startswith(("#", *process_part))]
     assert "".join(lines) == EXPECTED
 
 
-def test_the_exposition_has_every_metric_of_the_catalogue_with_its_labels_and_no_other(clock: FakeClock) -> None:
+def test_exposition_matches_the_catalogue(clock: FakeClock) -> None:
     exposed: dict[str, set[str]] = {}
     types: dict[str, str] = {}
     helps: dict[str, str] = {}
-    everything = status(clock, failure=Failure("timeout", "no complete answer within 10 s", clock.wall()))
-    for family in parse_openmetrics(text_of(expose(registry(everything), clock), OPENMETRICS)):
+    failing = status(clock, failure=Failure("timeout", "no complete response within 10 s", clock.wall()))
+    for family in parse_openmetrics(text_of(expose(registry(failing), clock), OPENMETRICS)):
         name = family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
         if not name.startswith(("process_", "python_")):
             exposed[name] = set().union(*(sample.labels for sample in family.samples)) - {"le"}
@@ -145,28 +145,28 @@ def test_the_exposition_has_every_metric_of_the_catalogue_with_its_labels_and_no
     assert helps == {metric.name: metric.help for metric in CATALOGUE}
 
 
-def test_process_and_platform_metrics_are_there(clock: FakeClock) -> None:
+def test_process_and_platform_metrics_are_exposed(clock: FakeClock) -> None:
     names = {name for name, _ in samples(expose(registry(status(clock)), clock))}
     assert {"process_resident_memory_bytes", "process_open_fds", "python_info"} <= names
 
 
-def test_samples_carry_no_timestamps(clock: FakeClock) -> None:
+def test_samples_have_no_timestamps(clock: FakeClock) -> None:
     text = text_of(expose(registry(status(clock)), clock), OPENMETRICS)
     assert all(sample.timestamp is None for family in parse_openmetrics(text) for sample in family.samples)
 
 
 @pytest.mark.parametrize("failure", [None, "auth", "timeout"])
-def test_what_the_last_sync_failed_of_is_there_and_only_that(clock: FakeClock, failure: str | None) -> None:
-    last = Failure(failure, "in text", clock.wall()) if failure else None
+def test_only_last_failure_reason_is_exposed(clock: FakeClock, failure: str | None) -> None:
+    last = Failure(failure, "a message", clock.wall()) if failure else None
     exposed = samples(expose(registry(status(clock, failure=last)), clock))
     failing = [dict(labels)["reason"] for name, labels in exposed if name == "tedee_sync_failing"]
     assert failing == ([failure] if failure else [])
 
 
-# What is old, gone or unsaid
+# Stale, removed and missing values
 
 
-def test_a_snapshot_is_served_until_the_moment_it_is_stale_and_not_one_scrape_longer(clock: FakeClock) -> None:
+def test_snapshot_is_served_until_it_is_stale(clock: FakeClock) -> None:
     exposition = expose(registry(status(clock)), clock)
     clock.advance(299.999)
     assert len(series(exposition, "lock_state")) == 2
@@ -177,7 +177,7 @@ def test_a_snapshot_is_served_until_the_moment_it_is_stale_and_not_one_scrape_lo
     assert exposed["tedee_up", (("account", "home"),)] == 0.0
 
 
-def test_a_stale_account_takes_no_other_account_along(clock: FakeClock) -> None:
+def test_stale_account_does_not_affect_others(clock: FakeClock) -> None:
     old = status(clock, account="old")
     clock.advance(200)
     exposition = expose(registry(old, status(clock, account="new")), clock)
@@ -186,34 +186,34 @@ def test_a_stale_account_takes_no_other_account_along(clock: FakeClock) -> None:
     assert accounts == {"new"}
 
 
-def test_before_the_first_sync_nothing_is_claimed_but_that_nothing_failed(clock: FakeClock) -> None:
+def test_only_failure_counters_exist_before_first_sync(clock: FakeClock) -> None:
     waiting = status(clock, up=None, snapshot=None, next_sync=None, version_supported=None)
     names = {name for name, _ in samples(expose(registry(waiting), clock))}
     assert "tedee_sync_failures_total" in names
     assert not names & {"tedee_up", "tedee_locks", "tedee_last_sync_timestamp_seconds", "lock_connected"}
 
 
-def test_a_failed_sync_shows_and_the_last_snapshot_stays_while_it_is_fresh(clock: FakeClock) -> None:
+def test_fresh_snapshot_is_served_after_failed_sync(clock: FakeClock) -> None:
     good = status(clock)
-    everything = registry(good)
-    exposition = expose(everything, clock)
+    status_registry = registry(good)
+    exposition = expose(status_registry, clock)
     clock.advance(60)
-    everything.publish(status(clock, up=False, snapshot=good.snapshot))
+    status_registry.publish(status(clock, up=False, snapshot=good.snapshot))
     assert samples(exposition)["tedee_up", (("account", "home"),)] == 0.0
     assert len(series(exposition, "lock_state")) == 2
 
 
-def test_a_lock_that_left_is_gone_with_the_next_sync(clock: FakeClock) -> None:
-    everything = registry(status(clock, locks_of([synced(1), synced(2)], [])))
-    exposition = expose(everything, clock)
-    everything.publish(status(clock, locks_of([synced(2)], [])))
+def test_removed_lock_disappears_with_next_sync(clock: FakeClock) -> None:
+    status_registry = registry(status(clock, locks_of([synced(1), synced(2)], [])))
+    exposition = expose(status_registry, clock)
+    status_registry.publish(status(clock, locks_of([synced(2)], [])))
     assert series(exposition, "lock_state") == {"2": 6.0}
 
 
-def test_a_renamed_lock_has_one_name(clock: FakeClock) -> None:
-    everything = registry(status(clock, locks_of([synced(1)], [detailed(1, "Old")])))
-    exposition = expose(everything, clock)
-    everything.publish(status(clock, locks_of([synced(1)], [detailed(1, "New")])))
+def test_renamed_lock_has_one_name(clock: FakeClock) -> None:
+    status_registry = registry(status(clock, locks_of([synced(1)], [detailed(1, "Old")])))
+    exposition = expose(status_registry, clock)
+    status_registry.publish(status(clock, locks_of([synced(1)], [detailed(1, "New")])))
     assert series(exposition, "lock_state") == {"New": 6.0}
 
 
@@ -238,7 +238,7 @@ ODD_NAMES = [
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
-def test_a_name_of_any_characters_arrives_intact(clock: FakeClock, name: str, accept: str) -> None:
+def test_name_with_any_characters_is_intact(clock: FakeClock, name: str, accept: str) -> None:
     exposition = expose(registry(status(clock, locks_of([synced(1), synced(2)], [detailed(1, name)]))), clock)
     parse = parse_openmetrics if accept else parse_text
     names = [
@@ -250,11 +250,11 @@ def test_a_name_of_any_characters_arrives_intact(clock: FakeClock, name: str, ac
     assert names == [name or "1", "2"]
 
 
-# The bytes are those that prometheus_client would have written
+# The bytes are equal to those of prometheus_client
 
 
-class Everything(Collector):
-    """The same families in the way prometheus_client's users write them: made whole, at each collection."""
+class ReferenceCollector(Collector):
+    """A usual collector for prometheus_client: it creates all families at each collection."""
 
     def __init__(self, statuses: Iterable[AccountStatus]) -> None:
         self._statuses = statuses
@@ -297,35 +297,35 @@ LOCKS = st.builds(
     ),
     st.none() | st.builds(LockDetails, id=st.just(1), name=NAMES, serial_number=NAMES, type=st.integers(0, 9)),
 )
-FLEETS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), min_size=1, max_size=3)
+ACCOUNTS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), min_size=1, max_size=3)
 
 
 @pytest.fixture(scope="module")
 def small_chunks() -> Iterator[None]:
-    """So that a few locks are several chunks."""
+    """Divide a few locks into several chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK", 2)
+        patch.setattr(chunks, "CHUNK_SIZE", 2)
         yield
 
 
 @pytest.mark.usefixtures("small_chunks")
 @settings(max_examples=150, deadline=None)
-@given(FLEETS, FLEETS, st.data())
-def test_the_fleets_part_is_what_prometheus_client_itself_would_have_written(
+@given(ACCOUNTS, ACCOUNTS, st.data())
+def test_account_part_equals_prometheus_client_output(
     before: list[list[Lock]], after: list[list[Lock]], data: st.DataObject
 ) -> None:
     clock = FakeClock()
-    everything = StatusRegistry()
-    exposition = expose(everything, clock)
+    status_registry = StatusRegistry()
+    exposition = expose(status_registry, clock)
     some_changed = [
         [replace(lock, details=None) if data.draw(st.booleans()) else lock for lock in locks] for locks in after
     ]
-    for fleet in (before, after, some_changed):
-        everything.set_accounts([f"account-{number}" for number in range(len(fleet))])
-        for number, locks in enumerate(fleet):
-            everything.publish(status(clock, tuple(locks), account=f"account-{number}"))
+    for accounts in (before, after, some_changed):
+        status_registry.set_accounts([f"account-{number}" for number in range(len(accounts))])
+        for number, locks in enumerate(accounts):
+            status_registry.publish(status(clock, tuple(locks), account=f"account-{number}"))
         registry = CollectorRegistry()
-        registry.register(Everything(everything.statuses()))
+        registry.register(ReferenceCollector(status_registry.statuses()))
         plain = generate_latest(registry)
         assert exposition.scrape("", "").body.startswith(plain)
         assert gzip.decompress(exposition.scrape("", "gzip").body) == exposition.scrape("", "").body
@@ -383,11 +383,11 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("text/plain;version=0.0.4", TEXT),
         ("text/plain;version=1.0.0;escaping=allow-utf-8", TEXT_1.format("allow-utf-8")),
         ("text/plain;version=1.0.0", TEXT_1.format("underscores")),
-        # The escaping is the one of the names that are sent.
+        # The response has the requested escaping if the names are the same in it.
         ("application/openmetrics-text;version=1.0.0;escaping=values", OM_ESCAPED.format("values")),
         ("application/openmetrics-text;version=1.0.0;escaping=dots", OM_ESCAPED.format("underscores")),
         ("application/openmetrics-text;version=1.0.0;escaping=junk", OM_ESCAPED.format("underscores")),
-        # A version that is not offered is never claimed.
+        # A version that is not offered is never used.
         ("application/openmetrics-text;version=2.0.0", TEXT),
         ("application/openmetrics-text;version=9.9.9", TEXT),
         ("application/openmetrics-text;version=1.5", TEXT),
@@ -413,7 +413,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("*/*;q=0", TEXT),
         ("application/openmetrics-text; Q=0.1, text/plain; q=0.2", TEXT),
         ("application/openmetrics-text;q=junk, text/plain;q=0.9", OM),
-        # Of equal weights the first, but a named format before a wildcard.
+        # The first format of equal weight, but named formats before wildcards.
         ("application/openmetrics-text, text/plain;version=0.0.4", OM),
         ("text/plain, application/openmetrics-text;version=1.0.0", TEXT),
         ("*/*, application/openmetrics-text", OM),
@@ -476,10 +476,10 @@ def test_gzip_is_one_member_with_the_same_bytes(clock: FakeClock, accept: str) -
         assert not plain.gzipped
 
 
-# What it costs
+# Costs
 
 
-def test_the_exporters_own_part_is_rendered_at_most_once_a_second(clock: FakeClock) -> None:
+def test_process_part_is_rendered_once_a_second(clock: FakeClock) -> None:
     moments: list[float] = []
 
     def reloaded() -> tuple[bool, float]:
@@ -495,7 +495,7 @@ def test_the_exporters_own_part_is_rendered_at_most_once_a_second(clock: FakeClo
     assert len(set(moments)) == 5
 
 
-def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_lock_is_not_rendered_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[int] = []
 
     def counting(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
@@ -504,17 +504,15 @@ def test_a_lock_that_did_not_change_is_not_rendered_again(clock: FakeClock, monk
         return lock_families(rows)
 
     monkeypatch.setattr(chunks, "lock_families", counting)
-    everything = registry(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
-    exposition = expose(everything, clock)
+    status_registry = registry(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
+    exposition = expose(status_registry, clock)
     rendered.clear()
-    everything.publish(status(clock, locks_of([synced(1), synced(2, state=2), synced(3)], [])))
+    status_registry.publish(status(clock, locks_of([synced(1), synced(2, state=2), synced(3)], [])))
     assert rendered == [2]
     assert series(exposition, "lock_state") == {"1": 6.0, "2": 2.0, "3": 6.0}
 
 
-def test_an_account_that_comes_before_others_has_none_of_theirs_rendered_again(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_account_does_not_rerender_others(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[int] = []
 
     def counting(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
@@ -523,28 +521,28 @@ def test_an_account_that_comes_before_others_has_none_of_theirs_rendered_again(
         return lock_families(rows)
 
     monkeypatch.setattr(chunks, "lock_families", counting)
-    everything = StatusRegistry()
-    everything.set_accounts(["first", "second"])
-    exposition = expose(everything, clock)
-    everything.publish(status(clock, locks_of([synced(1), synced(2)], []), account="second"))
+    status_registry = StatusRegistry()
+    status_registry.set_accounts(["first", "second"])
+    exposition = expose(status_registry, clock)
+    status_registry.publish(status(clock, locks_of([synced(1), synced(2)], []), account="second"))
     rendered.clear()
-    everything.publish(status(clock, locks_of([synced(3)], []), account="first"))
+    status_registry.publish(status(clock, locks_of([synced(3)], []), account="first"))
     assert rendered == [3]
     assert list(series(exposition, "lock_state")) == ["3", "1", "2"]
 
 
-def test_whatever_many_threads_publish_at_once_is_served(clock: FakeClock) -> None:
-    everything = registry()
-    everything.set_accounts([f"account-{number}" for number in range(8)])
-    exposition = expose(everything, clock)
+def test_concurrently_published_statuses_are_served(clock: FakeClock) -> None:
+    status_registry = registry()
+    status_registry.set_accounts([f"account-{number}" for number in range(8)])
+    exposition = expose(status_registry, clock)
     renderer = Renderer(exposition)
-    everything.on_change(renderer.wake)
+    status_registry.on_change(renderer.wake)
     renderer.start()
 
     def publish(number: int) -> None:
         for state in range(20):
             rows = [synced(number, state=state)]
-            everything.publish(status(clock, locks_of(rows, []), account=f"account-{number}"))
+            status_registry.publish(status(clock, locks_of(rows, []), account=f"account-{number}"))
 
     threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -555,21 +553,21 @@ def test_whatever_many_threads_publish_at_once_is_served(clock: FakeClock) -> No
     eventually(lambda: series(exposition, "lock_state") == expected, "the last states")
 
 
-def test_who_publishes_does_not_wait_for_the_rendering(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = registry(status(clock))
-    exposition = expose(everything, clock)
-    begun, go_on = threading.Event(), threading.Event()
+def test_publishing_does_not_wait_for_rendering(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    status_registry = registry(status(clock))
+    exposition = expose(status_registry, clock)
+    started, done = threading.Event(), threading.Event()
 
-    def endless() -> None:
-        begun.set()
-        go_on.wait(PATIENCE)
+    def blocked() -> None:
+        started.set()
+        done.wait(PATIENCE)
 
-    monkeypatch.setattr(exposition, "refresh", endless)
+    monkeypatch.setattr(exposition, "refresh", blocked)
     renderer = Renderer(exposition)
-    everything.on_change(renderer.wake)
+    status_registry.on_change(renderer.wake)
     renderer.start()
-    everything.publish(status(clock))
-    assert begun.wait(PATIENCE)
+    status_registry.publish(status(clock))
+    assert started.wait(PATIENCE)
     for _ in range(100):
-        everything.publish(status(clock))
-    go_on.set()
+        status_registry.publish(status(clock))
+    done.set()

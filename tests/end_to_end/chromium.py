@@ -23,7 +23,7 @@ FLAGS = [
 
 @contextlib.contextmanager
 def chromium(folder: Path, *flags: str) -> Iterator[Chrome]:
-    """Chromium, with a profile of its own in `folder`."""
+    """Run Chromium with its profile in `folder`."""
     options = ChromeOptions()
     options.binary_location = real_part("chromium")
     for flag in [*FLAGS, f"--user-data-dir={folder}", *flags]:

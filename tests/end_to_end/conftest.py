@@ -7,14 +7,14 @@ from exporter.simulator import TOKEN_PATH, Cloud, World, serve
 from tests.program import Exporter, configuration, eventually, running
 
 NOON = 1_790_000_000.0
-"""The simulated world stands still here, so that everybody sees the same values."""
+"""The time of the simulated world, which does not advance, so that all clients see the same values."""
 
 ODD_NAME = 'quotes " backslash \\ \\n newline\nemoji 🏰 Łódź <script>document.title="owned"</script>'
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Cloud:
-    """A world in which something is the matter with many a lock."""
+    """A simulated cloud in which many locks have unusual states."""
     world = World.demo(clock=lambda: NOON)
     home, hotel = world.account("home"), world.account("hotel")
     home.lock("Shed").rename(ODD_NAME)
@@ -28,7 +28,7 @@ def cloud() -> Cloud:
 
 @pytest.fixture(scope="module")
 def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """The program, with names."""
+    """The exporter, after it has received the names of all locks."""
     folder = tmp_path_factory.mktemp("exporter")
     (folder / "token").write_text("simulated-refresh-hotel")
     with serve(cloud) as address:

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real exporter."""
+"""A Prometheus server that scrapes the exporter."""
 
 import contextlib
 import subprocess
@@ -14,38 +14,38 @@ from tests.program import PATIENCE, eventually, free_port
 
 
 class Prometheus:
-    """A Prometheus that is running."""
+    """A running Prometheus server."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The instant vector: a list of `{"metric": labels, "value": [time, text]}`."""
-        answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=PATIENCE)
-        answer.raise_for_status()
-        result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        """Return the instant vector of a query: a list of `{"metric": labels, "value": [time, text]}`."""
+        response = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=PATIENCE)
+        response.raise_for_status()
+        result: list[dict[str, Any]] = response.json()["data"]["result"]
         return result
 
     def values(self, metric: str, *labels: str) -> dict[tuple[str, ...], float]:
-        """Values by the given labels."""
+        """Return the values of a metric by the given labels."""
         return {
             tuple(each["metric"][label] for label in labels): float(each["value"][1]) for each in self.query(metric)
         }
 
     def target(self) -> dict[str, Any]:
-        """What Prometheus says of its one target, which it knows a moment after it is ready."""
+        """Return the only target of Prometheus. It is listed shortly after Prometheus is ready."""
 
         def targets() -> list[dict[str, Any]]:
-            answer = requests.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()
-            active: list[dict[str, Any]] = answer["data"]["activeTargets"]
+            response = requests.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()
+            active: list[dict[str, Any]] = response["data"]["activeTargets"]
             return active
 
-        return eventually(targets, "Prometheus to know its target")[0]
+        return eventually(targets, "Prometheus to list its target")[0]
 
 
 @contextlib.contextmanager
 def prometheus(folder: Path, target: str, **job: Any) -> Iterator[Prometheus]:
-    """Prometheus, scraping `host:port` every second; `job` is what its configuration says besides."""
+    """Run Prometheus, which scrapes `host:port` every second; `job` has further keys of its scrape configuration."""
     program = real_part("prometheus")
     config = folder / "prometheus.yml"
     jobs = [{"job_name": "tedee", "static_configs": [{"targets": [target]}], **job}]

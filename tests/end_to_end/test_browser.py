@@ -1,4 +1,4 @@
-"""Lost if these fail: the page that a person opens to see whether the door is locked."""
+"""The status page in a browser."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,12 +42,12 @@ def cells(row: WebElement, *names: str) -> list[str]:
     return [row.find_element(By.CLASS_NAME, name).text for name in names]
 
 
-def test_every_lock_is_on_the_page_by_name(page: Chrome, cloud: Cloud) -> None:
+def test_every_lock_is_on_the_page(page: Chrome, cloud: Cloud) -> None:
     names = {lock.name for account in cloud.world.accounts for lock in account.locks}
     assert set(rows(page)) == names
 
 
-def test_a_person_reads_state_door_battery_and_connection(page: Chrome) -> None:
+def test_page_shows_state_door_battery_connection(page: Chrome) -> None:
     shown = rows(page)
     assert cells(shown["Garage"], "state", "door", "connection") == ["unlocked", "opened", "connected"]
     assert "⚡" in cells(shown["Garage"], "battery")[0]
@@ -58,24 +58,24 @@ def test_a_person_reads_state_door_battery_and_connection(page: Chrome) -> None:
     assert cells(shown["Linen room"], "connection") == ["no bridge"]
 
 
-def test_a_name_of_markup_is_shown_as_text_and_does_nothing(page: Chrome) -> None:
+def test_markup_in_name_is_shown_as_text(page: Chrome) -> None:
     assert ODD_NAME in rows(page)
     assert page.title == "Tedee exporter: locks"
     assert not page.find_elements(By.TAG_NAME, "script")
 
 
-def test_the_browser_finds_nothing_wrong_with_the_page_and_loads_nothing_else(page: Chrome) -> None:
+def test_page_has_no_errors_and_loads_nothing_else(page: Chrome) -> None:
     assert page.get_log("browser") == []  # type: ignore[no-untyped-call]
     loaded = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
     assert [name for name in loaded if not name.startswith("data:")] == []
 
 
-def test_its_own_style_is_in_force(page: Chrome) -> None:
+def test_page_style_is_applied(page: Chrome) -> None:
     card = page.find_element(By.CLASS_NAME, "account")
     assert card.value_of_css_property("border-top-left-radius") == "12px"
 
 
-def test_the_overview_leads_to_each_account(page: Chrome) -> None:
+def test_overview_links_lead_to_each_account(page: Chrome) -> None:
     links = page.find_elements(By.CSS_SELECTOR, ".overview a")
     assert [link.find_element(By.TAG_NAME, "b").text for link in links] == ["home", "hotel"]
     links[1].click()
@@ -98,20 +98,18 @@ def width(browser: Chrome) -> int:
 
 
 @pytest.mark.parametrize("path", ["", "/docs"])
-def test_a_phone_shows_it_without_scrolling_sideways(browser: Chrome, exporter: Exporter, path: str) -> None:
+def test_pages_fit_a_phone(browser: Chrome, exporter: Exporter, path: str) -> None:
     with phone(browser):
         browser.get(exporter.url + path)
         assert width(browser) == 360
 
 
 @pytest.mark.parametrize("name", ["x" * 10_000, "word " * 2_000, "line\n" * 2_000], ids=["unbroken", "text", "lines"])
-def test_a_name_without_end_takes_a_few_lines_on_a_phone(
-    browser: Chrome, clock: FakeClock, tmp_path: Path, name: str
-) -> None:
+def test_very_long_name_is_clipped_on_a_phone(browser: Chrome, clock: FakeClock, tmp_path: Path, name: str) -> None:
     locks = locks_of([synced(1)], [detailed(1, name, serialNumber=name)])
-    everything = registry(status(clock, locks, account=name), status(clock, locks, account="home"))
+    status_registry = registry(status(clock, locks, account=name), status(clock, locks, account="home"))
     file = tmp_path / "status.html"
-    file.write_bytes(Pages(everything, clock, version="1.2.3", telemetry_path="/metrics").status())
+    file.write_bytes(Pages(status_registry, clock, version="1.2.3", telemetry_path="/metrics").status())
     with phone(browser):
         browser.get(file.as_uri())
         assert width(browser) == 360

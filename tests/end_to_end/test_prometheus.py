@@ -1,4 +1,4 @@
-"""Lost if these fail: what Prometheus, and with it every dashboard and alert, believes about the doors."""
+"""A Prometheus server that scrapes the exporter has the values of the simulated cloud."""
 
 import subprocess
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ LOCK_GAUGES = [
 
 
 @pytest.mark.parametrize("metric", LOCK_GAUGES)
-def test_each_lock_has_in_prometheus_the_value_that_tedee_said(scraped: Prometheus, cloud: Cloud, metric: str) -> None:
+def test_prometheus_has_the_values_of_tedee(scraped: Prometheus, cloud: Cloud, metric: str) -> None:
     expected: dict[tuple[str, ...], float] = {}
     for account in ("home", "hotel"):
         world = cloud.world.account(account)
@@ -49,11 +49,11 @@ def test_each_lock_has_in_prometheus_the_value_that_tedee_said(scraped: Promethe
 
 
 def software(lock: Lock) -> list[dict[str, object]]:
-    """As the simulated cloud gives it: a fifth of the locks have an update, the one never paired has no software."""
+    """Return the software versions that the simulated cloud reports: every fifth lock has an update."""
     return [{"updateAvailable": lock.id % 5 == 0}] if lock.bridge else []
 
 
-def test_the_last_change_has_its_fractions_of_a_second(scraped: Prometheus, cloud: Cloud) -> None:
+def test_last_change_has_fractions_of_a_second(scraped: Prometheus, cloud: Cloud) -> None:
     expected = {
         (str(row["id"]),): datetime.fromisoformat(_utc(row["deviceState"]["lastStateChangedDate"])).timestamp()
         for account in ("home", "hotel")
@@ -65,16 +65,16 @@ def test_the_last_change_has_its_fractions_of_a_second(scraped: Prometheus, clou
     assert any(value % 1 for value in found.values())
 
 
-def _utc(written: str) -> str:
-    return written if written.endswith("Z") else f"{written}Z"
+def _utc(time: str) -> str:
+    return time if time.endswith("Z") else f"{time}Z"
 
 
-def test_a_name_of_quotes_backslashes_newlines_and_emoji_arrives_intact(scraped: Prometheus) -> None:
+def test_name_with_special_characters_is_intact(scraped: Prometheus) -> None:
     names = {each["metric"]["lock_name"] for each in scraped.query("lock_state")}
     assert ODD_NAME in names
 
 
-def test_the_facts_of_a_lock_are_labels_of_its_info(scraped: Prometheus) -> None:
+def test_lock_properties_are_labels_of_lock_info(scraped: Prometheus) -> None:
     (info,) = scraped.query('lock_info{lock_name="Main entrance"}')
     labels = {key: value for key, value in info["metric"].items() if key not in {"__name__", "instance", "job"}}
     assert labels == {
@@ -90,7 +90,7 @@ def test_the_facts_of_a_lock_are_labels_of_its_info(scraped: Prometheus) -> None
     }
 
 
-def test_the_accounts_metrics_say_how_the_syncs_went(scraped: Prometheus, cloud: Cloud) -> None:
+def test_account_metrics_describe_the_syncs(scraped: Prometheus, cloud: Cloud) -> None:
     assert scraped.values("tedee_up", "account") == {("home",): 1, ("hotel",): 1}
     assert scraped.values("tedee_locks", "account") == {("home",): 6, ("hotel",): 12}
     assert scraped.values("tedee_api_version_supported", "account", "version") == {
@@ -102,36 +102,34 @@ def test_the_accounts_metrics_say_how_the_syncs_went(scraped: Prometheus, cloud:
     assert waits == pytest.approx({("home",): 20, ("hotel",): 20}, abs=0.1)
 
 
-def test_nothing_is_said_to_fail_where_all_is_well(scraped: Prometheus) -> None:
+def test_no_failure_is_reported_without_one(scraped: Prometheus) -> None:
     assert scraped.query(SYNC_FAILING.name) == []
 
 
 @pytest.mark.parametrize("metric", [each for each in CATALOGUE if each is not SYNC_FAILING], ids=lambda each: each.name)
-def test_a_query_for_each_metric_of_the_catalogue_answers(scraped: Prometheus, metric: Metric) -> None:
+def test_each_metric_of_the_catalogue_is_queryable(scraped: Prometheus, metric: Metric) -> None:
     name = metric.name + ("_count" if metric.type == "histogram" else "")
     series = scraped.query(name)
-    # Prometheus drops labels that are empty: the bridge of a lock that has none.
+    # Prometheus drops empty labels, such as the bridge of a lock without one.
     assert set(metric.labels) <= {label for each in series for label in each["metric"]}
     assert series
 
 
-def test_prometheus_has_nothing_to_complain_about(scraped: Prometheus) -> None:
+def test_target_is_up_without_errors(scraped: Prometheus) -> None:
     target = scraped.target()
     assert (target["health"], target["lastError"]) == ("up", "")
 
 
-def test_promtool_has_nothing_to_say_about_the_text_format(exporter: Exporter) -> None:
+def test_promtool_accepts_the_text_format(exporter: Exporter) -> None:
     promtool = real_part("promtool")
     text = exporter.get("/metrics").content
     result = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
-def test_prometheus_reads_as_many_samples_from_openmetrics_as_the_text_format_has(
-    scraped: Prometheus, exporter: Exporter
-) -> None:
-    answer = exporter.get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
-    assert answer.headers["content-type"].startswith("application/openmetrics-text")
-    in_openmetrics = sum(not line.startswith("#") for line in answer.text.splitlines())
+def test_openmetrics_and_text_have_as_many_samples(scraped: Prometheus, exporter: Exporter) -> None:
+    response = exporter.get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    in_openmetrics = sum(not line.startswith("#") for line in response.text.splitlines())
     assert in_openmetrics == len(exporter.samples())
     assert set(scraped.values("scrape_samples_scraped").values()) == {in_openmetrics}

@@ -18,7 +18,7 @@ from exporter import __version__
 from exporter.config import load
 from exporter.config.settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
 from exporter.web.configuration import BCRYPT_HASH, HEADERS, HttpServer, RateLimit, TlsServer, WebSettings
-from exporter.web.tls import BROKEN_VERSIONS, CIPHER_SUITES, CLIENT_AUTH, TLS13_SUITES
+from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
 from helm.refresh import CHART, documented
 
@@ -521,7 +521,7 @@ def test_what_may_be_chosen_for_tls_and_headers_is_what_the_exporter_takes() -> 
     tls = properties(SCHEMA, "webConfig", "config", "tls_server_config")
     assert tls["client_auth_type"]["enum"] == list(CLIENT_AUTH)
     assert tls["cipher_suites"]["items"]["enum"] == [*CIPHER_SUITES, *TLS13_SUITES]
-    assert set(tls["min_version"]["enum"]) == {*BROKEN_VERSIONS, *VERSIONS_OF_TLS}
+    assert set(tls["min_version"]["enum"]) == {*DEPRECATED_VERSIONS, *VERSIONS_OF_TLS}
     assert tls["max_version"]["enum"] == list(VERSIONS_OF_TLS)
     users = SCHEMA["definitions"]["webConfig"]["properties"]["basic_auth_users"]
     assert users["additionalProperties"]["pattern"] == f"^{BCRYPT_HASH}$"
@@ -644,7 +644,7 @@ def test_the_notes_name_the_accounts_and_say_how_to_get_a_key() -> None:
 
 EVERYBODY = "Everybody in the cluster may look at the locks: webConfig has TLS and passwords"
 PERHAPS = "Where the file in the Secret web asks for no password, everybody in the cluster may look at the locks"
-UNENCRYPTED = "BasicAuth are sent unencrypted"
+UNENCRYPTED = "Passwords are sent unencrypted"
 CA = "Prometheus takes no certificate of a CA that it does not know: {}.tlsConfig"
 CERTIFICATE = "The exporter demands a certificate of Prometheus, which has none: see {}.tlsConfig"
 PASSWORD = "The exporter asks Prometheus for a password, which it does not know: see {}.basicAuth"

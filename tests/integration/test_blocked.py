@@ -483,7 +483,7 @@ def test_it_survives_that_no_more_files_may_be_open(address: Address, tmp_path: 
         assert scraper.get(f"{url}/metrics", timeout=PATIENCE).ok
         for page in ("/", "/docs"):
             response = scraper.get(url + page, timeout=PATIENCE)
-            assert (response.status_code, response.text) == (503, "not now: Too many open files\n")
+            assert (response.status_code, response.text) == (503, "temporarily unavailable: Too many open files\n")
         response = scraper.post(f"{url}/-/reload", timeout=PATIENCE)
         assert (response.status_code, response.text) == (
             500,

@@ -1,4 +1,4 @@
-"""What stands at the other end of the exporter's connections, and remembers what reached it."""
+"""HTTP servers and proxies that record the requests they receive."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ TOKEN = {"access_token": "an-access-token", "expires_in": 3600}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that reached a server."""
+class ReceivedRequest:
+    """A request that a server received."""
 
     method: str
     target: str
@@ -33,7 +33,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server says to every request; by itself, what Tedee's API or its token endpoint would."""
+    """The response to every request. By default it is that of Tedee's API or of its token endpoint."""
 
     status: int = 200
     headers: Mapping[str, str] | None = None
@@ -41,7 +41,7 @@ class Reply:
 
 
 class Server(ThreadingHTTPServer):
-    """Speaks HTTP, over TLS where it has a context for that; to CONNECT it is a proxy that knows every name."""
+    """An HTTP server, with TLS if it has a context. For CONNECT it is a proxy that resolves every name to itself."""
 
     daemon_threads = True
 
@@ -50,10 +50,10 @@ class Server(ThreadingHTTPServer):
         self.reply = reply
         self.tls = tls
         self.password = password
-        """What `Proxy-Authorization` has to be, where that matters."""
-        self.asked: list[Asked] = []
+        """The required `Proxy-Authorization`, if any."""
+        self.asked: list[ReceivedRequest] = []
         self.passed_on = bytearray()
-        """By a proxy, in both directions."""
+        """Bytes that the proxy forwarded, in both directions."""
 
     @property
     def port(self) -> int:
@@ -68,7 +68,7 @@ class Server(ThreadingHTTPServer):
             super().finish_request(connection, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: callers who do not like this server are what the tests are about."""
+        """Ignore errors: the tests cause failed handshakes and closed connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -80,32 +80,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._remember(body)
+        self._record(body)
         reply = self.server.reply
-        usual = json.dumps(TOKEN if self.command == "POST" else SYNCED).encode()
-        answer = usual if reply.body is None else reply.body
+        default = json.dumps(TOKEN if self.command == "POST" else SYNCED).encode()
+        content = default if reply.body is None else reply.body
         self.send_response(reply.status)
-        for name, value in {"Content-Length": str(len(answer)), **(reply.headers or {})}.items():
+        for name, value in {"Content-Length": str(len(content)), **(reply.headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(content)
 
     def do_CONNECT(self) -> None:
-        self._remember(b"")
+        self._record(b"")
         if self.server.password and self.headers.get("Proxy-Authorization") != self.server.password:
             self.send_error(407)
             return
-        with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2]))) as onward:
+        with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2]))) as target:
             self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            self._pass_on(self.connection, onward)
+            self._forward(self.connection, target)
         self.close_connection = True
 
-    def _remember(self, body: bytes) -> None:
-        self.server.asked.append(Asked(self.command, self.path, dict(self.headers), body))
+    def _record(self, body: bytes) -> None:
+        self.server.asked.append(ReceivedRequest(self.command, self.path, dict(self.headers), body))
 
-    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+    def _forward(self, one: socket.socket, other: socket.socket) -> None:
         while True:
-            # What TLS has unpacked already, `select` does not see.
+            # `select` does not report data that TLS has already decrypted.
             ready = (
                 [one] if isinstance(one, ssl.SSLSocket) and one.pending() else select.select([one, other], [], [])[0]
             )
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
 def listening(
     reply: Reply = Reply(), tls: ssl.SSLContext | None = None, password: str | None = None
 ) -> Iterator[Server]:
-    """A server, for as long as the context lasts."""
+    """Run a server."""
     with Server(reply, tls, password) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()

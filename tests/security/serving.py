@@ -1,4 +1,4 @@
-"""The web side in this process, for tests that look at its connections."""
+"""The web server in the process of the tests, for tests of its connections."""
 
 import contextlib
 import re
@@ -22,15 +22,15 @@ LIMITS = Limits(
     connections=20,
     request_bytes=16 * 2**10,
     request_seconds=1.5,
-    answer_seconds=3.0,
+    response_seconds=3.0,
     stall_seconds=1.5,
     sweep_seconds=0.05,
 )
-"""Those of the program, with less patience."""
+"""The default limits, with shorter times."""
 
 
 class Server:
-    """The web side, serving the metrics of many locks."""
+    """The web server, with the metrics of many locks."""
 
     def __init__(self, limits: Limits = LIMITS, policy: SecurityPolicy | None = None) -> None:
         self.policy = policy or SecurityPolicy()
@@ -39,7 +39,7 @@ class Server:
         self.exposition = Exposition(
             self.registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock
         )
-        app = create_app(self.registry, self.exposition, clock, version="1.2.3", policy=lambda: self.policy)
+        app = create_app(self.registry, self.exposition, clock, version="1.2.3", security_policy=lambda: self.policy)
         (listener,) = listeners = listen(["127.0.0.1:0"])
         self.address: tuple[str, int] = listener.getsockname()
         self.connections = Connections(limits, lambda: self.policy)
@@ -50,15 +50,15 @@ class Server:
         return f"http://127.0.0.1:{self.address[1]}"
 
     def open(self, send: bytes = b"") -> socket.socket:
-        """A connection that has sent something."""
+        """Return a connection on which `send` has been sent."""
         client = socket.create_connection(self.address, timeout=PATIENCE)
         client.sendall(send)
         return client
 
     def exchange(self, send: bytes) -> bytes:
-        """All that is answered until the connection ends."""
+        """Send data and return all that is received until the connection is closed."""
         with self.open(send) as client:
-            return everything(client)
+            return read_all(client)
 
     def scrape(self) -> str:
         return requests.get(f"{self.url}/metrics", timeout=PATIENCE).text
@@ -67,8 +67,8 @@ class Server:
         return len(self.connections._all)
 
 
-def everything(client: socket.socket) -> bytes:
-    """What comes until the other side ends the connection, in whatever way."""
+def read_all(client: socket.socket) -> bytes:
+    """Return all that is received until the server closes or resets the connection."""
     chunks = []
     with contextlib.suppress(ConnectionError):
         while chunk := client.recv(2**16):
@@ -76,13 +76,13 @@ def everything(client: socket.socket) -> bytes:
     return b"".join(chunks)
 
 
-def statuses(answers: bytes) -> list[int]:
-    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3})", answers)]
+def statuses(responses: bytes) -> list[int]:
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3})", responses)]
 
 
 @contextlib.contextmanager
 def serving(limits: Limits = LIMITS, policy: SecurityPolicy | None = None) -> Iterator[Server]:
-    """A server, until the test is over."""
+    """Run a server."""
     server = Server(limits, policy)
     server.web.start()
     try:

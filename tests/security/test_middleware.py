@@ -1,4 +1,4 @@
-"""Lost if these fail: an answer only to those who may have one, and no way around the gate."""
+"""The middleware: authentication, rate limit, headers and rejected requests."""
 
 import base64
 from concurrent.futures import Future
@@ -24,15 +24,20 @@ def at_most(burst: int, interval: str) -> RateLimit:
 
 
 class Browse:
-    """The application behind its gate."""
+    """The application with its middleware."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.policy = SecurityPolicy()
         self.reloads = 0
-        everything = registry(status(clock))
-        exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
+        status_registry = registry(status(clock))
+        exposition = Exposition(status_registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
         app = create_app(
-            everything, exposition, clock, version="1.2.3", reload=self._reload, policy=lambda: self.policy
+            status_registry,
+            exposition,
+            clock,
+            version="1.2.3",
+            reload=self._reload,
+            security_policy=lambda: self.policy,
         )
         self.client = TestClient(app)
 
@@ -48,33 +53,33 @@ def browse(clock: FakeClock) -> Browse:
     return Browse(clock)
 
 
-# BasicAuth
+# Passwords
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_the_password_there_is_nothing_to_see(browse: Browse, path: str) -> None:
+def test_request_without_password_is_rejected(browse: Browse, path: str) -> None:
     browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     for headers in ({}, {"Authorization": "Basic bm90Om1l"}):
-        answer = browse.client.request("POST" if "reload" in path else "GET", path, headers=headers)
-        assert answer.status_code == 401
-        assert answer.headers["www-authenticate"] == 'Basic realm="tedee-exporter", charset="UTF-8"'
-        assert answer.text == "Unauthorized\n"
+        response = browse.client.request("POST" if "reload" in path else "GET", path, headers=headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == 'Basic realm="tedee-exporter", charset="UTF-8"'
+        assert response.text == "Unauthorized\n"
     assert browse.reloads == 0
 
 
-def test_with_the_password_everything_is_as_ever(browse: Browse) -> None:
+def test_request_with_password_is_served(browse: Browse) -> None:
     browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     assert "lock_state{" in browse.client.get("/metrics", headers=ALICE).text
     assert browse.client.post("/-/reload", headers=ALICE).text == "reloaded\n"
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
-def test_probes_need_no_password_and_are_not_counted(browse: Browse, path: str) -> None:
+def test_probes_need_no_password_and_have_no_rate_limit(browse: Browse, path: str) -> None:
     browse.policy = SecurityPolicy(users={"alice": Secret(HASH)}, rate_limit=at_most(1, "60s"))
     for _ in range(3):
-        answer = browse.client.get(path)
-        assert answer.status_code == 200
-        assert "lock" not in answer.text
+        response = browse.client.get(path)
+        assert response.status_code == 200
+        assert "lock" not in response.text
 
 
 @pytest.mark.parametrize(
@@ -94,12 +99,12 @@ def test_probes_need_no_password_and_are_not_counted(browse: Browse, path: str) 
         "//metrics",
     ],
 )
-def test_no_path_leads_around_the_gate(browse: Browse, path: str) -> None:
+def test_no_path_bypasses_authentication(browse: Browse, path: str) -> None:
     browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     assert browse.client.get(path).status_code == 401
 
 
-def test_a_change_of_users_holds_from_the_next_request(browse: Browse) -> None:
+def test_changed_users_apply_to_next_request(browse: Browse) -> None:
     browse.policy = SecurityPolicy(users={"alice": Secret(HASH)})
     assert browse.client.get("/metrics", headers=ALICE).status_code == 200
     browse.policy = SecurityPolicy(users={"bob": Secret(HASH)})
@@ -109,28 +114,28 @@ def test_a_change_of_users_holds_from_the_next_request(browse: Browse) -> None:
 # The rate limit
 
 
-def test_a_burst_is_answered_and_then_one_request_in_each_interval(browse: Browse, clock: FakeClock) -> None:
+def test_rate_limit_allows_burst_then_interval(browse: Browse, clock: FakeClock) -> None:
     browse.policy = SecurityPolicy(rate_limit=at_most(3, "2.5s"))
 
-    def ask() -> int:
+    def get() -> int:
         return browse.client.get("/metrics").status_code
 
-    assert [ask() for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert [get() for _ in range(5)] == [200, 200, 200, 429, 429]
     clock.advance(2.5)
-    assert [ask() for _ in range(2)] == [200, 429]
+    assert [get() for _ in range(2)] == [200, 429]
     clock.advance(60)
-    assert [ask() for _ in range(4)] == [200, 200, 200, 429]
+    assert [get() for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_who_is_too_fast_is_told_when_to_come_back(browse: Browse) -> None:
+def test_rate_limited_response_has_retry_after(browse: Browse) -> None:
     browse.policy = SecurityPolicy(rate_limit=at_most(1, "2.5s"))
     browse.client.get("/")
-    answer = browse.client.get("/")
-    assert answer.headers["retry-after"] == "3"
-    assert "rate_limit" in answer.text
+    response = browse.client.get("/")
+    assert response.headers["retry-after"] == "3"
+    assert "rate_limit" in response.text
 
 
-def test_guessing_a_password_counts_too(browse: Browse) -> None:
+def test_wrong_passwords_count_for_rate_limit(browse: Browse) -> None:
     browse.policy = SecurityPolicy(users={"alice": Secret(HASH)}, rate_limit=at_most(2, "60s"))
     assert [browse.client.get("/").status_code for _ in range(3)] == [401, 401, 429]
 
@@ -139,12 +144,12 @@ def test_guessing_a_password_counts_too(browse: Browse) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/docs", "/nowhere", "/-/healthy"])
-def test_no_answer_is_taken_for_what_it_is_not(browse: Browse, path: str) -> None:
+def test_responses_have_nosniff_header(browse: Browse, path: str) -> None:
     assert browse.client.get(path).headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_pages_run_no_script_and_stand_in_no_frame(browse: Browse, path: str) -> None:
+def test_pages_allow_no_scripts_and_no_frames(browse: Browse, path: str) -> None:
     headers = browse.client.get(path).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'none'"
@@ -158,7 +163,7 @@ def test_pages_run_no_script_and_stand_in_no_frame(browse: Browse, path: str) ->
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/nowhere"])
-def test_configured_headers_are_on_every_answer_and_win(browse: Browse, path: str) -> None:
+def test_configured_headers_override_on_every_response(browse: Browse, path: str) -> None:
     browse.policy = SecurityPolicy(
         headers={"Strict-Transport-Security": "max-age=1", "Content-Security-Policy": "frame-ancestors https://grafana"}
     )
@@ -172,15 +177,15 @@ def test_configured_headers_are_on_every_answer_and_win(browse: Browse, path: st
 
 @pytest.mark.parametrize("path", ["/metrics", "/-/reload", "/-/healthy"])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_request_with_a_body_is_refused_unread(browse: Browse, path: str, chunked: bool) -> None:
+def test_request_with_body_is_rejected(browse: Browse, path: str, chunked: bool) -> None:
     body = iter([b"x"]) if chunked else b"x"
-    answer = browse.client.request("POST", path, content=body)
-    assert answer.status_code == 413
-    assert answer.headers["connection"] == "close"
+    response = browse.client.request("POST", path, content=body)
+    assert response.status_code == 413
+    assert response.headers["connection"] == "close"
     assert browse.reloads == 0
 
 
-def test_a_body_of_nothing_is_none(browse: Browse) -> None:
+def test_empty_body_is_accepted(browse: Browse) -> None:
     assert browse.client.post("/-/reload", headers={"Content-Length": "0"}).status_code == 200
 
 
@@ -198,14 +203,14 @@ def test_a_body_of_nothing_is_none(browse: Browse) -> None:
     ],
     ids=str,
 )
-def test_no_browser_can_be_made_to_reload(browse: Browse, headers: dict[str, str]) -> None:
-    answer = browse.client.post("/-/reload", headers=headers)
-    assert answer.status_code == 403
+def test_reload_request_from_browser_is_rejected(browse: Browse, headers: dict[str, str]) -> None:
+    response = browse.client.post("/-/reload", headers=headers)
+    assert response.status_code == 403
     assert browse.reloads == 0
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:1", "[::1]", "x" * 5000, "a b", ""])
-def test_reload_asks_nobody_for_the_host(browse: Browse, host: str) -> None:
+def test_reload_accepts_any_host_header(browse: Browse, host: str) -> None:
     assert browse.client.post("/-/reload", headers={"Host": host}).status_code == 200
 
 
@@ -227,13 +232,13 @@ def test_only_post_reloads(browse: Browse, method: str) -> None:
         ("", "localhost:10333"),
     ],
 )
-def test_the_documentation_shows_the_host_that_was_asked_if_it_is_one(browse: Browse, host: str, shown: str) -> None:
-    answer = browse.client.get("/docs", headers={"Host": host})
-    assert answer.status_code == 200
-    assert f"[&#34;{shown}&#34;]" in answer.text or f'["{shown}"]' in answer.text
+def test_documentation_shows_only_a_valid_host(browse: Browse, host: str, shown: str) -> None:
+    response = browse.client.get("/docs", headers={"Host": host})
+    assert response.status_code == 200
+    assert f"[&#34;{shown}&#34;]" in response.text or f'["{shown}"]' in response.text
 
 
-def test_nobody_is_redirected_to_the_host_of_the_request(browse: Browse) -> None:
-    answer = browse.client.get("/metrics/", headers={"Host": "evil.example"}, follow_redirects=False)
-    assert answer.status_code == 404
-    assert "location" not in answer.headers
+def test_no_redirect_to_the_request_host(browse: Browse) -> None:
+    response = browse.client.get("/metrics/", headers={"Host": "evil.example"}, follow_redirects=False)
+    assert response.status_code == 404
+    assert "location" not in response.headers

@@ -1,4 +1,4 @@
-"""Lost if these fail: the doors in Prometheus, once the way there is encrypted and wants a password."""
+"""Prometheus scrapes the exporter with TLS, passwords and client certificates."""
 
 import contextlib
 import subprocess
@@ -45,7 +45,7 @@ def exporter_of(web: WebFiles, address: Address) -> Iterator[Exporter]:
 def scraping(
     web: WebFiles, exporter: Exporter, *, password: str = "", client: Path | None = None
 ) -> Iterator[Prometheus]:
-    """A Prometheus that trusts the CA and has a password or a certificate."""
+    """Run a Prometheus that trusts the CA and has a password or a certificate."""
     job: dict[str, Any] = {"scheme": "https", "tls_config": {"ca_file": str(web.folder / "ca.pem")}}
     if password:
         job["basic_auth"] = {
@@ -62,8 +62,8 @@ def has_all_locks(prometheus: Prometheus) -> bool:
     return len(prometheus.query("lock_battery_level")) == LOCKS and prometheus.target()["health"] == "up"
 
 
-def why_down(prometheus: Prometheus) -> str:
-    """What Prometheus says of its target, once that is down."""
+def last_error(prometheus: Prometheus) -> str:
+    """Return the error that Prometheus reports for its target, or an empty text if the target is not down."""
     target = prometheus.target()
     return str(target["lastError"]) if target["health"] == "down" else ""
 
@@ -76,28 +76,28 @@ def test_prometheus_scrapes_over_tls_with_a_password(web: WebFiles, address: Add
         assert prometheus.target()["lastError"] == ""
 
 
-def test_a_wrong_password_is_told_as_such_and_soon_corrected(web: WebFiles, address: Address) -> None:
+def test_wrong_password_is_reported_by_prometheus(web: WebFiles, address: Address) -> None:
     web.write(tls_server_config=PAIR, basic_auth_users={"prometheus": HASH})
     with exporter_of(web, address) as exporter, scraping(web, exporter, password=OTHER) as prometheus:
-        why = eventually(lambda: why_down(prometheus), "a scrape that fails")
-        assert why == "server returned HTTP status 401 Unauthorized"
+        error = eventually(lambda: last_error(prometheus), "a scrape that fails")
+        assert error == "server returned HTTP status 401 Unauthorized"
         assert prometheus.query("lock_battery_level") == []
         web.put("password", PASSWORD.encode())
         eventually(lambda: has_all_locks(prometheus), "all locks")
 
 
-def test_prometheus_proves_who_it_is_by_a_certificate_of_the_right_name(web: WebFiles, address: Address) -> None:
+def test_client_certificate_needs_an_allowed_name(web: WebFiles, address: Address) -> None:
     web.write(tls_server_config=PAIR | CLIENT_CERTIFICATES | {"client_allowed_sans": ["prometheus.example"]})
-    client = web.client("somebody.example")
+    client = web.client("other.example")
     with exporter_of(web, address) as exporter, scraping(web, exporter, client=client) as prometheus:
-        why = eventually(lambda: why_down(prometheus), "a scrape that fails")
-        assert "HTTP status" not in why
+        error = eventually(lambda: last_error(prometheus), "a scrape that fails")
+        assert "HTTP status" not in error
         assert prometheus.query("lock_battery_level") == []
         client.write_bytes(web.client("prometheus.example").read_bytes())
         eventually(lambda: has_all_locks(prometheus), "all locks")
 
 
-def test_certificate_and_password_are_renewed_without_a_restart(web: WebFiles, address: Address) -> None:
+def test_certificate_and_password_change_without_restart(web: WebFiles, address: Address) -> None:
     web.write(tls_server_config=PAIR, basic_auth_users={"prometheus": HASH})
     old_ca = web.put("old-ca.pem", web.ca.cert_pem.bytes())
     with exporter_of(web, address) as exporter, scraping(web, exporter, password=PASSWORD) as prometheus:
@@ -107,36 +107,36 @@ def test_certificate_and_password_are_renewed_without_a_restart(web: WebFiles, a
         web.issue(renewed)
         hashed = bcrypt.hashpw(OTHER.encode(), bcrypt.gensalt(4)).decode()
         web.write(tls_server_config=PAIR, basic_auth_users={"prometheus": hashed})
-        why = eventually(lambda: why_down(prometheus), "Prometheus to notice")
-        assert "certificate signed by unknown authority" in why or "401" in why
+        error = eventually(lambda: last_error(prometheus), "Prometheus to notice")
+        assert "certificate signed by unknown authority" in error or "401" in error
         eventually(lambda: not trusts(exporter, old_ca), "the new certificate")
 
         ca = web.put("ca.pem", renewed.cert_pem.bytes())
-        eventually(lambda: "401" in why_down(prometheus), "Prometheus to trust the new certificate")
-        assert ask(exporter, ca, PASSWORD) == 401
-        assert ask(exporter, ca, OTHER) == 200
+        eventually(lambda: "401" in last_error(prometheus), "Prometheus to trust the new certificate")
+        assert status_of(exporter, ca, PASSWORD) == 401
+        assert status_of(exporter, ca, OTHER) == 200
 
         web.put("password", OTHER.encode())
-        eventually(lambda: has_all_locks(prometheus), "all locks, by the new certificate and password")
+        eventually(lambda: has_all_locks(prometheus), "all locks, with the new certificate and password")
         assert exporter.process.poll() is None
 
 
-def ask(exporter: Exporter, ca: Path, password: str) -> int:
-    """The status of an answer to somebody who trusts that CA and has that password."""
+def status_of(exporter: Exporter, ca: Path, password: str) -> int:
+    """Return the status code for a client that trusts the CA and has the password."""
     url = f"https://127.0.0.1:{exporter.port}/metrics"
     return requests.get(url, verify=str(ca), auth=("prometheus", password), timeout=PATIENCE).status_code
 
 
 def trusts(exporter: Exporter, ca: Path) -> bool:
-    """Whether somebody who trusts that CA talks to the exporter."""
+    """Return True if a client that trusts the CA can connect to the exporter."""
     try:
-        ask(exporter, ca, "")
+        status_of(exporter, ca, "")
     except requests.exceptions.SSLError:
         return False
     return True
 
 
-def test_one_file_is_good_for_prometheus_and_for_the_exporter(web: WebFiles, address: Address) -> None:
+def test_promtool_and_exporter_accept_the_same_file(web: WebFiles, address: Address) -> None:
     web.write(
         tls_server_config=PAIR
         | CLIENT_CERTIFICATES
@@ -150,11 +150,11 @@ def test_one_file_is_good_for_prometheus_and_for_the_exporter(web: WebFiles, add
             "http2": False,
             "headers": {"Strict-Transport-Security": "max-age=31536000", "X-Frame-Options": "deny"},
         },
-        basic_auth_users={"prometheus": HASH, "somebody": HASH},
+        basic_auth_users={"prometheus": HASH, "other": HASH},
     )
     command = [real_part("promtool"), "check", "web-config", str(web.file)]
-    theirs = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (theirs.returncode, theirs.stderr) == (0, f"{web.file} SUCCESS\n")
+    promtool = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (promtool.returncode, promtool.stderr) == (0, f"{web.file} SUCCESS\n")
     settings = configuration(web.folder, address.url, [HOME])
-    ours = run(f"--config.file={settings}", f"--web.config.file={web.file}", "--config.check")
-    assert (ours.returncode, ours.stderr) == (0, "")
+    exporter = run(f"--config.file={settings}", f"--web.config.file={web.file}", "--config.check")
+    assert (exporter.returncode, exporter.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Lost if these fail: a scrape that nobody else reads, from those alone who were named, with today's certificate."""
+"""TLS: versions, cipher suites, client certificates and reloads."""
 
 import contextlib
 import ssl
@@ -21,8 +21,8 @@ CLIENTS = {**PAIR, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_
 
 @contextlib.contextmanager
 def secured(web: WebFiles, **tls: Any) -> Iterator[Server]:
-    patient = replace(LIMITS, request_seconds=PATIENCE)  # a handshake on a busy machine takes its time
-    with serving(patient, load(web.write(tls_server_config={**PAIR, **tls})).policy) as server:
+    limits = replace(LIMITS, request_seconds=PATIENCE)  # a handshake is slow on a busy machine
+    with serving(limits, load(web.write(tls_server_config={**PAIR, **tls})).security_policy) as server:
         yield server
 
 
@@ -31,7 +31,7 @@ def scrape(server: Server, web: WebFiles, **options: Any) -> requests.Response:
     return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=PATIENCE, **options)
 
 
-def refused(server: Server, web: WebFiles, **options: Any) -> bool:
+def is_rejected(server: Server, web: WebFiles, **options: Any) -> bool:
     try:
         scrape(server, web, **options)
     except requests.ConnectionError:
@@ -40,7 +40,7 @@ def refused(server: Server, web: WebFiles, **options: Any) -> bool:
 
 
 def connect(server: Server, web: WebFiles, **settings: Any) -> tuple[str | None, str, bytes | None]:
-    """Version, cipher suite and certificate of a TLS connection made with these settings of the client."""
+    """Connect with these settings of the client; return version, cipher suite and the server's certificate."""
     context = ssl.create_default_context(cafile=str(web.folder / "ca.pem"))
     ciphers = settings.pop("ciphers", None)
     if ciphers:
@@ -53,15 +53,15 @@ def connect(server: Server, web: WebFiles, **settings: Any) -> tuple[str | None,
         return client.version(), cipher[0], client.getpeercert(binary_form=True)
 
 
-def test_a_scrape_over_tls_brings_what_one_without_it_does(web: WebFiles) -> None:
+def test_scrape_over_tls_returns_metrics(web: WebFiles) -> None:
     with secured(web) as server:
-        answer = scrape(server, web)
-        assert answer.ok
-        assert 'lock_state{account="home",lock_id="2999"' in answer.text
+        response = scrape(server, web)
+        assert response.ok
+        assert 'lock_state{account="home",lock_id="2999"' in response.text
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE", b"get", b"CONNECT"])
-def test_plain_request_on_the_tls_port_is_named(web: WebFiles, method: bytes) -> None:
+def test_plain_http_on_tls_port_is_explained(web: WebFiles, method: bytes) -> None:
     with secured(web) as server:
         response = server.exchange(method + b" /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert response.startswith(b"HTTP/1.0 400 Bad Request\r\n")
@@ -72,17 +72,17 @@ def test_plain_request_on_the_tls_port_is_named(web: WebFiles, method: bytes) ->
 # Clients' certificates
 
 
-def test_a_client_without_a_certificate_of_the_ca_is_refused(web: WebFiles) -> None:
+def test_client_without_certificate_of_ca_is_rejected(web: WebFiles) -> None:
     with secured(web, **CLIENTS) as server:
-        assert refused(server, web)
-        assert refused(server, web, cert=str(web.client("prometheus.example", ca=trustme.CA())))
+        assert is_rejected(server, web)
+        assert is_rejected(server, web, cert=str(web.client("prometheus.example", ca=trustme.CA())))
         assert scrape(server, web, cert=str(web.client("prometheus.example"))).ok
 
 
-def test_a_certificate_that_is_only_welcome_is_verified_if_it_comes(web: WebFiles) -> None:
+def test_optional_client_certificate_is_verified(web: WebFiles) -> None:
     with secured(web, **{**CLIENTS, "client_auth_type": "VerifyClientCertIfGiven"}) as server:
         assert scrape(server, web).ok
-        assert refused(server, web, cert=str(web.client("prometheus.example", ca=trustme.CA())))
+        assert is_rejected(server, web, cert=str(web.client("prometheus.example", ca=trustme.CA())))
 
 
 @pytest.mark.parametrize(
@@ -94,43 +94,41 @@ def test_a_certificate_that_is_only_welcome_is_verified_if_it_comes(web: WebFile
         ("ops@example.org", ["ops@example.org"]),
     ],
 )
-def test_one_of_the_names_that_are_allowed_is_enough(web: WebFiles, name: str, allowed: list[str]) -> None:
+def test_client_with_an_allowed_name_is_accepted(web: WebFiles, name: str, allowed: list[str]) -> None:
     with secured(web, **CLIENTS, client_allowed_sans=allowed) as server:
         assert scrape(server, web, cert=str(web.client(name))).ok
 
 
 @pytest.mark.parametrize("name", ["prometheus.example.org", "a.prometheus.example", "*.example", "192.0.2.7"])
-def test_a_name_that_is_not_exactly_allowed_is_refused(web: WebFiles, name: str) -> None:
+def test_client_with_similar_name_is_rejected(web: WebFiles, name: str) -> None:
     with secured(web, **CLIENTS, client_allowed_sans=["prometheus.example"]) as server:
-        assert refused(server, web, cert=str(web.client(name)))
+        assert is_rejected(server, web, cert=str(web.client(name)))
 
 
-def test_an_intermediate_ca_can_be_trusted_by_itself(web: WebFiles) -> None:
+def test_intermediate_ca_is_trusted_without_root(web: WebFiles) -> None:
     intermediate = web.ca.create_child_ca()
     intermediate.cert_pem.write_to_path(str(web.folder / "intermediate.pem"))
     with secured(web, **{**CLIENTS, "client_ca_file": "intermediate.pem"}) as server:
         assert scrape(server, web, cert=str(web.client("prometheus.example", ca=intermediate))).ok
-        assert refused(server, web, cert=str(web.client("other.example")))
+        assert is_rejected(server, web, cert=str(web.client("other.example")))
 
 
 # Versions and suites
 
 
-@pytest.mark.parametrize(
-    ("least", "greatest", "spoken"), [("TLS12", "TLS13", "TLSv1.3"), ("TLS12", "TLS12", "TLSv1.2")]
-)
-def test_the_best_version_both_sides_have_is_spoken(web: WebFiles, least: str, greatest: str, spoken: str) -> None:
-    with secured(web, min_version=least, max_version=greatest) as server:
-        assert connect(server, web)[0] == spoken
+@pytest.mark.parametrize(("minimum", "maximum", "used"), [("TLS12", "TLS13", "TLSv1.3"), ("TLS12", "TLS12", "TLSv1.2")])
+def test_highest_common_version_is_used(web: WebFiles, minimum: str, maximum: str, used: str) -> None:
+    with secured(web, min_version=minimum, max_version=maximum) as server:
+        assert connect(server, web)[0] == used
 
 
-def test_a_client_that_is_too_old_is_refused(web: WebFiles) -> None:
+def test_client_below_min_version_is_rejected(web: WebFiles) -> None:
     with secured(web, min_version="TLS13") as server, pytest.raises((ssl.SSLError, ConnectionError)):
         connect(server, web, maximum_version=ssl.TLSVersion.TLSv1_2)
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")
-def test_what_is_broken_is_not_spoken_even_where_the_file_asks_for_it(web: WebFiles) -> None:
+def test_deprecated_versions_are_never_used(web: WebFiles) -> None:
     with secured(web, min_version="TLS10") as server, pytest.raises((ssl.SSLError, ConnectionError)):
         connect(
             server,
@@ -141,8 +139,8 @@ def test_what_is_broken_is_not_spoken_even_where_the_file_asks_for_it(web: WebFi
         )
 
 
-def test_only_the_cipher_suites_of_the_file_are_spoken(web: WebFiles) -> None:
-    # trustme's certificates have keys on elliptic curves.
+def test_only_configured_cipher_suites_are_used(web: WebFiles) -> None:
+    # trustme's certificates have elliptic-curve keys.
     suite = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
     with secured(web, cipher_suites=[suite], max_version="TLS12") as server:
         assert connect(server, web)[1] == CIPHER_SUITES[suite]
@@ -150,7 +148,7 @@ def test_only_the_cipher_suites_of_the_file_are_spoken(web: WebFiles) -> None:
             connect(server, web, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
 
 
-def test_the_first_suite_of_the_file_is_taken_whatever_the_client_prefers(web: WebFiles) -> None:
+def test_configured_suite_order_takes_precedence(web: WebFiles) -> None:
     suites = ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]
     clients = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
     for own, first in ((True, suites[0]), (False, suites[1])):
@@ -158,43 +156,45 @@ def test_the_first_suite_of_the_file_is_taken_whatever_the_client_prefers(web: W
             assert connect(server, web, ciphers=clients)[1] == CIPHER_SUITES[first]
 
 
-# Changes while it runs
+# Reloads
 
 
-def test_a_new_certificate_holds_from_the_next_connection_and_old_connections_end(web: WebFiles) -> None:
+def test_new_certificate_closes_old_connections(web: WebFiles) -> None:
     with secured(web) as server, requests.Session() as session:
         trusted, url = str(web.folder / "ca.pem"), f"https://localhost:{server.address[1]}/-/healthy"
         assert session.get(url, verify=trusted, timeout=PATIENCE).ok
         before = connect(server, web)[2]
         web.issue()
-        server.policy = load(web.file).policy
-        eventually(lambda: server.count() == 0, "the old connection's end")
+        server.policy = load(web.file).security_policy
+        eventually(lambda: server.count() == 0, "the old connection to be closed")
         assert connect(server, web)[2] != before
 
 
-def test_a_client_whose_name_was_taken_off_the_list_gets_no_answer_any_more(web: WebFiles) -> None:
-    patient = replace(LIMITS, answer_seconds=PATIENCE, sweep_seconds=PATIENCE)
-    allowed = load(web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})).policy
-    with serving(patient, allowed) as server, requests.Session() as session:
+def test_client_removed_from_list_gets_no_response(web: WebFiles) -> None:
+    limits = replace(LIMITS, response_seconds=PATIENCE, sweep_seconds=PATIENCE)
+    allowed = load(
+        web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})
+    ).security_policy
+    with serving(limits, allowed) as server, requests.Session() as session:
         options = {"verify": str(web.folder / "ca.pem"), "cert": str(web.client("prometheus.example"))}
         url = f"https://localhost:{server.address[1]}/metrics"
         assert session.get(url, timeout=PATIENCE, **options).ok  # type: ignore[arg-type]
         web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["other.example"]})
-        server.policy = load(web.file).policy
+        server.policy = load(web.file).security_policy
         for _ in range(2):
             with pytest.raises(requests.ConnectionError):
                 session.get(url, timeout=PATIENCE, **options)  # type: ignore[arg-type]
 
 
-def test_the_program_takes_up_certificates_and_users_without_being_asked(web: WebFiles) -> None:
+def test_exporter_reloads_certificates_and_users(web: WebFiles) -> None:
     file = web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH})
     with running("--demo", f"--web.config.file={file}") as exporter:
         url = f"https://localhost:{exporter.port}/metrics"
 
         def status(user: str, ca: str) -> int | None:
             with contextlib.suppress(requests.exceptions.SSLError):
-                answer = requests.get(url, verify=str(web.folder / ca), auth=(user, PASSWORD), timeout=PATIENCE)
-                return answer.status_code
+                response = requests.get(url, verify=str(web.folder / ca), auth=(user, PASSWORD), timeout=PATIENCE)
+                return response.status_code
             return None
 
         assert status("alice", "ca.pem") == 200
@@ -203,36 +203,36 @@ def test_the_program_takes_up_certificates_and_users_without_being_asked(web: We
         web.put("other.pem", other.cert_pem.bytes())
         web.issue(other)
         web.write(tls_server_config=PAIR, basic_auth_users={"bob": HASH})
-        eventually(lambda: status("bob", "other.pem") == 200, "the change to be taken up")
+        eventually(lambda: status("bob", "other.pem") == 200, "the change to be loaded")
         assert status("alice", "other.pem") == 401
         assert status("bob", "ca.pem") is None
 
         web.put("cert.pem", b"nonsense")
-        eventually(lambda: "the last good one stays" in "".join(exporter.log), "the broken file to be told")
+        eventually(lambda: "the last good one stays" in "".join(exporter.log), "the error to be logged")
         assert status("bob", "other.pem") == 200
 
-        def told() -> bool:
+        def is_reported() -> bool:
             metrics = requests.get(
                 url, verify=str(web.folder / "other.pem"), auth=("bob", PASSWORD), timeout=PATIENCE
             ).text
             return "tedee_exporter_config_last_reload_successful 0.0" in metrics
 
-        eventually(told, "the metric to tell it")
+        eventually(is_reported, "the metric to report the error")
         exporter.stop()
-        assert "".join(exporter.log).count("the last good one stays") == 1, "told once"
+        assert "".join(exporter.log).count("the last good one stays") == 1, "logged once"
 
 
-def test_tls_can_be_switched_on_while_it_runs(web: WebFiles) -> None:
+def test_tls_can_be_enabled_at_runtime(web: WebFiles) -> None:
     file = web.write()
     with running("--demo", f"--web.config.file={file}") as exporter:
         assert exporter.get("/-/healthy").ok
         web.write(tls_server_config=PAIR)
 
-        def spoken() -> bool:
+        def is_enabled() -> bool:
             with contextlib.suppress(requests.exceptions.SSLError):
                 url = f"https://localhost:{exporter.port}/-/healthy"
                 return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=PATIENCE).ok
             return False
 
-        eventually(spoken, "TLS")
+        eventually(is_enabled, "TLS")
         assert exporter.get("/-/healthy").status_code == 400

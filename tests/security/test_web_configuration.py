@@ -1,5 +1,5 @@
-# ruff: noqa: E501  (messages are whole)
-"""Lost if these fail: a web configuration written for another exporter works here, or says why it does not."""
+# ruff: noqa: E501  (messages are on one line)
+"""The file of `--web.config.file`: accepted files, warnings, errors and reloads."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ from exporter.web.tls import CIPHER_SUITES
 from tests.program import ROOT, configuration, run
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
-EXPORTER_TOOLKITS_OWN = """
+EXPORTER_TOOLKIT_FILE = """
 tls_server_config:
   cert_file: cert.pem
   key_file: key.pem
@@ -40,7 +40,7 @@ http_server_config:
   headers:
     Strict-Transport-Security: max-age=31536000
     X-Frame-Options: deny
-    X-XSS-SecurityPolicy:
+    X-XSS-Protection:
 basic_auth_users:
   alice: $2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze
   bob: $2y$10$hLqFl9jSjoAAy95Z/zw8Ye8wkdMBM8c5Bn1ptYqP/AXyV0.oy0S8m
@@ -48,7 +48,7 @@ rate_limit:
   interval: 1s
   burst: 10
 """
-"""All keys of the format but those for certificates inline and for curves, as its users write them."""
+"""All keys of the format except inline certificates and curves."""
 
 
 def problems(file: Path) -> list[str]:
@@ -57,12 +57,12 @@ def problems(file: Path) -> list[str]:
     return [problem.replace(str(file.parent) + "/", "") for problem in caught.value.problems]
 
 
-# What is honoured
+# Accepted files
 
 
-def test_a_file_written_for_another_exporter_works_unchanged(web: WebFiles) -> None:
-    loaded = load(web.put("web.yml", EXPORTER_TOOLKITS_OWN.encode()))
-    policy = loaded.policy
+def test_file_of_another_exporter_is_accepted(web: WebFiles) -> None:
+    loaded = load(web.put("web.yml", EXPORTER_TOOLKIT_FILE.encode()))
+    policy = loaded.security_policy
     assert policy.tls is not None
     assert policy.tls.verify_mode == ssl.CERT_REQUIRED
     assert policy.client_sans == {"prometheus.example"}
@@ -83,31 +83,31 @@ def test_a_file_written_for_another_exporter_works_unchanged(web: WebFiles) -> N
         "tls_server_config:\nbasic_auth_users:\nhttp_server_config:\nrate_limit:\n",
     ],
 )
-def test_a_file_that_demands_nothing_is_good(web: WebFiles, text: str) -> None:
-    policy = load(web.put("web.yml", text.encode())).policy
+def test_empty_web_configuration_is_accepted(web: WebFiles, text: str) -> None:
+    policy = load(web.put("web.yml", text.encode())).security_policy
     assert policy.tls is None
     assert not policy.users
 
 
-def test_certificate_and_key_may_stand_in_the_file(web: WebFiles) -> None:
+def test_inline_certificate_and_key_are_accepted(web: WebFiles) -> None:
     inline = {name: (web.folder / f"{name}.pem").read_text() for name in ("cert", "key")}
     authority = (web.folder / "ca.pem").read_text()
     file = web.write(
         tls_server_config={**inline, "client_ca": authority, "client_auth_type": "RequireAndVerifyClientCert"}
     )
-    tls = load(file).policy.tls
+    tls = load(file).security_policy.tls
     assert tls
     assert len(tls.get_ca_certs()) == 1
 
 
-def test_names_of_files_are_relative_to_the_file_and_may_be_absolute(web: WebFiles) -> None:
+def test_paths_are_absolute_or_relative_to_the_file(web: WebFiles) -> None:
     for prefix in ("", f"{web.folder}/"):
         pair = {key: prefix + name for key, name in PAIR.items()}
-        assert load(web.write(tls_server_config=pair)).policy.tls
+        assert load(web.write(tls_server_config=pair)).security_policy.tls
 
 
 @pytest.mark.parametrize(
-    ("least", "greatest", "versions"),
+    ("minimum", "maximum", "versions"),
     [
         ("TLS12", "TLS13", (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)),
         ("TLS13", "TLS13", (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3)),
@@ -115,36 +115,38 @@ def test_names_of_files_are_relative_to_the_file_and_may_be_absolute(web: WebFil
         ("TLS10", "TLS12", (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)),
     ],
 )
-def test_the_versions_of_tls_are_those_that_are_asked_for(
-    web: WebFiles, least: str, greatest: str, versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
+def test_configured_tls_versions_are_used(
+    web: WebFiles, minimum: str, maximum: str, versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
 ) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "min_version": least, "max_version": greatest})).policy.tls
+    tls = load(
+        web.write(tls_server_config={**PAIR, "min_version": minimum, "max_version": maximum})
+    ).security_policy.tls
     assert tls
     assert (tls.minimum_version, tls.maximum_version) == versions
 
 
 @pytest.mark.parametrize("suite", CIPHER_SUITES)
-def test_every_cipher_suite_of_go_is_known_by_its_name(web: WebFiles, suite: str) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).policy.tls
+def test_every_cipher_suite_of_go_is_known(web: WebFiles, suite: str) -> None:
+    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).security_policy.tls
     assert tls
     offered = [cipher["name"] for cipher in tls.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
     assert offered == [CIPHER_SUITES[suite]]
 
 
-def test_with_none_but_suites_of_tls_13_nothing_older_is_spoken(web: WebFiles) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})).policy.tls
+def test_only_tls13_suites_disable_tls12(web: WebFiles) -> None:
+    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})).security_policy.tls
     assert tls
     assert tls.minimum_version == ssl.TLSVersion.TLSv1_3
 
 
-def test_the_order_of_the_client_counts_where_that_is_asked_for(web: WebFiles) -> None:
+def test_client_suite_order_is_configurable(web: WebFiles) -> None:
     for own in (True, False):
-        tls = load(web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})).policy.tls
+        tls = load(web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})).security_policy.tls
         assert tls
         assert bool(tls.options & ssl.OP_CIPHER_SERVER_PREFERENCE) == own
 
 
-# What is told
+# Warnings
 
 
 @pytest.mark.parametrize(
@@ -152,40 +154,40 @@ def test_the_order_of_the_client_counts_where_that_is_asked_for(web: WebFiles) -
     [
         (
             {"http_server_config": {"http2": True}},
-            "http_server_config.http2: HTTP/1.1 is spoken here, which every HTTP/2 client speaks, too",
+            "http_server_config.http2: HTTP/2 is not supported; clients use HTTP/1.1 instead",
         ),
         (
             {"tls_server_config": {**PAIR, "min_version": "TLS10"}},
-            "tls_server_config.min_version: TLS10 is broken (RFC 8996); TLS12 is the least here",
+            "tls_server_config.min_version: TLS10 is deprecated (RFC 8996); TLS12 is used instead",
         ),
         (
             {"basic_auth_users": {"alice": HASH}},
-            "basic_auth_users without tls_server_config: the passwords travel unencrypted",
+            "basic_auth_users without tls_server_config: passwords are sent unencrypted",
         ),
     ],
 )
-def test_what_is_not_as_the_file_has_it_is_told_by_name(web: WebFiles, sections: dict[str, Any], note: str) -> None:
+def test_ineffective_setting_causes_a_warning(web: WebFiles, sections: dict[str, Any], note: str) -> None:
     file = web.write(**sections)
-    assert load(file).notes == (f"{file}: {note}",)
+    assert load(file).warnings == (f"{file}: {note}",)
 
 
 @pytest.mark.parametrize("name", ["key.pem", "web.yml"])
-def test_a_file_with_a_secret_that_others_may_read_is_told(web: WebFiles, name: str) -> None:
+def test_readable_secret_file_causes_a_warning(web: WebFiles, name: str) -> None:
     file = web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH})
-    assert load(file).notes == ()
+    assert load(file).warnings == ()
     (web.folder / name).chmod(0o644)
-    (note,) = load(file).notes
+    (note,) = load(file).warnings
     assert note.startswith(f"{web.folder / name} is open to ")
     assert "chmod" in note
 
 
-def test_nothing_is_told_of_a_file_that_has_no_secret(web: WebFiles) -> None:
+def test_file_without_secret_causes_no_warning(web: WebFiles) -> None:
     file = web.write(rate_limit={"interval": "1s", "burst": 1})
     file.chmod(0o644)
-    assert load(file).notes == ()
+    assert load(file).warnings == ()
 
 
-# What is refused: each with its own message
+# Errors
 
 
 def tls(**keys: Any) -> dict[str, Any]:
@@ -238,21 +240,21 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tls(cert="-----BEGIN"),
         ["web.yml:1: tls_server_config: needs one of cert or cert_file; it has cert and cert_file"],
     ),
-    "a certificate that is not there": (
+    "a missing certificate": (
         tls(cert_file="gone.pem"),
         ["web.yml:2: tls_server_config.cert_file: gone.pem cannot be read: No such file or directory"],
     ),
-    "a folder for a key": (
+    "a folder as key": (
         tls(key_file="sub"),
         ["web.yml:3: tls_server_config.key_file: sub cannot be read: Is a directory"],
     ),
     "a file that is no certificate": (
         tls(cert_file="web.yml"),
-        ["web.yml:2: tls_server_config.cert_file: web.yml holds no certificate in PEM form"],
+        ["web.yml:2: tls_server_config.cert_file: web.yml contains no certificate in PEM format"],
     ),
     "certificate and key swapped": (
         {"tls_server_config": {"cert_file": "key.pem", "key_file": "cert.pem"}},
-        ["web.yml:2: tls_server_config.cert_file: key.pem holds no certificate in PEM form"],
+        ["web.yml:2: tls_server_config.cert_file: key.pem contains no certificate in PEM format"],
     ),
     "another certificate's key": (
         tls(key_file="other-key.pem"),
@@ -261,35 +263,35 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "an encrypted key": (
         tls(key_file="encrypted.pem"),
         [
-            "web.yml:3: tls_server_config.key_file: encrypted.pem is encrypted, and there is nobody to ask for the passphrase"
+            "web.yml:3: tls_server_config.key_file: encrypted.pem is encrypted, which is not supported: no passphrase can be entered"
         ],
     ),
     "a broken certificate": (
         tls(cert_file="broken.pem"),
-        ["web.yml:2: tls_server_config.cert_file: broken.pem or key.pem is broken"],
+        ["web.yml:2: tls_server_config.cert_file: broken.pem or key.pem is invalid"],
     ),
     "a broken CA": (
         tls(client_auth_type="RequireAndVerifyClientCert", client_ca_file="key.pem"),
-        ["web.yml:4: tls_server_config.client_ca_file: key.pem holds no certificates in PEM form"],
+        ["web.yml:4: tls_server_config.client_ca_file: key.pem contains no certificates in PEM format"],
     ),
-    "a CA for nothing": (
+    "a CA without client authentication": (
         tls(client_ca_file="ca.pem"),
         [
             (
-                "web.yml:3: tls_server_config.client_ca_file: has no use without "
+                "web.yml:3: tls_server_config.client_ca_file: has no effect without "
                 "client_auth_type: RequireAndVerifyClientCert"
             )
         ],
     ),
     "two CAs": (
         tls(client_ca_file="ca.pem", client_ca="x", client_auth_type="VerifyClientCertIfGiven"),
-        ["web.yml:5: tls_server_config.client_ca_file: client_ca is there already; give one of them"],
+        ["web.yml:5: tls_server_config.client_ca_file: conflicts with client_ca; set only one of them"],
     ),
-    "names for certificates that nobody needs": (
+    "allowed names without required certificates": (
         tls(client_allowed_sans=["a"], client_auth_type="VerifyClientCertIfGiven"),
         ["web.yml:3: tls_server_config.client_allowed_sans: needs client_auth_type: RequireAndVerifyClientCert"],
     ),
-    "certificates that nobody verifies": (
+    "unverified certificates": (
         tls(client_auth_type="RequireAnyClientCert"),
         [
             (
@@ -298,7 +300,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
             )
         ],
     ),
-    "an unknown way to authenticate": (
+    "an unknown client_auth_type": (
         tls(client_auth_type="Required"),
         [
             (
@@ -311,18 +313,18 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tls(min_version="1.2"),
         ["web.yml:4: tls_server_config.min_version: must be TLS12 or TLS13"],
     ),
-    "no version left": (
+    "max_version below min_version": (
         tls(min_version="TLS13", max_version="TLS12"),
-        ["web.yml:4: tls_server_config.max_version: is less than min_version"],
+        ["web.yml:4: tls_server_config.max_version: is lower than min_version"],
     ),
-    "a version that is dead": (
+    "a deprecated version": (
         tls(max_version="TLS11"),
         ["web.yml:4: tls_server_config.max_version: is deprecated (RFC 8996); use TLS12 or TLS13"],
     ),
     "an unknown cipher suite": (
         tls(cipher_suites=["TLS_RSA_WITH_RC4_128_SHA"]),
         [
-            "web.yml:4: tls_server_config.cipher_suites[0]: is not a cipher suite known here: "
+            "web.yml:4: tls_server_config.cipher_suites[0]: is not a known cipher suite; known: "
             + ", ".join(
                 [*CIPHER_SUITES, "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
             )
@@ -331,18 +333,15 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "curves": (
         tls(curve_preferences=["CurveP256"]),
         [
-            (
-                "web.yml:3: tls_server_config.curve_preferences: cannot be chosen here, OpenSSL's own curves are used; "
-                "leave it out"
-            )
+            "web.yml:3: tls_server_config.curve_preferences: is not supported: OpenSSL's default curves are used; remove it"
         ],
     ),
-    "a header that is not of those": (
+    "an unsupported header": (
         {"http_server_config": {"headers": {"Access-Control-Allow-Origin": "*"}}},
         [
             (
-                "web.yml:2: http_server_config.headers: only these can be set: Content-Security-Policy, "
-                "Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, X-XSS-SecurityPolicy"
+                "web.yml:2: http_server_config.headers: only these headers can be set: Content-Security-Policy, "
+                "Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, X-XSS-Protection"
             )
         ],
     ),
@@ -350,15 +349,15 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         {"http_server_config": {"headers": {"Content-Security-Policy": "a\nSet-Cookie: b"}}},
         ["web.yml:2: http_server_config.headers: Content-Security-Policy must be one line of ASCII text"],
     ),
-    "a header with a value it cannot have": (
+    "a header with an invalid value": (
         {"http_server_config": {"headers": {"X-Frame-Options": "allow"}}},
         ["web.yml:2: http_server_config.headers: X-Frame-Options must be deny or sameorigin"],
     ),
-    "http2 that is neither": (
+    "http2 that is not a boolean": (
         {"http_server_config": {"http2": "maybe"}},
         ["web.yml:2: http_server_config.http2: must be true or false"],
     ),
-    "a password in place of its hash": (
+    "a password instead of its hash": (
         {"basic_auth_users": {"alice": PASSWORD}},
         ["web.yml:2: basic_auth_users.alice: is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'"],
     ),
@@ -368,15 +367,15 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "a user name with a colon": (
         {"basic_auth_users": {"al:ice": HASH}},
-        ["web.yml:1: basic_auth_users: a user name cannot be empty or have a colon or control characters"],
+        ["web.yml:1: basic_auth_users: a user name cannot be empty or contain a colon or control characters"],
     ),
     "a list of users": (
         {"basic_auth_users": ["alice"]},
         ["web.yml:1: basic_auth_users: must be a mapping of keys to values"],
     ),
-    "a bucket that nothing fits into": (
+    "a burst of 0": (
         {"rate_limit": {"interval": "1s", "burst": 0}},
-        ["web.yml:2: rate_limit.burst: must be at least 1, or no request is ever answered"],
+        ["web.yml:2: rate_limit.burst: must be at least 1, otherwise all requests are rejected"],
     ),
     "a burst that YAML reads as 8": (
         "rate_limit:\n  interval: 1s\n  burst: 010\n",
@@ -391,7 +390,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         {"rate_limit": {"interval": 5, "burst": 1}},
         ["web.yml:3: rate_limit.interval: is not a duration; write it with its unit, as in 20s or 5m"],
     ),
-    "several things": (
+    "several errors": (
         {"tls_server_config": {**PAIR, "min_version": "x"}, "basic_auth_users": {"alice": "y"}, "rate": 1},
         [
             "web.yml:2: basic_auth_users.alice: is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'",
@@ -403,7 +402,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_each_bad_file_has_its_own_message(web: WebFiles, what: str) -> None:
+def test_invalid_web_configuration_has_specific_message(web: WebFiles, what: str) -> None:
     sections, messages = BAD[what]
     (web.folder / "sub").mkdir()
     other = web.ca.issue_cert("localhost")
@@ -414,10 +413,10 @@ def test_each_bad_file_has_its_own_message(web: WebFiles, what: str) -> None:
     assert problems(web.put("web.yml", text.encode())) == messages
 
 
-def test_lists_in_place_of_words_are_told(web: WebFiles) -> None:
+def test_lists_instead_of_text_are_reported(web: WebFiles) -> None:
     wrong = {"min_version": ["TLS12"], "max_version": {"a": 1}, "client_auth_type": ["x"], "cipher_suites": [["x"]]}
-    told = problems(web.write(tls_server_config={**PAIR, **wrong}, rate_limit={"interval": ["1s"]}))
-    assert [line.split(": ")[1] for line in told] == [
+    errors = problems(web.write(tls_server_config={**PAIR, **wrong}, rate_limit={"interval": ["1s"]}))
+    assert [line.split(": ")[1] for line in errors] == [
         "rate_limit.interval",
         "tls_server_config.cipher_suites[0]",
         "tls_server_config.client_auth_type",
@@ -426,13 +425,13 @@ def test_lists_in_place_of_words_are_told(web: WebFiles) -> None:
     ]
 
 
-def test_a_file_that_is_not_there_is_told(web: WebFiles) -> None:
+def test_missing_web_configuration_is_reported(web: WebFiles) -> None:
     assert problems(web.folder / "web.yml") == ["web.yml: cannot be read: No such file or directory"]
 
 
-def test_no_secret_of_a_bad_file_is_repeated(web: WebFiles) -> None:
+def test_web_configuration_errors_contain_no_secrets(web: WebFiles) -> None:
     secret = "hunter2-hunter2"
-    places: list[Any] = [
+    configurations: list[Any] = [
         {"basic_auth_users": {"alice": secret}},
         {"basic_auth_users": secret},
         {"tls_server_config": {"cert_file": "cert.pem", "key": secret}},
@@ -443,117 +442,117 @@ def test_no_secret_of_a_bad_file_is_repeated(web: WebFiles) -> None:
         {"rate_limit": {"interval": secret}},
         secret,
     ]
-    for sections in places:
-        told = problems(web.put("web.yml", yaml.safe_dump(sections).encode()))
-        assert told
-        assert secret not in "".join(told)
+    for sections in configurations:
+        errors = problems(web.put("web.yml", yaml.safe_dump(sections).encode()))
+        assert errors
+        assert secret not in "".join(errors)
 
 
 # The command line
 
 
-def test_the_check_tells_what_is_wrong_with_both_files_at_once(web: WebFiles) -> None:
+def test_check_reports_errors_of_both_files(web: WebFiles) -> None:
     config = configuration(web.folder, "http://127.0.0.1:1", [{"name": "home"}])
-    ended = run(
+    completed = run(
         "--config.check", f"--config.file={config}", f"--web.config.file={web.write(tls_server_config={'x': 1})}"
     )
-    assert ended.returncode == 2
-    assert "accounts[0]: needs one of" in ended.stderr
-    assert "tls_server_config.x: unknown key" in ended.stderr
+    assert completed.returncode == 2
+    assert "accounts[0]: needs one of" in completed.stderr
+    assert "tls_server_config.x: unknown key" in completed.stderr
 
 
-def test_the_check_tells_what_a_person_should_know(web: WebFiles) -> None:
+def test_check_reports_web_configuration_warnings(web: WebFiles) -> None:
     config = configuration(web.folder, "http://127.0.0.1:1", [{"name": "home", "personal_key": "k"}])
     config.chmod(0o600)
     file = web.write(basic_auth_users={"alice": HASH})
-    ended = run("--config.check", f"--config.file={config}", f"--web.config.file={file}")
-    assert ended.returncode == 0
-    assert "the passwords travel unencrypted" in ended.stderr
+    completed = run("--config.check", f"--config.file={config}", f"--web.config.file={file}")
+    assert completed.returncode == 0
+    assert "passwords are sent unencrypted" in completed.stderr
 
 
-def test_it_does_not_start_with_a_bad_file(web: WebFiles) -> None:
-    ended = run("--demo", f"--web.config.file={web.folder / 'gone.yml'}")
-    assert ended.returncode == 2
-    assert ended.stderr == f"{web.folder / 'gone.yml'}: cannot be read: No such file or directory\n"
+def test_exporter_does_not_start_with_invalid_file(web: WebFiles) -> None:
+    completed = run("--demo", f"--web.config.file={web.folder / 'gone.yml'}")
+    assert completed.returncode == 2
+    assert completed.stderr == f"{web.folder / 'gone.yml'}: cannot be read: No such file or directory\n"
 
 
-# Changes
+# Reloads
 
 
-def test_nothing_is_read_again_as_long_as_nothing_changes(web: WebFiles) -> None:
+def test_unchanged_web_configuration_is_not_reloaded(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.policy
+    before = configured.security_policy
     assert configured.refresh() == []
-    assert configured.policy is before
+    assert configured.security_policy is before
 
 
 @pytest.mark.parametrize("changed", ["certificate", "users"])
-def test_a_change_is_picked_up(web: WebFiles, changed: str) -> None:
+def test_changed_web_configuration_is_reloaded(web: WebFiles, changed: str) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH}))
-    before = configured.policy
+    before = configured.security_policy
     if changed == "certificate":
         web.issue()
     else:
         web.write(tls_server_config=PAIR, basic_auth_users={"bob": HASH})
     assert configured.refresh() == []
-    assert configured.policy is not before
-    assert set(configured.policy.users) == {"alice" if changed == "certificate" else "bob"}
+    assert configured.security_policy is not before
+    assert set(configured.security_policy.users) == {"alice" if changed == "certificate" else "bob"}
 
 
-def test_a_change_that_is_broken_changes_nothing_and_is_told(web: WebFiles) -> None:
+def test_invalid_change_is_reported_and_ignored(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.policy
+    before = configured.security_policy
     good = (web.folder / "key.pem").read_bytes()
     web.put("key.pem", trustme.CA().issue_cert("localhost").private_key_pem.bytes())
     (problem,) = configured.refresh()
     assert "is not the key of" in problem
-    assert configured.policy is before
+    assert configured.security_policy is before
     assert configured.refresh() == [problem]
     web.put("key.pem", good)
     assert configured.refresh() == []
 
 
-def test_a_file_that_is_empty_for_a_moment_opens_no_door(web: WebFiles) -> None:
+def test_momentarily_empty_file_is_ignored(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH}))
-    before = configured.policy
+    before = configured.security_policy
     for emptied in ("web.yml", "ca.pem", "cert.pem", "key.pem"):
         content = (web.folder / emptied).read_bytes()
         web.put(emptied, b"")
         configured.refresh()
-        assert configured.policy is before
+        assert configured.security_policy is before
         web.put(emptied, content)
         assert configured.refresh() == []
-        before = configured.policy
+        before = configured.security_policy
 
 
-def test_an_empty_file_of_authorities_is_told(web: WebFiles) -> None:
+def test_empty_ca_file_is_reported(web: WebFiles) -> None:
     web.put("ca.pem", b"")
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
     assert problems(web.write(tls_server_config={**PAIR, **clients})) == [
-        "web.yml:4: tls_server_config.client_ca_file: ca.pem holds no certificates in PEM form"
+        "web.yml:4: tls_server_config.client_ca_file: ca.pem contains no certificates in PEM format"
     ]
 
 
-# Without /proc, a disk, or more files
+# Without /proc, a disk or free file descriptors
 
 
 @pytest.fixture
 def loaded_pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
-    """Files that OpenSSL has read a certificate and its key from. They are private."""
+    """Files from which OpenSSL has read a certificate and its key. Only their owner can read them."""
     pairs: list[tuple[Path, Path]] = []
     load_cert_chain = ssl.SSLContext.load_cert_chain
 
-    def load_and_note(context: ssl.SSLContext, certificate: str, key: str, password: str) -> None:
+    def load_and_record(context: ssl.SSLContext, certificate: str, key: str, password: str) -> None:
         assert {stat.S_IMODE(Path(name).stat().st_mode) for name in (certificate, key)} == {0o600}
         load_cert_chain(context, certificate, key, password)
         pairs.append((Path(certificate), Path(key)))
 
-    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_note)
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_record)
     return pairs
 
 
 @pytest.mark.parametrize("memory", [True, False], ids=["/dev/shm", "a temporary file"])
-def test_key_without_proc_is_in_a_file_for_a_moment(
+def test_key_is_in_a_temporary_file_without_proc(
     web: WebFiles, monkeypatch: pytest.MonkeyPatch, loaded_pairs: list[tuple[Path, Path]], memory: bool
 ) -> None:
     shared, temporary = web.folder / "shm", web.folder / "tmp"
@@ -562,24 +561,24 @@ def test_key_without_proc_is_in_a_file_for_a_moment(
     monkeypatch.setattr(tls_module, "MEMORY_FILES", web.folder / "none")
     monkeypatch.setattr(tls_module, "SHARED_MEMORY", shared if memory else web.folder / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    assert load(web.write(tls_server_config=PAIR)).policy.tls
+    assert load(web.write(tls_server_config=PAIR)).security_policy.tls
     (pair,) = loaded_pairs
     assert {file.parent for file in pair} == {shared if memory else temporary}
     assert [*shared.iterdir(), *temporary.iterdir()] == []
 
 
-def test_key_that_cannot_be_passed_on_is_an_error(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_that_cannot_be_passed_is_an_error(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MEMORY_FILES", "SHARED_MEMORY"):
         monkeypatch.setattr(tls_module, name, web.folder / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(web.folder / "none"))
     assert problems(web.write(tls_server_config=PAIR)) == [
-        "web.yml:3: tls_server_config.key_file: key.pem cannot be passed on to OpenSSL: No such file or directory"
+        "web.yml:3: tls_server_config.key_file: key.pem cannot be passed to OpenSSL: No such file or directory"
     ]
 
 
-def test_lack_of_files_keeps_the_last_good_configuration(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_descriptor_shortage_keeps_configuration(web: WebFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before = configured.policy
+    before = configured.security_policy
     web.issue()
 
     def fail(_name: str) -> int:
@@ -588,24 +587,27 @@ def test_lack_of_files_keeps_the_last_good_configuration(web: WebFiles, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(os, "memfd_create", fail)
         (problem,) = configured.refresh()
-    assert problem.endswith("key.pem cannot be passed on to OpenSSL: Too many open files")
-    assert configured.policy is before
+    assert problem.endswith("key.pem cannot be passed to OpenSSL: Too many open files")
+    assert configured.security_policy is before
     assert configured.refresh() == []
-    assert configured.policy is not before
+    assert configured.security_policy is not before
 
 
-def test_authorities_may_have_comments_in_any_language(web: WebFiles) -> None:
+def test_ca_file_may_have_non_ascii_comments(web: WebFiles) -> None:
     web.put("ca.pem", "# Zaufany urząd\n".encode() + (web.folder / "ca.pem").read_bytes())
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
-    assert load(web.write(tls_server_config={**PAIR, **clients})).policy.tls
+    assert load(web.write(tls_server_config={**PAIR, **clients})).security_policy.tls
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
-    [({"basic_auth_users": {"a": HASH}}, "TLS is off"), ({"tls_server_config": PAIR}, "no password")],
+    ("sections", "message"),
+    [
+        ({"basic_auth_users": {"a": HASH}}, "TLS is now disabled"),
+        ({"tls_server_config": PAIR}, "passwords are now disabled"),
+    ],
 )
-def test_what_no_longer_protects_is_told_aloud(
-    web: WebFiles, sections: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+def test_disabled_tls_and_passwords_are_logged(
+    web: WebFiles, sections: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(
@@ -614,28 +616,28 @@ def test_what_no_longer_protects_is_told_aloud(
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"a": HASH}))
     web.write(**sections)
     assert configured.refresh() == []
-    assert any(told in warning for warning in warnings)
+    assert any(message in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("name", ["web.yml", "key.pem"])
-@pytest.mark.parametrize("what", ["a pipe", "a device without end", "a folder", "nothing"])
-def test_whatever_takes_a_files_place_is_told_and_not_waited_for(web: WebFiles, name: str, what: str) -> None:
+@pytest.mark.parametrize("what", ["a pipe", "an endless device", "a folder", "nothing"])
+def test_replaced_file_is_reported_without_blocking(web: WebFiles, name: str, what: str) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
-    before, path = configured.policy, web.folder / name
+    before, path = configured.security_policy, web.folder / name
     path.unlink()
     match what:
         case "a pipe":
             os.mkfifo(path)
-        case "a device without end":
+        case "an endless device":
             path.symlink_to("/dev/zero")
         case "a folder":
             path.mkdir()
     (problem,) = configured.refresh()
     assert str(path) in problem
-    assert configured.policy is before
+    assert configured.security_policy is before
 
 
-def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_again(web: WebFiles) -> None:
+def test_web_configuration_from_pipe_is_read_once(web: WebFiles) -> None:
     text = web.write(tls_server_config=PAIR).read_bytes()
     pipe = web.folder / "pipe"
     os.mkfifo(pipe)
@@ -643,26 +645,26 @@ def test_a_pipe_may_hold_the_web_configuration_at_the_start_and_is_not_read_agai
     writing.start()
     configured = WebConfiguration(pipe)
     writing.join()
-    before = configured.policy
+    before = configured.security_policy
     assert before.tls
     web.issue()
     assert configured.refresh() == []
-    assert configured.policy is before
+    assert configured.security_policy is before
 
 
-def test_a_file_that_comes_later_ends_the_problem(web: WebFiles) -> None:
+def test_file_created_later_resolves_the_error(web: WebFiles) -> None:
     configured = WebConfiguration(web.write())
     web.write(tls_server_config={**PAIR, "cert_file": "later.pem"})
     assert configured.refresh() != []
     web.put("later.pem", (web.folder / "cert.pem").read_bytes())
     assert configured.refresh() == []
-    assert configured.policy.tls
+    assert configured.security_policy.tls
 
 
-def test_the_readme_shows_a_web_configuration_that_is_good(web: WebFiles) -> None:
+def test_readme_web_configuration_is_valid(web: WebFiles) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     block = next(part.split("```")[0] for part in readme.split("```yaml\n")[1:] if "tls_server_config" in part)
     block = block.replace("/etc/tedee-exporter/", "")
     loaded = load(web.put("web.yml", block.encode()))
-    assert loaded.policy.tls
-    assert loaded.policy.users
+    assert loaded.security_policy.tls
+    assert loaded.security_policy.users

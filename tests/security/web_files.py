@@ -1,4 +1,4 @@
-"""A folder with what a web configuration names: certificates, keys and the file itself."""
+"""A folder with a web configuration, certificates and keys."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ import yaml
 
 PASSWORD = "open sesame"
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-"""At bcrypt's least cost, so that tests are quick."""
+"""The hash has bcrypt's lowest cost, so that tests are fast."""
 
 
 class WebFiles:
-    """Writes them."""
+    """Writes the files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,26 +26,26 @@ class WebFiles:
         return self.folder / "web.yml"
 
     def issue(self, ca: trustme.CA | None = None) -> None:
-        """A new certificate for the server."""
+        """Write a new certificate of the server."""
         certificate = (ca or self.ca).issue_cert("localhost", "127.0.0.1")
         self.put("key.pem", certificate.private_key_pem.bytes())
         self.put("cert.pem", b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
 
     def client(self, *names: str, ca: trustme.CA | None = None) -> Path:
-        """A client's certificate with these names, and its key, in one file."""
+        """Write a client certificate with these names, and its key, to one file."""
         path = self.folder / f"client-{'-'.join(names).replace('/', '_')}.pem"
         (ca or self.ca).issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
 
     def put(self, name: str, content: bytes) -> Path:
-        """A file in the folder, for its owner alone."""
+        """Write a file to the folder that only its owner can read."""
         path = self.folder / name
         path.touch(0o600)
         path.write_bytes(content)
         return path
 
     def write(self, **sections: Any) -> Path:
-        """The web configuration."""
+        """Write the web configuration."""
         return self.put("web.yml", yaml.safe_dump(sections).encode())
 
 

@@ -1,4 +1,4 @@
-"""Lost if these fail: the scrape, the probes and the pages."""
+"""The endpoints: metrics, probes, pages and reload."""
 
 import errno
 import gzip
@@ -26,14 +26,14 @@ from tests.cloud import detailed, synced
 from tests.factories import locks_of, registry, snapshot, status
 
 
-def browse(everything: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
-    exposition = Exposition(everything, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
-    everything.on_change(exposition.refresh)
-    return TestClient(create_app(everything, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
+def browse(status_registry: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
+    exposition = Exposition(status_registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
+    status_registry.on_change(exposition.refresh)
+    return TestClient(create_app(status_registry, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
 
 
 def text(html: str) -> str:
-    """What a person reads: no markup, single spaces."""
+    """Return the visible text: without markup, with single spaces."""
     body = html[html.index("<body>") :]
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", re.sub(r"</?bdi>", "", body))).split())
 
@@ -41,20 +41,20 @@ def text(html: str) -> str:
 # Metrics
 
 
-def test_metrics_are_served_with_their_type(clock: FakeClock) -> None:
-    answer = browse(registry(status(clock)), clock).get("/metrics", headers={"Accept-Encoding": ""})
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert answer.headers["vary"] == "Accept, Accept-Encoding"
-    assert "content-encoding" not in answer.headers
-    assert 'lock_state{account="home",lock_id="123",lock_name="Room 6"} 6.0' in answer.text
+def test_metrics_response_has_content_type(clock: FakeClock) -> None:
+    response = browse(registry(status(clock)), clock).get("/metrics", headers={"Accept-Encoding": ""})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert response.headers["vary"] == "Accept, Accept-Encoding"
+    assert "content-encoding" not in response.headers
+    assert 'lock_state{account="home",lock_id="123",lock_name="Room 6"} 6.0' in response.text
 
 
-def test_metrics_are_compressed_where_that_is_accepted(clock: FakeClock) -> None:
+def test_metrics_are_compressed_if_accepted(clock: FakeClock) -> None:
     client = browse(registry(status(clock)), clock)
-    with client.stream("GET", "/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
-        raw = b"".join(answer.iter_raw())
-    assert answer.headers["content-encoding"] == "gzip"
+    with client.stream("GET", "/metrics", headers={"Accept-Encoding": "gzip"}) as response:
+        raw = b"".join(response.iter_raw())
+    assert response.headers["content-encoding"] == "gzip"
     assert b"lock_state{" in gzip.decompress(raw)
 
 
@@ -71,14 +71,14 @@ def test_header_sent_twice_is_one_list(clock: FakeClock, first: str, second: str
     assert ("content-encoding" in response.headers) == (second > first)
 
 
-def test_head_tells_what_get_would_without_the_body(clock: FakeClock) -> None:
-    answer = browse(registry(status(clock)), clock).head("/metrics")
-    assert answer.status_code == 200
-    assert answer.content == b""
-    assert int(answer.headers["content-length"]) > 500
+def test_head_response_has_headers_and_no_body(clock: FakeClock) -> None:
+    response = browse(registry(status(clock)), clock).head("/metrics")
+    assert response.status_code == 200
+    assert response.content == b""
+    assert int(response.headers["content-length"]) > 500
 
 
-def test_the_telemetry_path_can_be_moved(clock: FakeClock) -> None:
+def test_telemetry_path_is_configurable(clock: FakeClock) -> None:
     client = browse(registry(status(clock)), clock, telemetry_path="/tedee/metrics")
     assert client.get("/tedee/metrics").status_code == 200
     assert client.get("/metrics").status_code == 404
@@ -92,39 +92,39 @@ def test_other_methods_are_not_allowed(clock: FakeClock, method: str, path: str)
     assert browse(registry(status(clock)), clock).request(method, path).status_code == 405
 
 
-def test_an_unknown_path_is_not_found(clock: FakeClock) -> None:
+def test_unknown_path_is_not_found(clock: FakeClock) -> None:
     assert browse(registry(status(clock)), clock).get("/favicon.ico").status_code == 404
 
 
 # Probes
 
 
-def test_the_exporter_is_healthy_whatever_tedee_does(clock: FakeClock) -> None:
+def test_exporter_is_healthy_while_syncs_fail(clock: FakeClock) -> None:
     failing = status(clock, up=False, snapshot=None)
     assert browse(registry(failing), clock).get("/-/healthy").status_code == 200
 
 
-def test_the_exporter_is_ready_once_every_account_was_tried_well_or_not(clock: FakeClock) -> None:
-    everything = registry(status(clock, account="one", up=None), status(clock, account="two", up=False))
-    client = browse(everything, clock)
-    answer = client.get("/-/ready")
-    assert answer.status_code == 503
-    assert answer.text == "tedee-exporter is not ready: 1 of 2 accounts not synced yet.\n"
-    everything.publish(status(clock, account="one", up=False))
+def test_exporter_is_ready_after_first_syncs_or_failures(clock: FakeClock) -> None:
+    status_registry = registry(status(clock, account="one", up=None), status(clock, account="two", up=False))
+    client = browse(status_registry, clock)
+    response = client.get("/-/ready")
+    assert response.status_code == 503
+    assert response.text == "tedee-exporter is not ready: 1 of 2 accounts not synced yet.\n"
+    status_registry.publish(status(clock, account="one", up=False))
     assert client.get("/-/ready").status_code == 200
 
 
 # The status page
 
 
-def page(everything: StatusRegistry, clock: FakeClock) -> str:
-    answer = browse(everything, clock).get("/")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    return answer.text
+def page(status_registry: StatusRegistry, clock: FakeClock) -> str:
+    response = browse(status_registry, clock).get("/")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    return response.text
 
 
-def test_each_lock_is_shown_with_all_that_is_known_of_it(clock: FakeClock) -> None:
+def test_lock_is_shown_with_all_values(clock: FakeClock) -> None:
     rows = [synced(1, batteryLevel=54, isCharging=True, lastStateChangedDate="2027-01-15T07:57:00Z")]
     shown = text(page(registry(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
     assert (
@@ -133,7 +133,7 @@ def test_each_lock_is_shown_with_all_that_is_known_of_it(clock: FakeClock) -> No
     ) in shown
 
 
-def test_what_tedee_did_not_say_is_a_dash(clock: FakeClock) -> None:
+def test_missing_value_is_a_dash(clock: FakeClock) -> None:
     rows = [synced(1, connected=False), {"id": 2, "isConnected": None}]
     shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "1 id 1 state – door – battery – bridge offline –" in shown  # noqa: RUF001
@@ -141,7 +141,7 @@ def test_what_tedee_did_not_say_is_a_dash(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("connected", "bridge", "said"),
+    ("connected", "bridge", "shown"),
     [
         (None, None, "no bridge"),
         (None, 2, "–"),  # noqa: RUF001
@@ -150,27 +150,27 @@ def test_what_tedee_did_not_say_is_a_dash(clock: FakeClock) -> None:
         (True, None, "connected"),
     ],
 )
-def test_there_is_no_bridge_only_where_the_details_say_so(
-    clock: FakeClock, connected: bool | str | None, bridge: int | None, said: str
+def test_missing_bridge_is_taken_from_lock_details(
+    clock: FakeClock, connected: bool | str | None, bridge: int | None, shown: str
 ) -> None:
     locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
-    assert f"battery – bridge {said} –" in text(page(registry(status(clock, locks)), clock))  # noqa: RUF001
+    assert f"battery – bridge {shown} –" in text(page(registry(status(clock, locks)), clock))  # noqa: RUF001
 
 
-def test_a_jam_is_called_one(clock: FakeClock) -> None:
+def test_jam_and_error_are_shown(clock: FakeClock) -> None:
     rows = [synced(1, state=3, stateChangeResult=1), synced(2, stateChangeResult=7)]
     shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
     assert "state jammed" in shown
     assert "state locked, with an error" in shown
 
 
-def test_codes_that_nobody_knows_are_shown_as_codes(clock: FakeClock) -> None:
+def test_unknown_codes_are_shown_as_codes(clock: FakeClock) -> None:
     shown = text(page(registry(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
     assert "state code 42 door code 7" in shown
     assert "1 jammed or unknown" in shown
 
 
-def test_the_summary_counts_what_a_person_looks_for(clock: FakeClock) -> None:
+def test_summary_counts_locks_by_state(clock: FakeClock) -> None:
     rows = [
         synced(1),
         synced(2, state=2, doorState=2),
@@ -183,83 +183,87 @@ def test_the_summary_counts_what_a_person_looks_for(clock: FakeClock) -> None:
     assert "3 locked 1 not locked 1 with door open 1 jammed or unknown 1 offline 1 with low battery" in shown
 
 
-def test_the_age_of_the_data_and_the_next_sync_are_told(clock: FakeClock) -> None:
-    everything = registry(status(clock))
+def test_data_age_and_next_sync_are_shown(clock: FakeClock) -> None:
+    status_registry = registry(status(clock))
     clock.advance(7)
     assert "data from 7 seconds ago , next sync in 13 seconds, 347 requests left this hour" in text(
-        page(everything, clock)
+        page(status_registry, clock)
     )
 
 
-def test_the_last_error_is_told_in_plain_words(clock: FakeClock) -> None:
+def test_last_failure_is_shown(clock: FakeClock) -> None:
     failure = Failure("auth", "account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key", clock.wall())
-    everything = registry(status(clock, up=False, failure=failure))
+    status_registry = registry(status(clock, up=False, failure=failure))
     clock.advance(65)
-    shown = text(page(everything, clock))
+    shown = text(page(status_registry, clock))
     assert "Last sync failed a minute ago: account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key" in shown
 
 
-def test_locks_of_stale_data_are_not_shown(clock: FakeClock) -> None:
-    everything = registry(status(clock))
+def test_stale_locks_are_not_shown(clock: FakeClock) -> None:
+    status_registry = registry(status(clock))
     clock.advance(300)
-    shown = text(page(everything, clock))
+    shown = text(page(status_registry, clock))
     assert "Room 6" not in shown
     assert "home stale data from 5 minutes ago" in shown
-    assert "too old to be shown" in shown
+    assert "stale and therefore not shown" in shown
 
 
-def test_an_account_that_fails_is_called_failing_even_when_its_data_is_stale(clock: FakeClock) -> None:
-    everything = registry(status(clock, up=False))
+def test_failing_account_with_stale_data_is_failing(clock: FakeClock) -> None:
+    status_registry = registry(status(clock, up=False))
     clock.advance(300)
-    assert "home failing data from 5 minutes ago" in text(page(everything, clock))
+    assert "home failing data from 5 minutes ago" in text(page(status_registry, clock))
 
 
-def test_an_account_before_its_first_sync_says_so(clock: FakeClock) -> None:
+def test_account_before_first_sync_is_pending(clock: FakeClock) -> None:
     waiting = status(clock, up=None, snapshot=None, next_sync=None)
-    assert "first sync is due no data yet" in text(page(registry(waiting), clock))
+    assert "first sync pending no data yet" in text(page(registry(waiting), clock))
 
 
-def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeClock) -> None:
+def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     failure = Failure("server", "names broke", clock.wall())
     shown = text(
         page(registry(status(clock, missing=("7", "8"), details_failure=failure, version_supported=False)), clock)
     )
-    assert "Not in this account: 7, 8." in shown
+    assert "Selected locks that are not in this account: 7, 8." in shown
     assert "Names could not be fetched just now: names broke" in shown
     assert "no longer lists API version v37" in shown
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "note"),
     [
-        ([synced(1), synced(2), synced(3)], "names of 2 locks are not known yet; the list goes on in 40 minutes"),
-        ([synced(1), synced(2)], "the name of 1 lock is not known yet; the list goes on in 40 minutes"),
+        (
+            [synced(1), synced(2), synced(3)],
+            "The names of 2 locks are not known yet. The next request for names is due in 40 minutes.",
+        ),
+        (
+            [synced(1), synced(2)],
+            "The name of 1 lock is not known yet. The next request for names is due in 40 minutes.",
+        ),
     ],
 )
-def test_names_that_come_late_are_announced(clock: FakeClock, rows: list[dict[str, object]], told: str) -> None:
+def test_late_names_are_announced(clock: FakeClock, rows: list[dict[str, object]], note: str) -> None:
     locks = locks_of(rows, [detailed(1, "Front door")])
-    assert told in text(page(registry(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
+    assert note in text(page(registry(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
 
 
 @pytest.mark.parametrize(
-    ("named", "wait"), [([], None), ([], 60), ([detailed(1, "Front door")], 2400)], ids=["unasked", "soon", "all known"]
+    ("named", "wait"), [([], None), ([], 60), ([detailed(1, "Front door")], 2400)], ids=["not due", "soon", "all known"]
 )
-def test_names_that_come_soon_or_not_at_all_are_not_announced(
-    clock: FakeClock, named: list[dict[str, object]], wait: float | None
-) -> None:
+def test_names_due_soon_are_not_announced(clock: FakeClock, named: list[dict[str, object]], wait: float | None) -> None:
     until = None if wait is None else clock.wall() + wait
     html = page(registry(status(clock, locks_of([synced(1)], named), names_wait_until=until)), clock)
     assert "not known yet" not in text(html)
 
 
-def test_names_cannot_turn_the_text_around_them_and_are_told_in_full_by_their_titles(clock: FakeClock) -> None:
+def test_names_are_isolated_and_complete_in_titles(clock: FakeClock) -> None:
     account, lock = "\u202eemoh", "\u202eroom" + "x" * 10_000
     html = page(registry(status(clock, locks_of([synced(1)], [detailed(1, lock)]), account=account)), clock)
     assert f'<h2 title="{account}"><bdi>{account}</bdi></h2>' in html
     assert f'<b title="{lock}"><bdi>{lock}</bdi></b>' in html
 
 
-def test_a_name_of_markup_is_shown_as_the_text_it_is(clock: FakeClock) -> None:
+def test_markup_in_names_is_escaped(clock: FakeClock) -> None:
     evil = "<script>alert(1)</script>\"'&amp;"
     html = page(registry(status(clock, locks_of([synced(1)], [detailed(1, evil)]), account="<b>me</b>")), clock)
     assert "<script" not in html
@@ -267,17 +271,17 @@ def test_a_name_of_markup_is_shown_as_the_text_it_is(clock: FakeClock) -> None:
     assert unescape(evil.replace("&amp;", "&amp;amp;")) in unescape(html)
 
 
-def test_the_page_refreshes_itself_and_needs_nothing_from_outside(clock: FakeClock) -> None:
-    answer = browse(registry(status(clock)), clock).get("/")
-    assert '<meta http-equiv="refresh" content="10">' in answer.text
-    assert "<script" not in answer.text
-    assert not re.findall(r"""(?:src|href|url|@import)\s*[=(:]\s*["']?(?:https?:)?//""", answer.text)
-    policy = answer.headers["content-security-policy"]
+def test_status_page_reloads_and_is_self_contained(clock: FakeClock) -> None:
+    response = browse(registry(status(clock)), clock).get("/")
+    assert '<meta http-equiv="refresh" content="10">' in response.text
+    assert "<script" not in response.text
+    assert not re.findall(r"""(?:src|href|url|@import)\s*[=(:]\s*["']?(?:https?:)?//""", response.text)
+    policy = response.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "frame-ancestors 'none'" in policy
 
 
-def test_every_link_of_the_pages_leads_somewhere(clock: FakeClock) -> None:
+def test_every_link_of_the_pages_works(clock: FakeClock) -> None:
     client = browse(registry(status(clock)), clock)
     for path in ("/", "/docs"):
         links = {urljoin(path, link) for link in re.findall(r'<a href="([^"]+)"', client.get(path).text)}
@@ -295,31 +299,31 @@ def test_links_stay_below_the_path_of_a_proxy(clock: FakeClock, page: str, telem
         assert client.get(target.removeprefix("http://proxy/locks")).status_code == 200
 
 
-def test_a_lock_of_the_last_possible_moment_does_not_break_the_page(clock: FakeClock) -> None:
+def test_latest_possible_time_is_shown(clock: FakeClock) -> None:
     rows = [synced(1, lastStateChangedDate="9998-12-30T23:59:59.9999999Z")]
     assert "9998-12-3" in page(registry(status(clock, locks_of(rows, []))), clock)
 
 
-# The status page's overview
+# The overview of the status page
 
 
 def overview(html: str) -> list[str]:
-    """The accounts of the overview in text, in its order."""
+    """Return the text of each account in the overview."""
     found = re.search(r'<nav class="overview".*?</nav>', html, re.DOTALL)
     return [text(f"<body>{item}") for item in re.findall(r"<li>.*?</li>", found[0], re.DOTALL)] if found else []
 
 
-def test_one_account_needs_no_overview(clock: FakeClock) -> None:
+def test_single_account_has_no_overview(clock: FakeClock) -> None:
     assert not overview(page(registry(status(clock)), clock))
 
 
-def test_the_overview_begins_with_the_accounts_that_need_attention(clock: FakeClock) -> None:
+def test_overview_starts_with_accounts_with_problems(clock: FakeClock) -> None:
     def account(name: str, *rows: dict[str, object], **changes: object) -> AccountStatus:
         return status(clock, locks_of(list(rows), []), account=name, **changes)
 
     html = page(
         registry(
-            account("well", synced(1)),
+            account("ok", synced(1)),
             account("open", synced(1, state=2, doorState=2), synced(2, batteryLevel=9), synced(3, connected=False)),
             account("new", up=None, snapshot=None),
             account("broken", synced(1), up=False),
@@ -332,14 +336,14 @@ def test_the_overview_begins_with_the_accounts_that_need_attention(clock: FakeCl
         "broken failing",
         "old stale",
         "short up 2 missing",
-        "well up",
+        "ok up",
         "open up 1 offline 1 with low battery 1 not locked 1 with door open",
-        "new first sync is due",
+        "new first sync pending",
     ]
-    assert re.findall(r'data-account="(\w+)"', html) == ["well", "open", "new", "broken", "old", "short"]
+    assert re.findall(r'data-account="(\w+)"', html) == ["ok", "open", "new", "broken", "old", "short"]
 
 
-def test_the_overview_leads_to_the_sections(clock: FakeClock) -> None:
+def test_overview_links_to_the_accounts(clock: FakeClock) -> None:
     html = page(registry(status(clock, account="one"), status(clock, account="two", up=False)), clock)
     sections = dict(re.findall(r'<section class="account" id="([^"]+)" data-account="(\w+)"', html))
     links = re.findall(r'<a[^>]* href="#([^"]+)"><b title="(\w+)"', html)
@@ -347,59 +351,59 @@ def test_the_overview_leads_to_the_sections(clock: FakeClock) -> None:
     assert dict(links) == sections
 
 
-# What the pages cost and keep to themselves
+# Costs and security headers of the pages
 
 
-class CountingBoard(StatusRegistry):
-    """A registry that is slow to read, and counts its readers."""
+class CountingRegistry(StatusRegistry):
+    """A registry that is slow to read, and counts how often it is read."""
 
-    readers = 0
+    reads = 0
 
     def statuses(self) -> tuple[AccountStatus, ...]:
-        self.readers += 1
+        self.reads += 1
         time.sleep(0.05)
         return super().statuses()
 
 
-def test_the_status_page_is_rendered_once_a_second(clock: FakeClock) -> None:
-    everything = CountingBoard()
-    pages = Pages(everything, clock, version="1.2.3", telemetry_path="/metrics")
+def test_status_page_is_rendered_once_a_second(clock: FakeClock) -> None:
+    status_registry = CountingRegistry()
+    pages = Pages(status_registry, clock, version="1.2.3", telemetry_path="/metrics")
     first = pages.status()
     clock.advance(0.9)
     assert pages.status() is first
-    assert everything.readers == 1
+    assert status_registry.reads == 1
     clock.advance(0.1)
     pages.status()
-    assert everything.readers == 2
+    assert status_registry.reads == 2
 
 
-def test_people_who_look_at_once_share_one_rendering(clock: FakeClock) -> None:
-    everything, people = CountingBoard(), 30
-    pages = Pages(everything, clock, version="1.2.3", telemetry_path="/metrics")
-    together = Barrier(people)
+def test_concurrent_requests_share_one_rendering(clock: FakeClock) -> None:
+    status_registry, clients = CountingRegistry(), 30
+    pages = Pages(status_registry, clock, version="1.2.3", telemetry_path="/metrics")
+    barrier = Barrier(clients)
 
-    def look(_person: int) -> bytes:
-        together.wait()
+    def request(_client: int) -> bytes:
+        barrier.wait()
         return pages.status()
 
-    with ThreadPoolExecutor(people) as crowd:
-        seen = list(crowd.map(look, range(people)))
-    assert everything.readers == 1
-    assert all(html is seen[0] for html in seen)
+    with ThreadPoolExecutor(clients) as threads:
+        responses = list(threads.map(request, range(clients)))
+    assert status_registry.reads == 1
+    assert all(html is responses[0] for html in responses)
 
 
-def test_the_status_page_is_a_second_behind_at_most(clock: FakeClock) -> None:
-    everything = registry(status(clock))
-    client = browse(everything, clock)
+def test_status_page_is_at_most_a_second_old(clock: FakeClock) -> None:
+    status_registry = registry(status(clock))
+    client = browse(status_registry, clock)
     client.get("/")
-    everything.publish(status(clock, up=False))
+    status_registry.publish(status(clock, up=False))
     assert "home up" in text(client.get("/").text)
     clock.advance(1)
     assert "home failing" in text(client.get("/").text)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_the_pages_keep_to_themselves(clock: FakeClock, path: str) -> None:
+def test_pages_have_security_headers(clock: FakeClock, path: str) -> None:
     headers = browse(registry(status(clock)), clock).get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
@@ -410,7 +414,7 @@ def test_the_pages_keep_to_themselves(clock: FakeClock, path: str) -> None:
 # The documentation
 
 
-def test_the_documentation_lists_every_metric(clock: FakeClock) -> None:
+def test_documentation_lists_every_metric(clock: FakeClock) -> None:
     shown = text(browse(registry(status(clock)), clock).get("/docs").text)
     for metric in CATALOGUE:
         assert metric.name in shown
@@ -432,24 +436,27 @@ def reloading(clock: FakeClock, reload: Callable[[], Future[list[str]]]) -> Test
         (["a is wrong", "b is wrong"], 500, "not reloaded: a is wrong\nnot reloaded: b is wrong\n"),
     ],
 )
-def test_reload_returns_what_is_wrong(clock: FakeClock, problems: list[str], code: int, text: str) -> None:
+def test_reload_returns_configuration_errors(clock: FakeClock, problems: list[str], code: int, text: str) -> None:
     done: Future[list[str]] = Future()
     done.set_result(problems)
-    answer = reloading(clock, lambda: done).post("/-/reload")
-    assert (answer.status_code, answer.text) == (code, text)
+    response = reloading(clock, lambda: done).post("/-/reload")
+    assert (response.status_code, response.text) == (code, text)
 
 
-def test_reload_that_hangs_is_not_waited_for(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_does_not_wait_for_hanging_reload(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.web.app.RELOAD_SECONDS", 0.01)
     hanging: Future[list[str]] = Future()
     client = reloading(clock, lambda: hanging)
     for _ in range(2):
-        answer = client.post("/-/reload")
-        assert (answer.status_code, answer.text) == (503, "not reloaded yet: it has not ended within 0.01 s\n")
+        response = client.post("/-/reload")
+        assert (response.status_code, response.text) == (
+            503,
+            "not reloaded yet: the reload did not complete within 0.01 s\n",
+        )
     assert not hanging.cancelled()
 
 
-def test_page_without_files_to_open_is_unavailable(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_is_unavailable_without_file_descriptors(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     client = browse(registry(status(clock)), clock)
 
     def fail(_pages: Pages) -> bytes:
@@ -457,12 +464,12 @@ def test_page_without_files_to_open_is_unavailable(clock: FakeClock, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(Pages, "status", fail)
-        answer = client.get("/")
-    assert (answer.status_code, answer.text) == (503, "not now: Too many open files\n")
+        response = client.get("/")
+    assert (response.status_code, response.text) == (503, "temporarily unavailable: Too many open files\n")
     assert client.get("/").status_code == 200
 
 
-def test_other_errors_of_a_page_stay_bugs(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_os_errors_are_raised(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_pages: Pages) -> bytes:
         raise FileNotFoundError(errno.ENOENT, "a template")
 

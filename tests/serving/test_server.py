@@ -1,4 +1,4 @@
-"""Lost if these fail: a quick answer, and a process that notices that it serves no more."""
+"""The web server: listen addresses, start and stop."""
 
 import errno
 import gc
@@ -20,7 +20,7 @@ from tests.program import PATIENCE
 HOSTS = ("127.0.0.1", "127.0.0.1", "[::1]")
 
 
-def test_an_answer_is_not_held_back_for_more_bytes() -> None:
+def test_sockets_disable_nagles_algorithm() -> None:
     (listening,) = listen(["127.0.0.1:0"])
     with listening as listener, socket.create_connection(listener.getsockname()) as client:
         accepted, _ = listener.accept()
@@ -29,7 +29,7 @@ def test_an_answer_is_not_held_back_for_more_bytes() -> None:
         assert client
 
 
-def test_a_server_whose_thread_has_ended_is_not_alive() -> None:
+def test_stopped_server_is_not_alive() -> None:
     listeners = listen(["127.0.0.1:0"])
     connections = Connections(Limits(), SecurityPolicy)
     server = WebServer(lambda scope, receive, send: None, listeners, connections)  # type: ignore[arg-type, return-value]
@@ -39,8 +39,8 @@ def test_a_server_whose_thread_has_ended_is_not_alive() -> None:
     assert not server.alive()
 
 
-@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux counts the time a machine is suspended")
-def test_ages_count_the_time_a_machine_is_suspended() -> None:
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only on Linux does a clock count suspended time")
+def test_clock_counts_time_in_suspend() -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert before <= SystemClock().monotonic() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -81,10 +81,10 @@ def is_reachable(host: str, port: int) -> bool:
 def test_all_addresses_are_ipv4_without_ipv6(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create_server = socket.create_server
 
-    def without_ipv6(where: tuple[str, int], *, family: socket.AddressFamily, **options: Any) -> socket.socket:
+    def without_ipv6(address: tuple[str, int], *, family: socket.AddressFamily, **options: Any) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-        return create_server(where, family=family, **options)
+        return create_server(address, family=family, **options)
 
     monkeypatch.setattr(socket, "create_server", without_ipv6)
     (listening,) = listen([address])
@@ -115,28 +115,28 @@ def test_zone_of_a_link_local_address_is_used(monkeypatch: pytest.MonkeyPatch) -
         ("[::1%]:1", "'::1%' is not an IPv6 address"),
     ],
 )
-def test_address_that_cannot_be_one_is_refused(address: str, problem: str) -> None:
-    with pytest.raises(BadAddress) as refused:
+def test_invalid_address_is_rejected(address: str, problem: str) -> None:
+    with pytest.raises(BadAddress) as raised:
         parse_address(address)
-    assert str(refused.value) == problem
+    assert str(raised.value) == problem
 
 
 def test_failed_address_is_named_and_others_are_closed(recwarn: pytest.WarningsRecorder) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(CannotListen) as refused:
+        with pytest.raises(CannotListen) as raised:
             listen(["127.0.0.1:0", taken, "[::1]:0"])
-    assert str(refused.value) == f"cannot listen on {taken}: Address already in use"
+    assert str(raised.value) == f"cannot listen on {taken}: Address already in use"
     gc.collect()
     assert not recwarn.list, "a socket was left open"
 
 
-def test_every_address_serves_until_the_stop() -> None:
+def test_every_address_serves_until_stop() -> None:
     listeners = listen(["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"])
     urls = [f"http://{host}:{each.getsockname()[1]}/" for host, each in zip(HOSTS, listeners, strict=True)]
-    server = WebServer(PlainTextResponse("here"), listeners, Connections(Limits(), SecurityPolicy))
+    server = WebServer(PlainTextResponse("OK"), listeners, Connections(Limits(), SecurityPolicy))
     server.start()
-    assert [requests.get(url, timeout=PATIENCE).text for url in urls] == ["here"] * 3
+    assert [requests.get(url, timeout=PATIENCE).text for url in urls] == ["OK"] * 3
     server.stop()
     assert not server.alive()
     for url in urls:
@@ -144,7 +144,7 @@ def test_every_address_serves_until_the_stop() -> None:
             requests.get(url, timeout=PATIENCE)
 
 
-def test_sockets_of_systemd_are_only_for_their_process() -> None:
+def test_systemd_sockets_belong_to_one_process() -> None:
     assert is_socket_activated({"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
     assert not is_socket_activated({"LISTEN_FDS": "1", "LISTEN_PID": str(os.getppid())})
     assert not is_socket_activated({"LISTEN_PID": str(os.getpid())})
