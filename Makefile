@@ -32,7 +32,7 @@ unit: $(VENV)/dev ## pytest; ARGS="…" adds options
 soak: $(VENV)/dev ## the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak -s $(ARGS)
 
-bench: $(VENV)/dev $(VENV)/users/python ## measure it beside its peers, for half an hour, and write docs/PERFORMANCE.md
+bench: $(VENV)/dev $(VENV)/users/python ## measure it beside its peers, for half an hour, and write docs/performance.md
 	EXPORTER_PYTHON=$(VENV)/users/bin/python $(BIN)/python -m bench $(ARGS)
 
 dashboards: $(VENV)/dev ## write the dashboards' JSON from their code

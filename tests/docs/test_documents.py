@@ -9,7 +9,7 @@ from exporter import __version__
 from tests.program import ROOT
 
 CONTRIBUTING, CHANGELOG = ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"
-RELEASING, ARCHITECTURE = ROOT / "docs" / "RELEASING.md", ROOT / "docs" / "architecture.md"
+RELEASING, ARCHITECTURE = ROOT / "docs" / "contributing" / "releasing.md", ROOT / "docs" / "architecture.md"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 HEADINGS = re.findall(r"(?m)^## (.*)$", CHANGELOG.read_text("utf-8"))
 

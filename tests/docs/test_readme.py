@@ -104,7 +104,7 @@ def test_every_dependency_is_in_the_lock_that_is_installed() -> None:
             assert names <= locked, lock
 
 
-@pytest.mark.parametrize(("document", "least"), [("RELIABILITY.md", 40), ("SECURITY.md", 50)])
+@pytest.mark.parametrize(("document", "least"), [("failure-modes.md", 40), ("security.md", 50)])
 def test_every_row_of_the_documents_names_tests_that_exist(document: str, least: int) -> None:
     rows = [line for line in (ROOT / "docs" / document).read_text("utf-8").splitlines() if "| `" in line]
     named = set(re.findall(r"`((?:test_|Test)\w+)`", "\n".join(rows)))

@@ -1,4 +1,4 @@
-"""Lost if these fail: several exporters side by side, as docs/PERFORMANCE.md has them in Kubernetes."""
+"""Lost if these fail: several exporters side by side, as docs/performance.md has them in Kubernetes."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.program import ROOT, configuration, run
 from .release import Object
 from .test_objects import VERSIONS, check
 
-TEXT = (ROOT / "docs" / "PERFORMANCE.md").read_text("utf-8")
+TEXT = (ROOT / "docs" / "performance.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
