@@ -660,7 +660,7 @@ def test_a_file_that_comes_later_ends_the_problem(web: WebFiles) -> None:
 
 
 def test_the_readme_shows_a_web_configuration_that_is_good(web: WebFiles) -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
+    readme = (ROOT / "docs" / "web-configuration.md").read_text("utf-8")
     block = next(part.split("```")[0] for part in readme.split("```yaml\n")[1:] if "tls_server_config" in part)
     block = block.replace("/etc/tedee-exporter/", "")
     loaded = load(web.put("web.yml", block.encode()))
