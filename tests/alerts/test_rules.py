@@ -182,9 +182,8 @@ def test_nothing_urgent_is_hushed_by_what_is_not() -> None:
 
 
 def test_the_operator_gets_the_same_groups() -> None:
-    (command,) = re.findall(
-        r"^(\{ printf .*?)\| kubectl", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
+    guide = (ROOT / "docs" / "how-to" / "prometheus-operator.md").read_text("utf-8")
+    (command,) = re.findall(r"^(\{ printf .*?)\| kubectl", guide, re.DOTALL | re.MULTILINE)
     shown = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     resource = yaml.safe_load(shown.stdout)
     assert (resource["apiVersion"], resource["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
