@@ -18,6 +18,8 @@ exclude_patterns = ["_build"]
 nitpicky = True
 # The anchors that GitHub gives to headings, so that a link works in both places.
 myst_heading_anchors = 4
+# Pygments does not know the colons in the names of recording rules and in subqueries. It highlights the rest.
+suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
 html_title = "Tedee exporter"
