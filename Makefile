@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # Most tests wait for a child process or a clock of 20 seconds, not for a processor.
 WORKERS ?= 6
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit soak bench dashboards chart audit dist lock clean
+.PHONY: help demo test lint types unit soak bench dashboards chart docs links audit dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,7 +32,7 @@ unit: $(VENV)/dev ## pytest; ARGS="…" adds options
 soak: $(VENV)/dev ## the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak -s $(ARGS)
 
-bench: $(VENV)/dev $(VENV)/users/python ## measure it beside its peers, for half an hour, and write docs/PERFORMANCE.md
+bench: $(VENV)/dev $(VENV)/users/python ## measure it beside its peers, for half an hour, and write docs/performance.md
 	EXPORTER_PYTHON=$(VENV)/users/bin/python $(BIN)/python -m bench $(ARGS)
 
 dashboards: $(VENV)/dev ## write the dashboards' JSON from their code
@@ -40,6 +40,12 @@ dashboards: $(VENV)/dev ## write the dashboards' JSON from their code
 
 chart: $(VENV)/dev ## copy alerts, dashboards and the version into the chart, and make its README's table
 	$(BIN)/python -m helm.refresh
+
+docs: $(VENV)/dev ## build the documentation in docs/_build; a warning or a broken link fails
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b dirhtml docs docs/_build/html
+
+links: $(VENV)/dev ## check the documentation's links to other sites
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b linkcheck docs docs/_build/links
 
 audit: $(VENV)/dev ## what the lock files pin, against the package index
 	$(BIN)/python .ci/audit.py

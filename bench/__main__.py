@@ -1,4 +1,4 @@
-"""`python -m bench`: measure everything, print it, and write it into docs/PERFORMANCE.md."""
+"""`python -m bench`: measure everything, print it, and write it into docs/performance.md."""
 
 import argparse
 import shutil
@@ -7,7 +7,7 @@ import sys
 from . import fleets, refreshes, report, scrapes, starts, syncs, weeks
 from .machine import ROOT, description
 
-DOCUMENT = ROOT / "docs" / "PERFORMANCE.md"
+DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- made by: make bench -->\n", "<!-- made by make bench: end -->\n"
 NEEDED = ("nginx", "taskset", "wrk")
 

@@ -237,9 +237,8 @@ def test_critical_alert_is_not_inhibited_by_warning() -> None:
 
 
 def test_prometheus_rule_has_the_same_groups() -> None:
-    (command,) = re.findall(
-        r"^(\{ printf .*?)\| kubectl", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
+    guide = (ROOT / "docs" / "how-to" / "prometheus-operator.md").read_text("utf-8")
+    (command,) = re.findall(r"^(\{ printf .*?)\| kubectl", guide, re.DOTALL | re.MULTILINE)
     shown = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     resource = yaml.safe_load(shown.stdout)
     assert (resource["apiVersion"], resource["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")

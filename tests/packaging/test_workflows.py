@@ -47,7 +47,8 @@ def test_a_workflow_may_only_read_but_for_jobs_that_publish(workflow: Path) -> N
     content = load(workflow)
     assert content["permissions"] == {"contents": "read"}
     writing = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
-    assert writing == ({"pypi", "image", "chart", "github"} if workflow.stem == "release" else set())
+    publishing = {"release": {"pypi", "image", "chart", "github"}, "docs": {"publish"}}
+    assert writing == publishing.get(workflow.stem, set())
 
 
 def test_nothing_is_released_before_the_tests_and_what_cannot_be_taken_back_comes_last() -> None:

@@ -661,9 +661,9 @@ def test_file_created_later_resolves_the_error(web: WebFiles) -> None:
     assert configured.security_policy.tls
 
 
-def test_readme_web_configuration_is_valid(web: WebFiles) -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    block = next(part.split("```")[0] for part in readme.split("```yaml\n")[1:] if "tls_server_config" in part)
+def test_documented_web_configuration_is_valid(web: WebFiles) -> None:
+    page = (ROOT / "docs" / "web-configuration.md").read_text("utf-8")
+    block = next(part.split("```")[0] for part in page.split("```yaml\n")[1:] if "tls_server_config" in part)
     block = block.replace("/etc/tedee-exporter/", "")
     loaded = load(web.put("web.yml", block.encode()))
     assert loaded.security_policy.tls
