@@ -1,4 +1,4 @@
-"""Lost if these fail: syncs, because of a connection that leads nowhere; or one account's locks, to another account."""
+"""Connections: no reuse, several addresses per host, error messages, deadlines and memory limits."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from exporter.clock import boottime
 from exporter.secrets import Secret
-from exporter.tedee.bodies import LARGE, Bodies
+from exporter.tedee.bodies import LARGE_BODY_BYTES, Bodies
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
@@ -24,7 +24,7 @@ from tests.security.listeners import listening
 from tests.tcp import tcp_server
 
 SHARED = session()
-"""As all accounts of a process share it."""
+"""Session that is shared as by all accounts of a process."""
 PASSWORD = "the-password-of-the-proxy"
 
 
@@ -63,12 +63,12 @@ def refresh(url: str, timeout: float = 5.0) -> object:
         session=SHARED,
         user_agent="tedee-exporter/test",
     )
-    return endpoint.refresh(Secret("a-refresh-token"), "its file", lambda _: None).life
+    return endpoint.refresh(Secret("a-refresh-token"), "its file", lambda _: None).lifetime
 
 
 Call = Callable[..., object]
 both = pytest.mark.parametrize("call", [sync, refresh])
-"""What applies to the API applies to the token endpoint."""
+"""Run a test with a call of the API and with one of the token endpoint."""
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +84,12 @@ def response(lock_id: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-# One connection for each call
+# One connection per call
 
 
 @both
 def test_connection_is_closed_after_call(call: Call) -> None:
-    """Though the server would keep it open."""
+    """The server would keep the connection open."""
     ended = threading.Semaphore(0)
     with listening() as server:
         get_request = server.finish_request
@@ -107,7 +107,7 @@ def test_connection_is_closed_after_call(call: Call) -> None:
 
 @both
 def test_connection_is_closed_after_refused_header(call: Call) -> None:
-    """urllib3 loses the response of a Content-Length that it refuses."""
+    """urllib3 drops a response whose Content-Length it rejects."""
     closed = threading.Event()
 
     def speak(connection: socket.socket) -> None:
@@ -124,8 +124,8 @@ def test_connection_is_closed_after_refused_header(call: Call) -> None:
     assert caught.value.reason == "connection"  # the error refers to the response until here
 
 
-def test_call_is_not_sent_long_after_its_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process may be stopped in between, for longer than the reservation holds."""
+def test_request_is_not_sent_long_after_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may be stopped after the reservation, for longer than it is valid."""
     late = 0.0
 
     class Stopped:
@@ -143,7 +143,7 @@ def test_call_is_not_sent_long_after_its_reservation(monkeypatch: pytest.MonkeyP
 
 
 def test_late_response_reaches_no_other_account() -> None:
-    """From a gateway that answers each request on a connection with the response to the one before it."""
+    """A gateway sends the response to the previous request of the connection."""
 
     def speak(connection: socket.socket) -> None:
         ids: list[int] = []
@@ -156,7 +156,7 @@ def test_late_response_reaches_no_other_account() -> None:
             assert list(client(f"http://127.0.0.1:{port}", key=f"key-{number}").sync().rows) == [number]
 
 
-# Every address gets its chance
+# Hosts with several addresses
 
 
 Addresses = list[tuple[str, int]]
@@ -164,7 +164,7 @@ Addresses = list[tuple[str, int]]
 
 @pytest.fixture
 def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
-    """Let every name have these addresses."""
+    """Resolve every name to the given addresses."""
 
     def resolve_to(addresses: Addresses) -> None:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
@@ -175,7 +175,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, int]]:
-    """An address that does not react to a connection: its queue of them is full."""
+    """An address that does not respond to a connection attempt, because its backlog is full."""
     with contextlib.ExitStack() as stack:
         hole = stack.enter_context(socket.socket())
         hole.bind(("127.0.0.1", 0))
@@ -196,7 +196,7 @@ def closed() -> tuple[str, int]:
 
 
 @both
-def test_silent_first_address_costs_nothing(
+def test_unresponsive_first_address_is_skipped(
     call: Call, silent: tuple[str, int], closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
     with listening() as server:
@@ -206,7 +206,7 @@ def test_silent_first_address_costs_nothing(
 
 
 @both
-def test_silent_address_of_proxy_costs_nothing(
+def test_unresponsive_proxy_address_is_skipped(
     call: Call,
     silent: tuple[str, int],
     resolve_to: Callable[[Addresses], None],
@@ -215,13 +215,13 @@ def test_silent_address_of_proxy_costs_nothing(
     with listening(password="of-somebody-else") as proxy:
         resolve_to([silent, ("127.0.0.1", proxy.port)])
         monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:1")
-        with pytest.raises(ConnectionFailed, match="the proxy says HTTP 407"):
+        with pytest.raises(ConnectionFailed, match="the proxy returned HTTP 407"):
             call("https://tedee.test")
     assert len(proxy.asked) == 1
 
 
 @both
-def test_addresses_that_refuse_are_named(
+def test_refusing_addresses_are_named(
     call: Call, closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
     resolve_to([closed, ("127.0.0.3", closed[1]), ("255.255.255.255", 1)])
@@ -234,7 +234,7 @@ def test_addresses_that_refuse_are_named(
 
 
 @both
-def test_addresses_that_are_silent_are_named(
+def test_unresponsive_addresses_are_named(
     call: Call, silent: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
     resolve_to([silent, ("127.0.0.1", silent[1])])
@@ -243,7 +243,7 @@ def test_addresses_that_are_silent_are_named(
     assert caught.value.problem == "no connection to localhost (127.0.0.1) port 8080 within 0.3 s"
 
 
-def test_many_addresses_are_not_all_named(closed: tuple[str, int], resolve_to: Callable[[Addresses], None]) -> None:
+def test_list_of_addresses_is_shortened(closed: tuple[str, int], resolve_to: Callable[[Addresses], None]) -> None:
     resolve_to([(f"127.0.0.{number}", closed[1]) for number in range(1, 8)])
     with pytest.raises(ConnectionFailed, match=r"\(127\.0\.0\.1, 127\.0\.0\.2, 127\.0\.0\.3, 127\.0\.0\.4, 3 more\)"):
         sync("http://localhost")
@@ -251,7 +251,7 @@ def test_many_addresses_are_not_all_named(closed: tuple[str, int], resolve_to: C
 
 @both
 @pytest.mark.parametrize("host", ["tedee.invalid", "t" * 70 + ".test"])
-def test_unknown_name_is_named(call: Call, host: str) -> None:
+def test_unresolvable_name_is_named(call: Call, host: str) -> None:
     with pytest.raises(ConnectionFailed, match=f"the name {host} cannot be resolved: "):
         call(f"https://{host}")
 
@@ -260,7 +260,7 @@ def test_unknown_name_is_named(call: Call, host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["proxy.invalid", f'"http://somebody:{PASSWORD}@proxy.test"', f"{PASSWORD}@proxy.invalid"]
 )
-def test_unknown_name_of_proxy_is_said_to_be_one(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolvable_proxy_is_named_as_proxy(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@{host}:3128")
     with pytest.raises(ConnectionFailed) as caught:
         call("https://tedee.test")
@@ -270,9 +270,7 @@ def test_unknown_name_of_proxy_is_said_to_be_one(call: Call, host: str, monkeypa
 
 
 @both
-def test_proxy_that_refuses_is_said_to_be_one(
-    call: Call, closed: tuple[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusing_proxy_is_named_as_proxy(call: Call, closed: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@localhost:{closed[1]}")
     with pytest.raises(ConnectionFailed) as caught:
         call("https://tedee.test")
@@ -282,13 +280,13 @@ def test_proxy_that_refuses_is_said_to_be_one(
     )
 
 
-# One budget of memory
+# Memory limit
 
 
-def test_huge_response_does_not_fail_a_normal_one() -> None:
-    """The huge one has not ended, so that its memory is in use."""
+def test_huge_response_does_not_affect_normal_one() -> None:
+    """The huge response has not ended, so that its memory is in use."""
     started, normal_is_done = threading.Event(), threading.Event()
-    huge = 8 * LARGE
+    huge = 8 * LARGE_BODY_BYTES
 
     def speak(connection: socket.socket) -> None:
         connection.recv(65536)

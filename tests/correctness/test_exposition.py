@@ -134,7 +134,7 @@ def test_the_exposition_has_every_metric_of_the_catalogue_with_its_labels_and_no
     exposed: dict[str, set[str]] = {}
     types: dict[str, str] = {}
     helps: dict[str, str] = {}
-    everything = status(clock, failure=Failure("timeout", "no complete answer within 10 s", clock.wall()))
+    everything = status(clock, failure=Failure("timeout", "no complete response within 10 s", clock.wall()))
     for family in parse_openmetrics(text_of(expose(registry(everything), clock), OPENMETRICS)):
         name = family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
         if not name.startswith(("process_", "python_")):

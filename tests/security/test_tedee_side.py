@@ -1,5 +1,4 @@
-"""Lost if these fail: the key, to whoever stands between the exporter and Tedee or in Tedee's place; or the exporter's
-time and memory."""
+"""Connections to untrusted servers and proxies: no secret is sent to them, and their responses are limited."""
 
 import base64
 import contextlib
@@ -53,8 +52,8 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 SOON = 45.0
-"""Seconds within which a call with a deadline of half a second is over, however busy the machine. What it meets goes
-on for minutes."""
+"""Maximum duration in seconds of a call with a deadline of half a second, on a busy machine. Without the deadline, the
+call would take minutes."""
 
 
 class UnlimitedRateLimiter:
@@ -94,24 +93,24 @@ def sync(url: str, timeout: float = PATIENCE) -> object:
 
 
 def refresh(url: str, timeout: float = PATIENCE) -> object:
-    return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None).life
+    return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None).lifetime
 
 
 def sync_once(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The program, for one sync."""
+    """Run the program for one sync."""
     more: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "TEDEE_API_URL": url, **variables}
     return run("--sync.once", **more)
 
 
 Call = Callable[..., object]
 both = pytest.mark.parametrize("call", [sync, refresh])
-"""What holds for the API holds for the token endpoint."""
-# Python's ssl leaves a socket that is shut down between connecting and TLS to the garbage collector.
+"""Run a test with a call of the API and with one of the token endpoint."""
+# Python's ssl module does not close a socket that is shut down between connecting and the TLS handshake.
 shut_down_early = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 
 def outcome(call: Call, url: str, timeout: float = PATIENCE) -> CallError | None:
-    """The failure with which a call ends, if it does: named, legible and without a secret."""
+    """Return the error of a call, None if it succeeds. Assert that the error is printable and contains no secret."""
     try:
         call(url, timeout)
     except CallError as caught:
@@ -165,12 +164,12 @@ def speaking_for(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 @pytest.fixture
 def tedee(authority: trustme.CA) -> Iterator[Server]:
-    """Tedee, as far as its certificate goes: `https://tedee.test`, which only proxies can find."""
+    """A server with a certificate for `https://tedee.test`, a name that only proxies can resolve."""
     with listening(tls=speaking_for(authority.issue_cert("tedee.test", "localhost"))) as server:
         yield server
 
 
-# Who it talks to
+# Certificates
 
 NOW = datetime.now(UTC)
 
@@ -221,7 +220,7 @@ IMPOSTORS = [self_signed, of_nobody_known, for_another_name, expired, not_yet_va
 @both
 @pytest.mark.parametrize("impostor", IMPOSTORS)
 @pytest.mark.usefixtures("trusted")
-def test_who_cannot_prove_to_be_tedee_gets_nothing(
+def test_untrusted_server_receives_nothing(
     call: Call, impostor: Callable[[trustme.CA], ssl.SSLContext], authority: trustme.CA
 ) -> None:
     with listening(tls=impostor(authority)) as server:
@@ -230,8 +229,8 @@ def test_who_cannot_prove_to_be_tedee_gets_nothing(
     assert server.asked == []
 
 
-def test_a_server_of_tls_1_1_would_be_spoken_to_by_who_does_not_care(authority: trustme.CA) -> None:
-    """So that the refusal above is the exporter's."""
+def test_tls_1_1_server_accepts_permissive_client(authority: trustme.CA) -> None:
+    """The test above therefore tests the exporter, not the server."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     outdated(context)
@@ -245,7 +244,7 @@ def test_a_server_of_tls_1_1_would_be_spoken_to_by_who_does_not_care(authority: 
 
 @both
 @pytest.mark.parametrize("variable", CA_VARIABLES)
-def test_private_authority_of_environment_is_trusted(
+def test_private_ca_of_environment_is_trusted(
     call: Call, variable: str, tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert failure(call, tedee.url()).reason == "tls"
@@ -255,7 +254,7 @@ def test_private_authority_of_environment_is_trusted(
 
 
 @pytest.mark.parametrize(("variable", "weaker"), [*pairwise(CA_VARIABLES)])
-def test_first_variable_names_the_authorities(
+def test_first_ca_variable_takes_precedence(
     variable: str, weaker: str, tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, certifi.where())
@@ -263,7 +262,7 @@ def test_first_variable_names_the_authorities(
     assert failure(sync, tedee.url()).reason == "tls"
 
 
-def test_authorities_are_loaded_once(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ca_certificates_are_loaded_once(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
     def load(context: ssl.SSLContext, cafile: str, capath: None) -> None:
@@ -277,7 +276,9 @@ def test_authorities_are_loaded_once(tedee: Server, ca_file: Path, monkeypatch: 
     assert loaded == [str(ca_file)]
 
 
-def test_changed_authorities_are_loaded_again(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_ca_certificates_are_loaded_again(
+    tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
     good = ca_file.read_bytes()
     trustme.CA().cert_pem.write_to_path(str(ca_file))
@@ -288,10 +289,10 @@ def test_changed_authorities_are_loaded_again(tedee: Server, ca_file: Path, monk
     assert failure(sync, tedee.url()).reason == "tls"
 
 
-def test_folder_of_authorities_is_trusted(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_ca_certificates_is_trusted(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file.parent))
     assert failure(sync, tedee.url()).reason == "tls"
-    # What OpenSSL looks for is the hash of the authority's name.
+    # OpenSSL looks a CA up by the hash of its name.
     command = ["openssl", "x509", "-noout", "-hash", "-in", str(ca_file)]
     name = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     ca_file.rename(ca_file.with_name(f"{name}.0"))
@@ -300,7 +301,7 @@ def test_folder_of_authorities_is_trusted(tedee: Server, ca_file: Path, monkeypa
 
 @both
 @pytest.mark.parametrize("content", [None, "", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])
-def test_authorities_that_cannot_be_read_are_named_and_nothing_is_sent(
+def test_unreadable_ca_file_is_named_and_nothing_is_sent(
     call: Call, content: str | None, tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "authorities.pem"
@@ -313,14 +314,12 @@ def test_authorities_that_cannot_be_read_are_named_and_nothing_is_sent(
     assert tedee.asked == []
 
 
-def test_certificates_in_a_fifo_are_not_waited_for(
-    tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ca_certificates_in_fifo_do_not_block(tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "fifo")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "fifo"))
     error = failure(sync, tedee.url())
     assert error.reason == "tls"
-    assert "neither in a file nor in a folder" in str(error)
+    assert "neither a regular file nor a folder" in str(error)
 
 
 OFF = [
@@ -331,7 +330,7 @@ OFF = [
 
 
 @pytest.mark.parametrize("variables", OFF, ids=["emptied", "False", "0"])
-def test_no_environment_lets_the_program_talk_to_an_impostor(variables: dict[str, str], tedee: Server) -> None:
+def test_environment_cannot_disable_verification(variables: dict[str, str], tedee: Server) -> None:
     done = sync_once(tedee.url(), **variables)
     assert done.returncode == 1
     assert "TLS failed" in done.stderr
@@ -339,7 +338,7 @@ def test_no_environment_lets_the_program_talk_to_an_impostor(variables: dict[str
     assert tedee.asked == []
 
 
-def test_the_program_tells_an_impostor_in_its_metrics(tedee: Server) -> None:
+def test_untrusted_server_is_reported_in_metrics(tedee: Server) -> None:
     with running(TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=tedee.url()) as exporter:
         exporter.wait_until_ready()
         assert exporter.value("tedee_sync_failures_total", account="default", reason="tls") == 1
@@ -347,13 +346,13 @@ def test_the_program_tells_an_impostor_in_its_metrics(tedee: Server) -> None:
     assert tedee.asked == []
 
 
-def test_the_program_trusts_a_private_authority(tedee: Server, ca_file: Path) -> None:
+def test_program_trusts_private_ca(tedee: Server, ca_file: Path) -> None:
     done = sync_once(tedee.url(), REQUESTS_CA_BUNDLE=str(ca_file))
     assert done.returncode == 0, done.stderr
     assert all(KEY in each for each in tedee.asked)
 
 
-def test_session_keys_are_not_written(
+def test_tls_session_keys_are_not_written(
     tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "session-keys"))
@@ -362,7 +361,7 @@ def test_session_keys_are_not_written(
     assert not (tmp_path / "session-keys").exists()
 
 
-# Through a proxy
+# Proxies
 
 
 @pytest.fixture(params=["http", "https"])
@@ -379,7 +378,7 @@ def with_password(proxy: Server) -> str:
 @both
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 @pytest.mark.usefixtures("trusted")
-def test_a_proxy_passes_on_what_it_cannot_read(
+def test_proxy_sees_only_encrypted_data(
     call: Call, variable: str, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, with_password(proxy))
@@ -409,7 +408,9 @@ def test_proxy_connection_serves_one_call(
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_no_proxy_is_obeyed(call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_variable_is_respected(
+    call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1", *rest, **more))
     monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
@@ -420,9 +421,7 @@ def test_no_proxy_is_obeyed(call: Call, proxy: Server, tedee: Server, monkeypatc
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_behind_a_proxy_it_is_still_tedee_who_has_to_prove_it(
-    call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_behind_proxy_is_verified(call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     with listening(tls=speaking_for(trustme.CA().issue_cert("tedee.test"))) as impostor:
         assert failure(call, impostor.url("tedee.test")).reason == "tls"
@@ -431,9 +430,7 @@ def test_behind_a_proxy_it_is_still_tedee_who_has_to_prove_it(
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_a_proxy_that_cannot_prove_who_it_is_does_not_even_get_its_password(
-    call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untrusted_proxy_does_not_receive_password(call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(tls=speaking_for(trustme.CA().issue_cert("localhost"))) as impostor:
         monkeypatch.setenv("HTTPS_PROXY", with_password(impostor))
         assert failure(call, tedee.url("tedee.test")).reason == "tls"
@@ -464,7 +461,7 @@ PROXIES = [
 
 @both
 @pytest.mark.parametrize("address", PROXIES)
-def test_a_proxy_that_is_not_there_is_told_without_its_password(
+def test_unreachable_proxy_error_hides_password(
     call: Call, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -476,9 +473,7 @@ def test_a_proxy_that_is_not_there_is_told_without_its_password(
 
 
 @both
-def test_a_proxy_that_refuses_is_told_by_its_status_alone(
-    call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_refusal_is_reported_by_status_only(call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def echo(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(f"HTTP/1.1 407 {PASSWORD} is wrong\r\n\r\n".encode())
@@ -487,11 +482,11 @@ def test_a_proxy_that_refuses_is_told_by_its_status_alone(
         monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@127.0.0.1:{port}")
         error = failure(call, tedee.url("tedee.test"))
     assert error.reason == "connection"
-    assert "the proxy says HTTP 407 Proxy Authentication Required" in str(error)
+    assert "the proxy returned HTTP 407 Proxy Authentication Required" in str(error)
     assert tedee.asked == []
 
 
-def test_the_program_shows_a_proxy_password_nowhere(tedee: Server) -> None:
+def test_program_never_shows_proxy_password(tedee: Server) -> None:
     with listening(password="Basic of-somebody-else") as proxy:
         url = tedee.url("tedee.test")
         with running(
@@ -501,21 +496,19 @@ def test_the_program_shows_a_proxy_password_nowhere(tedee: Server) -> None:
             shown = [exporter.get(path).text for path in ("/", "/metrics", "/docs")]
             exporter.stop()
     told = "".join([*shown, *exporter.log])
-    assert "the proxy says HTTP 407" in told
+    assert "the proxy returned HTTP 407" in told
     for secret in SECRETS:
         assert secret not in told
     assert proxy.asked
     assert tedee.asked == []
 
 
-# On this machine
+# Loopback
 
 
 @both
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_what_is_unencrypted_stays_on_this_machine_whatever_proxy_is_set(
-    call: Call, host: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_http_to_loopback_ignores_proxy(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as server, listening() as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url())
@@ -525,7 +518,7 @@ def test_what_is_unencrypted_stays_on_this_machine_whatever_proxy_is_set(
     assert proxy.asked == []
 
 
-def test_the_program_asks_no_proxy_for_this_machine() -> None:
+def test_program_uses_no_proxy_for_loopback() -> None:
     with listening() as server, listening() as proxy:
         there = proxy.url()
         done = sync_once(server.url("127.0.0.1"), HTTP_PROXY=there, http_proxy=there, ALL_PROXY=there)
@@ -535,9 +528,7 @@ def test_the_program_asks_no_proxy_for_this_machine() -> None:
 
 
 @both
-def test_calls_to_this_machine_change_no_proxy_setting_of_the_calls_beside_them(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loopback_calls_do_not_change_environment(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     changed: list[object] = []
     monkeypatch.setattr(os, "putenv", lambda *args: changed.append(args))
     with listening() as server, ThreadPoolExecutor(8) as pool:
@@ -546,7 +537,7 @@ def test_calls_to_this_machine_change_no_proxy_setting_of_the_calls_beside_them(
 
 
 @both
-def test_a_localhost_that_is_another_machine_gets_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_on_another_machine_receives_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
     with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         try:
@@ -559,7 +550,7 @@ def test_a_localhost_that_is_another_machine_gets_nothing(call: Call, monkeypatc
     with tcp_server(lambda connection: reached.append(connection.recv(65536)), address) as port:
         error = failure(call, f"http://localhost:{port}")
     assert error.reason == "connection"
-    assert "plain HTTP is for this machine alone" in str(error)
+    assert "plain HTTP is allowed to this machine only" in str(error)
     assert b"".join(reached) == b""
 
 
@@ -602,7 +593,7 @@ OTHERS = [
 
 
 def configured(url: str) -> list[Callable[[], object]]:
-    """The settings that say where a secret goes."""
+    """Return the settings with URLs to which secrets are sent."""
     files = {"client_id": "a-client", "refresh_token_file": "refresh-token"}
     return [
         lambda: Api.model_validate({"url": url}),
@@ -611,13 +602,13 @@ def configured(url: str) -> list[Callable[[], object]]:
 
 
 @pytest.mark.parametrize("url", OWN)
-def test_plain_http_may_be_spoken_with_this_machine(url: str) -> None:
+def test_plain_http_to_loopback_is_allowed(url: str) -> None:
     for setting in configured(url):
         setting()
 
 
 @pytest.mark.parametrize("url", OTHERS)
-def test_plain_http_is_spoken_with_nobody_who_only_looks_like_this_machine(url: str) -> None:
+def test_plain_http_to_similar_host_is_rejected(url: str) -> None:
     for setting in configured(url):
         with pytest.raises(ValidationError) as caught:
             setting()
@@ -626,9 +617,7 @@ def test_plain_http_is_spoken_with_nobody_who_only_looks_like_this_machine(url: 
 
 @both
 @pytest.mark.parametrize("url", ["http://[::1].evil.example", "http://evil.example[::1]", "http://[::1]evil.example"])
-def test_an_address_that_one_parser_takes_for_this_machine_and_another_does_not_is_not_called(
-    call: Call, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ambiguous_loopback_address_is_not_called(call: Call, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[str] = []
 
     def look_up(host: str, *rest: object, **more: object) -> list[object]:
@@ -641,12 +630,12 @@ def test_an_address_that_one_parser_takes_for_this_machine_and_another_does_not_
     assert looked_up == []
 
 
-# What of the user's is not for Tedee
+# netrc and cookies
 
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_a_netrc_is_for_neither_tedee_nor_the_proxy(
+def test_netrc_is_used_for_neither_tedee_nor_proxy(
     call: Call, proxy: Server, tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".netrc").write_text(
@@ -659,14 +648,14 @@ def test_a_netrc_is_for_neither_tedee_nor_the_proxy(
     assert all("Basic" not in str(each.headers) for each in proxy.asked)
 
 
-def test_the_program_does_not_use_a_netrc(tmp_path: Path) -> None:
+def test_program_does_not_use_netrc(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("default login somebody password else\n")
     with listening() as server:
         sync_once(server.url("127.0.0.1"), HOME=str(tmp_path), NETRC=str(tmp_path / ".netrc"))
     assert {each.headers["Authorization"] for each in server.asked} == {f"PersonalKey {KEY}"}
 
 
-def test_no_cookie_comes_back() -> None:
+def test_cookies_are_not_sent_back() -> None:
     with listening(Reply(headers={"Set-Cookie": "session=home; Path=/"})) as server:
         api, endpoint = client(server.url("127.0.0.1")), token_endpoint(server.url("127.0.0.1"))
         for _ in range(2):
@@ -683,7 +672,7 @@ def test_no_cookie_comes_back() -> None:
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["another host", "another scheme", "the same host"])
 @pytest.mark.usefixtures("trusted")
-def test_a_redirect_is_not_followed_anywhere(call: Call, where: str, status: int, tedee: Server) -> None:
+def test_redirect_is_not_followed(call: Call, where: str, status: int, tedee: Server) -> None:
     with listening() as elsewhere:
         tedee.reply = Reply(status)
         targets = {
@@ -700,7 +689,7 @@ def test_a_redirect_is_not_followed_anywhere(call: Call, where: str, status: int
 
 
 @both
-def test_an_answer_that_points_elsewhere_is_taken_for_what_it_is(call: Call) -> None:
+def test_location_headers_of_success_are_ignored(call: Call) -> None:
     with listening() as elsewhere:
         there = elsewhere.url("127.0.0.1")
         with listening(
@@ -714,7 +703,7 @@ def test_an_answer_that_points_elsewhere_is_taken_for_what_it_is(call: Call) -> 
 @pytest.mark.parametrize(
     "location", ["", "//", "http://[", "http://host:99999/", "http://a b", "mailto:a", "\x80\xff", "x" * 60_000]
 )
-def test_a_redirect_to_nowhere_is_a_redirect(call: Call, location: str) -> None:
+def test_redirect_to_invalid_location_is_reported(call: Call, location: str) -> None:
     with listening(Reply(302, {"Location": location})) as server:
         assert "redirects are not followed" in str(failure(call, server.url("127.0.0.1")))
 
@@ -735,7 +724,7 @@ BOMBS = {
 @both
 @pytest.mark.parametrize("status", [200, 302, 401, 503])
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_what_is_small_on_the_wire_stays_small_in_memory(call: Call, bomb: str, status: int) -> None:
+def test_compression_bomb_does_not_fill_memory(call: Call, bomb: str, status: int) -> None:
     encoding, body = BOMBS[bomb]
     headers = {"Content-Encoding": encoding, "Location": "http://127.0.0.1:1/"}
     with listening(Reply(status, headers, body)) as server:
@@ -749,7 +738,7 @@ def test_what_is_small_on_the_wire_stays_small_in_memory(call: Call, bomb: str, 
 
 
 def flooding(begin: bytes, more: bytes) -> tuple[Callable[[socket.socket], None], list[int]]:
-    """A server that never stops sending, as fast as it can; and how much it got rid of."""
+    """Return a server function that never stops sending, as fast as it can, and a counter of the bytes sent."""
     sent = [0]
 
     def speak(connection: socket.socket) -> None:
@@ -778,22 +767,22 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 
 @both
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_flood_is_given_up(call: Call, flood: str) -> None:
+def test_endless_fast_response_is_aborted(call: Call, flood: str) -> None:
     speak, sent = flooding(*FLOODS[flood])
     with tcp_server(speak) as port:
         failure(call, f"http://127.0.0.1:{port}", 60)
-    # The kernel's buffers come on top.
+    # The count includes the buffers of the kernel.
     assert sent[0] < 4 * MAX_BODY_BYTES
 
 
 # Time
 
 HANDSHAKE = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
-"""The beginning of a server's part of a TLS handshake, of 16 kB."""
+"""Beginning of the server's part of a TLS handshake of 16 kB."""
 
 
 def dripping(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Callable[[socket.socket], None]:
-    """A server that sends a little at a time, for minutes."""
+    """Return a server function that sends a few bytes at a time, for minutes."""
 
     def speak(connection: socket.socket) -> None:
         with tls.wrap_socket(connection, server_side=True) if tls else nullcontext(connection) as speaker:
@@ -825,18 +814,18 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 @both
 @pytest.mark.parametrize("drip", DRIPS)
 @pytest.mark.usefixtures("trusted")
-def test_what_drips_is_over_at_the_time_out_behind_tls_and_a_proxy_too(
+def test_slow_response_through_tls_and_proxy_times_out(
     call: Call, drip: str, proxy: Server, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     with tcp_server(dripping(*DRIPS[drip], speaking_for(authority.issue_cert("tedee.test")))) as port:
-        # A redirect of the token endpoint is one before its body comes.
+        # A redirect of the token endpoint is reported before its body is received.
         assert is_over_in_time(call, f"https://tedee.test:{port}") or (call is refresh and "redirect" in drip)
 
 
 @both
 @shut_down_early
-def test_a_tls_handshake_that_drips_is_over_at_the_time_out(call: Call) -> None:
+def test_slow_tls_handshake_times_out(call: Call) -> None:
     with tcp_server(dripping(HANDSHAKE, b"a")) as port:
         assert is_over_in_time(call, f"https://localhost:{port}")
 
@@ -844,9 +833,7 @@ def test_a_tls_handshake_that_drips_is_over_at_the_time_out(call: Call) -> None:
 @both
 @pytest.mark.usefixtures("trusted")
 @shut_down_early
-def test_a_tls_handshake_that_drips_through_a_proxy_is_over_at_the_time_out(
-    call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_tls_handshake_through_proxy_times_out(call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     with tcp_server(dripping(HANDSHAKE, b"a")) as port:
         assert is_over_in_time(call, f"https://tedee.test:{port}")
@@ -856,7 +843,7 @@ def test_a_tls_handshake_that_drips_through_a_proxy_is_over_at_the_time_out(
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("drip", ["a status line", "headers"])
 @pytest.mark.usefixtures("trusted")
-def test_a_proxy_whose_answer_drips_is_over_at_the_time_out(
+def test_slow_response_of_proxy_times_out(
     call: Call, drip: str, scheme: str, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = speaking_for(authority.issue_cert("localhost")) if scheme == "https" else None
@@ -866,7 +853,7 @@ def test_a_proxy_whose_answer_drips_is_over_at_the_time_out(
 
 
 @both
-def test_interim_answers_without_end_are_over_at_the_time_out(call: Call) -> None:
+def test_endless_interim_responses_time_out(call: Call) -> None:
     speak, _ = flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
     with tcp_server(speak) as port:
         assert is_over_in_time(call, f"http://127.0.0.1:{port}")
@@ -874,8 +861,8 @@ def test_interim_answers_without_end_are_over_at_the_time_out(call: Call) -> Non
 
 @both
 @pytest.mark.parametrize("header", [b"Set-Cookie", b"Set-Cookie2"])
-def test_headers_that_are_made_to_be_slow_to_read_are_not_read(call: Call, header: bytes) -> None:
-    """The standard library takes a minute for these."""
+def test_slow_to_parse_headers_are_not_parsed(call: Call, header: bytes) -> None:
+    """The standard library takes a minute to parse these."""
 
     def speak(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -888,7 +875,7 @@ def test_headers_that_are_made_to_be_slow_to_read_are_not_read(call: Call, heade
         assert time.monotonic() - began < SOON
 
 
-# Anything at all
+# Arbitrary responses
 
 PARTS = st.sampled_from(
     [
@@ -926,7 +913,7 @@ PARTS = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(said=st.lists(PARTS | st.binary(max_size=8), max_size=12).map(b"".join))
-def test_any_bytes_on_the_wire_give_an_answer_or_a_named_failure(said: bytes) -> None:
+def test_arbitrary_bytes_give_response_or_named_error(said: bytes) -> None:
     def speak(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(said)
