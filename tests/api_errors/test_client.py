@@ -188,23 +188,23 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
     ("a JSON number", Fault.json(5), InvalidResponse, r"not a JSON object"),
     ("an empty object", Fault.json({}), InvalidResponse, r"HTTP 200, but the response reports a failure"),
     ("deep nesting", Fault.body(DEEP, "application/json"), InvalidResponse, r"not a JSON object"),
-    ("an endless number", Fault.body(b"9" * 10_000, "application/json"), InvalidResponse, r"not a JSON object"),
+    ("a huge number", Fault.body(b"9" * 10_000, "application/json"), InvalidResponse, r"not a JSON object"),
     ("broken UTF-8", Fault.body(b'{"\xff": "\xff', "application/json"), InvalidResponse, r"not a JSON object"),
     ("result null", Fault.result(None), InvalidResponse, r"result in the response is not a list"),
     ("result an object", Fault.result({}), InvalidResponse, r"result in the response is not a list"),
     ("two objects", Fault.body(b"{} {}", "application/json"), InvalidResponse, r"not a JSON object"),
     ("brackets that do not match", Fault.body(b'{"result": [}]}'), InvalidResponse, r"not a JSON object"),
-    ("half of an escape", Fault.body(b'{"result": [], "success": "\\'), InvalidResponse, r"not a JSON object"),
+    ("incomplete escape", Fault.body(b'{"result": [], "success": "\\'), InvalidResponse, r"not a JSON object"),
     ("success: false", Fault.unsuccessful("Oh no"), InvalidResponse, r'response reports a failure.*"Oh no"'),
     ("reset", Fault.reset(), ConnectionFailed, r"the connection failed: Connection reset by peer"),
     ("reset in mid-body", Fault.reset_mid_body(), ConnectionFailed, r"the connection failed: Connection reset by peer"),
 ]
 
 
-@pytest.mark.parametrize(("fault", "error", "said"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+@pytest.mark.parametrize(("fault", "error", "message"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
 @pytest.mark.parametrize("endpoint", ["sync", "locks"])
 def test_failed_call_raises_named_error(
-    served: tuple[Cloud, str], endpoint: str, fault: Fault, error: type[CallError], said: str
+    served: tuple[Cloud, str], endpoint: str, fault: Fault, error: type[CallError], message: str
 ) -> None:
     cloud, url = served
     cloud.faults.script(fault, endpoint=endpoint)
@@ -213,7 +213,7 @@ def test_failed_call_raises_named_error(
         client.sync() if endpoint == "sync" else client.locks(1)
     assert type(caught.value) is error
     text = str(caught.value)
-    assert re.search(said, text)
+    assert re.search(message, text)
     assert text.startswith(f"account 'home': {SYNC if endpoint == 'sync' else LOCKS}: ")
     assert text.endswith(error.advice)
     assert KEY not in text
@@ -263,7 +263,7 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "a body": (HEAD + b"Content-Length: 1000000\r\n\r\n", b" "),
     "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
     "trailers": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: 1\r\n"),
-    "compressed nothing": (
+    "empty compressed blocks": (
         HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\na\r\n" + gzip.compress(b"")[:10] + b"\r\n",
         b"5\r\n\x00\x00\x00\xff\xff\r\n",
     ),
@@ -275,13 +275,13 @@ def test_endless_slow_response_times_out(what: str) -> None:
     begin, drop = ENDLESS[what]
     over = threading.Event()
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         for part in chain([begin], repeat(drop, 1_000)):
             connection.sendall(part)
             if over.wait(0.05):
                 return
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         client = make_client(f"http://127.0.0.1:{port}", timeout=0.4)
         with pytest.raises(CallError) as caught:
             client.sync()
@@ -387,7 +387,7 @@ def test_changed_key_file_is_used_at_next_call(cloud: Cloud, url: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "cannot be read: No such file or directory"),
         (b"", "is empty"),
@@ -400,14 +400,14 @@ def test_changed_key_file_is_used_at_next_call(cloud: Cloud, url: str, tmp_path:
     ],
 )
 def test_unusable_key_file_is_named_and_nothing_is_sent(
-    cloud: Cloud, url: str, tmp_path: Path, content: bytes | None, said: str
+    cloud: Cloud, url: str, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     key_file = tmp_path / "key"
     if content is not None:
         key_file.write_bytes(content)
     with pytest.raises(Unauthorized) as caught:
         make_client(url, personal_key(key_file)).sync()
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert safe_path(key_file) in str(caught.value)
     assert cloud.calls == []
     for word in ("two", "evil", "schl"):
@@ -421,7 +421,7 @@ def test_key_without_scope_is_forbidden(cloud: Cloud, url: str) -> None:
 
 
 def test_netrc_does_not_replace_key(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    (tmp_path / "netrc").write_text("default login user password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert make_client(url).sync().rows
 
@@ -537,7 +537,7 @@ def test_key_as_field_name_is_redacted(served: tuple[Cloud, str]) -> None:
 
 UNUSABLE_ROWS = {
     "broken UTF-8": b'{"id": 2, "x": "\xff"}',
-    "an endless number": b'{"id": 2, "x": ' + b"9" * 5_000 + b"}",
+    "a huge number": b'{"id": 2, "x": ' + b"9" * 5_000 + b"}",
     "a raw control character": b'{"id": 2, "x": "a\tb"}',
     "a raw newline": b'{"id": 2, "x": "a\n],"}',
     "deep nesting": b'{"id": 2, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
@@ -728,7 +728,7 @@ def test_interim_response_does_not_mix_up_accounts(interim: bytes) -> None:
     """The final response is late. If connections were shared, another account might receive it."""
     over = threading.Event()
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         while request := connection.recv(65536):
             lock_id = re.findall(rb"PersonalKey key-(\d+)", request)[0].decode()
             result = [{"id": int(lock_id), "isConnected": True}]
@@ -738,7 +738,7 @@ def test_interim_response_does_not_mix_up_accounts(interim: bytes) -> None:
                 return
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         shared = session()
         outcomes = []
         for number in range(6):

@@ -34,8 +34,8 @@ def problem_of(path: Path, what: str = "key") -> str:
     return str(caught.value)
 
 
-def signed(signer: Any) -> PreparedRequest:
-    return Request("GET", "https://tedee.test/", auth=signer).prepare()
+def signed(authorization: Any) -> PreparedRequest:
+    return Request("GET", "https://tedee.test/", auth=authorization).prepare()
 
 
 def jwt(claims: object) -> Secret:
@@ -135,9 +135,9 @@ MISTAKES = {
 @pytest.mark.parametrize("content", MISTAKES)
 def test_placeholder_and_other_mistakes_are_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "key").write_text(f"{content}\n")
-    told = problem_of(tmp_path / "key")
-    assert told == f"key file {tmp_path}/key {MISTAKES[content]}"
-    assert KEY not in told
+    problem = problem_of(tmp_path / "key")
+    assert problem == f"key file {tmp_path}/key {MISTAKES[content]}"
+    assert KEY not in problem
     with pytest.raises(CredentialsUnavailable, match=f"the key {re.escape(MISTAKES[content])}"):
         read_secret(Secret(content))
 
@@ -162,8 +162,8 @@ def test_byte_order_mark_of_key_file_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf_16_key_file_is_rejected(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "key").write_bytes(f"\ufeff{KEY}\r\n".encode(encoding))
-    told = problem_of(tmp_path / "key")
-    assert told == f"key file {tmp_path}/key is UTF-16 text, as PowerShell writes it; save it as ASCII"
+    problem = problem_of(tmp_path / "key")
+    assert problem == f"key file {tmp_path}/key is UTF-16 text, as PowerShell writes it; save it as ASCII"
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -248,9 +248,9 @@ def test_key_of_another_account_is_rejected_until_changed(tmp_path: Path) -> Non
         hotel.refresh()
     assert hotel.user() is None
     home.refresh()
-    refused = hotel.fingerprint()
+    fingerprint = hotel.fingerprint()
     files["home"].write_text("another")
-    assert hotel.fingerprint() != refused
+    assert hotel.fingerprint() != fingerprint
     hotel.refresh()
 
 

@@ -82,7 +82,7 @@ class Tedee:
         self.refresh_tokens = RefreshTokens()
 
     def endpoint(self, **changes: Any) -> TokenEndpoint:
-        usual: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "url": self.token_url,
             "client_id": "simulated-client",
             "client_secret": self.secret_file,
@@ -91,7 +91,7 @@ class Tedee:
             "session": session(),
             "user_agent": "tedee-exporter/test",
         }
-        return TokenEndpoint("home", **usual | changes)
+        return TokenEndpoint("home", **defaults | changes)
 
     def credentials(self, *, owners: CredentialOwners | None = None, **changes: Any) -> OAuthCredentials:
         """Return credentials of the same process, as after a reload."""
@@ -110,7 +110,7 @@ class Tedee:
         self.refresh_tokens = RefreshTokens()
         return self.credentials()
 
-    def fails(self, *faults: Fault | None, forever: bool = False) -> None:
+    def inject(self, *faults: Fault | None, forever: bool = False) -> None:
         self.cloud.faults.script(*faults, endpoint="token", forever=forever)
 
     def refreshes(self) -> int:
@@ -142,15 +142,15 @@ def tedee(tmp_path: Path, clock: FakeClock) -> Iterator[Tedee]:
 def edited(**changes: object) -> Fault:
     """Replace values in the normal response; `...` removes a key."""
 
-    def edit(answer: Answer) -> Answer:
-        values = {**json.loads(answer.body()), **changes}
-        kept = {key: value for key, value in values.items() if value is not ...}
-        return replace(answer, raw=json.dumps(kept).encode())
+    def edit(response: Answer) -> Answer:
+        values = {**json.loads(response.body()), **changes}
+        fields = {key: value for key, value in values.items() if value is not ...}
+        return replace(response, raw=json.dumps(fields).encode())
 
     return Fault(edit=edit)
 
 
-def refused(error: object, description: object = "", status: int = 400) -> Fault:
+def oauth_error(error: object, description: object = "", status: int = 400) -> Fault:
     body = json.dumps({"error": error, "error_description": description}).encode()
     return Fault.body(body, "application/json", status=status)
 
@@ -172,9 +172,9 @@ def bearer(credentials: OAuthCredentials) -> str:
 def test_refreshed_access_token_is_accepted_by_api(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
-    answer = tedee.sync(credentials)
-    assert answer.status_code == 200
-    assert len(answer.json()["result"]) == len(tedee.account.locks)
+    response = tedee.sync(credentials)
+    assert response.status_code == 200
+    assert len(response.json()["result"]) == len(tedee.account.locks)
     assert re.fullmatch(r"Bearer [\w-]+\.[\w-]+\.simulated-token-[0-9a-f]{32}", bearer(credentials))
 
 
@@ -239,7 +239,7 @@ def test_wall_clock_jump_does_not_cause_refresh(tedee: Tedee) -> None:
 
 def refreshed_after(tedee: Tedee, fault: Fault, seconds: float) -> bool:
     """Return True if the access token is refreshed after this time, and not earlier."""
-    tedee.fails(fault)
+    tedee.inject(fault)
     credentials = tedee.credentials()
     credentials.refresh()
     tedee.clock.advance(seconds - 1)
@@ -250,16 +250,16 @@ def refreshed_after(tedee: Tedee, fault: Fault, seconds: float) -> bool:
     return (before, tedee.refreshes()) == (1, 2)
 
 
-@pytest.mark.parametrize("said", ["7200", 7200, 7200.0, " 7200 ", "7200.5"])
-def test_lifetime_is_number_or_text(tedee: Tedee, said: object) -> None:
-    assert refreshed_after(tedee, edited(expires_in=said), 7200 - 300)
+@pytest.mark.parametrize("value", ["7200", 7200, 7200.0, " 7200 ", "7200.5"])
+def test_lifetime_is_number_or_text(tedee: Tedee, value: object) -> None:
+    assert refreshed_after(tedee, edited(expires_in=value), 7200 - 300)
 
 
 @pytest.mark.parametrize(
-    "said", [..., None, "", "soon", "nan", "inf", "1e999", "-5", 0, -7200, True, [], {}, "9" * 5_000, int("9" * 400)]
+    "value", [..., None, "", "soon", "nan", "inf", "1e999", "-5", 0, -7200, True, [], {}, "9" * 5_000, int("9" * 400)]
 )
-def test_access_token_lifetime_defaults_to_one_hour(tedee: Tedee, said: object) -> None:
-    assert refreshed_after(tedee, edited(expires_in=said, expires_at="junk", expires_on=[]), 3600 - 300)
+def test_access_token_lifetime_defaults_to_one_hour(tedee: Tedee, value: object) -> None:
+    assert refreshed_after(tedee, edited(expires_in=value, expires_at="junk", expires_on=[]), 3600 - 300)
 
 
 def test_short_lived_token_is_not_refreshed_at_each_call(tedee: Tedee) -> None:
@@ -290,11 +290,11 @@ def test_new_refresh_token_is_stored_with_mode_0600(tedee: Tedee) -> None:
 
 def test_token_file_is_replaced_atomically(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str, int]] = []
-    really = Path.replace
+    original = Path.replace
 
     def watch(path: Path, target: Path) -> Path:
         seen.append((path.read_text().strip(), tedee.on_file(), stat.S_IMODE(path.stat().st_mode)))
-        return really(path, target)
+        return original(path, target)
 
     monkeypatch.setattr(Path, "replace", watch)
     tedee.credentials().refresh()
@@ -309,12 +309,12 @@ class Disk:
         self._monkeypatch = monkeypatch
 
     def breaks(self, owner: Any, operation: str, number: int) -> None:
-        really = getattr(owner, operation)
+        original = getattr(owner, operation)
 
         def attempt(*args: Any, **kwargs: Any) -> Any:
             if self.fails:
                 raise OSError(number, os.strerror(number))
-            return really(*args, **kwargs)
+            return original(*args, **kwargs)
 
         self._monkeypatch.setattr(owner, operation, attempt)
 
@@ -322,13 +322,13 @@ class Disk:
 @pytest.fixture(params=["write", "rename"])
 def failing_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(monkeypatch)
-    really = RefreshTokens._store_new
+    original = RefreshTokens._store_new
 
-    def keep(*args: Any) -> None:
+    def store(*args: Any) -> None:
         disk.fails = True
-        really(*args)
+        original(*args)
 
-    monkeypatch.setattr(RefreshTokens, "_store_new", keep)
+    monkeypatch.setattr(RefreshTokens, "_store_new", store)
     disk.breaks(tempfile, "mkstemp", errno.EROFS)
     disk.breaks(token_file._InPlace, "__init__", errno.EROFS)
     if request.param == "write":
@@ -418,16 +418,16 @@ def test_new_sign_in_replaces_unstored_token(tedee: Tedee, failing_disk: Disk) -
 
 
 def test_file_replaced_during_refresh_is_not_overwritten(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
-    really = TokenEndpoint.refresh
+    original = TokenEndpoint.refresh
 
-    def meanwhile(endpoint: TokenEndpoint, token: Secret, origin: str, store: Callable[[Secret], None]) -> Any:
+    def refresh(endpoint: TokenEndpoint, token: Secret, origin: str, store: Callable[[Secret], None]) -> Any:
         def store_later(new_token: Secret) -> None:
             tedee.file.write_text("signed-in-again")
             store(new_token)
 
-        return really(endpoint, token, origin, store_later)
+        return original(endpoint, token, origin, store_later)
 
-    monkeypatch.setattr(TokenEndpoint, "refresh", meanwhile)
+    monkeypatch.setattr(TokenEndpoint, "refresh", refresh)
     tedee.credentials().refresh()
     assert tedee.on_file() == "signed-in-again"
 
@@ -452,7 +452,7 @@ def test_symlink_to_token_file_is_preserved(tedee: Tedee, tmp_path: Path) -> Non
 @pytest.mark.parametrize("value", [..., None, "", FIRST])
 def test_token_file_is_unchanged_without_new_token(tedee: Tedee, value: object) -> None:
     before = tedee.file.stat()
-    tedee.fails(edited(refresh_token=value))
+    tedee.inject(edited(refresh_token=value))
     tedee.credentials().refresh()
     assert tedee.on_file() == FIRST
     assert tedee.file.stat().st_mtime_ns == before.st_mtime_ns
@@ -463,7 +463,7 @@ def test_token_file_is_unchanged_without_new_token(tedee: Tedee, value: object) 
     [edited(access_token=...), edited(access_token="two text"), edited(access_token=5), edited(token_type="mac")],
 )
 def test_new_token_is_stored_before_rest_is_validated(tedee: Tedee, fault: Fault) -> None:
-    tedee.fails(fault)
+    tedee.inject(fault)
     credentials = tedee.credentials()
     assert isinstance(failure_of(credentials), InvalidResponse)
     assert tedee.on_file() == tedee.current() != FIRST
@@ -473,7 +473,7 @@ def test_new_token_is_stored_before_rest_is_validated(tedee: Tedee, fault: Fault
 
 @pytest.mark.parametrize("status", [201, 203])
 def test_response_with_any_2xx_status_is_used(tedee: Tedee, status: int) -> None:
-    tedee.fails(Fault(edit=lambda answer: replace(answer, status=status)))
+    tedee.inject(Fault(edit=lambda response: replace(response, status=status)))
     tedee.credentials().refresh()
     assert tedee.on_file() == tedee.current() != FIRST
 
@@ -491,7 +491,7 @@ def test_exchange_has_minimum_timeout(tedee: Tedee) -> None:
     scheduler = Scheduler(tedee.clock)
     accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), StatusRegistry(), scheduler)
     accounts.apply(Settings.model_validate(settings))
-    tedee.fails(Fault.delayed(0.3))
+    tedee.inject(Fault.delayed(0.3))
     scheduler.run_due()
     assert tedee.on_file() == tedee.current() != FIRST
 
@@ -505,16 +505,16 @@ def test_account_renamed_during_exchange_is_not_synced(tedee: Tedee, capsys: pyt
         }
         return Settings.model_validate({"api": {"url": tedee.url}, "accounts": [{"name": name, "oauth": oauth}]})
 
-    def rename(answer: Answer) -> Answer:
+    def rename(response: Answer) -> Answer:
         # The configuration is reloaded during the exchange.
         accounts.apply(settings("house"))
         tedee.clock.advance(8.5)
-        return answer
+        return response
 
     scheduler, registry = Scheduler(tedee.clock), StatusRegistry()
     accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), registry, scheduler)
     accounts.apply(settings("home"))
-    tedee.fails(Fault(edit=rename))
+    tedee.inject(Fault(edit=rename))
     scheduler.run_due()
     assert [call.endpoint for call in tedee.cloud.calls] == ["token"]
     # The last call of the renamed account is unknown, and then that of its user.
@@ -534,15 +534,15 @@ def test_refresh_token_expiry_is_exposed(tedee: Tedee) -> None:
     assert credentials.expires_at() is None
     credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
-    tedee.fails(edited(refresh_token_expires_in="86400"))
+    tedee.inject(edited(refresh_token_expires_in="86400"))
     tedee.clock.advance(ACCESS_LIFETIME)
     credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + DAY
 
 
-@pytest.mark.parametrize("said", [..., None, "soon", -1, [], "9" * 5_000])
-def test_refresh_token_lifetime_defaults_to_14_days(tedee: Tedee, said: object) -> None:
-    tedee.fails(edited(refresh_token_expires_in=said))
+@pytest.mark.parametrize("value", [..., None, "soon", -1, [], "9" * 5_000])
+def test_refresh_token_lifetime_defaults_to_14_days(tedee: Tedee, value: object) -> None:
+    tedee.inject(edited(refresh_token_expires_in=value))
     credentials = tedee.credentials()
     credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
@@ -552,7 +552,7 @@ def test_expiry_of_unreplaced_token_is_not_extended(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     before = credentials.expires_at()
-    tedee.fails(edited(refresh_token=..., refresh_token_expires_in=...))
+    tedee.inject(edited(refresh_token=..., refresh_token_expires_in=...))
     tedee.clock.advance(ACCESS_LIFETIME)
     credentials.refresh()
     assert credentials.expires_at() == before
@@ -613,7 +613,7 @@ def test_changed_client_secret_is_used_at_next_refresh(tedee: Tedee) -> None:
             assert f"client_secret={secret}" in str(mock.calls[0].request.body)
 
 
-SAID = "AADB2C90080: The SECRET grant has expired.\nCorrelation ID: 1"
+DESCRIPTION = "AADB2C90080: The SECRET grant has expired.\nCorrelation ID: 1"
 SIGN_IN = r"sign in to Tedee again"
 CHECK_CLIENT = r"check oauth\.client_id"
 CHECK_URL = r"check that oauth\.token_url is Tedee's"
@@ -621,15 +621,20 @@ HTML = b"<html>SECRET</html>"
 LARGE = b'{"access_token": "' + b" " * MAX_RESPONSE_BYTES + b'"}'
 
 FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
-    ("invalid_grant", refused("invalid_grant", SAID), Unauthorized, rf"invalid_grant \(AADB2C90080\): {SIGN_IN}"),
-    ("invalid_grant, 200", refused("invalid_grant", status=200), Unauthorized, SIGN_IN),
-    ("interaction_required", refused("interaction_required"), Unauthorized, SIGN_IN),
-    ("invalid_client", refused("invalid_client", SAID, 401), Unauthorized, CHECK_CLIENT),
-    ("unauthorized_client", refused("unauthorized_client"), Unauthorized, CHECK_CLIENT),
-    ("invalid_scope", refused("invalid_scope"), Unauthorized, r"invalid_scope: check oauth\.scope"),
-    ("unknown refusal", refused("SECRET", "SECRET"), Unauthorized, r"unknown OAuth error code: check"),
-    ("strange refusal", refused(["SECRET"], {"SECRET": 1}), Unauthorized, r"unknown OAuth error code"),
-    ("temporarily_unavailable", refused("temporarily_unavailable"), ServerFailed, r"retries automatically"),
+    (
+        "invalid_grant",
+        oauth_error("invalid_grant", DESCRIPTION),
+        Unauthorized,
+        rf"invalid_grant \(AADB2C90080\): {SIGN_IN}",
+    ),
+    ("invalid_grant, 200", oauth_error("invalid_grant", status=200), Unauthorized, SIGN_IN),
+    ("interaction_required", oauth_error("interaction_required"), Unauthorized, SIGN_IN),
+    ("invalid_client", oauth_error("invalid_client", DESCRIPTION, 401), Unauthorized, CHECK_CLIENT),
+    ("unauthorized_client", oauth_error("unauthorized_client"), Unauthorized, CHECK_CLIENT),
+    ("invalid_scope", oauth_error("invalid_scope"), Unauthorized, r"invalid_scope: check oauth\.scope"),
+    ("unknown error code", oauth_error("SECRET", "SECRET"), Unauthorized, r"unknown OAuth error code: check"),
+    ("error code that is not text", oauth_error(["SECRET"], {"SECRET": 1}), Unauthorized, r"unknown OAuth error code"),
+    ("temporarily_unavailable", oauth_error("temporarily_unavailable"), ServerFailed, r"retries automatically"),
     (
         "400 without a code",
         Fault.error(400, "SECRET"),
@@ -654,7 +659,7 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
     ("token a number", edited(access_token=5), InvalidResponse, r"access token in the response is not text"),
     ("token a list", edited(access_token=["SECRET"]), InvalidResponse, r"access token in the response is not text"),
     (
-        "token with a line",
+        "token with a line break",
         edited(access_token="SECRET\r\nX-A: 1"),
         InvalidResponse,
         r"access token in the response contains invalid characters",
@@ -666,14 +671,14 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
         r"access token in the response contains invalid characters",
     ),
     (
-        "token endless",
+        "token too long",
         edited(access_token="k" * 20_000),
         InvalidResponse,
         r"access token in the response is too large to be a token",
     ),
     ("refresh a number", edited(refresh_token=5), InvalidResponse, r"refresh token in the response is not text"),
     (
-        "refresh with blanks",
+        "refresh token with spaces",
         edited(refresh_token="SECRET 1"),
         InvalidResponse,
         r"refresh token in the response contains invalid characters",
@@ -687,24 +692,24 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "kind", "said"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+@pytest.mark.parametrize(("fault", "kind", "message"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
 def test_failed_refresh_raises_named_error_without_secret(
-    tedee: Tedee, caplog: pytest.LogCaptureFixture, fault: Fault, kind: type[CallError], said: str
+    tedee: Tedee, caplog: pytest.LogCaptureFixture, fault: Fault, kind: type[CallError], message: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    tedee.fails(fault)
+    tedee.inject(fault)
     credentials = tedee.credentials(timeout=0.3 if kind is TimedOut else PATIENCE)
     with capture_logs() as logs:
         error = failure_of(credentials)
     assert isinstance(error, kind)
     assert error.reason == kind.reason
-    assert re.search(said, str(error))
+    assert re.search(message, str(error))
     assert str(error).startswith("account 'home': oauth2/token: ")
     assert tedee.refreshes() == 1
-    told = "".join([*traceback.format_exception(error), caplog.text, str(logs), repr(error), repr(vars(credentials))])
+    shown = "".join([*traceback.format_exception(error), caplog.text, str(logs), repr(error), repr(vars(credentials))])
     assert "\n" not in str(error)
     for secret in tedee.secrets():
-        assert secret not in told
+        assert secret not in shown
 
 
 def test_all_refresh_failure_reasons_are_covered() -> None:
@@ -712,7 +717,7 @@ def test_all_refresh_failure_reasons_are_covered() -> None:
 
 
 def test_retry_after_of_token_endpoint_is_reported(tedee: Tedee) -> None:
-    tedee.fails(Fault.too_many_requests(77))
+    tedee.inject(Fault.too_many_requests(77))
     assert failure_of(tedee.credentials()).retry_after == 77
 
 
@@ -720,7 +725,7 @@ def test_failed_refresh_is_ignored_while_token_is_valid(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     tedee.clock.advance(ACCESS_LIFETIME - 200)
-    tedee.fails(refused("temporarily_unavailable"), forever=True)
+    tedee.inject(oauth_error("temporarily_unavailable"), forever=True)
     with capture_logs() as logs:
         credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
@@ -734,13 +739,13 @@ def test_failed_refresh_is_raised_after_invalidation(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     credentials.invalidate()
-    tedee.fails(refused("invalid_grant"))
+    tedee.inject(oauth_error("invalid_grant"))
     assert isinstance(failure_of(credentials), Unauthorized)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_of_token_endpoint_is_not_followed(tedee: Tedee, status: int) -> None:
-    tedee.fails(Fault.redirect(f"{tedee.url}/elsewhere", status))
+    tedee.inject(Fault.redirect(f"{tedee.url}/elsewhere", status))
     error = failure_of(tedee.credentials())
     assert isinstance(error, InvalidResponse)
     assert "redirects are not followed" in str(error)
@@ -803,7 +808,7 @@ def test_proxy_is_not_used_for_loopback(tedee: Tedee, monkeypatch: pytest.Monkey
 
 
 def test_netrc_adds_nothing_to_token_request(tedee: Tedee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    (tmp_path / "netrc").write_text("default login user password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, json={"access_token": "a"})
@@ -819,12 +824,12 @@ def test_successful_refresh_shows_no_secret(tedee: Tedee, caplog: pytest.LogCapt
         tedee.sync(credentials)
     endpoint = tedee.endpoint()
     response = endpoint.refresh(Secret(tedee.current()), "here", lambda _: None)
-    told = [credentials, vars(credentials), endpoint, vars(endpoint), response, vars(tedee.refresh_tokens), logs]
-    told += [tedee.refresh_tokens, caplog.text]
+    shown = [credentials, vars(credentials), endpoint, vars(endpoint), response, vars(tedee.refresh_tokens), logs]
+    shown += [tedee.refresh_tokens, caplog.text]
     with tedee.refresh_tokens.exchange(tedee.file) as exchange:
-        told += [exchange, vars(exchange)]
+        shown += [exchange, vars(exchange)]
     for secret in (*tedee.secrets(), response.access.get_secret_value()):
-        assert secret not in repr(told)
+        assert secret not in repr(shown)
 
 
 @pytest.mark.usefixtures("failing_disk")
@@ -849,7 +854,7 @@ def test_user_is_stable_over_refreshes_and_restarts(tedee: Tedee) -> None:
 
 
 def test_user_of_opaque_token_is_identified_by_file(tedee: Tedee) -> None:
-    tedee.fails(edited(access_token="opaque-1"), edited(access_token="opaque-2"))
+    tedee.inject(edited(access_token="opaque-1"), edited(access_token="opaque-2"))
     credentials = tedee.credentials()
     users = []
     for _ in range(2):

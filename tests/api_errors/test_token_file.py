@@ -75,14 +75,14 @@ def in_place(file: Path, tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> Path:
 def during_exchange(tedee: Tedee, action: Callable[[], object]) -> None:
     """Perform an action after the simulator has replaced the token and before its response is sent."""
 
-    def edit(answer: Answer) -> Answer:
+    def edit(response: Answer) -> Answer:
         action()
-        return answer
+        return response
 
-    tedee.fails(Fault(edit=edit))
+    tedee.inject(Fault(edit=edit))
 
 
-def unchanged(path: Path) -> tuple[int, int, int, int]:
+def file_status(path: Path) -> tuple[int, int, int, int]:
     status = path.stat()
     return status.st_ino, status.st_uid, status.st_gid, status.st_mode
 
@@ -105,9 +105,9 @@ def test_new_token_is_stored(tedee: Tedee, stored: Path) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o606])
 def test_file_written_in_place_keeps_owner_and_mode(tedee: Tedee, in_place: Path, mode: int) -> None:
     in_place.chmod(mode)
-    before = unchanged(in_place)
+    before = file_status(in_place)
     tedee.credentials().refresh()
-    assert unchanged(in_place) == before
+    assert file_status(in_place) == before
     assert in_place.read_text() == f"{tedee.current()}\n"
 
 
@@ -116,7 +116,7 @@ def test_file_written_in_place_keeps_owner_and_mode(tedee: Tedee, in_place: Path
 def test_tokens_of_any_length_fit_in_place(in_place: Path, tedee: Tedee, length: int, before: str) -> None:
     in_place.write_text(before)
     tedee.account.refresh_tokens = [RefreshToken(before)]
-    tedee.fails(edited(refresh_token="z" * length))
+    tedee.inject(edited(refresh_token="z" * length))
     tedee.credentials().refresh()
     assert in_place.read_text() == f"{'z' * length}\n"[:PREALLOCATED_BYTES]
     assert read_secret(in_place).get_secret_value() == "z" * length
@@ -133,7 +133,7 @@ def test_file_has_old_token_during_exchange(tedee: Tedee, stored: Path) -> None:
 @pytest.mark.parametrize("fault", [Fault.error(503), edited(refresh_token=...), Fault.reset()])
 def test_exchange_without_new_token_changes_nothing(tedee: Tedee, stored: Path, fault: Fault, content: str) -> None:
     stored.write_text(content)
-    tedee.fails(fault)
+    tedee.inject(fault)
     credentials = tedee.credentials()
     if fault.edit:
         credentials.refresh()
@@ -160,10 +160,10 @@ def test_file_in_sticky_folder_is_written_in_place(
         os.chown(path, 0, 0)
         path.chmod(mode)
     stop_being_root()
-    before = unchanged(file)
+    before = file_status(file)
     credentials = tedee.credentials(client_secret=None)
     credentials.refresh()
-    assert unchanged(file) == before
+    assert file_status(file) == before
     assert credentials.refresh_token_stored()
     assert tedee.on_file() == tedee.current()
 
@@ -293,12 +293,12 @@ def test_failed_rename_is_followed_by_writing_in_place(tedee: Tedee, monkeypatch
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     monkeypatch.setattr(Path, "replace", busy)
-    before = unchanged(tedee.file)
+    before = file_status(tedee.file)
     credentials = tedee.credentials()
     credentials.refresh()
     assert credentials.refresh_token_stored()
     assert tedee.file.read_text() == f"{tedee.current()}\n"
-    assert unchanged(tedee.file) == before
+    assert file_status(tedee.file) == before
     assert sorted(path.name for path in tedee.file.parent.iterdir()) == ["client-secret", "refresh-token"]
 
 
@@ -322,13 +322,13 @@ def test_mount_point_is_detected(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("mounted", [False, True])
 def test_unsynced_token_is_stored_again(tedee: Tedee, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
     monkeypatch.setattr(token_file, "_is_mount_point", lambda path: mounted)
-    really, calls = os.fsync, []
+    original, calls = os.fsync, []
 
     def fail_once(descriptor: int) -> None:
         calls.append(descriptor)
         if len(calls) == 2:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        really(descriptor)
+        original(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail_once)
     credentials = tedee.credentials()
@@ -341,12 +341,12 @@ def test_unsynced_token_is_stored_again(tedee: Tedee, monkeypatch: pytest.Monkey
 
 
 def test_partly_written_token_is_stored_again(tedee: Tedee, in_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    really, is_broken = os.pwrite, threading.Event()
+    original, is_broken = os.pwrite, threading.Event()
 
     def write_a_part(descriptor: int, content: bytes, offset: int) -> int:
         if is_broken.is_set() and offset > 0:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return really(descriptor, content[:24] if is_broken.is_set() else content, offset)
+        return original(descriptor, content[:24] if is_broken.is_set() else content, offset)
 
     monkeypatch.setattr(os, "pwrite", write_a_part)
     during_exchange(tedee, is_broken.set)

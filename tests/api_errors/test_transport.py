@@ -34,7 +34,7 @@ class UnlimitedRateLimiter:
 
 
 def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any) -> TedeeClient:
-    usual: dict[str, Any] = {"limiter": UnlimitedRateLimiter()}
+    defaults: dict[str, Any] = {"limiter": UnlimitedRateLimiter()}
     return TedeeClient(
         "home",
         url=url,
@@ -44,7 +44,7 @@ def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any
         session=SHARED,
         observe=lambda endpoint, code: None,
         user_agent="tedee-exporter/test",
-        **usual | changes,
+        **defaults | changes,
     )
 
 
@@ -72,7 +72,7 @@ both = pytest.mark.parametrize("call", [sync, refresh])
 
 
 @pytest.fixture(autouse=True)
-def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxy_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -110,14 +110,14 @@ def test_connection_is_closed_after_refused_header(call: Call) -> None:
     """urllib3 drops a response whose Content-Length it rejects."""
     closed = threading.Event()
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         connection.recv(65536)
         closed.set()
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         with pytest.raises(CallError, match="InvalidHeader") as caught:
             call(f"http://127.0.0.1:{port}")
         assert closed.wait(PATIENCE)
@@ -145,13 +145,13 @@ def test_request_is_not_sent_long_after_reservation(monkeypatch: pytest.MonkeyPa
 def test_late_response_reaches_no_other_account() -> None:
     """A gateway sends the response to the previous request of the connection."""
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         ids: list[int] = []
         while request := connection.recv(65536):
             ids.append(int(re.findall(rb"PersonalKey key-(\d+)", request)[0]))
             connection.sendall(response(ids[-2:][0]))
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         for number in (1, 2, 3):
             assert list(client(f"http://127.0.0.1:{port}", key=f"key-{number}").sync().rows) == [number]
 
@@ -174,17 +174,17 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
 
 
 @pytest.fixture
-def silent() -> Iterator[tuple[str, int]]:
+def unresponsive() -> Iterator[tuple[str, int]]:
     """An address that does not respond to a connection attempt, because its backlog is full."""
     with contextlib.ExitStack() as stack:
-        hole = stack.enter_context(socket.socket())
-        hole.bind(("127.0.0.1", 0))
-        hole.listen(0)
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
-            waiting.connect_ex(hole.getsockname())
-        yield hole.getsockname()
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
 
 
 @pytest.fixture
@@ -197,10 +197,10 @@ def closed() -> tuple[str, int]:
 
 @both
 def test_unresponsive_first_address_is_skipped(
-    call: Call, silent: tuple[str, int], closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
+    call: Call, unresponsive: tuple[str, int], closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
     with listening() as server:
-        resolve_to([silent, closed, silent, ("127.0.0.1", server.port)])
+        resolve_to([unresponsive, closed, unresponsive, ("127.0.0.1", server.port)])
         assert call("http://localhost:1")
     assert len(server.asked) == 1
 
@@ -208,12 +208,12 @@ def test_unresponsive_first_address_is_skipped(
 @both
 def test_unresponsive_proxy_address_is_skipped(
     call: Call,
-    silent: tuple[str, int],
+    unresponsive: tuple[str, int],
     resolve_to: Callable[[Addresses], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with listening(password="of-somebody-else") as proxy:
-        resolve_to([silent, ("127.0.0.1", proxy.port)])
+    with listening(password="of-another-user") as proxy:
+        resolve_to([unresponsive, ("127.0.0.1", proxy.port)])
         monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:1")
         with pytest.raises(ConnectionFailed, match="the proxy returned HTTP 407"):
             call("https://tedee.test")
@@ -235,9 +235,9 @@ def test_refusing_addresses_are_named(
 
 @both
 def test_unresponsive_addresses_are_named(
-    call: Call, silent: tuple[str, int], resolve_to: Callable[[Addresses], None]
+    call: Call, unresponsive: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
-    resolve_to([silent, ("127.0.0.1", silent[1])])
+    resolve_to([unresponsive, ("127.0.0.1", unresponsive[1])])
     with pytest.raises(TimedOut) as caught:
         call("http://localhost:8080", 0.3)
     assert caught.value.problem == "no connection to localhost (127.0.0.1) port 8080 within 0.3 s"
@@ -257,11 +257,9 @@ def test_unresolvable_name_is_named(call: Call, host: str) -> None:
 
 
 @both
-@pytest.mark.parametrize(
-    "host", ["proxy.invalid", f'"http://somebody:{PASSWORD}@proxy.test"', f"{PASSWORD}@proxy.invalid"]
-)
+@pytest.mark.parametrize("host", ["proxy.invalid", f'"http://user:{PASSWORD}@proxy.test"', f"{PASSWORD}@proxy.invalid"])
 def test_unresolvable_proxy_is_named_as_proxy(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@{host}:3128")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@{host}:3128")
     with pytest.raises(ConnectionFailed) as caught:
         call("https://tedee.test")
     assert "the proxy" in caught.value.problem
@@ -271,7 +269,7 @@ def test_unresolvable_proxy_is_named_as_proxy(call: Call, host: str, monkeypatch
 
 @both
 def test_refusing_proxy_is_named_as_proxy(call: Call, closed: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@localhost:{closed[1]}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@localhost:{closed[1]}")
     with pytest.raises(ConnectionFailed) as caught:
         call("https://tedee.test")
     assert re.fullmatch(
@@ -288,7 +286,7 @@ def test_huge_response_does_not_affect_normal_one() -> None:
     started, normal_is_done = threading.Event(), threading.Event()
     huge = 8 * LARGE_BODY_BYTES
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % huge + b" " * (huge // 2))
         started.set()
@@ -304,7 +302,7 @@ def test_huge_response_does_not_affect_normal_one() -> None:
         except CallError as error:
             failures.append(error)
 
-    with tcp_server(speak) as port, listening() as server:
+    with tcp_server(respond) as port, listening() as server:
         thread = threading.Thread(target=sync_huge, args=(f"http://127.0.0.1:{port}",))
         thread.start()
         assert started.wait(30)

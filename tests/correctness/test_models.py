@@ -134,14 +134,16 @@ UNUSABLE = [
     [(wire_name, field, value) for wire_name, field, values in UNUSABLE for value in values],
 )
 def test_unusable_value_does_not_affect_others(wire_name: str, field: str, value: Any) -> None:
-    good = state_of(synced(1))
+    expected = state_of(synced(1))
     parsed = read_sync([synced(1, **{wire_name: value}), synced(2)])
     state = parsed.rows[1].device_state
-    assert good
+    assert expected
     assert state
     assert getattr(state, field) is None
     assert all(
-        getattr(state, other) == getattr(good, other) for other in DeviceState.__dataclass_fields__ if other != field
+        getattr(state, other) == getattr(expected, other)
+        for other in DeviceState.__dataclass_fields__
+        if other != field
     )
     assert parsed.rows[2] == read_sync([synced(2)]).rows[2]
     assert [(each.lock_id, each.field) for each in parsed.rejections] == [(1, field)]
@@ -276,7 +278,7 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["state", "doorState", "isCharging", "batteryLevel", "stateChangeResult", "lastStateChangedDate"]
-NEARLY_A_LOCK = st.fixed_dictionaries(
+LOCK_LIKE = st.fixed_dictionaries(
     {},
     optional={
         "id": st.integers(1, 3) | ANYTHING,
@@ -290,7 +292,7 @@ NEARLY_A_LOCK = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(NEARLY_A_LOCK | ANYTHING, max_size=6))
+@given(st.lists(LOCK_LIKE | ANYTHING, max_size=6))
 def test_arbitrary_rows_give_only_valid_values(rows: list[Any]) -> None:
     for lock in read_sync(rows).rows.values():
         if lock.device_state:
@@ -303,8 +305,8 @@ def test_arbitrary_rows_give_only_valid_values(rows: list[Any]) -> None:
     for details in listed.values():
         if details.name is not None:
             details.name.encode("utf-8")
-    kept = models.read_details([write_details(details) for details in listed.values()])
-    assert (kept.rows, kept.rejections) == (listed, ())
+    reparsed = models.read_details([write_details(details) for details in listed.values()])
+    assert (reparsed.rows, reparsed.rejections) == (listed, ())
 
 
 VALUES = st.none() | st.booleans() | st.sampled_from([0, 1, 0.0, 1.0, 6, 255, "", "1"])

@@ -45,13 +45,13 @@ KEY = "the-key-that-opens-doors"
 CLIENT_SECRET = "the-secret-of-the-client"
 REFRESH_TOKEN = "the-refresh-token"
 PASSWORD = "the-password-of-the-proxy"
-PASSWORD_IN_A_HEADER = base64.b64encode(f"somebody:{PASSWORD}".encode()).decode()
+PASSWORD_IN_A_HEADER = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
 SECRETS = (KEY, CLIENT_SECRET, REFRESH_TOKEN, PASSWORD, PASSWORD_IN_A_HEADER)
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
-SOON = 45.0
+MAX_DURATION = 45.0
 """Maximum duration in seconds of a call with a deadline of half a second, on a busy machine. Without the deadline, the
 call would take minutes."""
 
@@ -98,8 +98,8 @@ def refresh(url: str, timeout: float = PATIENCE) -> object:
 
 def sync_once(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the program for one sync."""
-    more: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "TEDEE_API_URL": url, **variables}
-    return run("--sync.once", **more)
+    environment: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "TEDEE_API_URL": url, **variables}
+    return run("--sync.once", **environment)
 
 
 Call = Callable[..., object]
@@ -131,7 +131,7 @@ def failure(call: Call, url: str, timeout: float = PATIENCE) -> CallError:
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -141,13 +141,13 @@ def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
+def ca() -> trustme.CA:
     return trustme.CA()
 
 
 @pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return tmp_path / "ca.pem"
 
 
@@ -156,16 +156,16 @@ def trusted(ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
 
 
-def speaking_for(certificate: trustme.LeafCert) -> ssl.SSLContext:
+def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
 
 
 @pytest.fixture
-def tedee(authority: trustme.CA) -> Iterator[Server]:
+def tedee(ca: trustme.CA) -> Iterator[Server]:
     """A server with a certificate for `https://tedee.test`, a name that only proxies can resolve."""
-    with listening(tls=speaking_for(authority.issue_cert("tedee.test", "localhost"))) as server:
+    with listening(tls=server_context(ca.issue_cert("tedee.test", "localhost"))) as server:
         yield server
 
 
@@ -174,7 +174,7 @@ def tedee(authority: trustme.CA) -> Iterator[Server]:
 NOW = datetime.now(UTC)
 
 
-def self_signed(authority: trustme.CA) -> ssl.SSLContext:
+def self_signed(ca: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own = trustme.CA()
     with trustme.Blob(own.private_key_pem.bytes() + own.cert_pem.bytes()).tempfile() as file:
@@ -182,31 +182,31 @@ def self_signed(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def of_nobody_known(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(trustme.CA().issue_cert("localhost"))
+def unknown_ca(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(trustme.CA().issue_cert("localhost"))
 
 
-def for_another_name(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(authority.issue_cert("localhost.evil.example", "*.localhost"))
+def for_another_name(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(ca.issue_cert("localhost.evil.example", "*.localhost"))
 
 
-def expired(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(
-        authority.issue_cert("localhost", not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=1))
+def expired(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(
+        ca.issue_cert("localhost", not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=1))
     )
 
 
-def not_yet_valid(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(authority.issue_cert("localhost", not_before=NOW + timedelta(days=1)))
+def not_yet_valid(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(ca.issue_cert("localhost", not_before=NOW + timedelta(days=1)))
 
 
-def of_tls_1_1(authority: trustme.CA) -> ssl.SSLContext:
-    context = speaking_for(authority.issue_cert("localhost"))
-    outdated(context)
+def tls_1_1(ca: trustme.CA) -> ssl.SSLContext:
+    context = server_context(ca.issue_cert("localhost"))
+    allow_only_old_tls(context)
     return context
 
 
-def outdated(context: ssl.SSLContext) -> None:
+def allow_only_old_tls(context: ssl.SSLContext) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -214,28 +214,28 @@ def outdated(context: ssl.SSLContext) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
 
 
-IMPOSTORS = [self_signed, of_nobody_known, for_another_name, expired, not_yet_valid, of_tls_1_1]
+IMPOSTORS = [self_signed, unknown_ca, for_another_name, expired, not_yet_valid, tls_1_1]
 
 
 @both
 @pytest.mark.parametrize("impostor", IMPOSTORS)
 @pytest.mark.usefixtures("trusted")
 def test_untrusted_server_receives_nothing(
-    call: Call, impostor: Callable[[trustme.CA], ssl.SSLContext], authority: trustme.CA
+    call: Call, impostor: Callable[[trustme.CA], ssl.SSLContext], ca: trustme.CA
 ) -> None:
-    with listening(tls=impostor(authority)) as server:
+    with listening(tls=impostor(ca)) as server:
         error = failure(call, server.url())
     assert error.reason == "tls"
     assert server.asked == []
 
 
-def test_tls_1_1_server_accepts_permissive_client(authority: trustme.CA) -> None:
+def test_tls_1_1_server_accepts_permissive_client(ca: trustme.CA) -> None:
     """The test above therefore tests the exporter, not the server."""
     context = ssl.create_default_context()
-    authority.configure_trust(context)
-    outdated(context)
+    ca.configure_trust(context)
+    allow_only_old_tls(context)
     with (
-        listening(tls=of_tls_1_1(authority)) as server,
+        listening(tls=tls_1_1(ca)) as server,
         socket.create_connection(("localhost", server.port)) as connection,
         context.wrap_socket(connection, server_hostname="localhost") as secured,
     ):
@@ -280,10 +280,10 @@ def test_changed_ca_certificates_are_loaded_again(
     tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
-    good = ca_file.read_bytes()
+    content = ca_file.read_bytes()
     trustme.CA().cert_pem.write_to_path(str(ca_file))
     assert failure(sync, tedee.url()).reason == "tls"
-    ca_file.write_bytes(good)
+    ca_file.write_bytes(content)
     assert sync(tedee.url())
     ca_file.write_bytes(b"")
     assert failure(sync, tedee.url()).reason == "tls"
@@ -322,14 +322,14 @@ def test_ca_certificates_in_fifo_do_not_block(tedee: Server, tmp_path: Path, mon
     assert "neither a regular file nor a folder" in str(error)
 
 
-OFF = [
+ENVIRONMENTS = [
     {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "", "PYTHONHTTPSVERIFY": "0", "SSL_CERT_FILE": "", "SSL_CERT_DIR": ""},
     {"REQUESTS_CA_BUNDLE": "False", "PYTHONHTTPSVERIFY": "0"},
     {"CURL_CA_BUNDLE": "0"},
 ]
 
 
-@pytest.mark.parametrize("variables", OFF, ids=["emptied", "False", "0"])
+@pytest.mark.parametrize("variables", ENVIRONMENTS, ids=["emptied", "False", "0"])
 def test_environment_cannot_disable_verification(variables: dict[str, str], tedee: Server) -> None:
     done = sync_once(tedee.url(), **variables)
     assert done.returncode == 1
@@ -365,14 +365,14 @@ def test_tls_session_keys_are_not_written(
 
 
 @pytest.fixture(params=["http", "https"])
-def proxy(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[Server]:
-    tls = speaking_for(authority.issue_cert("localhost")) if request.param == "https" else None
+def proxy(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[Server]:
+    tls = server_context(ca.issue_cert("localhost")) if request.param == "https" else None
     with listening(tls=tls) as server:
         yield server
 
 
 def with_password(proxy: Server) -> str:
-    return proxy.url(f"somebody:{PASSWORD}@localhost")
+    return proxy.url(f"user:{PASSWORD}@localhost")
 
 
 @both
@@ -400,7 +400,7 @@ def test_proxy_connection_serves_one_call(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     shared = session()
-    monkeypatch.setattr("tests.security.test_tedee_side.session", lambda: shared)
+    monkeypatch.setattr("tests.security.test_outbound_connections.session", lambda: shared)
     for _ in range(2):
         call(tedee.url("tedee.test"))
     assert [each.method for each in proxy.asked] == ["CONNECT", "CONNECT"]
@@ -412,7 +412,7 @@ def test_no_proxy_variable_is_respected(
     call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1", *rest, **more))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve("127.0.0.1", *rest, **options))
     monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
     monkeypatch.setenv("NO_PROXY", "elsewhere.test,tedee.test")
     assert call(tedee.url("tedee.test"))
@@ -423,7 +423,7 @@ def test_no_proxy_variable_is_respected(
 @pytest.mark.usefixtures("trusted")
 def test_server_behind_proxy_is_verified(call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with listening(tls=speaking_for(trustme.CA().issue_cert("tedee.test"))) as impostor:
+    with listening(tls=server_context(trustme.CA().issue_cert("tedee.test"))) as impostor:
         assert failure(call, impostor.url("tedee.test")).reason == "tls"
     assert impostor.asked == []
 
@@ -431,31 +431,31 @@ def test_server_behind_proxy_is_verified(call: Call, proxy: Server, monkeypatch:
 @both
 @pytest.mark.usefixtures("trusted")
 def test_untrusted_proxy_does_not_receive_password(call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening(tls=speaking_for(trustme.CA().issue_cert("localhost"))) as impostor:
+    with listening(tls=server_context(trustme.CA().issue_cert("localhost"))) as impostor:
         monkeypatch.setenv("HTTPS_PROXY", with_password(impostor))
         assert failure(call, tedee.url("tedee.test")).reason == "tls"
     assert impostor.asked == tedee.asked == []
 
 
 PROXIES = [
-    f"http://somebody:{PASSWORD}@127.0.0.1:1",
-    f"https://somebody:{PASSWORD}@127.0.0.1:1",
-    f"http://somebody:{PASSWORD}@proxy.invalid:3128",
-    f"http://somebody:{PASSWORD}@proxy:99999",
-    f"http://somebody:{PASSWORD}@proxy:port",
-    f"http://somebody:{PASSWORD}@:3128",
-    f"http://somebody:{PASSWORD}@",
-    f"http://somebody:{PASSWORD}#1@proxy:3128",
-    f"http://somebody:{PASSWORD}/1@proxy:3128",
-    f"http://somebody:[{PASSWORD}@proxy:3128",
-    f"http://somebody:{PASSWORD}@[::1:3128",
-    f"http://somebody:{PASSWORD}@pro xy:3128",
-    f"http://somebody:{PASSWORD}@{'p' * 70}:3128",
-    f"somebody:{PASSWORD}@127.0.0.1:1",
-    f"://somebody:{PASSWORD}@127.0.0.1:1",
-    f"ftp://somebody:{PASSWORD}@127.0.0.1:1",
-    f"socks5://somebody:{PASSWORD}@127.0.0.1:1",
-    f"socks9://somebody:{PASSWORD}@127.0.0.1:1",
+    f"http://user:{PASSWORD}@127.0.0.1:1",
+    f"https://user:{PASSWORD}@127.0.0.1:1",
+    f"http://user:{PASSWORD}@proxy.invalid:3128",
+    f"http://user:{PASSWORD}@proxy:99999",
+    f"http://user:{PASSWORD}@proxy:port",
+    f"http://user:{PASSWORD}@:3128",
+    f"http://user:{PASSWORD}@",
+    f"http://user:{PASSWORD}#1@proxy:3128",
+    f"http://user:{PASSWORD}/1@proxy:3128",
+    f"http://user:[{PASSWORD}@proxy:3128",
+    f"http://user:{PASSWORD}@[::1:3128",
+    f"http://user:{PASSWORD}@pro xy:3128",
+    f"http://user:{PASSWORD}@{'p' * 70}:3128",
+    f"user:{PASSWORD}@127.0.0.1:1",
+    f"://user:{PASSWORD}@127.0.0.1:1",
+    f"ftp://user:{PASSWORD}@127.0.0.1:1",
+    f"socks5://user:{PASSWORD}@127.0.0.1:1",
+    f"socks9://user:{PASSWORD}@127.0.0.1:1",
 ]
 
 
@@ -479,7 +479,7 @@ def test_proxy_refusal_is_reported_by_status_only(call: Call, tedee: Server, mon
         connection.sendall(f"HTTP/1.1 407 {PASSWORD} is wrong\r\n\r\n".encode())
 
     with tcp_server(echo) as port:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@127.0.0.1:{port}")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{port}")
         error = failure(call, tedee.url("tedee.test"))
     assert error.reason == "connection"
     assert "the proxy returned HTTP 407 Proxy Authentication Required" in str(error)
@@ -487,7 +487,7 @@ def test_proxy_refusal_is_reported_by_status_only(call: Call, tedee: Server, mon
 
 
 def test_program_never_shows_proxy_password(tedee: Server) -> None:
-    with listening(password="Basic of-somebody-else") as proxy:
+    with listening(password="Basic of-another-user") as proxy:
         url = tedee.url("tedee.test")
         with running(
             "--log.level=debug", TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=url, HTTPS_PROXY=with_password(proxy)
@@ -495,10 +495,10 @@ def test_program_never_shows_proxy_password(tedee: Server) -> None:
             exporter.wait_until_ready()
             shown = [exporter.get(path).text for path in ("/", "/metrics", "/docs")]
             exporter.stop()
-    told = "".join([*shown, *exporter.log])
-    assert "the proxy returned HTTP 407" in told
+    output = "".join([*shown, *exporter.log])
+    assert "the proxy returned HTTP 407" in output
     for secret in SECRETS:
-        assert secret not in told
+        assert secret not in output
     assert proxy.asked
     assert tedee.asked == []
 
@@ -520,8 +520,8 @@ def test_plain_http_to_loopback_ignores_proxy(call: Call, host: str, monkeypatch
 
 def test_program_uses_no_proxy_for_loopback() -> None:
     with listening() as server, listening() as proxy:
-        there = proxy.url()
-        done = sync_once(server.url("127.0.0.1"), HTTP_PROXY=there, http_proxy=there, ALL_PROXY=there)
+        url = proxy.url()
+        done = sync_once(server.url("127.0.0.1"), HTTP_PROXY=url, http_proxy=url, ALL_PROXY=url)
     assert done.returncode == 0, done.stderr
     assert server.asked
     assert proxy.asked == []
@@ -545,7 +545,7 @@ def test_localhost_on_another_machine_receives_nothing(call: Call, monkeypatch: 
         except OSError:
             pytest.skip("this machine has no address but its own")
         address = probe.getsockname()[0]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve(address, *rest, **more))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve(address, *rest, **options))
     reached: list[bytes] = []
     with tcp_server(lambda connection: reached.append(connection.recv(65536)), address) as port:
         error = failure(call, f"http://localhost:{port}")
@@ -554,8 +554,14 @@ def test_localhost_on_another_machine_receives_nothing(call: Call, monkeypatch: 
     assert b"".join(reached) == b""
 
 
-OWN = ["http://127.0.0.1:8080", "http://127.8.9.10", "http://[::1]:8080", "http://localhost", "http://LOCALHOST:1/"]
-OTHERS = [
+LOOPBACK_URLS = [
+    "http://127.0.0.1:8080",
+    "http://127.8.9.10",
+    "http://[::1]:8080",
+    "http://localhost",
+    "http://LOCALHOST:1/",
+]
+OTHER_URLS = [
     "http://127.0.0.1.evil.example",
     "http://localhost.evil.example",
     "http://localhost.",
@@ -588,11 +594,11 @@ OTHERS = [
     "//127.0.0.1",
     "HTTP://evil.example",
     "ws://127.0.0.1",
-    f"https://somebody:{PASSWORD}@api.tedee.com",
+    f"https://user:{PASSWORD}@api.tedee.com",
 ]
 
 
-def configured(url: str) -> list[Callable[[], object]]:
+def settings_with(url: str) -> list[Callable[[], object]]:
     """Return the settings with URLs to which secrets are sent."""
     files = {"client_id": "a-client", "refresh_token_file": "refresh-token"}
     return [
@@ -601,15 +607,15 @@ def configured(url: str) -> list[Callable[[], object]]:
     ]
 
 
-@pytest.mark.parametrize("url", OWN)
+@pytest.mark.parametrize("url", LOOPBACK_URLS)
 def test_plain_http_to_loopback_is_allowed(url: str) -> None:
-    for setting in configured(url):
+    for setting in settings_with(url):
         setting()
 
 
-@pytest.mark.parametrize("url", OTHERS)
+@pytest.mark.parametrize("url", OTHER_URLS)
 def test_plain_http_to_similar_host_is_rejected(url: str) -> None:
-    for setting in configured(url):
+    for setting in settings_with(url):
         with pytest.raises(ValidationError) as caught:
             setting()
         assert PASSWORD not in str(caught.value)
@@ -620,7 +626,7 @@ def test_plain_http_to_similar_host_is_rejected(url: str) -> None:
 def test_ambiguous_loopback_address_is_not_called(call: Call, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[str] = []
 
-    def look_up(host: str, *rest: object, **more: object) -> list[object]:
+    def look_up(host: str, *rest: object, **options: object) -> list[object]:
         looked_up.append(host)
         return []
 
@@ -639,7 +645,7 @@ def test_netrc_is_used_for_neither_tedee_nor_proxy(
     call: Call, proxy: Server, tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".netrc").write_text(
-        "machine tedee.test login somebody password else\nmachine localhost login somebody password else\n"
+        "machine tedee.test login user password other\nmachine localhost login user password other\n"
     )
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     call(tedee.url("tedee.test"))
@@ -649,7 +655,7 @@ def test_netrc_is_used_for_neither_tedee_nor_proxy(
 
 
 def test_program_does_not_use_netrc(tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text("default login somebody password else\n")
+    (tmp_path / ".netrc").write_text("default login user password other\n")
     with listening() as server:
         sync_once(server.url("127.0.0.1"), HOME=str(tmp_path), NETRC=str(tmp_path / ".netrc"))
     assert {each.headers["Authorization"] for each in server.asked} == {f"PersonalKey {KEY}"}
@@ -670,33 +676,31 @@ def test_cookies_are_not_sent_back() -> None:
 
 @both
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
-@pytest.mark.parametrize("where", ["another host", "another scheme", "the same host"])
+@pytest.mark.parametrize("target", ["another host", "another scheme", "the same host"])
 @pytest.mark.usefixtures("trusted")
-def test_redirect_is_not_followed(call: Call, where: str, status: int, tedee: Server) -> None:
-    with listening() as elsewhere:
+def test_redirect_is_not_followed(call: Call, target: str, status: int, tedee: Server) -> None:
+    with listening() as other_server:
         tedee.reply = Reply(status)
         targets = {
-            "another host": elsewhere.url("127.0.0.1"),
-            "another scheme": f"http://localhost:{elsewhere.port}",
+            "another host": other_server.url("127.0.0.1"),
+            "another scheme": f"http://localhost:{other_server.port}",
             "the same host": tedee.url(),
         }
-        tedee.reply = Reply(status, {"Location": f"{targets[where]}/api/v37/my/lock/sync"})
+        tedee.reply = Reply(status, {"Location": f"{targets[target]}/api/v37/my/lock/sync"})
         error = failure(call, tedee.url())
     assert error.reason == "invalid_response"
     assert "redirects are not followed" in str(error)
     assert len(tedee.asked) == 1
-    assert elsewhere.asked == []
+    assert other_server.asked == []
 
 
 @both
 def test_location_headers_of_success_are_ignored(call: Call) -> None:
-    with listening() as elsewhere:
-        there = elsewhere.url("127.0.0.1")
-        with listening(
-            Reply(headers={"Location": there, "Refresh": f"0; url={there}", "Link": f"<{there}>"})
-        ) as server:
+    with listening() as other_server:
+        url = other_server.url("127.0.0.1")
+        with listening(Reply(headers={"Location": url, "Refresh": f"0; url={url}", "Link": f"<{url}>"})) as server:
             assert call(server.url("127.0.0.1"))
-    assert elsewhere.asked == []
+    assert other_server.asked == []
 
 
 @both
@@ -717,7 +721,7 @@ BOMBS = {
     "deflate": ("deflate", zlib.compress(b" " * BLANKS)),
     "gzip in gzip": ("gzip, gzip", gzip.compress(PACKED)),
     "gzip in gzip in gzip": ("gzip, gzip, gzip", gzip.compress(gzip.compress(PACKED))),
-    "no end of gzip": ("gzip" + ", gzip" * 999, PACKED),
+    "gzip 1,000 times": ("gzip" + ", gzip" * 999, PACKED),
 }
 
 
@@ -737,25 +741,25 @@ def test_compression_bomb_does_not_fill_memory(call: Call, bomb: str, status: in
     assert peak < 3 * MAX_BODY_BYTES
 
 
-def flooding(begin: bytes, more: bytes) -> tuple[Callable[[socket.socket], None], list[int]]:
+def flood_server(begin: bytes, repeated: bytes) -> tuple[Callable[[socket.socket], None], list[int]]:
     """Return a server function that never stops sending, as fast as it can, and a counter of the bytes sent."""
     sent = [0]
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(begin)
         while True:
-            connection.sendall(more)
-            sent[0] += len(more)
+            connection.sendall(repeated)
+            sent[0] += len(repeated)
 
-    return speak, sent
+    return respond, sent
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-FLOODS: dict[str, tuple[bytes, bytes]] = {
-    "a body of no length": (OK + b"\r\n", b" " * 65536),
-    "a body of a great length": (OK + b"Content-Length: 99999999999999\r\n\r\n", b" " * 65536),
-    "a body of two lengths": (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", b" " * 65536),
+ENDLESS_RESPONSES: dict[str, tuple[bytes, bytes]] = {
+    "a body without Content-Length": (OK + b"\r\n", b" " * 65536),
+    "a body with a huge Content-Length": (OK + b"Content-Length: 99999999999999\r\n\r\n", b" " * 65536),
+    "a body with two Content-Lengths": (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", b" " * 65536),
     "chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 65536 + b"\r\n"),
     "a chunk's size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 65536),
     "a redirect's body": (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b" " * 65536),
@@ -766,10 +770,10 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 
 
 @both
-@pytest.mark.parametrize("flood", FLOODS)
-def test_endless_fast_response_is_aborted(call: Call, flood: str) -> None:
-    speak, sent = flooding(*FLOODS[flood])
-    with tcp_server(speak) as port:
+@pytest.mark.parametrize("response", ENDLESS_RESPONSES)
+def test_endless_fast_response_is_aborted(call: Call, response: str) -> None:
+    respond, sent = flood_server(*ENDLESS_RESPONSES[response])
+    with tcp_server(respond) as port:
         failure(call, f"http://127.0.0.1:{port}", 60)
     # The count includes the buffers of the kernel.
     assert sent[0] < 4 * MAX_BODY_BYTES
@@ -781,10 +785,10 @@ HANDSHAKE = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
 """Beginning of the server's part of a TLS handshake of 16 kB."""
 
 
-def dripping(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Callable[[socket.socket], None]:
+def slow_server(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Callable[[socket.socket], None]:
     """Return a server function that sends a few bytes at a time, for minutes."""
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         with tls.wrap_socket(connection, server_side=True) if tls else nullcontext(connection) as speaker:
             speaker.recv(65536)
             speaker.sendall(begin)
@@ -792,16 +796,16 @@ def dripping(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Ca
                 time.sleep(0.05)
                 speaker.sendall(drop)
 
-    return speak
+    return respond
 
 
-def is_over_in_time(call: Call, url: str) -> bool:
+def times_out(call: Call, url: str) -> bool:
     began = time.monotonic()
     error = failure(call, url, 0.5)
-    return error.reason == "timeout" and time.monotonic() - began < SOON
+    return error.reason == "timeout" and time.monotonic() - began < MAX_DURATION
 
 
-DRIPS: dict[str, tuple[bytes, bytes]] = {
+SLOW_RESPONSES: dict[str, tuple[bytes, bytes]] = {
     "a status line": (b"HTTP/1.1 200 ", b"O"),
     "headers": (OK, b"X-More: headers\r\n"),
     "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
@@ -812,22 +816,22 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 
 @both
-@pytest.mark.parametrize("drip", DRIPS)
+@pytest.mark.parametrize("response", SLOW_RESPONSES)
 @pytest.mark.usefixtures("trusted")
 def test_slow_response_through_tls_and_proxy_times_out(
-    call: Call, drip: str, proxy: Server, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    call: Call, response: str, proxy: Server, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with tcp_server(dripping(*DRIPS[drip], speaking_for(authority.issue_cert("tedee.test")))) as port:
+    with tcp_server(slow_server(*SLOW_RESPONSES[response], server_context(ca.issue_cert("tedee.test")))) as port:
         # A redirect of the token endpoint is reported before its body is received.
-        assert is_over_in_time(call, f"https://tedee.test:{port}") or (call is refresh and "redirect" in drip)
+        assert times_out(call, f"https://tedee.test:{port}") or (call is refresh and "redirect" in response)
 
 
 @both
 @shut_down_early
 def test_slow_tls_handshake_times_out(call: Call) -> None:
-    with tcp_server(dripping(HANDSHAKE, b"a")) as port:
-        assert is_over_in_time(call, f"https://localhost:{port}")
+    with tcp_server(slow_server(HANDSHAKE, b"a")) as port:
+        assert times_out(call, f"https://localhost:{port}")
 
 
 @both
@@ -835,28 +839,28 @@ def test_slow_tls_handshake_times_out(call: Call) -> None:
 @shut_down_early
 def test_slow_tls_handshake_through_proxy_times_out(call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with tcp_server(dripping(HANDSHAKE, b"a")) as port:
-        assert is_over_in_time(call, f"https://tedee.test:{port}")
+    with tcp_server(slow_server(HANDSHAKE, b"a")) as port:
+        assert times_out(call, f"https://tedee.test:{port}")
 
 
 @both
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("drip", ["a status line", "headers"])
+@pytest.mark.parametrize("response", ["a status line", "headers"])
 @pytest.mark.usefixtures("trusted")
 def test_slow_response_of_proxy_times_out(
-    call: Call, drip: str, scheme: str, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    call: Call, response: str, scheme: str, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = speaking_for(authority.issue_cert("localhost")) if scheme == "https" else None
-    with tcp_server(dripping(*DRIPS[drip], tls)) as port:
+    tls = server_context(ca.issue_cert("localhost")) if scheme == "https" else None
+    with tcp_server(slow_server(*SLOW_RESPONSES[response], tls)) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://localhost:{port}")
-        assert is_over_in_time(call, "https://tedee.test")
+        assert times_out(call, "https://tedee.test")
 
 
 @both
 def test_endless_interim_responses_time_out(call: Call) -> None:
-    speak, _ = flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
-    with tcp_server(speak) as port:
-        assert is_over_in_time(call, f"http://127.0.0.1:{port}")
+    respond, _ = flood_server(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    with tcp_server(respond) as port:
+        assert times_out(call, f"http://127.0.0.1:{port}")
 
 
 @both
@@ -864,15 +868,15 @@ def test_endless_interim_responses_time_out(call: Call) -> None:
 def test_slow_to_parse_headers_are_not_parsed(call: Call, header: bytes) -> None:
     """The standard library takes a minute to parse these."""
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         cookies = [b"Set-Cookie: a=b\r\n", *[header + b": " + b"a;" * 32_000 + b"\r\n"] * 90]
         connection.sendall(b"HTTP/1.1 500 Oh\r\n" + b"".join(cookies) + b"Content-Length: 0\r\n\r\n")
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         began = time.monotonic()
         assert failure(call, f"http://127.0.0.1:{port}", 60).reason == "server"
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < MAX_DURATION
 
 
 # Arbitrary responses
@@ -912,12 +916,12 @@ PARTS = st.sampled_from(
 
 
 @settings(max_examples=200, deadline=None)
-@given(said=st.lists(PARTS | st.binary(max_size=8), max_size=12).map(b"".join))
-def test_arbitrary_bytes_give_response_or_named_error(said: bytes) -> None:
-    def speak(connection: socket.socket) -> None:
+@given(data=st.lists(PARTS | st.binary(max_size=8), max_size=12).map(b"".join))
+def test_arbitrary_bytes_give_response_or_named_error(data: bytes) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
-        connection.sendall(said)
+        connection.sendall(data)
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         for call in (sync, refresh):
             outcome(call, f"http://127.0.0.1:{port}", 2.0)
