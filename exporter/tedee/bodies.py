@@ -73,7 +73,7 @@ class Body:
             self.content += data
             if len(self.content) > MAX_BODY_BYTES:
                 self.drop()
-                raise BodyTooLarge(f"a response of over {MAX_BODY_BYTES:,} bytes")
+                raise BodyTooLarge(f"the response exceeds {MAX_BODY_BYTES:,} bytes")
             self._bodies.drop_excess()
             self._check()
 
@@ -98,8 +98,8 @@ class Body:
     def _check(self) -> None:
         if self._dropped is not None:
             raise BodyTooLarge(
-                f"a response of over {self._dropped:,} bytes, the largest when all responses being received "
-                f"took more than {self._bodies.max_bytes:,} bytes"
+                f"the response has over {self._dropped:,} bytes and was the largest when all responses together "
+                f"exceeded {self._bodies.max_bytes:,} bytes"
             )
 
 

@@ -158,7 +158,7 @@ class TedeeClient:
         return self._credentials.expires_at()
 
     def refresh_token_stored(self) -> bool | None:
-        """Return False while the refresh token is in memory only, None if the account has none."""
+        """Return False while the refresh token is in memory only; None if the account has none."""
         return self._credentials.refresh_token_stored()
 
     def _get(
@@ -182,8 +182,8 @@ class TedeeClient:
                 self._observe(endpoint, str(response.status))
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     self._credentials.invalidate()
-                rows = self._result_rows(endpoint, response, detector)
-            parsed = read(rows)
+                raw_rows = self._raw_rows(endpoint, response, detector)
+            parsed = read(raw_rows)
         redacted = [
             each._replace(value=REDACTED) if detector.finds_in(each.value) else each for each in parsed.rejections
         ]
@@ -233,15 +233,15 @@ class TedeeClient:
             allow_redirects=False,
             stream=True,
         ) as response:
-            is_good = response.status_code == HTTPStatus.OK
+            is_success = response.status_code == HTTPStatus.OK
             while chunk := response.raw.read1(65536, decode_content=True):
                 body.append(chunk)
-                if not is_good and len(body.content) > MAX_ERROR_BYTES:
+                if not is_success and len(body.content) > MAX_ERROR_BYTES:
                     break
             return _Response(response.status_code, response.headers, body, authorization.secret)
 
-    def _result_rows(self, endpoint: str, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
-        """Return the rows of a successful response.
+    def _raw_rows(self, endpoint: str, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
+        """Return the unparsed rows of a successful response.
 
         Raises:
             CallError: The response is an error, or cannot be used.
@@ -279,9 +279,9 @@ class TedeeClient:
             # HTTP 200 with `success: false`: the status of the envelope determines the error.
             kind = error_for(code) if code is not None and code != HTTPStatus.OK else InvalidResponse
             raise error(kind, f"HTTP 200, but the response reports a failure with statusCode {code}")
-        if envelope.rows is None:
+        if envelope.raw_rows is None:
             raise error(InvalidResponse, "the result in the response is not a list")
-        return envelope.rows
+        return envelope.raw_rows
 
     def _describe_status(self, status: int) -> str:
         phrase = f" {http.client.responses.get(status, '')}".rstrip()

@@ -27,7 +27,7 @@ class Envelope(NamedTuple):
     success: object
     status_code: object
     error_messages: object
-    rows: Sequence[bytes] | None
+    raw_rows: Sequence[bytes] | None
     """The elements of the result as JSON; None if the result is not a list."""
 
 
@@ -61,11 +61,11 @@ def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
     """
     if body.count(b",") > MAX_VALUES:
         raise TooManyValues(f"the response has over {MAX_VALUES:,} values")
-    rows: list[bytes] | None = None
+    raw_rows: list[bytes] | None = None
     try:
         members = _MEMBERS.decode(body)
         if _is_list(members.result):
-            rows = list(_ROWS.decode(members.result))
+            raw_rows = list(_ROWS.decode(members.result))
         # An escape would hide a secret from a search of the bytes.
         must_rewrite = b"\\" in body or secret.encode() in body
     except (MsgspecError, RecursionError):
@@ -73,21 +73,21 @@ def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
         try:
             members = _split_members(_to_utf8(body))
             if _is_list(members.result):
-                rows = list(islice(_split(bytes(members.result)), MAX_ROWS + 1))
+                raw_rows = list(islice(_split(bytes(members.result)), MAX_ROWS + 1))
         except ValueError:  # UnicodeError is one
             return None
         must_rewrite = True
-    if rows and len(rows) > MAX_ROWS:
+    if raw_rows and len(raw_rows) > MAX_ROWS:
         raise TooManyValues(f"the response has over {MAX_ROWS:,} rows")
-    if rows and must_rewrite:
+    if raw_rows and must_rewrite:
         # In place, so that no row is in memory twice.
-        for index, row in enumerate(rows):
-            rows[index] = _redact_row(row, secret)
+        for index, raw_row in enumerate(raw_rows):
+            raw_rows[index] = _redact_row(raw_row, secret)
     return Envelope(
         success=_parse(members.success, secret),
         status_code=_parse(members.status_code, secret),
         error_messages=_parse(members.error_messages, secret),
-        rows=rows,
+        raw_rows=raw_rows,
     )
 
 
@@ -112,10 +112,10 @@ def _parse(member: bytes, secret: str) -> object:
         return None
 
 
-def _redact_row(row: bytes, secret: str) -> bytes:
+def _redact_row(raw_row: bytes, secret: str) -> bytes:
     """Return a row with the secret redacted; empty if the row cannot be parsed."""
     try:
-        return json.dumps(redact(json.loads(bytes(row)), secret)).encode() if len(row) <= MAX_ROW_BYTES else b""
+        return json.dumps(redact(json.loads(bytes(raw_row)), secret)).encode() if len(raw_row) <= MAX_ROW_BYTES else b""
     except (ValueError, RecursionError):
         return b""
 

@@ -30,7 +30,7 @@ class StoredToken:
     """A refresh token, and the token in its file. They differ only if the file could not be written."""
 
     token: Secret
-    on_file: Secret
+    file_token: Secret
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,12 @@ class RefreshTokens:
     def _current(self, path: Path) -> StoredToken:
         unsaved = self._unsaved.get(path)
         try:
-            on_file = read_secret(path, REFRESH_TOKEN)
+            file_token = read_secret(path, REFRESH_TOKEN)
         except CredentialsUnavailable:
             if unsaved is None:
                 raise
             return unsaved
-        return unsaved if unsaved and unsaved.on_file == on_file else StoredToken(on_file, on_file)
+        return unsaved if unsaved and unsaved.file_token == file_token else StoredToken(file_token, file_token)
 
     def _read(self, path: Path) -> StoredToken:
         """Return the current token. Discard the token in memory if the file has been changed."""
@@ -172,7 +172,7 @@ class RefreshTokens:
         return current
 
     def _store_new(self, path: Path, used: StoredToken, preallocation: Preallocation | None, new_token: Secret) -> None:
-        self._unsaved[path] = StoredToken(new_token, used.on_file)
+        self._unsaved[path] = StoredToken(new_token, used.file_token)
         self._save(path, preallocation)
 
     def _save(self, path: Path, preallocation: Preallocation | None) -> None:

@@ -14,7 +14,7 @@ def test_largest_body_is_dropped_and_others_continue() -> None:
         smallest.append(b"c" * 10)
         smallest.append(b"c" * 10)
         smaller.append(b"b" * 30)
-        with pytest.raises(BodyTooLarge, match=r"over 60 bytes, the largest when all .* took more than 100 bytes"):
+        with pytest.raises(BodyTooLarge, match=r"over 60 bytes and was the largest .* exceeded 100 bytes"):
             largest.append(b"a")
         assert [len(each.content) for each in (largest, smaller, smallest)] == [0, 60, 20]
 
@@ -54,7 +54,7 @@ def test_single_body_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 100)
     with Bodies().body() as body:
         body.append(b"a" * 100)
-        with pytest.raises(BodyTooLarge, match="a response of over 100 bytes"):
+        with pytest.raises(BodyTooLarge, match="the response exceeds 100 bytes"):
             body.append(b"a")
 
 

@@ -310,4 +310,4 @@ def test_huge_response_does_not_affect_normal_one() -> None:
         normal_is_done.set()
         thread.join(timeout=60)
     assert [type(each) for each in failures] == [InvalidResponse]
-    assert "the largest when all responses being received took more than 262,144 bytes" in str(failures[0])
+    assert "the largest when all responses together exceeded 262,144 bytes" in str(failures[0])
