@@ -1,4 +1,4 @@
-"""All metrics of the exporter, with name, type, help and labels. The README's table is generated from them.
+"""All metrics of the exporter, with name, type, help and labels. The table in docs/metrics.md is generated from them.
 
 python -m exporter.metrics.catalogue    # the table, in Markdown
 """
@@ -199,7 +199,7 @@ CATALOGUE = LOCK_METRICS + ACCOUNT_METRICS + EXPORTER_METRICS
 
 
 def markdown() -> str:
-    """Return the catalogue as the README's table."""
+    """Return the catalogue as the table in docs/metrics.md."""
     rows = [
         f"| `{metric.name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
         for metric in CATALOGUE

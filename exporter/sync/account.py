@@ -15,7 +15,7 @@ from exporter.tedee.client import RateLimiter as RateLimiterProtocol
 from exporter.tedee.errors import REASONS, CallError, Forbidden, NotFound, Unauthorized
 from exporter.tedee.models import (
     LockDetails,
-    Reading,
+    ParseResult,
     SyncedLock,
     read_details,
     read_sync,
@@ -281,14 +281,14 @@ class AccountSync:
     def _sync(self) -> None:
         started = self._clock.monotonic()
         try:
-            reading = self._client.sync(self._details.ids)
+            parsed = self._client.sync(self._details.ids)
         except CallError as error:
             self._fail(error)
         else:
-            self._succeed(reading)
+            self._succeed(parsed)
         self._durations = self._durations.observe(self._clock.monotonic() - started)
 
-    def _succeed(self, reading: Reading[SyncedLock]) -> None:
+    def _succeed(self, parsed: ParseResult[SyncedLock]) -> None:
         if self._failure:
             log.info("sync succeeds again", account=self.name)
         self._is_leader = True
@@ -298,12 +298,12 @@ class AccountSync:
         self._credential_changed = False
         self._credential = self._client.last_credential
         self._user = self._client.last_user
-        self._synced = tuple(reading.rows.values())
+        self._synced = tuple(parsed.rows.values())
         self._asked = self._details.ids
         self._synced_at = Instant.now(self._clock)
-        self._reject(reading)
+        self._reject(parsed)
         # Stored before it is published, so that a restart never serves older data than an earlier scrape.
-        self._cache(SYNC, CachedResponse(reading.written, self._synced_at, asked=self._asked))
+        self._cache(SYNC, CachedResponse(parsed.raw_rows, self._synced_at, asked=self._asked))
 
     def _fail(self, error: CallError) -> None:
         if self._is_removed:
@@ -329,10 +329,10 @@ class AccountSync:
         if error.reason in CREDENTIAL_REASONS:
             self._refused_credential = self._client.credential()
 
-    def _reject(self, reading: Reading[SyncedLock] | Reading[LockDetails]) -> None:
+    def _reject(self, parsed: ParseResult[SyncedLock] | ParseResult[LockDetails]) -> None:
         """Count the values that could not be used, and log each lock's field the first time, up to a limit."""
-        self._rejections.update(reading.rejected)
-        for rejection in reading.rejections:
+        self._rejections.update(parsed.rejection_counts)
+        for rejection in parsed.rejections:
             what = (rejection.lock_id, rejection.field)
             if what in self._logged_rejections or len(self._logged_rejections) >= MAX_LOGGED_REJECTIONS:
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.tedee.models import LockDetails, Reading, SyncedLock, write_details
+from exporter.tedee.models import LockDetails, ParseResult, SyncedLock, write_details
 
 MAX_LIST_BYTES = 16 * 2**20
 """Size at which a list is taken to be complete, as it is stored: that of 60,000 locks."""
@@ -71,7 +71,7 @@ class LockDetailsCache:
         self._was_unusable = False
         """Whether the page before the next one had rows, but none that can be used."""
 
-    def add_page(self, page: Reading[LockDetails], synced: Collection[SyncedLock]) -> LockList | None:
+    def add_page(self, page: ParseResult[LockDetails], synced: Collection[SyncedLock]) -> LockList | None:
         """Take a page that was just fetched; the whole list, once a page brings nothing new.
 
         A page with rows of which none can be used does not tell whether it is the last. A second one in a row is
@@ -83,7 +83,7 @@ class LockDetailsCache:
         """
         if self.next_page == 1:
             self._revisions_before = {lock.id: lock.revision for lock in synced}
-        is_unusable = bool(page.written) and not page.rows
+        is_unusable = bool(page.raw_rows) and not page.rows
         is_last = self._was_unusable if is_unusable else self._listed.keys() >= page.rows.keys()
         self._was_unusable = is_unusable and not is_last
         self._listed_bytes += sum(len(write_details(lock)) for lock in page.rows.values())

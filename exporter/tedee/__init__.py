@@ -1,1 +1,1 @@
-"""The Tedee cloud API: one HTTP call each, wire to typed values, and every way a call can end."""
+"""Client of the Tedee API: requests, parsing of responses, credentials and errors."""

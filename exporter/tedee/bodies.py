@@ -1,44 +1,40 @@
-"""Response bodies, which share one budget of memory."""
+"""Response bodies and the limit of their total memory."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 MAX_BODY_BYTES = 16 * 2**20
-"""Size of a decompressed body. A lock takes some 200 bytes in a sync and 1,200 in a page of details."""
-MAX_BYTES_TOGETHER = 64 * 2**20
-"""Size of all bodies that are being received or read. The process itself takes some 60 MiB."""
-LARGE = 2**16
-"""Bytes from which on bodies are read one at a time: while it is read, a body can take 36 times its size."""
+"""Limit of one decompressed body. A lock takes about 200 bytes in a sync and 1,200 in a page of details."""
+MAX_TOTAL_BYTES = 64 * 2**20
+"""Limit of all bodies that are being received or parsed. The process itself takes about 60 MiB."""
+LARGE_BODY_BYTES = 2**16
+"""Bodies over this size are parsed one at a time, since parsing can take 36 times the size of a body."""
 
 
 class BodyTooLarge(Exception):
-    """A body exceeds its own limit, or is the largest of those that together exceed theirs."""
+    """A body exceeds the limit of one body, or is the largest when all bodies exceed the limit of the total."""
 
 
 class Bodies:
-    """Limits the memory of all response bodies together.
+    """Limits the total memory of response bodies.
 
-    If they exceed the limit, the largest is dropped and the others continue: a huge response of one account does not
-    fail the normal responses of others.
+    If they exceed the limit, the largest is dropped and the others continue. A huge response of one account does not
+    make the normal responses of others fail.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES_TOGETHER) -> None:
-        """Create a budget without bodies.
+    def __init__(self, max_bytes: int = MAX_TOTAL_BYTES) -> None:
 
-        Args:
-            max_bytes: size of all bodies together.
-        """
         self.max_bytes = max_bytes
         self.lock = threading.Lock()
-        """StoredToken while sizes change."""
-        self.large_reader = threading.Lock()
-        """StoredToken while a large body is read."""
+        """Held while sizes change."""
+        self.large_body_lock = threading.Lock()
+        """Held while a large body is parsed."""
         self._bodies: set[Body] = set()
 
     @contextmanager
     def body(self) -> Iterator["Body"]:
-        """Provide an empty body, whose memory counts until the context ends."""
+        """Provide an empty body, whose memory is counted until the context ends."""
         body = Body(self)
         with self.lock:
             self._bodies.add(body)
@@ -49,12 +45,12 @@ class Bodies:
                 self._bodies.remove(body)
 
     def drop_excess(self) -> None:
-        """Drop the largest bodies that nothing reads yet until the others are within the limit."""
+        """Drop the largest bodies that are not pinned until the rest is within the limit."""
         while sum(len(body.content) for body in self._bodies) > self.max_bytes:
-            unread = [body for body in self._bodies if not body.is_being_read]
-            if not unread:
+            unpinned = [body for body in self._bodies if not body.is_pinned]
+            if not unpinned:
                 break
-            max(unread, key=lambda body: len(body.content)).drop()
+            max(unpinned, key=lambda body: len(body.content)).drop()
 
 
 class Body:
@@ -62,7 +58,7 @@ class Body:
 
     def __init__(self, bodies: Bodies) -> None:
         self.content = bytearray()
-        self.is_being_read = False
+        self.is_pinned = False
         self._bodies = bodies
         self._dropped: int | None = None
 
@@ -77,21 +73,21 @@ class Body:
             self.content += data
             if len(self.content) > MAX_BODY_BYTES:
                 self.drop()
-                raise BodyTooLarge(f"a response of over {MAX_BODY_BYTES:,} bytes")
+                raise BodyTooLarge(f"the response exceeds {MAX_BODY_BYTES:,} bytes")
             self._bodies.drop_excess()
             self._check()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Enclose the reading of the complete body, during which it is not dropped.
+    def pinned(self) -> Iterator[None]:
+        """Keep the complete body in memory until the context ends. A large body waits until no other one is pinned.
 
         Raises:
-            BodyTooLarge: The body was dropped.
+            BodyTooLarge: The body was dropped before.
         """
-        with self._bodies.large_reader if len(self.content) > LARGE else nullcontext():
+        with self._bodies.large_body_lock if len(self.content) > LARGE_BODY_BYTES else nullcontext():
             with self._bodies.lock:
                 self._check()
-                self.is_being_read = True
+                self.is_pinned = True
             yield
 
     def drop(self) -> None:
@@ -102,10 +98,10 @@ class Body:
     def _check(self) -> None:
         if self._dropped is not None:
             raise BodyTooLarge(
-                f"a response of over {self._dropped:,} bytes, the largest when all responses being received "
-                f"took more than {self._bodies.max_bytes:,} bytes"
+                f"the response has over {self._dropped:,} bytes and was the largest when all responses together "
+                f"exceeded {self._bodies.max_bytes:,} bytes"
             )
 
 
 BODIES = Bodies()
-"""The bodies of this process."""
+"""The response bodies of this process."""

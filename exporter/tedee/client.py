@@ -1,4 +1,4 @@
-"""One HTTP call each: `sync()` and a page of `locks()`."""
+"""Client of the Tedee API. Each method sends one request."""
 
 import http.client
 import re
@@ -28,25 +28,25 @@ from .errors import (
     Unauthorized,
     error_for,
 )
-from .models import LockDetails, Reading, Row, SyncedLock, SyncReader, read_details
-from .transport import NETWORK_ERRORS, deadline
+from .models import LockDetails, LockT, ParseResult, SyncedLock, SyncReader, read_details
+from .transport import NETWORK_ERRORS, enforce_deadline
 
 SYNC = "my/lock/sync"
 LOCKS = "my/lock"
 
 MAX_ERROR_BYTES = 2**16
-"""Size up to which the body of an error is read."""
+"""Limit up to which the body of an error response is received."""
 ENCODINGS = ("gzip", "deflate")
-"""The compressions that are asked for."""
-PAGE_ITEMS = 500
-"""Locks asked for in one page: half a megabyte."""
+"""Content encodings that the client accepts."""
+PAGE_SIZE = 500
+"""Locks requested per page, about half a megabyte."""
 
 
 class RateLimiter(Protocol):
-    """Decides when a call may be sent. Every request passes it."""
+    """Decides when a request may be sent."""
 
     def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
-        """Reserve one call of a user, and record its end. The context has the time of the reservation.
+        """Reserve one call of a user, and record its end. The context yields the time of the reservation.
 
         Raises:
             Exception: The call must not be sent now.
@@ -55,7 +55,7 @@ class RateLimiter(Protocol):
 
 
 RequestObserver = Callable[[str, str], None]
-"""Told `(endpoint, code)` of each request sent: code is the HTTP status, or the reason where none came."""
+"""Called with `(endpoint, code)` after each request: the HTTP status, or the error's reason without a response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class _Response:
     headers: Mapping[str, str]
     body: Body
     secret: Secret
-    """The secret that the request was signed with: gateways are known to repeat a request in their response."""
+    """The secret of the request. Some gateways repeat a request in their response."""
 
 
 class TedeeClient:
-    """The API as one account sees it."""
+    """Client of the API for one account."""
 
     def __init__(
         self,
@@ -84,26 +84,26 @@ class TedeeClient:
         observe: RequestObserver,
         bodies: Bodies = BODIES,
     ) -> None:
-        """Prepare calls; none is made here.
+        """Create a client. No request is sent.
 
         Args:
-            account: the name that errors carry.
-            url: scheme, host and port, `https://api.tedee.com`.
-            version: the API version as it stands in the path, `v37`.
-            credentials: sign each request.
-            timeout: seconds for a whole call, its body included.
-            session: see `session()`.
-            limiter: passed by every request.
-            user_agent: says to Tedee who calls.
-            observe: told of each request sent.
-            bodies: The budget of memory for responses.
+            account: Name of the account, for errors.
+            url: Scheme, host and port, such as `https://api.tedee.com`.
+            version: API version as in the path, such as `v37`.
+            credentials: Sign each request.
+            timeout: Seconds for a whole call, including the body of the response.
+            session: The session of `transport.session()`.
+            limiter: Decides when a request may be sent.
+            user_agent: `User-Agent` header.
+            observe: Called after each request.
+            bodies: Memory limit of responses.
         """
         self.account = account
         self.version = version
         self.supported_versions: tuple[str, ...] = ()
-        """What the last answer's `API-Supported-Versions` listed, as Tedee writes it: `1.36`, `37`."""
+        """The versions in the last `API-Supported-Versions` header, such as `1.36` and `37`."""
         self.last_credential = ""
-        """Digest of the credential of the last call, that its response is cached by."""
+        """Digest of the credential of the last call, which is the cache key of its response."""
         self.last_user = ""
         """Digest of the user of the last call."""
         self._base = f"{url.rstrip('/')}/api/{version}/"
@@ -120,51 +120,51 @@ class TedeeClient:
         self._bodies = bodies
         self._syncs = SyncReader()
 
-    def sync(self, ids: Sequence[int] = ()) -> Reading[SyncedLock]:
-        """The state of all locks, or of those with the given ids. Not more often than every 20 seconds.
+    def sync(self, ids: Sequence[int] = ()) -> ParseResult[SyncedLock]:
+        """Fetch the states of all locks, or of those with the given ids. Tedee allows one sync in 20 seconds.
 
         Raises:
-            CallError: one of its subclasses, when there is no usable answer.
+            CallError: There is no usable response.
         """
         return self._get(SYNC, [("id", str(lock_id)) for lock_id in ids], self._syncs.read)
 
-    def locks(self, page: int) -> Reading[LockDetails]:
-        """Name, serial number, model and firmware of the locks on one page of the list, which counts from 1.
+    def locks(self, page: int) -> ParseResult[LockDetails]:
+        """Fetch names, serial numbers, models and firmware of the locks on one page of the list. The first page is 1.
 
-        The API documents no largest page, so a short page is not to be taken for the last one: the list ends where a
-        page has no rows, or none but locks that are known.
+        The API documents no maximum page size, so a short page may not be the last one. The list ends with a page that
+        has no rows, or only known locks.
 
         Raises:
-            CallError: one of its subclasses, when there is no usable answer.
+            CallError: There is no usable response.
         """
-        return self._get(LOCKS, [("Page", str(page)), ("ItemsPerPage", str(PAGE_ITEMS))], read_details)
+        return self._get(LOCKS, [("Page", str(page)), ("ItemsPerPage", str(PAGE_SIZE))], read_details)
 
     def supports_version(self) -> bool | None:
-        """Whether Tedee still lists the version in use; None before an answer has said so."""
+        """Return True if Tedee supports the version in use; None if no response has listed versions yet."""
         if not self.supported_versions:
             return None
-        return _bare(self.version) in {_bare(version) for version in self.supported_versions}
+        return _normalize_version(self.version) in {_normalize_version(version) for version in self.supported_versions}
 
     def user(self) -> str | None:
-        """Return the user of the next call; None if that is not known without a request."""
+        """Return the user of the next call; None if unknown without a request."""
         return self._credentials.user()
 
     def credential(self) -> str:
-        """Return a digest of the credential; it changes when a refused one may be worth another try."""
+        """Return a digest of the credential. If it changes, a retry after HTTP 401 may succeed."""
         return self._credentials.fingerprint()
 
     def credentials_expire_at(self) -> float | None:
-        """Unix seconds at which somebody has to sign in again; None where that is not known or never."""
+        """Return the Unix time at which the credentials expire; None if unknown or never."""
         return self._credentials.expires_at()
 
     def refresh_token_stored(self) -> bool | None:
-        """Return False while the refresh token is in memory only, None if the account has none."""
+        """Return False while the refresh token is in memory only; None if the account has none."""
         return self._credentials.refresh_token_stored()
 
     def _get(
-        self, endpoint: str, query: list[tuple[str, str]], read: Callable[[Sequence[bytes]], Reading[Row]]
-    ) -> Reading[Row]:
-        """Make one call and read the rows of its `result`."""
+        self, endpoint: str, query: list[tuple[str, str]], read: Callable[[Sequence[bytes]], ParseResult[LockT]]
+    ) -> ParseResult[LockT]:
+        """Send one request and parse the rows of its result."""
         try:
             authorization = self._credentials.refresh()
         except CredentialsUnavailable as error:
@@ -175,21 +175,21 @@ class TedeeClient:
             with self._limiter.acquire(endpoint, authorization.user) as reserved_at:
                 self.last_credential, self.last_user = authorization.credential, authorization.user
                 try:
-                    response = self._exchange(endpoint, query, authorization, memory, reserved_at)
+                    response = self._request(endpoint, query, authorization, memory, reserved_at)
                 except CallError as error:
                     self._observe(endpoint, error.reason)
                     raise
                 self._observe(endpoint, str(response.status))
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     self._credentials.invalidate()
-                rows = self._rows(endpoint, response, detector)
-            reading = read(rows)
-        hidden = [
-            each._replace(value=NOT_SHOWN) if detector.finds_in(each.value) else each for each in reading.rejections
+                raw_rows = self._raw_rows(endpoint, response, detector)
+            parsed = read(raw_rows)
+        redacted = [
+            each._replace(value=REDACTED) if detector.finds_in(each.value) else each for each in parsed.rejections
         ]
-        return reading._replace(rejections=tuple(hidden))
+        return parsed._replace(rejections=tuple(redacted))
 
-    def _exchange(
+    def _request(
         self,
         endpoint: str,
         query: list[tuple[str, str]],
@@ -203,20 +203,20 @@ class TedeeClient:
             endpoint: The path below the version.
             query: Names and values.
             authorization: Signs the request.
-            memory: The context in which the body is read.
-            reserved_at: Seconds of `boottime`, from which the time-out counts: the process may have been stopped since.
+            memory: The context in which the body stays in memory.
+            reserved_at: Start of the time-out, in seconds of `boottime`. The process may have been stopped since.
         """
         body = memory.enter_context(self._bodies.body())
         try:
-            with deadline(self._timeout, since=reserved_at) as bound:
+            with enforce_deadline(self._timeout, since=reserved_at) as deadline:
                 response = self._transfer(endpoint, query, authorization, body)
-            if bound.passed:
-                raise TimedOut(bound.problem, account=self.account, endpoint=endpoint)
-            memory.enter_context(body.reading())
+            if deadline.expired:
+                raise TimedOut(deadline.problem, account=self.account, endpoint=endpoint)
+            memory.enter_context(body.pinned())
         except BodyTooLarge as error:
             raise InvalidResponse(str(error), account=self.account, endpoint=endpoint) from None
         except NETWORK_ERRORS as error:
-            kind, problem = bound.meaning(error)
+            kind, problem = deadline.classify(error)
             raise kind(problem, account=self.account, endpoint=endpoint) from None
         return response
 
@@ -229,32 +229,32 @@ class TedeeClient:
             headers=self._headers,
             auth=authorization,
             timeout=self._timeout,
-            # A redirect would carry the key to where it points.
+            # A redirect would send the key to its target.
             allow_redirects=False,
             stream=True,
         ) as response:
-            is_good = response.status_code == HTTPStatus.OK
+            is_success = response.status_code == HTTPStatus.OK
             while chunk := response.raw.read1(65536, decode_content=True):
                 body.append(chunk)
-                if not is_good and len(body.content) > MAX_ERROR_BYTES:
+                if not is_success and len(body.content) > MAX_ERROR_BYTES:
                     break
             return _Response(response.status_code, response.headers, body, authorization.secret)
 
-    def _rows(self, endpoint: str, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
-        """Open the envelope and return its rows if it is that of a success.
+    def _raw_rows(self, endpoint: str, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
+        """Return the unparsed rows of a successful response.
 
         Raises:
-            CallError: One of its subclasses, if it is not.
+            CallError: The response is an error, or cannot be used.
         """
         status, headers = response.status, response.headers
-        self.supported_versions = _versions(headers.get("API-Supported-Versions", "")) or self.supported_versions
+        self.supported_versions = _parse_versions(headers.get("API-Supported-Versions", "")) or self.supported_versions
         try:
             envelope = open_envelope(response.body.content, response.secret.get_secret_value())
         except TooManyValues as excess:
             raise InvalidResponse(str(excess), account=self.account, endpoint=endpoint, status=status) from None
 
         def error(kind: type[CallError], problem: str) -> CallError:
-            # A gateway that does not know the request is the likeliest to repeat it.
+            # A gateway is most likely to repeat a request that it refuses.
             is_refused = issubclass(kind, Unauthorized | Forbidden)
             return kind(
                 problem,
@@ -267,45 +267,46 @@ class TedeeClient:
             )
 
         if status != HTTPStatus.OK:
-            raise error(error_for(status), self._refusal(status))
+            raise error(error_for(status), self._describe_status(status))
         if envelope is None:
             raise error(
-                InvalidResponse, f"the response is not a JSON object but {kind_of(headers, response.body.content)}"
+                InvalidResponse,
+                f"the response is not a JSON object but {describe_body(headers, response.body.content)}",
             )
         code = envelope.status_code if type(envelope.status_code) is int else None
-        # An envelope that contradicts itself is not one of a success.
+        # An envelope that contradicts itself is not a success.
         if envelope.success is not True or (envelope.status_code is not None and code not in range(200, 300)):
-            # HTTP 200 with `success: false`: the envelope's own status says what it is.
+            # HTTP 200 with `success: false`: the status of the envelope determines the error.
             kind = error_for(code) if code is not None and code != HTTPStatus.OK else InvalidResponse
-            raise error(kind, f"HTTP 200 whose content says that it failed, with statusCode {code}")
-        if envelope.rows is None:
-            raise error(InvalidResponse, "the response's result is not a list")
-        return envelope.rows
+            raise error(kind, f"HTTP 200, but the response reports a failure with statusCode {code}")
+        if envelope.raw_rows is None:
+            raise error(InvalidResponse, "the result in the response is not a list")
+        return envelope.raw_rows
 
-    def _refusal(self, status: int) -> str:
+    def _describe_status(self, status: int) -> str:
         phrase = f" {http.client.responses.get(status, '')}".rstrip()
         if status == HTTPStatus.NOT_FOUND and self.supports_version() is False:
-            spoken = ", ".join(self.supported_versions)[:100]
-            return f"HTTP {status}{phrase}; Tedee speaks {spoken} here, not {self.version}"
+            supported = ", ".join(self.supported_versions)[:100]
+            return f"HTTP {status}{phrase}; Tedee supports the API versions {supported}, not {self.version}"
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            return f"HTTP {status}{phrase}; redirects are not followed, so that the key goes nowhere else"
+            return f"HTTP {status}{phrase}; redirects are not followed, so that the key is sent to no other server"
         return f"HTTP {status}{phrase}"
 
 
-def _bare(version: str) -> str:
+def _normalize_version(version: str) -> str:
     return version.strip().lower().removeprefix("v")
 
 
-NOT_SHOWN = "[not shown: it repeats a part of the key]"
+REDACTED = "[redacted: contains a part of the key]"
 
 
 def _messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str, ...]:
-    """Return Tedee's `errorMessages`, made safe for a log line."""
+    """Return the `errorMessages` of a response, made safe for a log line."""
     messages = envelope.error_messages if envelope else None
     if not isinstance(messages, list):
         return ()
     shown = [_printable(each)[:300] for each in messages[:5] if isinstance(each, str)]
-    return tuple(NOT_SHOWN if detector.finds_in(each) else each for each in shown)
+    return tuple(REDACTED if detector.finds_in(each) else each for each in shown)
 
 
 def _correlation_id(headers: Mapping[str, str], detector: SecretDetector, *, only_uuid: bool) -> str | None:
@@ -319,13 +320,13 @@ def _correlation_id(headers: Mapping[str, str], detector: SecretDetector, *, onl
         return None if only_uuid else value
 
 
-def _versions(header: str) -> tuple[str, ...]:
-    """Return the versions that an `API-Supported-Versions` lists."""
+def _parse_versions(header: str) -> tuple[str, ...]:
+    """Return the versions in an `API-Supported-Versions` header."""
     return tuple(re.findall(r"(?<![^\s,])v?[0-9]{1,3}(?:\.[0-9]{1,3})?(?![^\s,])", header[:1000]))
 
 
 def _printable(text: str) -> str:
-    """Return a text in one line, without control characters, which could steer a terminal."""
+    """Return a text on one line, without control characters, which could control a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
@@ -339,11 +340,11 @@ CONTENT_TYPES = (
     "text/plain",
     "text/xml",
 )
-"""The content types that are shown. Any other could be a secret that a gateway repeats."""
+"""The content types that are shown in messages. Any other text could be a secret that a gateway repeats."""
 
 
-def kind_of(headers: Mapping[str, str], body: bytes | bytearray) -> str:
-    """Describe a response that is not a JSON object."""
+def describe_body(headers: Mapping[str, str], body: bytes | bytearray) -> str:
+    """Return type, size and unexpected encoding of a body that is not a JSON object."""
     content_type = headers.get("Content-Type", "").split(";")[0].strip().lower()
     if content_type not in CONTENT_TYPES:
         content_type = "an unknown content type" if content_type else "no content type"
@@ -352,25 +353,25 @@ def kind_of(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     if unwanted is None:
         return f"{content_type} of {len(body):,} bytes"
     name = unwanted if unwanted in ("br", "compress", "zstd") else "an unknown encoding"
-    return f"{content_type} of {len(body):,} bytes, compressed with {name}, which was not asked for"
+    return f"{content_type} of {len(body):,} bytes, compressed with {name}, which was not requested"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a `Retry-After`, given as a number or as an HTTP date; None where there is none or it is junk.
+    """Return the seconds of a `Retry-After`, a number or an HTTP date; None if absent or invalid.
 
-    A date is read against the answer's own `Date`, so that this machine's clock does not matter.
+    A date is compared with the `Date` of the response, so that the clock of this machine does not matter.
     """
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])
-    until = _moment(value)
+    until = _parse_http_date(value)
     if until is None:
         return None
-    return max(0.0, until - (_moment(headers.get("Date", "")) or time.time()))
+    return max(0.0, until - (_parse_http_date(headers.get("Date", "")) or time.time()))
 
 
-def _moment(date: str) -> float | None:
-    """Unix seconds of an HTTP date; None where it is none."""
+def _parse_http_date(date: str) -> float | None:
+    """Return the Unix time of an HTTP date; None if invalid."""
     try:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""Credentials: a personal access key or an access token, read at every use so that it can be replaced."""
+"""Credentials: a personal access key or an access token, read at each use so that it can be replaced."""
 
 import base64
 import codecs
@@ -18,31 +18,31 @@ from requests.auth import AuthBase
 from exporter.secrets import Secret, read_regular_file, safe_path
 
 SecretSource = Secret | Path
-"""A secret itself, or the file that holds it."""
+"""A secret, or the file that contains it."""
 
 MAX_SECRET_BYTES = 16 * 2**10
-"""Of a file that holds a secret. Tedee's keys have some 60 bytes, its tokens about 2,000."""
+"""Limit of a secret and its file. Tedee's keys have about 60 bytes, its tokens about 2,000."""
 
 MISTAKES = {
     r"([\"']).*\1": "is in quotes; write the {what} without them",
-    "<.*>": "is in angle brackets, as documentation writes a placeholder; write the {what} in place of all of it",
+    "<.*>": "is a placeholder in angle brackets; replace it and the brackets by the {what}",
     r"\$\{.*\}|\$\(.*\)|\$[A-Za-z_]\w*|%\w+%|\{\{.*\}\}": (
-        "is the name of a variable that nothing replaced; write the {what} in place of it"
+        "is a variable that was not expanded; write the {what} instead"
     ),
     r"(?i)(export )?\w*(key|token|secret) ?[=:] ?[^=].*": "is of the form NAME=value; write the value alone",
-    "(?i)replace-with-.*": "is the example's placeholder; write the {what} in place of it",
+    "(?i)replace-with-.*": "is the placeholder of the example; write the {what} instead",
 }
-"""Forms of a secret that cannot be right, and the messages about them."""
+"""Patterns of texts that are no secret, and the error messages about them."""
 
 BEARER = "Bearer"
 
 
 class CredentialsUnavailable(Exception):
-    """A secret could not be read or cannot be sent. The text names the file and never the secret."""
+    """A secret could not be read or cannot be sent. The text names the file and never contains the secret."""
 
 
 class CredentialInUse(CredentialsUnavailable):
-    """The credential is that of another account."""
+    """Another account uses the credential of the same user."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Authorization(AuthBase):
     scheme: str
     secret: Secret
     user: str
-    """Digest of what is known about the user: requests of the same user share Tedee's limits."""
+    """Digest that identifies the user. Requests of the same user share Tedee's limits."""
     credential: str
     """Digest of the credential, as `Credentials.fingerprint` returns it."""
 
@@ -66,39 +66,39 @@ class Credentials(Protocol):
     """Credentials of any kind."""
 
     def refresh(self) -> Authorization:
-        """Return what signs the next request. This may take a request of its own.
+        """Return the authorization of the next request. This may request a new access token.
 
         Raises:
             CredentialsUnavailable: A secret cannot be used.
-            CallError: A request of its own failed.
+            CallError: The request for an access token failed.
         """
         ...
 
     def user(self) -> str | None:
-        """Return the user of the next request, None if that is not known without a request."""
+        """Return the user of the next request; None if unknown without a request."""
         ...
 
     def fingerprint(self) -> str:
-        """Return a digest that changes when a refused credential may be worth another try."""
+        """Return a digest of the credential. If it changes, a retry after HTTP 401 may succeed."""
         ...
 
     def invalidate(self) -> None:
-        """Note that Tedee refused the last authorization."""
+        """Discard the last authorization, which Tedee refused."""
         ...
 
     def expires_at(self) -> float | None:
-        """Return the Unix time at which the user has to sign in again; None if that is not known or never."""
+        """Return the Unix time at which the credentials expire; None if unknown or never."""
         ...
 
     def refresh_token_stored(self) -> bool | None:
-        """Return False while a refresh token is in memory only, None if the credentials have none."""
+        """Return False while the refresh token is in memory only; None if there is no refresh token."""
         ...
 
 
 class CredentialOwners:
-    """The accounts of this process, and whose credentials they use.
+    """Registry of the users whose credentials the accounts of this process use.
 
-    Two accounts must not use the credential of one user: each would show the user's locks, at half the rate.
+    Two accounts must not use the credential of one user: each would export the locks of that user, at half the rate.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class CredentialOwners:
         self._claims: dict[str, tuple[str, Callable[[], str | None]]] = {}
 
     def set_accounts(self, accounts: Iterable[str]) -> None:
-        """Allow these accounts alone to use credentials from now on."""
+        """Allow only these accounts to use credentials from now on."""
         with self._lock:
             self._accounts = frozenset(accounts)
             self._claims = {account: claim for account, claim in self._claims.items() if account in self._accounts}
@@ -118,15 +118,15 @@ class CredentialOwners:
             self._claims.pop(account, None)
 
     def claim(self, account: str, user: str, read_user: Callable[[], str | None]) -> str | None:
-        """Note that an account uses the credential of a user. Returns the account that does already, if there is one.
+        """Record that an account uses the credential of a user. Returns another account that uses it already, if any.
 
-        In either case the account's earlier claim ends: otherwise accounts whose keys were swapped in the
-        configuration would wait for each other for ever.
+        In either case, the previous claim of the account ends. Otherwise two accounts whose keys were swapped would
+        block each other for ever.
 
         Args:
-            account: The account's name.
+            account: Name of the account.
             user: As in `Authorization`.
-            read_user: Returns the user that these credentials belong to now, since files change.
+            read_user: Returns the current user of the credentials, since files can change.
 
         Raises:
             CredentialsUnavailable: The account is no longer configured.
@@ -144,24 +144,24 @@ class CredentialOwners:
 
 @dataclass(frozen=True)
 class StaticCredentials:
-    """A personal key or an access token, read at each use so that it can be replaced."""
+    """A personal key or an access token."""
 
     scheme: str
     source: SecretSource
     account: str = ""
     owners: CredentialOwners | None = None
-    """Registry of the accounts that have credentials, if there are several."""
+    """Registry of the users of all accounts; None if there is one account."""
 
     def refresh(self) -> Authorization:
         """Read the secret.
 
         Raises:
-            CredentialsUnavailable: It cannot be read, cannot be sent, or is that of another account.
+            CredentialsUnavailable: The secret cannot be read or sent, or another account uses it.
         """
         secret = read_secret(self.source)
         user = user_of(self.scheme, secret)
         if self.owners and (other := self.owners.claim(self.account, user, self._read_user)):
-            raise CredentialInUse(f"{self._where()} holds the key of account {other}")
+            raise CredentialInUse(f"{self._describe_source()} contains the key of account {other}")
         return Authorization(self.scheme, secret, user, digest(self.scheme, secret.get_secret_value()))
 
     def user(self) -> str | None:
@@ -172,20 +172,20 @@ class StaticCredentials:
             return None
 
     def fingerprint(self) -> str:
-        """Return a digest of the secret, or why it cannot be used."""
+        """Return a digest of the secret; an error message if it cannot be used."""
         try:
             return self.refresh().credential
         except CredentialsUnavailable as error:
             return str(error)
 
     def refresh_token_stored(self) -> None:
-        """Return None: there is no refresh token."""
+        """Return None, since there is no refresh token."""
 
     def invalidate(self) -> None:
-        """Do nothing: nothing is cached."""
+        """Do nothing, since nothing is cached."""
 
     def expires_at(self) -> float | None:
-        """Return the expiry that an access token states, in Unix seconds; a personal key states none."""
+        """Return the Unix time at which an access token expires; None for a personal key."""
         if self.scheme != BEARER:
             return None
         try:
@@ -199,12 +199,12 @@ class StaticCredentials:
         except CredentialsUnavailable:
             return None
 
-    def _where(self) -> str:
+    def _describe_source(self) -> str:
         return "the key" if isinstance(self.source, Secret) else f"key file {safe_path(self.source)}"
 
 
 def personal_key(source: SecretSource, account: str = "", owners: CredentialOwners | None = None) -> StaticCredentials:
-    """Return the credentials of a personal access key, made in the Tedee portal."""
+    """Return the credentials of a personal access key, which the Tedee portal issues."""
     return StaticCredentials("PersonalKey", source, account, owners)
 
 
@@ -214,7 +214,7 @@ def access_token(source: SecretSource, account: str = "", owners: CredentialOwne
 
 
 def user_of(scheme: str, secret: Secret, default: str = "") -> str:
-    """Return a digest of the user that a token names; the default, or a digest of the secret, if it names none."""
+    """Return a digest of the user in a token. Without a user, return the default, or else a digest of the secret."""
     claims = jwt_claims(secret) if scheme == BEARER else {}
     issuer, subject = claims.get("iss"), claims.get("sub")
     if isinstance(issuer, str) and isinstance(subject, str) and subject:
@@ -223,70 +223,70 @@ def user_of(scheme: str, secret: Secret, default: str = "") -> str:
 
 
 def digest(*parts: str) -> str:
-    """Return a digest of some texts that tells nothing about them."""
+    """Return a digest that does not reveal the texts."""
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def read_secret(source: SecretSource, what: str = "key") -> Secret:
-    """The secret, without the white space that editors and `echo` leave around it.
+    """Return a secret without the white space that editors and `echo` add to its file.
 
     Args:
-        source: the secret or its file.
-        what: kind of secret, for the messages.
+        source: The secret or its file.
+        what: Kind of secret, for messages.
 
     Raises:
-        CredentialsUnavailable: it could not be read, is empty, or cannot stand in a header.
+        CredentialsUnavailable: The secret cannot be read, or is not valid.
     """
     if isinstance(source, Secret):
-        return checked_secret(source.get_secret_value(), f"the {what}", what)
-    where = f"{what} file {safe_path(source)}"
+        return validate_secret(source.get_secret_value(), f"the {what}", what)
+    location = f"{what} file {safe_path(source)}"
     try:
         content = read_regular_file(source, MAX_SECRET_BYTES + 1)
     except OSError as error:
-        # The chain is cut: this exception repeats the file's name, which may be a secret in its place.
-        raise CredentialsUnavailable(f"{where} cannot be read: {error.strerror}") from None
+        # No exception chain: this error contains the name of the file, which may be a secret in the wrong place.
+        raise CredentialsUnavailable(f"{location} cannot be read: {error.strerror}") from None
     if content is None:
-        raise CredentialsUnavailable(f"{where} is not a regular file")
+        raise CredentialsUnavailable(f"{location} is not a regular file")
     if len(content) > MAX_SECRET_BYTES:
-        raise CredentialsUnavailable(f"{where} is too large to be a {what}")
+        raise CredentialsUnavailable(f"{location} is too large to be a {what}")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise CredentialsUnavailable(f"{where} is UTF-16 text, as PowerShell writes it; save it as ASCII")
+        raise CredentialsUnavailable(f"{location} is UTF-16 text, as PowerShell writes it; save it as ASCII")
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("ascii")
     except UnicodeDecodeError:
-        # The chain is cut: this exception carries the bytes it could not decode.
-        raise CredentialsUnavailable(f"{where} contains bytes that no {what} has") from None
-    return checked_secret(text, where, what)
+        # No exception chain: this error contains the bytes that could not be decoded.
+        raise CredentialsUnavailable(f"{location} contains bytes that are not ASCII") from None
+    return validate_secret(text, location, what)
 
 
-def checked_secret(text: str, where: str, what: str) -> Secret:
-    """What can stand in a header, without white space around it.
+def validate_secret(text: str, location: str, what: str) -> Secret:
+    """Return a secret without white space around it.
 
     Args:
-        text: the secret.
-        where: where it stands, for the messages.
-        what: kind of secret, for the messages.
+        text: The secret.
+        location: Location of the secret, for messages.
+        what: Kind of secret, for messages.
 
     Raises:
-        CredentialsUnavailable: it is empty, too large, or cannot stand in a header.
+        CredentialsUnavailable: The secret is empty, too large, or not valid in a header.
     """
     secret = text.strip()
     if not secret:
-        raise CredentialsUnavailable(f"{where} is empty")
+        raise CredentialsUnavailable(f"{location} is empty")
     if len(secret) > MAX_SECRET_BYTES:
-        raise CredentialsUnavailable(f"{where} is too large to be a {what}")
+        raise CredentialsUnavailable(f"{location} is too large to be a {what}")
     for form, problem in MISTAKES.items():
         if re.fullmatch(form, secret):
-            raise CredentialsUnavailable(f"{where} {problem.format(what=what)}")
+            raise CredentialsUnavailable(f"{location} {problem.format(what=what)}")
     if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise CredentialsUnavailable(f"{where} contains characters that no {what} has, such as spaces or line breaks")
+        raise CredentialsUnavailable(f"{location} contains invalid characters, such as spaces or line breaks")
     return Secret(secret)
 
 
 def jwt_claims(token: Secret) -> Mapping[str, object]:
-    """Return the claims of a JSON Web Token (RFC 7519), none if it is not one.
+    """Return the claims of a JSON Web Token (RFC 7519); empty if the token is not one.
 
-    The signature is not verified: a wrong claim can only delay calls, or show a wrong expiry.
+    The signature is not verified, since a wrong claim can only delay calls or show a wrong expiry.
     """
     parts = token.get_secret_value().split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature

@@ -12,27 +12,27 @@ from msgspec import MsgspecError, Raw
 from exporter.secrets import redact
 
 MAX_VALUES = 1_000_000
-"""Values of a response, counted by their commas. As many locks as fit into a body have 760,000."""
+"""Limit of the values in a response, counted by commas. A body has room for locks with 760,000 values."""
 MAX_ROWS = 100_000
-"""Rows of a result. A body has room for 85,000 locks."""
+"""Limit of the rows in a result. A body has room for 85,000 locks."""
 MAX_ROW_BYTES = 2**21
-"""Size of one row. A name is not limited by Tedee's documentation; parsed, a row can take 30 times its size."""
+"""Limit of one row. Tedee documents no limit for names, and a parsed row can take 30 times its size."""
 MAX_MEMBER_BYTES = 2**16
-"""Size of the other members of an envelope, whose content is a few text."""
+"""Limit of each of the other members, which are short texts or numbers."""
 
 
 class Envelope(NamedTuple):
-    """An envelope whose rows are not parsed yet: most are written as they were in the previous response."""
+    """An envelope with unparsed rows: most rows are the same as in the previous response and need no parsing."""
 
     success: object
     status_code: object
     error_messages: object
-    rows: Sequence[bytes] | None
-    """The elements of the result, in JSON; None if the result is not a list."""
+    raw_rows: Sequence[bytes] | None
+    """The elements of the result as JSON; None if the result is not a list."""
 
 
 class TooManyValues(Exception):
-    """A body has more values than any list of locks."""
+    """A body has more values than a list of locks can have."""
 
 
 class _Members(msgspec.Struct, rename="camel"):
@@ -49,50 +49,50 @@ _NAME = re.compile(rb'\s*"((?:[^"\\]|\\.)*+)"\s*:', re.DOTALL)
 
 
 def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
-    """Split a body into the envelope's members and the rows of its result, without the secret if it is repeated.
+    """Split a body into the members of the envelope and the rows of its result, and redact the secret.
 
-    A row that is not JSON costs no other: rows are split at the commas between them, and each is parsed alone.
+    A row that is not JSON does not affect the others: rows are split at the commas between them and parsed separately.
 
     Returns:
-        The envelope, None if the body is not a JSON object.
+        The envelope; None if the body is not a JSON object.
 
     Raises:
-        TooManyValues: The body is not worth the memory to read it.
+        TooManyValues: Parsing the body would take too much memory.
     """
     if body.count(b",") > MAX_VALUES:
         raise TooManyValues(f"the response has over {MAX_VALUES:,} values")
-    rows: list[bytes] | None = None
+    raw_rows: list[bytes] | None = None
     try:
         members = _MEMBERS.decode(body)
         if _is_list(members.result):
-            rows = list(_ROWS.decode(members.result))
+            raw_rows = list(_ROWS.decode(members.result))
         # An escape would hide a secret from a search of the bytes.
         must_rewrite = b"\\" in body or secret.encode() in body
     except (MsgspecError, RecursionError):
-        # Somewhere is something that msgspec does not take. Splitting takes ten times as long, but parses nothing.
+        # msgspec rejects the whole body for one invalid value. Splitting takes ten times as long, but parses no value.
         try:
-            members = _split_members(_utf8(body))
+            members = _split_members(_to_utf8(body))
             if _is_list(members.result):
-                rows = list(islice(_split(bytes(members.result)), MAX_ROWS + 1))
+                raw_rows = list(islice(_split(bytes(members.result)), MAX_ROWS + 1))
         except ValueError:  # UnicodeError is one
             return None
         must_rewrite = True
-    if rows and len(rows) > MAX_ROWS:
+    if raw_rows and len(raw_rows) > MAX_ROWS:
         raise TooManyValues(f"the response has over {MAX_ROWS:,} rows")
-    if rows and must_rewrite:
-        # In place, so that each row is in memory once.
-        for index, row in enumerate(rows):
-            rows[index] = _rewritten(row, secret)
+    if raw_rows and must_rewrite:
+        # In place, so that no row is in memory twice.
+        for index, raw_row in enumerate(raw_rows):
+            raw_rows[index] = _redact_row(raw_row, secret)
     return Envelope(
         success=_parse(members.success, secret),
         status_code=_parse(members.status_code, secret),
         error_messages=_parse(members.error_messages, secret),
-        rows=rows,
+        raw_rows=raw_rows,
     )
 
 
 def json_object(body: bytes | bytearray) -> dict[str, object] | None:
-    """Return the content of a body if that is a JSON object, else None."""
+    """Return the content of a body; None if it is not a JSON object."""
     try:
         value = json.loads(bytes(body))
     except (ValueError, RecursionError):
@@ -112,16 +112,16 @@ def _parse(member: bytes, secret: str) -> object:
         return None
 
 
-def _rewritten(row: bytes, secret: str) -> bytes:
-    """Return a row without the secret, nothing if it cannot be parsed."""
+def _redact_row(raw_row: bytes, secret: str) -> bytes:
+    """Return a row with the secret redacted; empty if the row cannot be parsed."""
     try:
-        return json.dumps(redact(json.loads(bytes(row)), secret)).encode() if len(row) <= MAX_ROW_BYTES else b""
+        return json.dumps(redact(json.loads(bytes(raw_row)), secret)).encode() if len(raw_row) <= MAX_ROW_BYTES else b""
     except (ValueError, RecursionError):
         return b""
 
 
-def _utf8(body: bytes | bytearray) -> bytes:
-    """Return a body in UTF-8, if it is in another encoding of JSON."""
+def _to_utf8(body: bytes | bytearray) -> bytes:
+    """Return a body in UTF-8, decoded from any encoding of JSON."""
     encoding = json.detect_encoding(body)
     if encoding == "utf-8":
         return bytes(body)
@@ -155,7 +155,7 @@ def _split_members(body: bytes) -> _Members:
 
 
 def _split(container: bytes) -> Iterator[bytes]:
-    """Split a JSON list or object at its own commas, without parsing its elements.
+    """Split a JSON list or object at its top-level commas, without parsing its elements.
 
     Raises:
         ValueError: Its brackets do not match.

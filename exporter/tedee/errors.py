@@ -1,10 +1,10 @@
-"""Every way a call to Tedee can end without an answer that can be used."""
+"""The errors of a call to Tedee."""
 
 from typing import ClassVar
 
 
 class CallError(Exception):
-    """A call that brought nothing usable. Each subclass is one reason, and knows what a person can do about it."""
+    """A call without a usable response. Each subclass has a reason and advice for the user."""
 
     reason: ClassVar[str]
     """The `reason` label of `tedee_sync_failures_total`."""
@@ -22,16 +22,16 @@ class CallError(Exception):
         correlation_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Keep the facts of the call.
+        """Create an error.
 
         Args:
-            problem: what happened, without a full stop.
-            account: the account's name in the configuration.
-            endpoint: the path below `/api/{version}/`.
-            status: the HTTP status, where one came.
-            messages: Tedee's own `errorMessages`.
-            correlation_id: Tedee's `X-Correlation-ID`, which its support asks for.
-            retry_after: seconds Tedee asked to wait, where it did.
+            problem: What happened, without a full stop.
+            account: Name of the account in the configuration.
+            endpoint: The path below `/api/{version}/`.
+            status: HTTP status of the response, if there was one.
+            messages: The `errorMessages` of the response.
+            correlation_id: The `X-Correlation-ID` of the response, which Tedee's support needs.
+            retry_after: Seconds to wait before the next request, if the response has a `Retry-After`.
         """
         self.problem = problem
         self.account = account
@@ -43,10 +43,10 @@ class CallError(Exception):
         super().__init__(f"account {account!r}: {self.message()}")
 
     def message(self) -> str:
-        """All of it but the account's name, for where that stands already."""
-        said = f' (Tedee says: "{"; ".join(self.messages)}")' if self.messages else ""
+        """Return the text without the name of the account."""
+        messages = f' (message from Tedee: "{"; ".join(self.messages)}")' if self.messages else ""
         trace = f" [X-Correlation-ID {self.correlation_id}]" if self.correlation_id else ""
-        return f"{self.endpoint}: {self.problem}{said}{trace}: {self.advice}"
+        return f"{self.endpoint}: {self.problem}{messages}{trace}: {self.advice}"
 
 
 class Unauthorized(CallError):
@@ -55,27 +55,27 @@ class Unauthorized(CallError):
     reason = "auth"
     advice = (
         "check that the key (or token) is complete, not expired and not revoked; "
-        "a new personal access key with scope Device.Read is made in the Tedee portal"
+        "create a new personal access key with the scope Device.Read in the Tedee portal if necessary"
     )
 
 
 class KeyUnusable(Unauthorized):
-    """The key could not be read, or cannot be one; nothing was sent."""
+    """The key could not be read or is not valid. Nothing was sent."""
 
-    advice = "put the key, and nothing else, into the file, and let the exporter's user read it; no restart is needed"
+    advice = "put the key and nothing else into the file, readable by the exporter's user; no restart is needed"
 
 
 class KeyInUse(Unauthorized):
-    """The key is that of another account; nothing was sent."""
+    """The key is that of another account. Nothing was sent."""
 
-    advice = "Tedee counts calls by user, so give each account the key of a user of its own; no restart is needed"
+    advice = "Tedee counts calls by user, so give each account the key of a different user; no restart is needed"
 
 
 class Forbidden(CallError):
-    """HTTP 403: the key is good but lacks a scope."""
+    """HTTP 403: the key is valid but lacks a scope."""
 
     reason = "forbidden"
-    advice = "give the key the scope Device.Read in the Tedee portal, or make a new key that has it"
+    advice = "give the key the scope Device.Read in the Tedee portal, or create a new key that has it"
 
 
 class NotFound(CallError):
@@ -86,45 +86,45 @@ class NotFound(CallError):
 
 
 class RateLimited(CallError):
-    """HTTP 429: the user's 700 requests an hour are used up, by all of the user's apps together."""
+    """HTTP 429: all apps of the user together have used up the 700 requests an hour."""
 
     reason = "rate_limited"
-    advice = "other apps of the same user share Tedee's hourly limit; the exporter goes on by itself when it may"
+    advice = "other apps of the same user share Tedee's hourly limit; the exporter continues when the limit allows it"
 
 
 class ServerFailed(CallError):
     """HTTP 5xx."""
 
     reason = "server"
-    advice = "Tedee or a gateway before it has a problem; the exporter tries again by itself"
+    advice = "Tedee or a gateway in front of it has a problem; the exporter retries automatically"
 
 
 class TimedOut(CallError):
-    """No complete answer within `api.timeout`."""
+    """No complete response within `api.timeout`."""
 
     reason = "timeout"
-    advice = "check the network, and api.timeout in the configuration; the exporter tries again by itself"
+    advice = "check the network, and api.timeout in the configuration; the exporter retries automatically"
 
 
 class ConnectionFailed(CallError):
-    """No connection, or one that broke."""
+    """The connection could not be opened or was lost."""
 
     reason = "connection"
-    advice = "check the network, DNS, proxy and api.url; the exporter tries again by itself"
+    advice = "check the network, DNS, proxy and api.url; the exporter retries automatically"
 
 
 class TlsFailed(CallError):
-    """The other side could not prove that it is Tedee."""
+    """TLS failed, for instance because the certificate of the server is not valid."""
 
     reason = "tls"
     advice = "check api.url, this machine's clock and CA certificates (REQUESTS_CA_BUNDLE names a private CA)"
 
 
 class InvalidResponse(CallError):
-    """An answer that is not what the API promises."""
+    """A response that does not match the documentation of the API."""
 
     reason = "invalid_response"
-    advice = "check that api.url is Tedee's API and that no proxy answers in its place"
+    advice = "check that api.url is Tedee's API and that no proxy or sign-in page responds instead"
 
 
 REASONS: tuple[str, ...] = tuple(
@@ -144,8 +144,8 @@ REASONS: tuple[str, ...] = tuple(
 
 
 def error_for(status: int) -> type[CallError]:
-    """The error that an HTTP status other than 200 means."""
-    named: dict[int, type[CallError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 429: RateLimited}
+    """Return the error class of an HTTP status other than 200."""
+    by_status: dict[int, type[CallError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 429: RateLimited}
     if status >= 500:  # noqa: PLR2004
         return ServerFailed
-    return named.get(status, InvalidResponse)
+    return by_status.get(status, InvalidResponse)

@@ -1,7 +1,7 @@
-"""Wire to values: what Tedee's answers say, each field checked by itself.
+"""Parsing of the rows in Tedee's responses. Each field is validated separately.
 
-A field that cannot be used costs that one value and is reported as a Rejection; the lock it belongs to, and the
-other locks, stay. Both wire shapes of the lock's state (`lockProperties` up to v1.34, `deviceState` since) are read.
+A value that cannot be used is None and reported as a Rejection; the lock and the other locks are not affected. Both
+names of a lock's state are supported: `lockProperties` up to v1.34, `deviceState` since.
 """
 
 import json
@@ -31,16 +31,16 @@ from pydantic.alias_generators import to_camel
 
 
 class Code(IntEnum):
-    """A number of the API that has a meaning in text. A number without one is passed on as it is."""
+    """A code of the API with its meaning. Codes without a known meaning are exported unchanged."""
 
     @property
     def text(self) -> str:
-        """The member's name as a person writes it."""
+        """The meaning, in lower case and without underscores."""
         return self.name.lower().replace("_", " ")
 
     @classmethod
     def describe(cls, code: int) -> str:
-        """The code in text; a number nobody knows is said to be one."""
+        """Return the meaning of a code; `code 42` if unknown."""
         try:
             return cls(code).text
         except ValueError:
@@ -48,12 +48,12 @@ class Code(IntEnum):
 
     @classmethod
     def legend(cls) -> str:
-        """All codes in one line, for help texts: `0 uncalibrated, 1 calibrating, …`."""
+        """Return all codes on one line, for help texts: `0 uncalibrated, 1 calibrating, …`."""
         return ", ".join(f"{code.value} {code.text}" for code in cls)
 
 
 class LockState(Code):
-    """What the bolt does (docs: enums/lock-state). 255 was seen in the wild and is not documented."""
+    """State of the bolt (docs: enums/lock-state). 255 occurs in responses but is not documented."""
 
     UNCALIBRATED = 0
     CALIBRATING = 1
@@ -70,7 +70,7 @@ class LockState(Code):
 
 
 class DoorState(Code):
-    """What the door sensor says (docs: enums/door-state)."""
+    """State of the door sensor (docs: enums/door-state)."""
 
     NOT_PAIRED = 0
     DISCONNECTED = 1
@@ -80,14 +80,14 @@ class DoorState(Code):
 
 
 class LockModel(IntEnum):
-    """The lock's `type` (docs: enums/device-type)."""
+    """Model of a lock, its `type` (docs: enums/device-type)."""
 
     LOCK_PRO = 2
     LOCK_GO = 4
 
     @classmethod
     def describe(cls, number: int) -> str:
-        """The model as Tedee writes it; a type nobody knows is said to be one."""
+        """Return the name of a model as Tedee writes it; `type 9` if unknown."""
         try:
             return cls(number).name.replace("LOCK", "Lock").replace("_", " ")
         except ValueError:
@@ -95,7 +95,7 @@ class LockModel(IntEnum):
 
 
 MAX_REJECTIONS = 1_000
-"""Rejected values of one response that are kept. The others are only counted."""
+"""Limit of the rejected values that are recorded per response. Further ones are only counted."""
 
 
 class Rejection(NamedTuple):
@@ -104,46 +104,48 @@ class Rejection(NamedTuple):
     lock_id: int | None
     field: str
     value: str
-    """The value as Python writes it, shortened."""
+    """The value in Python syntax, shortened."""
 
 
-class Rejections:
-    """The values of a response that could not be used. All are counted, the first ones are kept."""
+class RejectionCollector:
+    """Counts the values of a response that could not be used, and records the first MAX_REJECTIONS of them."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         """By field."""
-        self.first: list[Rejection] = []
+        self.recorded: list[Rejection] = []
 
     def add(self, rejection: Rejection) -> None:
-        """Count a value."""
+        """Add a value."""
         self.counts[rejection.field] += 1
-        if len(self.first) < MAX_REJECTIONS:
-            self.first.append(rejection)
+        if len(self.recorded) < MAX_REJECTIONS:
+            self.recorded.append(rejection)
 
-    def add_all(self, others: "Rejections", lock_id: int) -> None:
-        """Count the values of one lock's row."""
+    def merge(self, others: "RejectionCollector", lock_id: int) -> None:
+        """Add the values of the row of a lock."""
         if not others.counts:
             return
         self.counts.update(others.counts)
-        self.first += [each._replace(lock_id=lock_id) for each in others.first[: MAX_REJECTIONS - len(self.first)]]
+        self.recorded += [
+            each._replace(lock_id=lock_id) for each in others.recorded[: MAX_REJECTIONS - len(self.recorded)]
+        ]
 
 
 T = TypeVar("T")
 
 
-def _or_absent(value: object, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+def _none_if_invalid(value: object, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
     try:
         return validate(value)
     except ValidationError:
-        rejections: Rejections = info.context  # type: ignore[assignment]  # _row passes it
+        rejections: RejectionCollector = info.context  # type: ignore[assignment]  # _parse_row passes it
         rejections.add(Rejection(None, info.field_name or "", _shorten(value)))
         return None
 
 
-def _if_connection_is_usable(state: T | None, info: ValidationInfo) -> T | None:
-    # Only a connected lock has a state. If the value of the connection was rejected, it is not known.
-    rejections: Rejections = info.context  # type: ignore[assignment]  # _row passes it
+def _none_if_connection_unknown(state: T | None, info: ValidationInfo) -> T | None:
+    # Only a connected lock has a state. If the value of `isConnected` was rejected, the connection is unknown.
+    rejections: RejectionCollector = info.context  # type: ignore[assignment]  # _parse_row passes it
     return None if "is_connected" in rejections.counts else state
 
 
@@ -158,133 +160,133 @@ _YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 def _unix_seconds(value: object) -> float:
     if not isinstance(value, str):
         raise ValueError("not a date in text")  # noqa: TRY004  (pydantic reports ValueErrors)
-    moment = datetime.fromisoformat(value)
-    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    date = datetime.fromisoformat(value)
+    seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     if not 0 <= seconds < _YEAR_9999:
-        # The first and the last date there is are how Tedee's platform writes "never" and "for ever".
-        raise ValueError("not a moment of this age")
+        # Tedee's platform uses the minimum and maximum dates for "never" and "for ever".
+        raise ValueError("out of range")
     return seconds
 
 
-def _without_broken_characters(value: object) -> object:
-    # Half a surrogate pair (a name cut in the middle of an emoji) and NUL exist in JSON but not in an exposition:
-    # Prometheus would refuse the whole scrape for them.
+def _replace_broken_characters(value: object) -> object:
+    # JSON can contain NUL and half a surrogate pair (a name that was cut within an emoji). Prometheus would reject the
+    # whole scrape because of them.
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
     return value
 
 
 @lru_cache(maxsize=1024)
-def _shared(value: T) -> T:
-    """Return the same object for equal values, so that what many locks have in common is in memory once."""
+def _intern(value: T) -> T:
+    """Return the same object for equal values, to save memory."""
     return value
 
 
-Usable = Annotated[T | None, WrapValidator(_or_absent)]
-"""A value that is None, and reported, if it cannot be used."""
+Usable = Annotated[T | None, WrapValidator(_none_if_invalid)]
+"""A value that is None and reported as a Rejection if it cannot be used."""
 
-Common = Annotated[T, AfterValidator(_shared)]
-"""A value that many locks have in common."""
+Interned = Annotated[T, AfterValidator(_intern)]
+"""A value that many locks share."""
 
 Flag = Annotated[bool, Strict()]
 Number = Annotated[int, Strict(), Field(ge=-(2**31), lt=2**31)]
 LockId = Annotated[int, Strict(), Field(ge=0, lt=2**53)]
-"""Up to what a float holds exactly, as JSON's numbers are."""
+"""Limited to the integers that a float represents exactly, since JSON numbers may be floats."""
 Percent = Annotated[int, Strict(), Field(ge=0, le=100)]
-Text = Annotated[str, Strict(), BeforeValidator(_without_broken_characters)]
+Text = Annotated[str, Strict(), BeforeValidator(_replace_broken_characters)]
 ShortText = Annotated[Text, Field(max_length=200)]
-"""Text that is cached for other locks to share."""
-Moment = Annotated[float, BeforeValidator(_unix_seconds)]
-"""Unix seconds, fractions kept, from the API's three ways to write a date."""
+"""Text that may be interned."""
+Timestamp = Annotated[float, BeforeValidator(_unix_seconds)]
+"""Unix time with fractions, parsed from the three date formats of the API."""
 
 
-class Wire:
-    """Read from the wire by a TypeAdapter, under the API's names; made in code, it is a plain dataclass."""
+class CamelCaseModel:
+    """Base of the dataclasses that a TypeAdapter validates with the field names of the API, which are in camel case."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel)
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceState(Wire):
-    """The state of a connected lock. A field is None where Tedee did not say it."""
+class DeviceState(CamelCaseModel):
+    """State of a connected lock. A field is None if the response has no usable value."""
 
     state: Usable[Number] = None
     door_state: Usable[Number] = None
     is_charging: Usable[Flag] = None
     battery_level: Usable[Percent] = None
     state_change_result: Usable[Number] = None
-    last_state_changed_date: Usable[Moment] = None
+    last_state_changed_date: Usable[Timestamp] = None
 
 
 @dataclass(frozen=True, slots=True)
-class SyncedLock(Wire):
-    """What `GET /my/lock/sync` says about one lock."""
+class SyncedLock(CamelCaseModel):
+    """A row of `GET /my/lock/sync`."""
 
     id: LockId
     is_connected: Usable[Flag] = None
-    """Connected to its bridge; None if the lock is not paired with a bridge."""
+    """True if the lock is connected to its bridge; None if it is not paired with a bridge."""
     device_state: Annotated[
         Usable[DeviceState],
-        AfterValidator(_if_connection_is_usable),
+        AfterValidator(_none_if_connection_unknown),
         Field(validation_alias=AliasChoices("deviceState", "lockProperties")),
     ] = None
     revision: Usable[Number] = None
-    """Of the lock's configuration: it moves when a setting, the name included, changes."""
+    """Revision of the lock's configuration. It changes with each setting and with the name."""
 
 
 @dataclass(frozen=True, slots=True)
-class SoftwareVersion(Wire):
-    """One of the programs on a lock."""
+class SoftwareVersion(CamelCaseModel):
+    """Version of a part of the lock's software."""
 
     software_type: Usable[Number] = None
-    """0 the device, 1 Wi-Fi."""
+    """0 for the device, 1 for Wi-Fi."""
     version: Usable[ShortText] = None
     update_available: Usable[Flag] = None
 
 
 @dataclass(frozen=True, slots=True)
-class LockDetails(Wire):
-    """What `GET /my/lock` says about one lock beside its state."""
+class LockDetails(CamelCaseModel):
+    """A row of `GET /my/lock`, without the state of the lock."""
 
     id: LockId
     name: Usable[Text] = None
     serial_number: Usable[Text] = None
     type: Usable[Number] = None
     connected_to_id: Usable[Number] = None
-    """The bridge's id."""
-    time_zone: Usable[Common[ShortText]] = None
+    """Id of the bridge."""
+    time_zone: Usable[Interned[ShortText]] = None
     organization_id: Usable[Number] = None
-    software_versions: Usable[Common[Annotated[tuple[Usable[SoftwareVersion], ...], Field(max_length=20)]]] = None
+    software_versions: Usable[Interned[Annotated[tuple[Usable[SoftwareVersion], ...], Field(max_length=20)]]] = None
 
     @property
     def firmware_version(self) -> str | None:
-        """The version of the device's own software."""
+        """Version of the firmware of the device; None if unknown."""
         return next((each.version for each in self._software() if each.software_type == 0), None)
 
     @property
     def firmware_update_available(self) -> bool | None:
-        """Whether Tedee offers an update for any of the lock's software; None where it does not say."""
-        said = [each.update_available for each in self._software() if each.update_available is not None]
-        return any(said) if said else None
+        """True if Tedee offers an update for any part of the lock's software; None if unknown."""
+        offered = [each.update_available for each in self._software() if each.update_available is not None]
+        return any(offered) if offered else None
 
     def _software(self) -> Iterable[SoftwareVersion]:
         return (each for each in self.software_versions or () if each is not None)
 
 
-Row = TypeVar("Row", SyncedLock, LockDetails)
+LockT = TypeVar("LockT", SyncedLock, LockDetails)
 
 
-class Reading(NamedTuple, Generic[Row]):
-    """The rows of a response by lock id, and its values that could not be used."""
+class ParseResult(NamedTuple, Generic[LockT]):
+    """Parsed rows of a response by lock id, and the values that could not be used."""
 
-    rows: dict[int, Row]
-    rejected: Mapping[str, int]
+    rows: dict[int, LockT]
+    rejection_counts: Mapping[str, int]
     """Number of values that could not be used, by field."""
     rejections: tuple[Rejection, ...]
-    """The first of them."""
-    written: Sequence[bytes]
-    """The response's rows as they were received, in JSON: all this can be read from them again."""
+    """The first MAX_REJECTIONS of these values."""
+    raw_rows: Sequence[bytes]
+    """The rows in JSON as they were received. Parsing them again gives the same result."""
 
 
 _SYNCED = TypeAdapter(SyncedLock)
@@ -292,76 +294,76 @@ _DETAILS = TypeAdapter(LockDetails)
 
 
 class SyncReader:
-    """Reads the syncs of one account. A row that is the same as in the previous sync is not parsed again."""
+    """Parses the syncs of one account. A row that is the same as in the previous sync is not parsed again."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, SyncedLock] = {}
-        """By a digest of how it was written, which is a quarter as long: the rows of the last answer without flaws."""
+        self._parsed: dict[bytes, SyncedLock] = {}
+        """Rows of the last response without rejected values, by digest of the JSON, which is a quarter as long."""
 
-    def read(self, written: Sequence[bytes]) -> Reading[SyncedLock]:
-        """Read the rows of a sync.
+    def read(self, raw_rows: Sequence[bytes]) -> ParseResult[SyncedLock]:
+        """Parse the rows of a sync.
 
-        A disconnected lock has no state, even if the response has one: nobody knows what the door did since. A lock
-        that is in the response twice with different values is left out: which of them is true is not known.
+        The state of a disconnected lock is dropped, since it may be outdated. A lock that is in the response twice with
+        different values is left out, since it is unknown which of them is right.
         """
-        rejections = Rejections()
+        rejections = RejectionCollector()
         by_id: dict[int, SyncedLock] = {}
-        contradicted = set()
-        for row in self._rows(written, rejections):
+        contradictory = set()
+        for row in self._parse_rows(raw_rows, rejections):
             lock = replace(row, device_state=None) if row.is_connected is False and row.device_state else row
             if by_id.setdefault(lock.id, lock) != lock:
-                contradicted.add(lock.id)
-        for lock_id in contradicted:
+                contradictory.add(lock.id)
+        for lock_id in contradictory:
             del by_id[lock_id]
             rejections.add(Rejection(lock_id, "id", "twice, with different values"))
-        return Reading(by_id, rejections.counts, tuple(rejections.first), written)
+        return ParseResult(by_id, rejections.counts, tuple(rejections.recorded), raw_rows)
 
-    def _rows(self, written: Sequence[bytes], rejections: Rejections) -> Iterator[SyncedLock]:
-        before = set(self._known)
-        for each in written:
+    def _parse_rows(self, raw_rows: Sequence[bytes], rejections: RejectionCollector) -> Iterator[SyncedLock]:
+        unused = set(self._parsed)
+        for each in raw_rows:
             digest = blake2b(each, digest_size=16).digest()
-            if row := self._known.get(digest):
-                before.discard(digest)
+            if row := self._parsed.get(digest):
+                unused.discard(digest)
                 yield row
                 continue
-            rejected = rejections.counts.total()
-            if row := _row(_SYNCED, each, rejections):
-                if rejections.counts.total() == rejected:
-                    # What was known stays: made anew for each sync, it would lie scattered among what passes.
-                    self._known[digest] = row
+            count = rejections.counts.total()
+            if row := _parse_row(_SYNCED, each, rejections):
+                if rejections.counts.total() == count:
+                    # Added to the same dict: a new one for each sync would fragment the memory.
+                    self._parsed[digest] = row
                 yield row
-        for gone in before:
-            del self._known[gone]
+        for gone in unused:
+            del self._parsed[gone]
 
 
-def read_sync(written: Sequence[bytes]) -> Reading[SyncedLock]:
-    """Read the rows of one sync, as a SyncReader does."""
-    return SyncReader().read(written)
+def read_sync(raw_rows: Sequence[bytes]) -> ParseResult[SyncedLock]:
+    """Parse the rows of one sync, as a SyncReader does."""
+    return SyncReader().read(raw_rows)
 
 
-def read_details(written: Sequence[bytes]) -> Reading[LockDetails]:
-    """Read the rows of a page of locks. If a lock is in it twice, the later row is taken."""
-    rejections = Rejections()
-    rows = {row.id: row for each in written if (row := _row(_DETAILS, each, rejections))}
-    return Reading(rows, rejections.counts, tuple(rejections.first), written)
+def read_details(raw_rows: Sequence[bytes]) -> ParseResult[LockDetails]:
+    """Parse the rows of a page of details. If a lock is in it twice, the later row is used."""
+    rejections = RejectionCollector()
+    rows = {row.id: row for each in raw_rows if (row := _parse_row(_DETAILS, each, rejections))}
+    return ParseResult(rows, rejections.counts, tuple(rejections.recorded), raw_rows)
 
 
 def write_details(details: LockDetails) -> bytes:
-    """A row from which `read_details` reads the same: what is of use of the one that came."""
+    """Return a JSON row with the fields in use, which `read_details` parses to the same details."""
     return _DETAILS.dump_json(details, by_alias=True)
 
 
-def _row(adapter: TypeAdapter[Row], written: bytes, rejections: Rejections) -> Row | None:
-    """Return a row, or None if nothing of it can be used. Values that cannot be used are added to the rejections."""
-    unusable = Rejections()
+def _parse_row(adapter: TypeAdapter[LockT], raw_row: bytes, rejections: RejectionCollector) -> LockT | None:
+    """Return a parsed row; None if it cannot be used. Values that cannot be used are added to the rejections."""
+    unusable = RejectionCollector()
     item: object = "not JSON"
     try:
-        item = json.loads(bytes(written))
+        item = json.loads(bytes(raw_row))
         row = adapter.validate_python(item, context=unusable)
     except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
-        # Only what is not an object, or has no usable id, costs the whole lock.
+        # A row is left out only if it is not an object or has no usable id.
         value = item.get("id") if isinstance(item, dict) else item
         rejections.add(Rejection(None, "id", _shorten(value)))
         return None
-    rejections.add_all(unusable, row.id)
+    rejections.merge(unusable, row.id)
     return row

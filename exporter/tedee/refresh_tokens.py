@@ -13,80 +13,80 @@ from exporter.background import CRITICAL_WORK
 from exporter.secrets import Secret
 
 from .credentials import CredentialsUnavailable, read_secret
-from .token_file import CannotStore, Reservation, reserve
+from .token_file import CannotStore, Preallocation, preallocate
 
 log = structlog.get_logger(__name__)
 
 REFRESH_TOKEN = "refresh token"  # noqa: S105
-"""The name of it in messages."""
+"""Name of this secret in messages."""
 
 
 class Closed(Exception):
-    """No exchange may begin, since the process ends."""
+    """No exchange can start, since the process is stopping."""
 
 
 @dataclass(frozen=True)
 class StoredToken:
-    """A refresh token, and the one that its file has: the same, unless the file could not be written."""
+    """A refresh token, and the token in its file. They differ only if the file could not be written."""
 
     token: Secret
-    on_file: Secret
+    file_token: Secret
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """An exchange of a refresh token whose successor can be stored."""
+    """An exchange of a refresh token, with preallocated storage for the new token."""
 
     token: Secret
     store: Callable[[Secret], None]
-    """Store the successor. Raises CannotStore if it is in memory only."""
+    """Stores the new token. Raises CannotStore if it is in memory only."""
 
 
 class RefreshTokens:
-    """The refresh tokens of a process. There is one instance, so that what is in memory outlives a reload.
+    """The refresh tokens of a process. There is one instance, so that tokens in memory outlive a reload.
 
-    What other processes or a person put into a file counts more than what is in memory.
+    If another process or the user changes a file, its token replaces the one in memory.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._locks: dict[Path, threading.Lock] = {}
         self._unsaved: dict[Path, StoredToken] = {}
-        self._under_way = 0
+        self._in_progress = 0
         self._closed = False
 
     @contextlib.contextmanager
     def exchange(self, path: Path) -> Iterator[Exchange]:
-        """Reserve storage for a successor while a token is exchanged. The exchanges of one file do not overlap.
+        """Preallocate storage for a new token while a token is exchanged. Exchanges of one file do not overlap.
 
         Raises:
             CredentialsUnavailable: There is no token.
-            CannotStore: A successor could not be stored.
-            Closed: The process ends.
+            CannotStore: A new token could not be stored.
+            Closed: The process is stopping.
         """
-        with self._work_on(path), contextlib.ExitStack() as stack:
-            held = self._read(path)
-            reservation = None
+        with self._exclusive_access(path), contextlib.ExitStack() as stack:
+            current = self._read(path)
+            preallocation = None
             try:
-                reservation = reserve(path)
-                stack.callback(reservation.release)
+                preallocation = preallocate(path)
+                stack.callback(preallocation.release)
             except CannotStore:
-                # A token in memory may be exchanged all the same: that of the file is invalid already, so no more can
+                # A token in memory is exchanged anyway. The token in the file is invalid already, so nothing more can
                 # be lost, and the account works until the file can be written.
                 if path not in self._unsaved:
                     raise
-            yield Exchange(held.token, partial(self._keep, path, held, reservation))
+            yield Exchange(current.token, partial(self._store_new, path, current, preallocation))
 
     def save(self, path: Path) -> bool:
-        """Store a token that could not be stored before. Return True if there was one.
+        """Store a token that could not be stored before. Returns True if there was one.
 
         Raises:
-            CannotStore: It still cannot be stored.
+            CannotStore: The token still cannot be stored.
         """
         if self.stored(path):
             return False
         try:
-            with self._work_on(path):
+            with self._exclusive_access(path):
                 self._save(path, None)
         except Closed:
             return False
@@ -96,29 +96,31 @@ class RefreshTokens:
         """Return the token that an exchange would use now.
 
         Raises:
-            CredentialsUnavailable: There is none.
+            CredentialsUnavailable: There is no token.
         """
         return self._current(path).token
 
     def stored(self, path: Path) -> bool:
-        """Return False while the token is in memory only."""
+        """Return False if the token is in memory only."""
         return path not in self._unsaved
 
     def close(self, timeout: float) -> bool:
-        """Begin no more exchanges, wait for those under way, and try once more to store what is in memory only.
+        """Reject new exchanges, wait for those in progress, and retry to store the tokens in memory.
 
         Args:
-            timeout: The longest time to wait, in seconds.
+            timeout: Maximum time to wait, in seconds.
 
         Returns:
             False if a token is lost with the process.
         """
         with self._changed:
             self._closed = True
-            if self._under_way:
-                log.info("waiting for refresh tokens that are being exchanged", seconds=timeout)
-            if not self._changed.wait_for(lambda: not self._under_way, timeout):
-                log.error("an exchange of a refresh token has not ended; it may be necessary to sign in to Tedee again")
+            if self._in_progress:
+                log.info("waiting for exchanges of refresh tokens to end", seconds=timeout)
+            if not self._changed.wait_for(lambda: not self._in_progress, timeout):
+                log.error(
+                    "an exchange of a refresh token was interrupted; it may be necessary to sign in to Tedee again"
+                )
         for path in list(self._unsaved):
             problem = "its exchange has not ended"
             if self._locks[path].acquire(blocking=False):
@@ -133,64 +135,64 @@ class RefreshTokens:
         return not self._unsaved
 
     @contextlib.contextmanager
-    def _work_on(self, path: Path) -> Iterator[None]:
-        """Work on a file alone, and let `close` wait for it.
+    def _exclusive_access(self, path: Path) -> Iterator[None]:
+        """Lock a file in this process. `close` waits until it is unlocked.
 
         Raises:
-            Closed: The process ends.
+            Closed: The process is stopping.
         """
         with self._changed:
             if self._closed:
                 raise Closed
-            self._under_way += 1
+            self._in_progress += 1
             lock = self._locks.setdefault(path, threading.Lock())
         try:
             with CRITICAL_WORK(), lock:
                 yield
         finally:
             with self._changed:
-                self._under_way -= 1
+                self._in_progress -= 1
                 self._changed.notify_all()
 
     def _current(self, path: Path) -> StoredToken:
         unsaved = self._unsaved.get(path)
         try:
-            on_file = read_secret(path, REFRESH_TOKEN)
+            file_token = read_secret(path, REFRESH_TOKEN)
         except CredentialsUnavailable:
             if unsaved is None:
                 raise
             return unsaved
-        return unsaved if unsaved and unsaved.on_file == on_file else StoredToken(on_file, on_file)
+        return unsaved if unsaved and unsaved.file_token == file_token else StoredToken(file_token, file_token)
 
     def _read(self, path: Path) -> StoredToken:
-        """Return the current token, and forget the one in memory if another one is in the file."""
+        """Return the current token. Discard the token in memory if the file has been changed."""
         current = self._current(path)
         if self._unsaved.get(path) != current:
             self._unsaved.pop(path, None)
         return current
 
-    def _keep(self, path: Path, spent: StoredToken, reservation: Reservation | None, successor: Secret) -> None:
-        self._unsaved[path] = StoredToken(successor, spent.on_file)
-        self._save(path, reservation)
+    def _store_new(self, path: Path, used: StoredToken, preallocation: Preallocation | None, new_token: Secret) -> None:
+        self._unsaved[path] = StoredToken(new_token, used.file_token)
+        self._save(path, preallocation)
 
-    def _save(self, path: Path, reservation: Reservation | None) -> None:
-        """Store what is in memory only, in storage that has been reserved or is reserved now."""
-        if reservation is None:
-            reservation = reserve(path)
+    def _save(self, path: Path, preallocation: Preallocation | None) -> None:
+        """Store the token in memory, in preallocated storage if given."""
+        if preallocation is None:
+            preallocation = preallocate(path)
             try:
-                self._save(path, reservation)
+                self._save(path, preallocation)
             finally:
-                reservation.release()
+                preallocation.release()
             return
-        with reservation.exclusive():
-            held = self._read(path)
+        with preallocation.exclusive():
+            current = self._read(path)
             if path not in self._unsaved:
                 return
             try:
-                reservation.write(held.token)
+                preallocation.write(current.token)
             except OSError as error:
-                # A part of it may be in the file, which is not what another process has written.
+                # The file may contain a part of the token, which must not be taken for a change by another process.
                 with contextlib.suppress(CredentialsUnavailable):
-                    self._unsaved[path] = StoredToken(held.token, read_secret(path, REFRESH_TOKEN))
+                    self._unsaved[path] = StoredToken(current.token, read_secret(path, REFRESH_TOKEN))
                 raise CannotStore(f"{REFRESH_TOKEN} file {path} cannot be written: {error.strerror}") from None
             del self._unsaved[path]

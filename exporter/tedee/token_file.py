@@ -1,27 +1,27 @@
-"""The file of a refresh token, with storage that is reserved before the token is used.
+"""The file of a refresh token, with storage that is preallocated before the token is used.
 
-Tedee replaces a refresh token at each use: the token that was sent is invalid before its successor has arrived. Whether
-the successor can be stored has to be certain before the request is sent. `reserve` makes it certain in one of two ways:
+Tedee replaces a refresh token at each use: the token that was sent is invalid before the new one is received. It must
+therefore be certain before the request that the new token can be stored. `preallocate` ensures this in one of two ways:
 
-- A copy of the token's file, extended to ROOM bytes by line feeds, is written next to it and synced. The successor
-  overwrites these bytes, and the copy is renamed to the token's file. A reader sees the old file or the new one.
-- If that is impossible (a read-only folder, or a file that is mounted on its own, to which a rename fails with EBUSY),
-  the file itself is extended and synced, and the successor overwrites all of it in one write. Owner and mode stay as
-  they are.
+- It writes a copy of the token's file next to it, padded with line feeds to PREALLOCATED_BYTES, and syncs it. The new
+  token overwrites these bytes, and the copy is renamed to the token's file. A reader sees the old file or the new one.
+- If that is impossible (a read-only folder, or a file that is a mount point, where a rename fails with EBUSY), it pads
+  and syncs the file itself, and the new token overwrites all of it in one write. Owner and mode do not change.
 
-`read_secret` strips line feeds, so an extended file is as good as another. It is truncated after the successor is safe.
+`read_secret` strips line feeds, so a padded file is valid. It is truncated after the new token has been stored.
 
-What an interruption by kill -9 or a power loss costs:
+Consequences of an interruption by kill -9 or a power loss:
 
-- Before the request is sent: nothing. A copy may remain, which a later exchange removes, or the line feeds.
-- From the request until the response has arrived: the sign-in, if Tedee has received the request. The successor is at
-  Tedee or on the wire, and nothing on this side can prevent that.
-- From the response until the write and the rename, which follow at once: the sign-in. The successor is in memory only.
-- After that, kill -9 costs nothing. A power loss may cost the sign-in until the file is synced, a moment later: the
-  file has the old token or the new one, or in place, if a token is larger than a sector of the disk, a part of each.
+- Before the request is sent: none. A copy, which a later exchange removes, or the padding may remain.
+- From the request until the response is received: the user must sign in again if Tedee has received the request. The
+  exporter cannot prevent this.
+- From the response until the write and the rename, which follow immediately: the user must sign in again. The new token
+  is in memory only.
+- After that: none for kill -9. A power loss may require a sign-in until the file is synced, a moment later: the file
+  has the old token or the new one or, in place and with tokens larger than a disk sector, a part of each.
 
-A copy-on-write file system (btrfs, ZFS) that fills up during the exchange may refuse to overwrite bytes that it has
-reserved. The successor is then in memory only, as after any failure of the disk.
+A copy-on-write file system (btrfs, ZFS) that fills up during the exchange may refuse to overwrite preallocated bytes.
+The new token is then in memory only, as after any disk failure.
 """
 
 import contextlib
@@ -38,84 +38,84 @@ from exporter.secrets import Secret, read_regular_file, safe_path
 
 from .credentials import MAX_SECRET_BYTES
 
-ROOM = MAX_SECRET_BYTES
-"""Bytes that are reserved: no token is longer."""
+PREALLOCATED_BYTES = MAX_SECRET_BYTES
+"""Size of the preallocated storage, which is the maximum size of a token."""
 SUFFIX = ".successor"
-"""End of the copies' names."""
+"""Suffix of the names of copies."""
 LEFTOVER_AGE = 3600.0
-"""Seconds after which a copy is one of a process that was killed. An exchange takes five minutes at most."""
+"""Seconds after which a copy must be that of a killed process. An exchange takes at most five minutes."""
 
 ADVICE = (
-    "let the exporter's user write the folder of the file, or the file itself if it is mounted on its own, and leave "
-    "some space; a Kubernetes or Docker secret is read-only: copy its token to a volume and name that file"
+    "make the folder of the file writable for the exporter's user, or the file itself if it is mounted on its own, and "
+    "free some disk space; a Kubernetes or Docker secret is read-only: copy its token to a volume and use that file"
 )
-"""What to do if a token cannot be stored."""
+"""Advice for errors if a token cannot be stored."""
 
 
 class CannotStore(Exception):
-    """A refresh token cannot be stored. The text names the file and never the token."""
+    """A refresh token cannot be stored. The text names the file and never contains the token."""
 
 
-class Reservation(Protocol):
-    """Storage for one refresh token."""
+class Preallocation(Protocol):
+    """Preallocated storage for one refresh token."""
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other exporters from writing the file in place."""
+        """Prevent other exporters from writing the file in place until the context ends."""
         ...
 
     def write(self, token: Secret) -> None:
         """Write the token into its file.
 
         Raises:
-            OSError: It is not certain that the file has the token.
+            OSError: The file may not contain the token.
         """
         ...
 
     def release(self) -> None:
-        """Free what has been reserved and not been used."""
+        """Free storage that was not used."""
         ...
 
 
-def reserve(path: Path) -> Reservation:
-    """Reserve storage for the successor of the token in a file.
+def preallocate(path: Path) -> Preallocation:
+    """Preallocate storage for the token that will replace the one in a file.
 
     Raises:
-        CannotStore: A successor could not be stored.
+        CannotStore: A new token could not be stored.
     """
-    return _reserve(path, probe=False)
+    return _preallocate(path, probe=False)
 
 
 def problem_with(path: Path) -> str | None:
-    """Return why a successor could not be stored, None if it could be or if the file is missing.
+    """Return an error message if a new token could not be stored; None if it could, or if the file is missing.
 
-    The file itself is not changed.
+    The file is not changed.
     """
     if not os.path.exists(path):  # noqa: PTH110 - `Path.exists` raises PermissionError
         return None
     try:
-        _reserve(path, probe=True).release()
+        _preallocate(path, probe=True).release()
     except CannotStore as error:
         return f"{error}: {ADVICE}"
     return None
 
 
-def _reserve(path: Path, *, probe: bool) -> Reservation:
+def _preallocate(path: Path, *, probe: bool) -> Preallocation:
     target = Path(os.path.realpath(path))
     try:
         return _Replacement(target, probe=probe)
     except OSError as error:
-        replacing = error
+        replace_error = error
     try:
         return _InPlace(target, probe=probe)
-    except OSError as in_place:
+    except OSError as in_place_error:
         raise CannotStore(
-            f"refresh token file {safe_path(path)} can neither be replaced ({replacing.strerror}) "
-            f"nor be written in place ({in_place.strerror})"
+            f"refresh token file {safe_path(path)} can neither be replaced ({replace_error.strerror}) "
+            f"nor be written in place ({in_place_error.strerror})"
         ) from None
 
 
 class _Replacement:
-    """A copy of the token's file, to be renamed to it. It is readable for the process's user alone."""
+    """A copy of the token's file, to be renamed to it. Only the process's user can read it."""
 
     def __init__(self, target: Path, *, probe: bool) -> None:
         _check_rename(target)
@@ -126,7 +126,7 @@ class _Replacement:
         self._path = Path(name)
         try:
             content = b"" if probe else _content(target)
-            _write_all(self._descriptor, content.ljust(ROOM, b"\n"))
+            _write_all(self._descriptor, content.ljust(PREALLOCATED_BYTES, b"\n"))
             if not probe:
                 os.fsync(self._descriptor)
                 self._remove_leftovers(prefix)
@@ -139,16 +139,16 @@ class _Replacement:
 
     def write(self, token: Secret) -> None:
         content = _line(token)
-        _write_all(self._descriptor, content.ljust(ROOM, b"\n"))
+        _write_all(self._descriptor, content.ljust(PREALLOCATED_BYTES, b"\n"))
         try:
-            # Before the sync, which may take seconds: a process that is killed from here on leaves the new token.
+            # Before the sync, which may take seconds: the new token survives if the process is killed after this.
             self._path.replace(self._target)
         except OSError as error:
             self._write_in_place(token, error)
             return
         self._written = content
         os.fsync(self._descriptor)
-        # Some file systems cannot sync folders; the file is replaced all the same.
+        # Some file systems cannot sync folders. The file has been replaced anyway.
         with contextlib.suppress(OSError):
             folder = os.open(self._target.parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -161,13 +161,13 @@ class _Replacement:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         else:
-            _shrink(self._descriptor, self._written)
+            _truncate_padding(self._descriptor, self._written)
         os.close(self._descriptor)
 
     def _write_in_place(self, token: Secret, error: OSError) -> None:
-        """Write the token in place after a rename that failed unforeseen."""
+        """Write the token in place after a rename has failed unexpectedly."""
         try:
-            # On a full disk, the file has to grow into these bytes.
+            # On a full disk, the file needs these bytes to grow.
             os.ftruncate(self._descriptor, 0)
             file = _InPlace(self._target, probe=False)
         except OSError:
@@ -179,7 +179,7 @@ class _Replacement:
             file.release()
 
     def _remove_leftovers(self, prefix: str) -> None:
-        """Remove the copies that processes have left that were killed during an exchange."""
+        """Remove the copies of processes that were killed during an exchange."""
         oldest = os.fstat(self._descriptor).st_mtime - LEFTOVER_AGE
         with contextlib.suppress(OSError):
             for path in self._target.parent.iterdir():
@@ -188,7 +188,7 @@ class _Replacement:
 
 
 class _InPlace:
-    """The token's file itself, extended for as long as a successor is awaited."""
+    """The token's file itself, padded during an exchange."""
 
     def __init__(self, target: Path, *, probe: bool) -> None:
         self._target = target
@@ -196,7 +196,7 @@ class _InPlace:
         self._descriptor = os.open(target, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         try:
             if not probe:
-                self._extend()
+                self._pad()
         except BaseException:
             self.release()
             raise
@@ -216,35 +216,35 @@ class _InPlace:
         if not os.path.samestat(os.fstat(self._descriptor), self._target.stat()):
             raise OSError(errno.ESTALE, "the file was replaced")
         content = _line(token)
-        _write_all(self._descriptor, content.ljust(ROOM, b"\n"))
+        _write_all(self._descriptor, content.ljust(PREALLOCATED_BYTES, b"\n"))
         self._written = content
         os.fsync(self._descriptor)
 
     def release(self) -> None:
         if self._written is not None:
             with self.exclusive():
-                _shrink(self._descriptor, self._written)
+                _truncate_padding(self._descriptor, self._written)
         os.close(self._descriptor)
 
-    def _extend(self) -> None:
+    def _pad(self) -> None:
         with self.exclusive():
-            # The file as it is to be after the exchange, if no successor is written.
-            self._written = os.pread(self._descriptor, ROOM, 0)
-            # Appended, whatever a person writes meanwhile: O_APPEND makes Linux ignore the offset.
-            _write_all(self._descriptor, b"\n" * (ROOM - len(self._written)))
+            # The content to restore after the exchange if no new token is written.
+            self._written = os.pread(self._descriptor, PREALLOCATED_BYTES, 0)
+            # O_APPEND makes Linux ignore the offset, so nothing that the user writes meanwhile is overwritten.
+            _write_all(self._descriptor, b"\n" * (PREALLOCATED_BYTES - len(self._written)))
         os.fsync(self._descriptor)
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_APPEND)
 
 
 def _line(token: Secret) -> bytes:
-    return f"{token.get_secret_value()}\n".encode("ascii")[:ROOM]
+    return f"{token.get_secret_value()}\n".encode("ascii")[:PREALLOCATED_BYTES]
 
 
 def _content(path: Path) -> bytes:
-    """Return the content of a token's file, nothing if it is missing."""
+    """Return the content of a token's file; empty if it is missing."""
     with contextlib.suppress(FileNotFoundError):
-        return read_regular_file(path, ROOM) or b""
+        return read_regular_file(path, PREALLOCATED_BYTES) or b""
     return b""
 
 
@@ -254,16 +254,16 @@ def _write_all(descriptor: int, content: bytes) -> None:
         written += os.pwrite(descriptor, content[written:], written)
 
 
-def _shrink(descriptor: int, content: bytes) -> None:
-    """Remove the line feeds that follow a file's content, unless something else has been written into it."""
+def _truncate_padding(descriptor: int, content: bytes) -> None:
+    """Remove the padding after the content of a file, unless the file has been changed."""
     with contextlib.suppress(OSError):
-        now = os.pread(descriptor, ROOM, 0)
+        now = os.pread(descriptor, PREALLOCATED_BYTES, 0)
         if len(now) > len(content) and now.rstrip(b"\n") == content.rstrip(b"\n"):
             os.ftruncate(descriptor, len(content))
 
 
 def _check_rename(target: Path) -> None:
-    """Check what a rename to a file requires in addition to the permission to create files in its folder.
+    """Check the requirements of a rename to a file other than the permission to create files in its folder.
 
     Raises:
         OSError: The rename would fail.
@@ -273,13 +273,13 @@ def _check_rename(target: Path) -> None:
     except FileNotFoundError:
         return
     if folder.st_mode & stat.S_ISVTX and os.geteuid() not in {file.st_uid, folder.st_uid}:
-        raise OSError(errno.EPERM, "the file is another user's, in a sticky folder")
+        raise OSError(errno.EPERM, "the file belongs to another user, in a sticky folder")
     if _is_mount_point(target):
         raise OSError(errno.EBUSY, "the file is a mount point")
 
 
 def _is_mount_point(path: Path) -> bool:
-    """Return whether something is mounted at a path; `os.path.ismount` does not see a bind mount of a file."""
+    """Return True if a path is a mount point. `os.path.ismount` does not detect a bind mount of a file."""
     escaped = os.fsencode(path)
     for char in (b"\\", b" ", b"\t", b"\n"):
         escaped = escaped.replace(char, b"\\%03o" % ord(char))

@@ -1,12 +1,12 @@
-"""The connections to Tedee: one for each call, without retries and redirects, and ended at the call's deadline.
+"""Connections to Tedee: one per call, without retries or redirects, and with a deadline for the whole call.
 
-A time-out of `requests` applies to each read, so that a server that sends a byte now and then could hold a call for
-hours, and the rate limiter would not know when it ends. Here the connection is shut down when the time is up, whatever
-the state of the exchange.
+A time-out of `requests` applies to each read. A server that sends one byte now and then could hold a call for hours,
+and the rate limiter would not know when it ends. Here the connection is shut down at the deadline, whatever the state
+of the call.
 
 A connection is never reused. A late or second response would be taken for the response to the next call, perhaps of
-another account; and a NAT or a server may have forgotten an idle connection, which the next call would find out by
-failing. With one call in 20 seconds, a new connection costs nothing that matters.
+another account, and the next call would fail if a NAT or the server has dropped the idle connection. With one call in
+20 seconds, the cost of a new connection is negligible.
 """
 
 import asyncio
@@ -44,28 +44,28 @@ from exporter.secrets import safe_path
 from .errors import CallError, ConnectionFailed, InvalidResponse, TimedOut, TlsFailed
 
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-"""Every way in which an exchange can fail for the libraries underneath.
+"""The errors that the libraries underneath can raise in a call.
 
-Of such an error, show nothing but its `Deadline.meaning`: it carries the request, with the key in it, and some repeat a
-proxy's address, with the password in it.
+Show nothing of them but the result of `Deadline.classify`: they contain the request, with the key, and some contain the
+address of the proxy, with its password.
 """
 NEXT_ADDRESS_DELAY = 0.25
-"""Seconds after which the next address of a host is tried, too, if there is no connection yet (RFC 8305 section 5)."""
+"""Seconds without a connection after which the next address of a host is tried as well (RFC 8305 section 5)."""
 _TLS_ERRORS = (requests.exceptions.SSLError, urllib3.exceptions.SSLError)
-_ACTED_UPON = ("Location", "Set-Cookie", "Set-Cookie2")
-"""The headers of a response that requests follows or stores, or at least reads, whether it is to or not."""
+_DROPPED_HEADERS = ("Location", "Set-Cookie", "Set-Cookie2")
+"""Headers of a response that requests parses even if it is not to follow redirects or store cookies."""
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine, so that plain HTTP to it crosses no network."""
+    """Return True if a host name or address is this machine, so that plain HTTP to it crosses no network."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-class ExchangeFailed(OSError):
-    """A failure of which this module knows what it means. The text has no secret."""
+class TransportError(OSError):
+    """A failure of which the kind is known. The text contains no secret."""
 
     def __init__(self, kind: type[CallError], problem: str) -> None:
         super().__init__(problem)
@@ -74,129 +74,129 @@ class ExchangeFailed(OSError):
 
 
 class Deadline:
-    """The end of one exchange: its connection is shut down then, and no other is opened."""
+    """The deadline of one call. When it expires, the connection is shut down and no other can be opened."""
 
     def __init__(self, seconds: float, since: float | None = None) -> None:
-        # By the clock of the rate limits: a request must not be sent after its reservation, not even by a machine that
-        # was suspended.
+        # By the clock of the rate limits: a request must not be sent after its reservation has ended, even if the
+        # machine was suspended in between.
         self.seconds = seconds
-        self.problem = f"no complete answer within {seconds:g} s"
-        self._ends = (boottime() if since is None else since) + seconds
+        self.problem = f"no complete response within {seconds:g} s"
+        self._expires_at = (boottime() if since is None else since) + seconds
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
-        self.passed = False
+        self.expired = False
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Return the seconds until the deadline, 0.0 if it has passed."""
-        return max(0.0, self._ends - boottime())
+        return max(0.0, self._expires_at - boottime())
 
-    def watch(self, connection: socket.socket | SSLTransport) -> None:
-        """End this connection at the deadline.
+    def register(self, connection: socket.socket | SSLTransport) -> None:
+        """Shut this connection down at the deadline.
 
         Raises:
             TimeoutError: The deadline has passed.
         """
         with self._lock:
-            left = self.left()
-            if self.passed or not left:
-                self.passed = True
+            remaining = self.remaining()
+            if self.expired or not remaining:
+                self.expired = True
                 raise TimeoutError
-            # A TLS handshake takes the socket over, out of reach of `end`, but keeps to its time-out as a whole.
-            connection.settimeout(left)
-            # TLS within the TLS of a proxy is no socket, but goes over one.
+            # A TLS handshake detaches the socket, out of reach of `expire`, but its time-out covers all of it.
+            connection.settimeout(remaining)
+            # TLS within the TLS of a proxy is not a socket, but uses one.
             self._connection = connection.socket if isinstance(connection, SSLTransport) else connection
 
-    def end(self) -> None:
-        """Shut the exchange's connection down: a reader finds its end."""
+    def expire(self) -> None:
+        """Shut the connection of the call down, which ends a blocked read."""
         with self._lock:
-            self.passed = True
+            self.expired = True
             if self._connection:
                 with contextlib.suppress(OSError):
-                    # Not the TLS socket's own shutdown, which would remove the encryption while it is read.
+                    # Not the shutdown of the TLS socket, which would remove the encryption during a read.
                     socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the exchange's connection, even if a response still refers to it.
+        """Close the connection of the call, even if a response still refers to it.
 
-        urllib3 loses the response if it refuses a header, and the connection would stay open until garbage collection.
+        If urllib3 rejects a header, it drops the response, and the connection would stay open until garbage collection.
         """
         with self._lock:
             if self._connection and (descriptor := socket.socket.detach(self._connection)) >= 0:
                 os.close(descriptor)
 
-    def meaning(self, error: Exception) -> tuple[type[CallError], str]:  # noqa: PLR0911  (a table, a row a case)
-        """Return what an error of the network's libraries means for this exchange, and the problem in text."""
-        known = next((each for each in _chain(error) if isinstance(each, ExchangeFailed)), None)
+    def classify(self, error: Exception) -> tuple[type[CallError], str]:  # noqa: PLR0911  (a table: one row per case)
+        """Return the kind and the description of an error that a network library raised in this call."""
+        known = next((each for each in _chain(error) if isinstance(each, TransportError)), None)
         match error:
             case _ if known:
                 return known.kind, known.problem
-            case _ if self.passed:
+            case _ if self.expired:
                 return TimedOut, self.problem
             case _ if isinstance(error, _TLS_ERRORS) or isinstance(_innermost(error), ssl.SSLError):
-                return TlsFailed, f"TLS failed: {_cause(error)}{_by_private_ca()}"
+                return TlsFailed, f"TLS failed: {_describe_cause(error)}{_custom_ca_note()}"
             case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
                 return TimedOut, self.problem
             case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
-                return InvalidResponse, "the answer's compression is broken"
+                return InvalidResponse, "the response cannot be decompressed"
             case InvalidProxyURL():
-                return ConnectionFailed, "the connection failed: the proxy's address has to be http://host:port"
+                return ConnectionFailed, "the connection failed: the address of the proxy must be http://host:port"
             case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
-                # The texts of these repeat it, and a proxy's has a password in it.
-                return ConnectionFailed, "the connection failed: the address of the proxy, or of the API, cannot be one"
+                # The texts of these errors repeat the address, and that of a proxy may contain a password.
+                return ConnectionFailed, "the connection failed: the address of the proxy, or of the API, is invalid"
             case _:
-                return ConnectionFailed, f"the connection failed: {_cause(error)}"
+                return ConnectionFailed, f"the connection failed: {_describe_cause(error)}"
 
 
-_current = threading.local()
+_thread_local = threading.local()
 
 
 @contextlib.contextmanager
-def deadline(seconds: float, since: float | None = None) -> Iterator[Deadline]:
-    """Bound all exchanges of this thread in the context, from the connection to the response's last byte.
+def enforce_deadline(seconds: float, since: float | None = None) -> Iterator[Deadline]:
+    """Enforce a deadline on the calls of this thread in the context, from connecting to the last byte of the response.
 
     Args:
-        seconds: Until the end.
-        since: Seconds of `boottime` from which they count; None for now.
+        seconds: Time until the deadline.
+        since: Start of that time, in seconds of `boottime`; None for now.
     """
-    bound = Deadline(seconds, since)
-    timer = threading.Timer(bound.left(), bound.end)
+    deadline = Deadline(seconds, since)
+    timer = threading.Timer(deadline.remaining(), deadline.expire)
     timer.daemon = True
     timer.start()
-    _current.deadline = bound
+    _thread_local.deadline = deadline
     try:
-        yield bound
+        yield deadline
     finally:
-        _current.deadline = None
+        _thread_local.deadline = None
         timer.cancel()
-        bound.close()
+        deadline.close()
 
 
-def _watch(connection: socket.socket | SSLTransport) -> None:
-    """Let the deadline of this thread end the connection."""
+def _register(connection: socket.socket | SSLTransport) -> None:
+    """Register a connection with the deadline of this thread."""
     try:
-        _bound().watch(connection)
+        _current_deadline().register(connection)
     except TimeoutError as error:
         connection.close()
-        raise ConnectTimeoutError("the connection took all the time there was") from error
+        raise ConnectTimeoutError("the deadline passed while connecting") from error
 
 
-def _bound() -> Deadline:
+def _current_deadline() -> Deadline:
     """Return the deadline of this thread."""
-    bound: Deadline = _current.deadline
-    return bound
+    deadline: Deadline = _thread_local.deadline
+    return deadline
 
 
 # Opening a connection
 
 
-def _connect(host: str, port: int, bound: Deadline, *, is_proxy: bool) -> socket.socket:
+def _connect(host: str, port: int, deadline: Deadline, *, is_proxy: bool) -> socket.socket:
     """Return a connection to the first address of a host that accepts one (Happy Eyeballs, RFC 8305).
 
     Args:
         host: Name or address.
         port: TCP port.
-        bound: The deadline, before which each address gets its chance.
-        is_proxy: The host is a proxy. Its name is not shown: with a `#` in a password, it may be a part of that.
+        deadline: The deadline, before which each address is tried.
+        is_proxy: The host is a proxy. Its name is not shown: if the password has a `#`, the name may be a part of it.
 
     Raises:
         ExchangeFailed: There is no connection.
@@ -204,76 +204,76 @@ def _connect(host: str, port: int, bound: Deadline, *, is_proxy: bool) -> socket
     server = "the proxy" if is_proxy else host
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
+    except (OSError, UnicodeError) as error:  # UnicodeError for an invalid name
         name = "the proxy's name" if is_proxy else f"the name {host}"
-        reason = getattr(error, "strerror", None) or "it is not a host name"
-        raise ExchangeFailed(ConnectionFailed, f"{name} cannot be resolved: {reason}") from None
+        reason = getattr(error, "strerror", None) or "it is not a valid host name"
+        raise TransportError(ConnectionFailed, f"{name} cannot be resolved: {reason}") from None
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-    to = f"{server} port {port}" if addresses == [host] else f"{server} ({_listed(addresses)}) port {port}"
+    to = f"{server} port {port}" if addresses == [host] else f"{server} ({_format_addresses(addresses)}) port {port}"
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(_race(found, bound))
+            return runner.run(_connect_to_first(found, deadline))
     except OSError as error:
-        # Each address has its error, of which asyncio repeats the number.
+        # Each address has its own error; asyncio's text contains their numbers.
         reasons = dict.fromkeys(os.strerror(int(number)) for number in re.findall(r"\[Errno (\d+)\]", str(error)))
         if not reasons:
-            raise ExchangeFailed(TimedOut, f"no connection to {to} within {bound.seconds:g} s") from None
-        raise ExchangeFailed(ConnectionFailed, f"no connection to {to}: {', '.join(reasons)}") from None
+            raise TransportError(TimedOut, f"no connection to {to} within {deadline.seconds:g} s") from None
+        raise TransportError(ConnectionFailed, f"no connection to {to}: {', '.join(reasons)}") from None
 
 
-async def _race(found: list[Any], bound: Deadline) -> socket.socket:
-    async with asyncio.timeout(bound.left()):
+async def _connect_to_first(found: list[Any], deadline: Deadline) -> socket.socket:
+    async with asyncio.timeout(deadline.remaining()):
         return await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_DELAY)
 
 
-def _listed(addresses: list[str], most: int = 4) -> str:
+def _format_addresses(addresses: list[str], most: int = 4) -> str:
     return ", ".join([*addresses[:most], *([f"{len(addresses) - most} more"] if len(addresses) > most else [])])
 
 
-class _Bounded:
-    """A connection that is opened once, and ends at the deadline of the thread that uses it."""
+class _DeadlineMixin:
+    """A connection that is opened once, and is shut down at the deadline of the thread that uses it."""
 
     sock: socket.socket
 
     def _new_conn(self) -> socket.socket:
         this: Any = self
-        host = this._dns_host  # noqa: SLF001  (`host` has lost a dot at its end, which matters to the resolver)
-        connection = _connect(host, this.port, _bound(), is_proxy=bool(this.proxy))
+        host = this._dns_host  # noqa: SLF001  (`host` lacks a trailing dot, which matters to the resolver)
+        connection = _connect(host, this.port, _current_deadline(), is_proxy=bool(this.proxy))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _watch(connection)
+        _register(connection)
         return connection
 
     def _tunnel(self) -> None:
-        """Ask a proxy for its connection to the other side, and wait for its response."""
-        _watch(self.sock)
+        """Request a connection to the other side from a proxy, and wait for its response."""
+        _register(self.sock)
         super()._tunnel()  # type: ignore[misc]
-        _watch(self.sock)
+        _register(self.sock)
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        _watch(self.sock)
+        _register(self.sock)
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]
-        for header in _ACTED_UPON:
+        for header in _DROPPED_HEADERS:
             response.headers.discard(header)
             del response._original_response.msg[header]  # noqa: SLF001  (requests takes cookies from there)
         return response
 
 
-class _HTTPConnection(_Bounded, urllib3.connection.HTTPConnection):
-    """Plain HTTP: to this machine alone, whatever its name resolves to."""
+class _HTTPConnection(_DeadlineMixin, urllib3.connection.HTTPConnection):
+    """Plain HTTP, which is allowed to this machine only, whatever the name resolves to."""
 
     def _new_conn(self) -> socket.socket:
         connection = super()._new_conn()
         if not is_loopback(connection.getpeername()[0]):
             connection.close()
-            raise PermissionError(errno.EACCES, "plain HTTP is for this machine alone, and that is another")
+            raise PermissionError(errno.EACCES, "plain HTTP is allowed to this machine only; use https://")
         return connection
 
 
-class _HTTPSConnection(_Bounded, urllib3.connection.HTTPSConnection):
-    """TLS, with a context that is made once for all connections."""
+class _HTTPSConnection(_DeadlineMixin, urllib3.connection.HTTPSConnection):
+    """TLS, with a context that all connections share."""
 
     def connect(self) -> None:
         self.ssl_context = _tls_context(str(self.ca_certs))
@@ -290,8 +290,8 @@ class _HTTPSConnection(_Bounded, urllib3.connection.HTTPSConnection):
 def _tls_context(bundle: str) -> ssl.SSLContext:
     """Return the TLS context that trusts the CA certificates in a file or folder.
 
-    Loading a file of all public CAs takes some 15 ms of processor time, so the context is made again only when the
-    file changes. OpenSSL reads a folder only as far as it is needed.
+    Loading a file of all public CAs takes about 15 ms of CPU time, so the context is cached until the file changes.
+    From a folder, OpenSSL loads only the certificates that it needs.
 
     Raises:
         ExchangeFailed: The certificates cannot be read.
@@ -299,19 +299,19 @@ def _tls_context(bundle: str) -> ssl.SSLContext:
     try:
         status = Path(bundle).stat()
         if stat.S_ISREG(status.st_mode):
-            return _made_context(bundle, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-        reason = "they are neither in a file nor in a folder"  # opening a FIFO would wait for a writer
+            return _cached_context(bundle, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        reason = "it is neither a regular file nor a folder"  # opening a FIFO would wait for a writer
         if stat.S_ISDIR(status.st_mode):
-            return _make_context(bundle)
+            return _create_context(bundle)
     except OSError as error:  # ssl.SSLError is one
         reason = str(error.strerror)
     problem = f"the CA certificates in {safe_path(Path(bundle))} cannot be read: {reason}"
-    raise ExchangeFailed(TlsFailed, f"TLS failed: {problem}")
+    raise TransportError(TlsFailed, f"TLS failed: {problem}")
 
 
 @lru_cache(maxsize=1)
-def _made_context(bundle: str, _version: tuple[int, ...]) -> ssl.SSLContext:
-    return _make_context(bundle)
+def _cached_context(bundle: str, _version: tuple[int, ...]) -> ssl.SSLContext:
+    return _create_context(bundle)
 
 
 class _SharedContext(ssl.SSLContext):
@@ -321,7 +321,7 @@ class _SharedContext(ssl.SSLContext):
         """Do nothing: OpenSSL replaces the list in place, while another thread may be copying it."""
 
 
-def _make_context(bundle: str) -> ssl.SSLContext:
+def _create_context(bundle: str) -> ssl.SSLContext:
     context = _SharedContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificates and host names
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
@@ -333,19 +333,19 @@ def _make_context(bundle: str) -> ssl.SSLContext:
     return context
 
 
-def _private_ca() -> str | None:
-    """Return the CA certificates that the environment names, as requests and OpenSSL do."""
+def _custom_ca_bundle() -> str | None:
+    """Return the CA certificates from the environment, in the order of precedence of requests and OpenSSL."""
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
-def _by_private_ca() -> str:
-    """Return which CA certificates are trusted, if they are not those of requests."""
-    bundle = _private_ca()
-    return f", by the CA certificates in {safe_path(Path(bundle))}" if bundle else ""
+def _custom_ca_note() -> str:
+    """Return a note for error messages that names the CA certificates, if they are not those of requests."""
+    bundle = _custom_ca_bundle()
+    return f" (trusted CA certificates: {safe_path(Path(bundle))})" if bundle else ""
 
 
-# What requests needs
+# Integration with requests
 
 
 class _Unpooled:
@@ -368,12 +368,12 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 class _Adapter(HTTPAdapter):
-    """requests' adapter with such connections, through a proxy, too."""
+    """The adapter of requests, with these connections, also through a proxy."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         url = str(request.url)
         if is_loopback(urlsplit(url).hostname or ""):
-            # A proxy has no business between this process and a server on the same machine, least over plain HTTP.
+            # A call to this machine must not reach a proxy, which would see it unencrypted.
             kwargs["proxies"] = None
         try:
             return super().send(request, *args, **kwargs)
@@ -387,7 +387,7 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, _url: str, _verify: Any, _cert: Any) -> None:
         conn.cert_reqs = "CERT_REQUIRED"
-        conn.ca_certs = _private_ca() or DEFAULT_CA_BUNDLE_PATH
+        conn.ca_certs = _custom_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -400,10 +400,10 @@ class _Adapter(HTTPAdapter):
 
 
 def session() -> requests.Session:
-    """Return a session for all accounts. It stores nothing between calls.
+    """Return a session for all accounts.
 
-    It does not retry (a retry would be a second call within 20 seconds) and stores no cookies (one account's would be
-    sent with another's calls).
+    It does not retry: a retry would be a second call within 20 seconds. It stores no cookies: those of one account
+    would be sent with the calls of another.
     """
     shared = requests.Session()
     shared.mount("https://", _Adapter(max_retries=0))
@@ -412,11 +412,11 @@ def session() -> requests.Session:
     return shared
 
 
-# What went wrong
+# Errors
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and those that libraries wrapped in it, innermost last."""
+    """Return an error and the errors that libraries wrapped in it, innermost last."""
     chain: list[BaseException] = []
     todo: BaseException | None = error
     while todo is not None and todo not in chain:
@@ -428,20 +428,20 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return the last of the wrapped errors that has a reason."""
+    """Return the innermost error that has a reason."""
     chain = _chain(error)
     return next((each for each in reversed(chain) if isinstance(each, OSError) and each.strerror), chain[-1])
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost cause in plain text, without the objects and addresses in memory that libraries print."""
+def _describe_cause(error: BaseException) -> str:
+    """Return the innermost cause in text, without the object representations that libraries include."""
     cause = _innermost(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    # A proxy's own text may repeat what it was sent.
+    # The text of a proxy may repeat what was sent to it.
     if refused := re.match("Tunnel connection failed: ([0-9]+)", str(cause)):
         status = int(refused[1])
-        return f"the proxy says HTTP {status} {http.client.responses.get(status, '')}".rstrip()
+        return f"the proxy returned HTTP {status} {http.client.responses.get(status, '')}".rstrip()
     return type(cause).__name__

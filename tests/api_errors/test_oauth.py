@@ -1,4 +1,4 @@
-"""Lost if these fail: the account, as soon as its access token expires, until somebody signs in again."""
+"""OAuth credentials: when tokens are refreshed and stored, errors of the token endpoint, secrets in messages."""
 
 import errno
 import json
@@ -61,12 +61,12 @@ from tests.tcp import tls_server
 FIRST = "simulated-refresh-first"
 CLIENT_SECRET = "simulated-client-secret"
 DAY = 86_400.0
-LIFE = 4 * 3600.0
-"""Of the simulator's access tokens."""
+ACCESS_LIFETIME = 4 * 3600.0
+"""Lifetime of the simulator's access tokens."""
 
 
 class Tedee:
-    """A cloud, an account with a refresh token on file, and credentials made of it."""
+    """A simulated cloud with an account, the file of its refresh token, and its credentials."""
 
     def __init__(self, cloud: Cloud, url: str, folder: Path, clock: FakeClock) -> None:
         self.cloud = cloud
@@ -82,7 +82,7 @@ class Tedee:
         self.refresh_tokens = RefreshTokens()
 
     def endpoint(self, **changes: Any) -> TokenEndpoint:
-        usual: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "url": self.token_url,
             "client_id": "simulated-client",
             "client_secret": self.secret_file,
@@ -91,10 +91,10 @@ class Tedee:
             "session": session(),
             "user_agent": "tedee-exporter/test",
         }
-        return TokenEndpoint("home", **usual | changes)
+        return TokenEndpoint("home", **defaults | changes)
 
     def credentials(self, *, owners: CredentialOwners | None = None, **changes: Any) -> OAuthCredentials:
-        """Of the same process, as after a reload."""
+        """Return credentials of the same process, as after a reload."""
         return OAuthCredentials(
             "home",
             endpoint=self.endpoint(**changes),
@@ -106,18 +106,18 @@ class Tedee:
         )
 
     def restarted(self) -> OAuthCredentials:
-        """Of the next process, which knows no more than the file."""
+        """Return credentials of a new process, which has only the file."""
         self.refresh_tokens = RefreshTokens()
         return self.credentials()
 
-    def fails(self, *faults: Fault | None, forever: bool = False) -> None:
+    def inject(self, *faults: Fault | None, forever: bool = False) -> None:
         self.cloud.faults.script(*faults, endpoint="token", forever=forever)
 
     def refreshes(self) -> int:
         return sum(call.endpoint == "token" for call in self.cloud.calls)
 
     def current(self) -> str:
-        """The one refresh token that Tedee takes."""
+        """Return the only valid refresh token."""
         (current,) = [token.value for token in self.account.refresh_tokens if not token.revoked]
         return current
 
@@ -140,17 +140,17 @@ def tedee(tmp_path: Path, clock: FakeClock) -> Iterator[Tedee]:
 
 
 def edited(**changes: object) -> Fault:
-    """The normal answer with other values; `...` takes a key out."""
+    """Replace values in the normal response; `...` removes a key."""
 
-    def edit(answer: Answer) -> Answer:
-        values = {**json.loads(answer.body()), **changes}
-        kept = {key: value for key, value in values.items() if value is not ...}
-        return replace(answer, raw=json.dumps(kept).encode())
+    def edit(response: Answer) -> Answer:
+        values = {**json.loads(response.body()), **changes}
+        fields = {key: value for key, value in values.items() if value is not ...}
+        return replace(response, raw=json.dumps(fields).encode())
 
     return Fault(edit=edit)
 
 
-def refused(error: object, description: object = "", status: int = 400) -> Fault:
+def oauth_error(error: object, description: object = "", status: int = 400) -> Fault:
     body = json.dumps({"error": error, "error_description": description}).encode()
     return Fault.body(body, "application/json", status=status)
 
@@ -169,16 +169,16 @@ def bearer(credentials: OAuthCredentials) -> str:
 # Refreshing
 
 
-def test_the_access_token_of_a_refresh_opens_the_api(tedee: Tedee) -> None:
+def test_refreshed_access_token_is_accepted_by_api(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
-    answer = tedee.sync(credentials)
-    assert answer.status_code == 200
-    assert len(answer.json()["result"]) == len(tedee.account.locks)
+    response = tedee.sync(credentials)
+    assert response.status_code == 200
+    assert len(response.json()["result"]) == len(tedee.account.locks)
     assert re.fullmatch(r"Bearer [\w-]+\.[\w-]+\.simulated-token-[0-9a-f]{32}", bearer(credentials))
 
 
-def test_the_request_is_the_one_that_tedee_documents(tedee: Tedee) -> None:
+def test_token_request_is_as_tedee_documents(tedee: Tedee) -> None:
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, json={"access_token": "a", "expires_in": "14400"})
         tedee.credentials(url=TOKEN_URL).refresh()
@@ -192,7 +192,7 @@ def test_the_request_is_the_one_that_tedee_documents(tedee: Tedee) -> None:
     }
 
 
-def test_a_client_without_a_secret_sends_its_id_alone(tedee: Tedee) -> None:
+def test_client_without_secret_sends_only_id(tedee: Tedee) -> None:
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, json={"access_token": "a"})
         tedee.credentials(url=TOKEN_URL, client_secret=None).refresh()
@@ -201,12 +201,12 @@ def test_a_client_without_a_secret_sends_its_id_alone(tedee: Tedee) -> None:
     assert form["client_id"] == "simulated-client"
 
 
-def test_it_says_who_it_is(tedee: Tedee) -> None:
+def test_token_request_has_user_agent(tedee: Tedee) -> None:
     tedee.credentials().refresh()
     assert tedee.cloud.calls[-1].user_agent == "tedee-exporter/test"
 
 
-def test_one_refresh_is_enough_for_as_long_as_its_token_is_good(tedee: Tedee) -> None:
+def test_valid_access_token_is_not_refreshed(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     for _ in range(3):
         credentials.refresh()
@@ -214,11 +214,11 @@ def test_one_refresh_is_enough_for_as_long_as_its_token_is_good(tedee: Tedee) ->
     assert tedee.refreshes() == 1
 
 
-def test_an_access_token_is_refreshed_five_minutes_before_it_expires(tedee: Tedee) -> None:
+def test_access_token_is_refreshed_5_minutes_before_expiry(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     first = bearer(credentials)
-    tedee.clock.advance(LIFE - 300.5)
+    tedee.clock.advance(ACCESS_LIFETIME - 300.5)
     credentials.refresh()
     assert (tedee.refreshes(), bearer(credentials)) == (1, first)
     tedee.clock.advance(1)
@@ -228,7 +228,7 @@ def test_an_access_token_is_refreshed_five_minutes_before_it_expires(tedee: Tede
     assert tedee.sync(credentials).status_code == 200
 
 
-def test_a_wall_clock_that_jumps_changes_nothing(tedee: Tedee) -> None:
+def test_wall_clock_jump_does_not_cause_refresh(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     for jump in (-5 * DAY, 300 * DAY):
@@ -238,8 +238,8 @@ def test_a_wall_clock_that_jumps_changes_nothing(tedee: Tedee) -> None:
 
 
 def refreshed_after(tedee: Tedee, fault: Fault, seconds: float) -> bool:
-    """Whether an access token of that answer is refreshed then, and not sooner."""
-    tedee.fails(fault)
+    """Return True if the access token is refreshed after this time, and not earlier."""
+    tedee.inject(fault)
     credentials = tedee.credentials()
     credentials.refresh()
     tedee.clock.advance(seconds - 1)
@@ -250,23 +250,23 @@ def refreshed_after(tedee: Tedee, fault: Fault, seconds: float) -> bool:
     return (before, tedee.refreshes()) == (1, 2)
 
 
-@pytest.mark.parametrize("said", ["7200", 7200, 7200.0, " 7200 ", "7200.5"])
-def test_a_life_is_a_number_or_text(tedee: Tedee, said: object) -> None:
-    assert refreshed_after(tedee, edited(expires_in=said), 7200 - 300)
+@pytest.mark.parametrize("value", ["7200", 7200, 7200.0, " 7200 ", "7200.5"])
+def test_lifetime_is_number_or_text(tedee: Tedee, value: object) -> None:
+    assert refreshed_after(tedee, edited(expires_in=value), 7200 - 300)
 
 
 @pytest.mark.parametrize(
-    "said", [..., None, "", "soon", "nan", "inf", "1e999", "-5", 0, -7200, True, [], {}, "9" * 5_000, int("9" * 400)]
+    "value", [..., None, "", "soon", "nan", "inf", "1e999", "-5", 0, -7200, True, [], {}, "9" * 5_000, int("9" * 400)]
 )
-def test_an_access_token_of_unknown_life_is_taken_to_be_good_for_an_hour(tedee: Tedee, said: object) -> None:
-    assert refreshed_after(tedee, edited(expires_in=said, expires_at="junk", expires_on=[]), 3600 - 300)
+def test_access_token_lifetime_defaults_to_one_hour(tedee: Tedee, value: object) -> None:
+    assert refreshed_after(tedee, edited(expires_in=value, expires_at="junk", expires_on=[]), 3600 - 300)
 
 
-def test_an_access_token_of_a_short_life_is_not_refreshed_with_every_call(tedee: Tedee) -> None:
+def test_short_lived_token_is_not_refreshed_at_each_call(tedee: Tedee) -> None:
     assert refreshed_after(tedee, edited(expires_in=200), 100)
 
 
-def test_a_refused_access_token_is_replaced(tedee: Tedee) -> None:
+def test_refused_access_token_is_replaced(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     tedee.account.tokens[-1].revoked = True
@@ -277,10 +277,10 @@ def test_a_refused_access_token_is_replaced(tedee: Tedee) -> None:
     assert tedee.refreshes() == 2
 
 
-# The refresh token's file
+# File of the refresh token
 
 
-def test_the_next_refresh_token_takes_its_place_readable_for_nobody_else(tedee: Tedee) -> None:
+def test_new_refresh_token_is_stored_with_mode_0600(tedee: Tedee) -> None:
     tedee.file.chmod(0o644)
     tedee.credentials().refresh()
     assert tedee.on_file() == tedee.current() != FIRST
@@ -288,15 +288,13 @@ def test_the_next_refresh_token_takes_its_place_readable_for_nobody_else(tedee: 
     assert sorted(path.name for path in tedee.file.parent.iterdir()) == ["client-secret", "refresh-token"]
 
 
-def test_the_token_is_stored_by_one_replacement_of_a_file_that_is_complete(
-    tedee: Tedee, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_file_is_replaced_atomically(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str, int]] = []
-    really = Path.replace
+    original = Path.replace
 
     def watch(path: Path, target: Path) -> Path:
         seen.append((path.read_text().strip(), tedee.on_file(), stat.S_IMODE(path.stat().st_mode)))
-        return really(path, target)
+        return original(path, target)
 
     monkeypatch.setattr(Path, "replace", watch)
     tedee.credentials().refresh()
@@ -304,19 +302,19 @@ def test_the_token_is_stored_by_one_replacement_of_a_file_that_is_complete(
 
 
 class Disk:
-    """A disk that fails from the moment a successor arrives, when `fails` is set."""
+    """A disk that fails while `fails` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fails = False
         self._monkeypatch = monkeypatch
 
     def breaks(self, owner: Any, operation: str, number: int) -> None:
-        really = getattr(owner, operation)
+        original = getattr(owner, operation)
 
         def attempt(*args: Any, **kwargs: Any) -> Any:
             if self.fails:
                 raise OSError(number, os.strerror(number))
-            return really(*args, **kwargs)
+            return original(*args, **kwargs)
 
         self._monkeypatch.setattr(owner, operation, attempt)
 
@@ -324,13 +322,13 @@ class Disk:
 @pytest.fixture(params=["write", "rename"])
 def failing_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(monkeypatch)
-    really = RefreshTokens._keep
+    original = RefreshTokens._store_new
 
-    def keep(*args: Any) -> None:
+    def store(*args: Any) -> None:
         disk.fails = True
-        really(*args)
+        original(*args)
 
-    monkeypatch.setattr(RefreshTokens, "_keep", keep)
+    monkeypatch.setattr(RefreshTokens, "_store_new", store)
     disk.breaks(tempfile, "mkstemp", errno.EROFS)
     disk.breaks(token_file._InPlace, "__init__", errno.EROFS)
     if request.param == "write":
@@ -371,11 +369,11 @@ def test_unstored_token_is_reported_until_it_is_stored(tedee: Tedee, failing_dis
 
 
 @pytest.mark.usefixtures("failing_disk")
-def test_unstored_token_is_exchanged_all_the_same(tedee: Tedee) -> None:
+def test_unstored_token_is_exchanged(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     for _ in range(3):
         credentials.refresh()
-        tedee.clock.advance(LIFE)
+        tedee.clock.advance(ACCESS_LIFETIME)
     reloaded = tedee.credentials()
     reloaded.refresh()
     assert tedee.sync(reloaded).status_code == 200
@@ -387,7 +385,7 @@ def test_unstored_token_outlives_its_file(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     tedee.file.unlink()
-    tedee.clock.advance(LIFE)
+    tedee.clock.advance(ACCESS_LIFETIME)
     credentials.refresh()
     assert tedee.refreshes() == 2
 
@@ -405,7 +403,7 @@ def test_unstored_token_is_stored_as_soon_as_possible(tedee: Tedee, failing_disk
     tedee.restarted().refresh()
 
 
-def test_new_sign_in_counts_more_than_an_unstored_token(tedee: Tedee, failing_disk: Disk) -> None:
+def test_new_sign_in_replaces_unstored_token(tedee: Tedee, failing_disk: Disk) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     tedee.account.refresh_tokens = [RefreshToken("signed-in-again")]
@@ -414,37 +412,35 @@ def test_new_sign_in_counts_more_than_an_unstored_token(tedee: Tedee, failing_di
     credentials.refresh()
     assert tedee.on_file() == "signed-in-again"
     assert credentials.refresh_token_stored()
-    tedee.clock.advance(LIFE)
+    tedee.clock.advance(ACCESS_LIFETIME)
     credentials.refresh()
     assert tedee.refreshes() == 2
 
 
-def test_a_file_that_somebody_replaces_during_a_refresh_is_left_as_it_is(
-    tedee: Tedee, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    really = TokenEndpoint.refresh
+def test_file_replaced_during_refresh_is_not_overwritten(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = TokenEndpoint.refresh
 
-    def meanwhile(endpoint: TokenEndpoint, token: Secret, origin: str, store: Callable[[Secret], None]) -> Any:
-        def store_later(successor: Secret) -> None:
+    def refresh(endpoint: TokenEndpoint, token: Secret, origin: str, store: Callable[[Secret], None]) -> Any:
+        def store_later(new_token: Secret) -> None:
             tedee.file.write_text("signed-in-again")
-            store(successor)
+            store(new_token)
 
-        return really(endpoint, token, origin, store_later)
+        return original(endpoint, token, origin, store_later)
 
-    monkeypatch.setattr(TokenEndpoint, "refresh", meanwhile)
+    monkeypatch.setattr(TokenEndpoint, "refresh", refresh)
     tedee.credentials().refresh()
     assert tedee.on_file() == "signed-in-again"
 
 
-def test_the_file_is_read_anew_at_each_refresh(tedee: Tedee) -> None:
-    credentials, neighbour = tedee.credentials(), tedee.restarted()
-    for each in (credentials, neighbour, credentials, neighbour):
-        tedee.clock.advance(LIFE)
+def test_token_file_is_read_at_each_refresh(tedee: Tedee) -> None:
+    credentials, other_process = tedee.credentials(), tedee.restarted()
+    for each in (credentials, other_process, credentials, other_process):
+        tedee.clock.advance(ACCESS_LIFETIME)
         each.refresh()
     assert tedee.refreshes() == 4
 
 
-def test_a_link_to_the_file_stays_a_link(tedee: Tedee, tmp_path: Path) -> None:
+def test_symlink_to_token_file_is_preserved(tedee: Tedee, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = tedee.file.rename(tmp_path / "elsewhere" / "token")
     tedee.file.symlink_to(target)
@@ -454,9 +450,9 @@ def test_a_link_to_the_file_stays_a_link(tedee: Tedee, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [..., None, "", FIRST])
-def test_a_refresh_token_that_is_not_replaced_stays(tedee: Tedee, value: object) -> None:
+def test_token_file_is_unchanged_without_new_token(tedee: Tedee, value: object) -> None:
     before = tedee.file.stat()
-    tedee.fails(edited(refresh_token=value))
+    tedee.inject(edited(refresh_token=value))
     tedee.credentials().refresh()
     assert tedee.on_file() == FIRST
     assert tedee.file.stat().st_mtime_ns == before.st_mtime_ns
@@ -466,8 +462,8 @@ def test_a_refresh_token_that_is_not_replaced_stays(tedee: Tedee, value: object)
     "fault",
     [edited(access_token=...), edited(access_token="two text"), edited(access_token=5), edited(token_type="mac")],
 )
-def test_successor_is_stored_before_the_rest_is_checked(tedee: Tedee, fault: Fault) -> None:
-    tedee.fails(fault)
+def test_new_token_is_stored_before_rest_is_validated(tedee: Tedee, fault: Fault) -> None:
+    tedee.inject(fault)
     credentials = tedee.credentials()
     assert isinstance(failure_of(credentials), InvalidResponse)
     assert tedee.on_file() == tedee.current() != FIRST
@@ -476,13 +472,13 @@ def test_successor_is_stored_before_the_rest_is_checked(tedee: Tedee, fault: Fau
 
 
 @pytest.mark.parametrize("status", [201, 203])
-def test_response_of_any_success_status_is_used(tedee: Tedee, status: int) -> None:
-    tedee.fails(Fault(edit=lambda answer: replace(answer, status=status)))
+def test_response_with_any_2xx_status_is_used(tedee: Tedee, status: int) -> None:
+    tedee.inject(Fault(edit=lambda response: replace(response, status=status)))
     tedee.credentials().refresh()
     assert tedee.on_file() == tedee.current() != FIRST
 
 
-def test_exchange_is_given_ten_seconds_at_least(tedee: Tedee) -> None:
+def test_exchange_has_minimum_timeout(tedee: Tedee) -> None:
     settings = {
         "api": {"url": tedee.url, "timeout": "100ms"},
         "accounts": [
@@ -495,12 +491,12 @@ def test_exchange_is_given_ten_seconds_at_least(tedee: Tedee) -> None:
     scheduler = Scheduler(tedee.clock)
     accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), StatusRegistry(), scheduler)
     accounts.apply(Settings.model_validate(settings))
-    tedee.fails(Fault.delayed(0.3))
+    tedee.inject(Fault.delayed(0.3))
     scheduler.run_due()
     assert tedee.on_file() == tedee.current() != FIRST
 
 
-def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys: pytest.CaptureFixture[str]) -> None:
+def test_account_renamed_during_exchange_is_not_synced(tedee: Tedee, capsys: pytest.CaptureFixture[str]) -> None:
     def settings(name: str) -> Settings:
         oauth = {
             "client_id": "simulated-client",
@@ -509,19 +505,19 @@ def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys:
         }
         return Settings.model_validate({"api": {"url": tedee.url}, "accounts": [{"name": name, "oauth": oauth}]})
 
-    def rename(answer: Answer) -> Answer:
-        # The configuration is loaded again while the token endpoint takes its time.
+    def rename(response: Answer) -> Answer:
+        # The configuration is reloaded during the exchange.
         accounts.apply(settings("house"))
         tedee.clock.advance(8.5)
-        return answer
+        return response
 
     scheduler, registry = Scheduler(tedee.clock), StatusRegistry()
     accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), registry, scheduler)
     accounts.apply(settings("home"))
-    tedee.fails(Fault(edit=rename))
+    tedee.inject(Fault(edit=rename))
     scheduler.run_due()
     assert [call.endpoint for call in tedee.cloud.calls] == ["token"]
-    # It is not known when the renamed account was called, and then, when its user was.
+    # The last call of the renamed account is unknown, and then that of its user.
     for _ in range(2):
         tedee.clock.advance(31)
         scheduler.run_due()
@@ -530,54 +526,54 @@ def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys:
     assert "sync failed" not in capsys.readouterr().out
 
 
-# When to sign in again
+# Expiry of the refresh token
 
 
-def test_the_end_of_the_refresh_token_is_told(tedee: Tedee) -> None:
+def test_refresh_token_expiry_is_exposed(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     assert credentials.expires_at() is None
     credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
-    tedee.fails(edited(refresh_token_expires_in="86400"))
-    tedee.clock.advance(LIFE)
+    tedee.inject(edited(refresh_token_expires_in="86400"))
+    tedee.clock.advance(ACCESS_LIFETIME)
     credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + DAY
 
 
-@pytest.mark.parametrize("said", [..., None, "soon", -1, [], "9" * 5_000])
-def test_a_new_refresh_token_of_unknown_life_is_taken_to_be_good_for_14_days(tedee: Tedee, said: object) -> None:
-    tedee.fails(edited(refresh_token_expires_in=said))
+@pytest.mark.parametrize("value", [..., None, "soon", -1, [], "9" * 5_000])
+def test_refresh_token_lifetime_defaults_to_14_days(tedee: Tedee, value: object) -> None:
+    tedee.inject(edited(refresh_token_expires_in=value))
     credentials = tedee.credentials()
     credentials.refresh()
     assert credentials.expires_at() == tedee.clock.wall() + 14 * DAY
 
 
-def test_a_refresh_token_that_stays_is_not_taken_to_live_longer(tedee: Tedee) -> None:
+def test_expiry_of_unreplaced_token_is_not_extended(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     before = credentials.expires_at()
-    tedee.fails(edited(refresh_token=..., refresh_token_expires_in=...))
-    tedee.clock.advance(LIFE)
+    tedee.inject(edited(refresh_token=..., refresh_token_expires_in=...))
+    tedee.clock.advance(ACCESS_LIFETIME)
     credentials.refresh()
     assert credentials.expires_at() == before
 
 
-# Refusals and failures
+# Errors
 
 
-def test_a_used_up_refresh_token_is_told_with_what_to_do(tedee: Tedee) -> None:
+def test_used_refresh_token_error_has_advice(tedee: Tedee) -> None:
     tedee.account.refresh_tokens[0].revoked = True
     error = failure_of(tedee.credentials())
     assert isinstance(error, Unauthorized)
     assert str(error) == (
         f"account 'home': oauth2/token: Tedee refused the refresh token of {tedee.file}: invalid_grant: sign in to "
         "Tedee again with this OAuth client and the scopes of oauth.scope, and put the new refresh token into the file "
-        "that oauth.refresh_token_file names; it is used at the next try, without a restart"
+        "of oauth.refresh_token_file; no restart is needed"
     )
     assert tedee.on_file() == FIRST
 
 
-def test_after_signing_in_again_it_goes_on_without_a_restart(tedee: Tedee) -> None:
+def test_new_sign_in_needs_no_restart(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     tedee.account.refresh_tokens[0].revoked = True
     failure_of(credentials)
@@ -588,7 +584,7 @@ def test_after_signing_in_again_it_goes_on_without_a_restart(tedee: Tedee) -> No
 
 
 @pytest.mark.parametrize("content", [None, b"", b"two text SECRET", b"SECRET\xff"])
-def test_a_refresh_token_that_cannot_be_read_is_told_and_nothing_is_sent(tedee: Tedee, content: bytes | None) -> None:
+def test_unreadable_refresh_token_sends_nothing(tedee: Tedee, content: bytes | None) -> None:
     tedee.file.unlink() if content is None else tedee.file.write_bytes(content)
     error = failure_of(tedee.credentials())
     assert error.reason == "auth"
@@ -598,7 +594,7 @@ def test_a_refresh_token_that_cannot_be_read_is_told_and_nothing_is_sent(tedee: 
     assert tedee.refreshes() == 0
 
 
-def test_a_client_secret_that_cannot_be_read_is_told_and_nothing_is_sent(tedee: Tedee) -> None:
+def test_unreadable_client_secret_sends_nothing(tedee: Tedee) -> None:
     tedee.secret_file.unlink()
     error = failure_of(tedee.credentials())
     assert error.reason == "auth"
@@ -606,7 +602,7 @@ def test_a_client_secret_that_cannot_be_read_is_told_and_nothing_is_sent(tedee: 
     assert tedee.refreshes() == 0
 
 
-def test_a_changed_client_secret_is_used_at_the_next_refresh(tedee: Tedee) -> None:
+def test_changed_client_secret_is_used_at_next_refresh(tedee: Tedee) -> None:
     credentials = tedee.credentials(url=TOKEN_URL)
     for secret in ("old", "new"):
         tedee.secret_file.write_text(secret)
@@ -617,7 +613,7 @@ def test_a_changed_client_secret_is_used_at_the_next_refresh(tedee: Tedee) -> No
             assert f"client_secret={secret}" in str(mock.calls[0].request.body)
 
 
-SAID = "AADB2C90080: The SECRET grant has expired.\nCorrelation ID: 1"
+DESCRIPTION = "AADB2C90080: The SECRET grant has expired.\nCorrelation ID: 1"
 SIGN_IN = r"sign in to Tedee again"
 CHECK_CLIENT = r"check oauth\.client_id"
 CHECK_URL = r"check that oauth\.token_url is Tedee's"
@@ -625,16 +621,26 @@ HTML = b"<html>SECRET</html>"
 LARGE = b'{"access_token": "' + b" " * MAX_RESPONSE_BYTES + b'"}'
 
 FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
-    ("invalid_grant", refused("invalid_grant", SAID), Unauthorized, rf"invalid_grant \(AADB2C90080\): {SIGN_IN}"),
-    ("invalid_grant, 200", refused("invalid_grant", status=200), Unauthorized, SIGN_IN),
-    ("interaction_required", refused("interaction_required"), Unauthorized, SIGN_IN),
-    ("invalid_client", refused("invalid_client", SAID, 401), Unauthorized, CHECK_CLIENT),
-    ("unauthorized_client", refused("unauthorized_client"), Unauthorized, CHECK_CLIENT),
-    ("invalid_scope", refused("invalid_scope"), Unauthorized, r"invalid_scope: check oauth\.scope"),
-    ("unknown refusal", refused("SECRET", "SECRET"), Unauthorized, r"an error that OAuth does not define: check"),
-    ("strange refusal", refused(["SECRET"], {"SECRET": 1}), Unauthorized, r"an error that OAuth does not define"),
-    ("temporarily_unavailable", refused("temporarily_unavailable"), ServerFailed, r"tries again by itself"),
-    ("400 without a code", Fault.error(400, "SECRET"), InvalidResponse, r"HTTP 400 Bad Request without an error code"),
+    (
+        "invalid_grant",
+        oauth_error("invalid_grant", DESCRIPTION),
+        Unauthorized,
+        rf"invalid_grant \(AADB2C90080\): {SIGN_IN}",
+    ),
+    ("invalid_grant, 200", oauth_error("invalid_grant", status=200), Unauthorized, SIGN_IN),
+    ("interaction_required", oauth_error("interaction_required"), Unauthorized, SIGN_IN),
+    ("invalid_client", oauth_error("invalid_client", DESCRIPTION, 401), Unauthorized, CHECK_CLIENT),
+    ("unauthorized_client", oauth_error("unauthorized_client"), Unauthorized, CHECK_CLIENT),
+    ("invalid_scope", oauth_error("invalid_scope"), Unauthorized, r"invalid_scope: check oauth\.scope"),
+    ("unknown error code", oauth_error("SECRET", "SECRET"), Unauthorized, r"unknown OAuth error code: check"),
+    ("error code that is not text", oauth_error(["SECRET"], {"SECRET": 1}), Unauthorized, r"unknown OAuth error code"),
+    ("temporarily_unavailable", oauth_error("temporarily_unavailable"), ServerFailed, r"retries automatically"),
+    (
+        "400 without a code",
+        Fault.error(400, "SECRET"),
+        InvalidResponse,
+        r"HTTP 400 Bad Request without an OAuth error code",
+    ),
     ("403 in HTML", Fault.body(HTML, status=403), InvalidResponse, r"HTTP 403 .*not a JSON object but text/html of 19"),
     ("404", Fault.error(404), InvalidResponse, CHECK_URL),
     ("429", Fault.too_many_requests(77), RateLimited, r"HTTP 429 Too Many Requests"),
@@ -650,66 +656,76 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
     ("too large", Fault.body(LARGE, "application/json"), InvalidResponse, r"HTTP 200 OK with over 1,048,576 bytes"),
     ("token missing", edited(access_token=...), InvalidResponse, r"has no access token"),
     ("token null", edited(access_token=None), InvalidResponse, r"has no access token"),
-    ("token a number", edited(access_token=5), InvalidResponse, r"access token is not text"),
-    ("token a list", edited(access_token=["SECRET"]), InvalidResponse, r"access token is not text"),
+    ("token a number", edited(access_token=5), InvalidResponse, r"access token in the response is not text"),
+    ("token a list", edited(access_token=["SECRET"]), InvalidResponse, r"access token in the response is not text"),
     (
-        "token with a line",
+        "token with a line break",
         edited(access_token="SECRET\r\nX-A: 1"),
         InvalidResponse,
-        r"access token contains characters that no token has",
+        r"access token in the response contains invalid characters",
     ),
     (
         "token not ASCII",
         edited(access_token="SECRET\udcff"),
         InvalidResponse,
-        r"access token contains characters that no token has",
+        r"access token in the response contains invalid characters",
     ),
-    ("token endless", edited(access_token="k" * 20_000), InvalidResponse, r"access token is too large to be a token"),
-    ("refresh a number", edited(refresh_token=5), InvalidResponse, r"refresh token is not text"),
-    ("refresh with blanks", edited(refresh_token="SECRET 1"), InvalidResponse, r"refresh token contains characters"),
+    (
+        "token too long",
+        edited(access_token="k" * 20_000),
+        InvalidResponse,
+        r"access token in the response is too large to be a token",
+    ),
+    ("refresh a number", edited(refresh_token=5), InvalidResponse, r"refresh token in the response is not text"),
+    (
+        "refresh token with spaces",
+        edited(refresh_token="SECRET 1"),
+        InvalidResponse,
+        r"refresh token in the response contains invalid characters",
+    ),
     ("another token type", edited(token_type="mac"), InvalidResponse, r"is not a Bearer token"),
     ("strange token type", edited(token_type=["SECRET"]), InvalidResponse, r"is not a Bearer token"),
     ("reset", Fault.reset(), ConnectionFailed, r"Connection reset by peer: check the network, DNS, proxy and oauth"),
     ("reset in mid-body", Fault.reset_mid_body(), ConnectionFailed, r"the connection failed: Connection reset by peer"),
-    ("silence", Fault.silence(), TimedOut, r"no complete answer within 0\.3 s"),
-    ("drip", Fault.drip(size=8, interval=0.02), TimedOut, r"no complete answer within 0\.3 s"),
+    ("silence", Fault.silence(), TimedOut, r"no complete response within 0\.3 s"),
+    ("drip", Fault.drip(size=8, interval=0.02), TimedOut, r"no complete response within 0\.3 s"),
 ]
 
 
-@pytest.mark.parametrize(("fault", "kind", "said"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
-def test_every_way_a_refresh_can_end_is_one_named_error_without_a_secret(
-    tedee: Tedee, caplog: pytest.LogCaptureFixture, fault: Fault, kind: type[CallError], said: str
+@pytest.mark.parametrize(("fault", "kind", "message"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_failed_refresh_raises_named_error_without_secret(
+    tedee: Tedee, caplog: pytest.LogCaptureFixture, fault: Fault, kind: type[CallError], message: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    tedee.fails(fault)
+    tedee.inject(fault)
     credentials = tedee.credentials(timeout=0.3 if kind is TimedOut else PATIENCE)
     with capture_logs() as logs:
         error = failure_of(credentials)
     assert isinstance(error, kind)
     assert error.reason == kind.reason
-    assert re.search(said, str(error))
+    assert re.search(message, str(error))
     assert str(error).startswith("account 'home': oauth2/token: ")
     assert tedee.refreshes() == 1
-    told = "".join([*traceback.format_exception(error), caplog.text, str(logs), repr(error), repr(vars(credentials))])
+    shown = "".join([*traceback.format_exception(error), caplog.text, str(logs), repr(error), repr(vars(credentials))])
     assert "\n" not in str(error)
     for secret in tedee.secrets():
-        assert secret not in told
+        assert secret not in shown
 
 
-def test_every_reason_that_a_refresh_can_fail_for_is_met_here() -> None:
+def test_all_refresh_failure_reasons_are_covered() -> None:
     assert {kind.reason for _, _, kind, _ in FAILURES} | {"tls"} == set(REASONS) - {"forbidden", "not_found"}
 
 
-def test_a_wait_that_the_token_endpoint_asks_for_is_told(tedee: Tedee) -> None:
-    tedee.fails(Fault.too_many_requests(77))
+def test_retry_after_of_token_endpoint_is_reported(tedee: Tedee) -> None:
+    tedee.inject(Fault.too_many_requests(77))
     assert failure_of(tedee.credentials()).retry_after == 77
 
 
-def test_a_failed_refresh_is_none_for_as_long_as_the_access_token_is_good(tedee: Tedee) -> None:
+def test_failed_refresh_is_ignored_while_token_is_valid(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
-    tedee.clock.advance(LIFE - 200)
-    tedee.fails(refused("temporarily_unavailable"), forever=True)
+    tedee.clock.advance(ACCESS_LIFETIME - 200)
+    tedee.inject(oauth_error("temporarily_unavailable"), forever=True)
     with capture_logs() as logs:
         credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
@@ -719,42 +735,42 @@ def test_a_failed_refresh_is_none_for_as_long_as_the_access_token_is_good(tedee:
     assert isinstance(failure_of(credentials), ServerFailed)
 
 
-def test_a_refusal_is_told_at_once_after_tedee_refused_the_access_token(tedee: Tedee) -> None:
+def test_failed_refresh_is_raised_after_invalidation(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     credentials.refresh()
     credentials.invalidate()
-    tedee.fails(refused("invalid_grant"))
+    tedee.inject(oauth_error("invalid_grant"))
     assert isinstance(failure_of(credentials), Unauthorized)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(tedee: Tedee, status: int) -> None:
-    tedee.fails(Fault.redirect(f"{tedee.url}/elsewhere", status))
+def test_redirect_of_token_endpoint_is_not_followed(tedee: Tedee, status: int) -> None:
+    tedee.inject(Fault.redirect(f"{tedee.url}/elsewhere", status))
     error = failure_of(tedee.credentials())
     assert isinstance(error, InvalidResponse)
     assert "redirects are not followed" in str(error)
     assert [call.endpoint for call in tedee.cloud.calls] == ["token"]
 
 
-def test_an_answer_that_is_complete_counts_even_if_time_is_up_by_then(tedee: Tedee) -> None:
+def test_complete_response_is_used_after_deadline(tedee: Tedee) -> None:
     body = b'{"access_token": "new", "refresh_token": "next"}'
-    over = Deadline(0)
-    over.end()
+    expired = Deadline(0)
+    expired.expire()
     response = requests.Response()
     response.status_code = 200
     response.raw = urllib3.HTTPResponse(BytesIO(body), preload_content=False)
-    assert tedee.endpoint()._opened(over, response).json()["refresh_token"] == "next"
+    assert tedee.endpoint()._filter_response(expired, response).json()["refresh_token"] == "next"
 
 
-def test_broken_compression_is_an_invalid_response(tedee: Tedee) -> None:
+def test_invalid_compression_is_invalid_response(tedee: Tedee) -> None:
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, body=b"not gzip", headers={"Content-Encoding": "gzip"})
         error = failure_of(tedee.credentials(url=TOKEN_URL))
     assert isinstance(error, InvalidResponse)
-    assert "compression is broken" in str(error)
+    assert "cannot be decompressed" in str(error)
 
 
-def test_a_port_where_nobody_listens_is_a_failed_connection(tedee: Tedee) -> None:
+def test_refused_connection_is_connection_failure(tedee: Tedee) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     error = failure_of(tedee.credentials(url=f"http://127.0.0.1:{port}/token"))
@@ -762,14 +778,14 @@ def test_a_port_where_nobody_listens_is_a_failed_connection(tedee: Tedee) -> Non
     assert "Connection refused: check the network, DNS, proxy and oauth.token_url" in str(error)
 
 
-def test_a_token_endpoint_that_cannot_prove_who_it_is_gets_nothing(tedee: Tedee) -> None:
+def test_untrusted_token_endpoint_receives_nothing(tedee: Tedee) -> None:
     with tls_server(trustme.CA().issue_cert("localhost")) as url:
         error = failure_of(tedee.credentials(url=f"{url}/token"))
     assert isinstance(error, TlsFailed)
     assert re.search(r"TLS failed: .*(local issuer|self-signed).*: check oauth\.token_url", str(error))
 
 
-def test_a_missing_ca_bundle_is_a_tls_failure(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ca_bundle_is_tls_failure(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     error = failure_of(tedee.credentials(url="https://localhost:1/token"))
     assert isinstance(error, TlsFailed)
@@ -777,15 +793,13 @@ def test_a_missing_ca_bundle_is_a_tls_failure(tedee: Tedee, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("url", ["http://tedee.b2clogin.com/token", "ftp://127.0.0.1/token", "tedee.b2clogin.com", ""])
-def test_secrets_cross_no_network_unencrypted(tedee: Tedee, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_unencrypted_token_url_is_rejected(tedee: Tedee, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
     with pytest.raises(ValueError, match="the token endpoint of account 'home' is not an https:// URL"):
         tedee.endpoint(url=url)
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_very_machine(
-    tedee: Tedee, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_is_not_used_for_loopback(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
@@ -793,8 +807,8 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_very_machine(
     tedee.credentials().refresh()
 
 
-def test_a_netrc_adds_nothing_to_the_request(tedee: Tedee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "netrc").write_text("default login somebody password else\n")
+def test_netrc_adds_nothing_to_token_request(tedee: Tedee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login user password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with responses.RequestsMock() as mock:
         mock.post(TOKEN_URL, json={"access_token": "a"})
@@ -802,26 +816,24 @@ def test_a_netrc_adds_nothing_to_the_request(tedee: Tedee, tmp_path: Path, monke
         assert "Authorization" not in mock.calls[0].request.headers
 
 
-def test_nothing_secret_shows_in_what_is_printed_or_logged_of_a_success(
-    tedee: Tedee, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_successful_refresh_shows_no_secret(tedee: Tedee, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     credentials = tedee.credentials()
     with capture_logs() as logs:
         credentials.refresh()
         tedee.sync(credentials)
     endpoint = tedee.endpoint()
-    issued = endpoint.refresh(Secret(tedee.current()), "here", lambda _: None)
-    told = [credentials, vars(credentials), endpoint, vars(endpoint), issued, vars(tedee.refresh_tokens), logs]
-    told += [tedee.refresh_tokens, caplog.text]
+    response = endpoint.refresh(Secret(tedee.current()), "here", lambda _: None)
+    shown = [credentials, vars(credentials), endpoint, vars(endpoint), response, vars(tedee.refresh_tokens), logs]
+    shown += [tedee.refresh_tokens, caplog.text]
     with tedee.refresh_tokens.exchange(tedee.file) as exchange:
-        told += [exchange, vars(exchange)]
-    for secret in (*tedee.secrets(), issued.access.get_secret_value()):
-        assert secret not in repr(told)
+        shown += [exchange, vars(exchange)]
+    for secret in (*tedee.secrets(), response.access.get_secret_value()):
+        assert secret not in repr(shown)
 
 
 @pytest.mark.usefixtures("failing_disk")
-def test_nothing_secret_shows_of_a_token_that_could_not_be_stored(tedee: Tedee) -> None:
+def test_unstored_token_is_not_shown(tedee: Tedee) -> None:
     with capture_logs() as logs:
         tedee.credentials().refresh()
     for secret in tedee.secrets():
@@ -831,7 +843,7 @@ def test_nothing_secret_shows_of_a_token_that_could_not_be_stored(tedee: Tedee) 
 # Users
 
 
-def test_user_stays_the_same_over_refreshes_and_restarts(tedee: Tedee) -> None:
+def test_user_is_stable_over_refreshes_and_restarts(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     assert credentials.user() is None
     user = credentials.refresh().user
@@ -841,8 +853,8 @@ def test_user_stays_the_same_over_refreshes_and_restarts(tedee: Tedee) -> None:
     assert tedee.restarted().refresh().user == user
 
 
-def test_user_of_an_opaque_token_is_that_of_its_file(tedee: Tedee) -> None:
-    tedee.fails(edited(access_token="opaque-1"), edited(access_token="opaque-2"))
+def test_user_of_opaque_token_is_identified_by_file(tedee: Tedee) -> None:
+    tedee.inject(edited(access_token="opaque-1"), edited(access_token="opaque-2"))
     credentials = tedee.credentials()
     users = []
     for _ in range(2):
@@ -851,23 +863,23 @@ def test_user_of_an_opaque_token_is_that_of_its_file(tedee: Tedee) -> None:
     assert len(set(users)) == 1
 
 
-def test_user_of_another_account_is_refused_after_the_exchange(tedee: Tedee) -> None:
+def test_user_of_another_account_is_rejected(tedee: Tedee) -> None:
     owners = CredentialOwners()
     owners.set_accounts(["home", "other"])
     user = tedee.credentials().refresh().user
     assert owners.claim("other", user, lambda: user) is None
-    with pytest.raises(CredentialInUse, match="is that of the user of account other"):
+    with pytest.raises(CredentialInUse, match="belongs to the user of account other"):
         tedee.credentials(owners=owners).refresh()
 
 
-def test_fingerprint_changes_with_the_refresh_token_alone(tedee: Tedee) -> None:
+def test_fingerprint_changes_only_with_refresh_token(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     before = credentials.fingerprint()
     assert credentials.fingerprint() == tedee.credentials().fingerprint() == before
     assert credentials.refresh().credential == credentials.fingerprint() != before
     tedee.file.write_text("another")
     changed = credentials.fingerprint()
-    # The access token is still that of the first user, and so are the data that it gets.
+    # The access token still belongs to the first user, and so does the data fetched with it.
     assert credentials.refresh().credential not in (before, changed)
     tedee.file.unlink()
     assert len({before, changed, credentials.fingerprint()}) == 3

@@ -1,4 +1,4 @@
-"""Lost if these fail: a sign-in, with each refresh token whose successor has no place on the disk."""
+"""Storing new refresh tokens: in place or by replacement, on full and failing disks, with several processes."""
 
 import contextlib
 import errno
@@ -21,10 +21,10 @@ from exporter.simulator import Fault, RefreshToken
 from exporter.simulator.response import Answer
 from exporter.tedee import token_file
 from exporter.tedee.credentials import read_secret
-from exporter.tedee.oauth import OAuthCredentials, SuccessorNotStorable
+from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
-from exporter.tedee.token_file import ROOM, SUFFIX, CannotStore, problem_with, reserve
-from tests.api_errors.test_oauth import FIRST, LIFE, Tedee, edited, failure_of, tedee
+from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, problem_with
+from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee
 from tests.cli.conftest import NOBODY, stop_being_root
 from tests.conftest import real_part
 from tests.program import eventually
@@ -37,7 +37,7 @@ NEXT = Secret("simulated-refresh-next")
 
 @pytest.fixture
 def file() -> Iterator[Path]:
-    """A file with a refresh token, in a folder that every user may enter; both are the user's that the tests become."""
+    """A refresh token file in a folder that every user can enter. Both belong to the user that tests switch to."""
     folder = Path(tempfile.mkdtemp(prefix="tedee-exporter-token-"))
     path = folder / "token"
     path.write_text(f"{FIRST}\n")
@@ -52,7 +52,7 @@ def file() -> Iterator[Path]:
 
 @pytest.fixture(params=["replaced", "in place"])
 def stored(request: pytest.FixtureRequest, file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> Path:
-    """The token's file of the cloud's account, for each way in which it can be written."""
+    """The refresh token file of the account, for each way of writing it."""
     tedee.file = file
     tedee.secret_file.chmod(0o644)
     shutil.copy(tedee.secret_file, file.parent / "client")
@@ -66,23 +66,23 @@ def stored(request: pytest.FixtureRequest, file: Path, tedee: Tedee, stop_being_
 
 @pytest.fixture
 def in_place(file: Path, tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The token's file of the cloud's account, which is a mount point for all that can be told."""
+    """The refresh token file of the account, which appears to be a mount point."""
     tedee.file = file
     monkeypatch.setattr(token_file, "_is_mount_point", lambda path: path == file)
     return file
 
 
 def during_exchange(tedee: Tedee, action: Callable[[], object]) -> None:
-    """Have something done after Tedee has replaced the token, and before its response is sent."""
+    """Perform an action after the simulator has replaced the token and before its response is sent."""
 
-    def edit(answer: Answer) -> Answer:
+    def edit(response: Answer) -> Answer:
         action()
-        return answer
+        return response
 
-    tedee.fails(Fault(edit=edit))
+    tedee.inject(Fault(edit=edit))
 
 
-def unchanged(path: Path) -> tuple[int, int, int, int]:
+def file_status(path: Path) -> tuple[int, int, int, int]:
     status = path.stat()
     return status.st_ino, status.st_uid, status.st_gid, status.st_mode
 
@@ -90,14 +90,14 @@ def unchanged(path: Path) -> tuple[int, int, int, int]:
 # Storing
 
 
-def test_successor_is_stored(tedee: Tedee, stored: Path) -> None:
+def test_new_token_is_stored(tedee: Tedee, stored: Path) -> None:
     credentials = tedee.credentials()
     for _ in range(3):
         credentials.refresh()
         assert stored.read_text() == f"{tedee.current()}\n"
         assert stat.S_IMODE(stored.stat().st_mode) == 0o600
         assert sorted(path.name for path in stored.parent.iterdir()) == ["client", "token"]
-        tedee.clock.advance(LIFE)
+        tedee.clock.advance(ACCESS_LIFETIME)
     assert tedee.refreshes() == 3
     tedee.restarted().refresh()
 
@@ -105,24 +105,24 @@ def test_successor_is_stored(tedee: Tedee, stored: Path) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o606])
 def test_file_written_in_place_keeps_owner_and_mode(tedee: Tedee, in_place: Path, mode: int) -> None:
     in_place.chmod(mode)
-    before = unchanged(in_place)
+    before = file_status(in_place)
     tedee.credentials().refresh()
-    assert unchanged(in_place) == before
+    assert file_status(in_place) == before
     assert in_place.read_text() == f"{tedee.current()}\n"
 
 
-@pytest.mark.parametrize("length", [1, 8, 4096, 5000, ROOM - 1, ROOM])
+@pytest.mark.parametrize("length", [1, 8, 4096, 5000, PREALLOCATED_BYTES - 1, PREALLOCATED_BYTES])
 @pytest.mark.parametrize("before", [FIRST, "x", "y" * 6000])
 def test_tokens_of_any_length_fit_in_place(in_place: Path, tedee: Tedee, length: int, before: str) -> None:
     in_place.write_text(before)
     tedee.account.refresh_tokens = [RefreshToken(before)]
-    tedee.fails(edited(refresh_token="z" * length))
+    tedee.inject(edited(refresh_token="z" * length))
     tedee.credentials().refresh()
-    assert in_place.read_text() == f"{'z' * length}\n"[:ROOM]
+    assert in_place.read_text() == f"{'z' * length}\n"[:PREALLOCATED_BYTES]
     assert read_secret(in_place).get_secret_value() == "z" * length
 
 
-def test_file_has_its_token_during_the_exchange(tedee: Tedee, stored: Path) -> None:
+def test_file_has_old_token_during_exchange(tedee: Tedee, stored: Path) -> None:
     seen = []
     during_exchange(tedee, lambda: seen.append((read_secret(stored), stat.S_IMODE(stored.stat().st_mode))))
     tedee.credentials().refresh()
@@ -131,9 +131,9 @@ def test_file_has_its_token_during_the_exchange(tedee: Tedee, stored: Path) -> N
 
 @pytest.mark.parametrize("content", [FIRST, f"{FIRST}\n", f" {FIRST} \r\n\n"])
 @pytest.mark.parametrize("fault", [Fault.error(503), edited(refresh_token=...), Fault.reset()])
-def test_exchange_without_successor_changes_nothing(tedee: Tedee, stored: Path, fault: Fault, content: str) -> None:
+def test_exchange_without_new_token_changes_nothing(tedee: Tedee, stored: Path, fault: Fault, content: str) -> None:
     stored.write_text(content)
-    tedee.fails(fault)
+    tedee.inject(fault)
     credentials = tedee.credentials()
     if fault.edit:
         credentials.refresh()
@@ -143,7 +143,7 @@ def test_exchange_without_successor_changes_nothing(tedee: Tedee, stored: Path, 
     assert sorted(path.name for path in stored.parent.iterdir()) == ["client", "token"]
 
 
-def test_link_stays_a_link_in_place(tedee: Tedee, in_place: Path, tmp_path: Path) -> None:
+def test_symlink_is_preserved_in_place(tedee: Tedee, in_place: Path, tmp_path: Path) -> None:
     tedee.file = tmp_path / "link"
     tedee.file.symlink_to(in_place)
     tedee.credentials().refresh()
@@ -152,7 +152,7 @@ def test_link_stays_a_link_in_place(tedee: Tedee, in_place: Path, tmp_path: Path
 
 
 @as_root
-def test_file_in_a_sticky_folder_is_written_in_place(
+def test_file_in_sticky_folder_is_written_in_place(
     file: Path, tedee: Tedee, stop_being_root: Callable[[], None]
 ) -> None:
     tedee.file = file
@@ -160,26 +160,26 @@ def test_file_in_a_sticky_folder_is_written_in_place(
         os.chown(path, 0, 0)
         path.chmod(mode)
     stop_being_root()
-    before = unchanged(file)
+    before = file_status(file)
     credentials = tedee.credentials(client_secret=None)
     credentials.refresh()
-    assert unchanged(file) == before
+    assert file_status(file) == before
     assert credentials.refresh_token_stored()
     assert tedee.on_file() == tedee.current()
 
 
-# Where nothing can be stored
+# Tokens that cannot be stored
 
 
 def assert_unused_until(credentials: OAuthCredentials, tedee: Tedee, why: str, repair: Callable[[], None]) -> None:
-    """The account fails with a message that helps, and works as soon as that is done."""
+    """Assert that the token is not used, with a helpful message, until the problem is repaired."""
     before = tedee.file.read_bytes()
     for _ in range(2):
         error = failure_of(credentials)
-        assert isinstance(error, SuccessorNotStorable)
+        assert isinstance(error, RefreshTokenNotStorable)
         assert error.reason == "auth"
         assert f"refresh token file {tedee.file} can neither be replaced ({why}) nor be written in place" in str(error)
-        assert "it has not been used: let the exporter's user write the folder" in str(error)
+        assert "it has not been used: make the folder of the file writable" in str(error)
         assert not any(secret in str(error) for secret in tedee.secrets())
     assert tedee.refreshes() == 0
     assert tedee.file.read_bytes() == before
@@ -189,7 +189,7 @@ def assert_unused_until(credentials: OAuthCredentials, tedee: Tedee, why: str, r
     assert tedee.on_file() == tedee.current() != FIRST
 
 
-def test_token_in_a_read_only_folder_is_not_used(file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> None:
+def test_token_in_read_only_folder_is_not_used(file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> None:
     tedee.file = file
     credentials = tedee.credentials(client_secret=None)
     file.chmod(0o444)
@@ -198,26 +198,24 @@ def test_token_in_a_read_only_folder_is_not_used(file: Path, tedee: Tedee, stop_
     assert_unused_until(credentials, tedee, "Permission denied", lambda: file.parent.chmod(0o755))
 
 
-def test_access_token_is_used_to_its_end_meanwhile(
-    file: Path, tedee: Tedee, stop_being_root: Callable[[], None]
-) -> None:
+def test_access_token_is_used_until_it_expires(file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> None:
     tedee.file = file
     credentials = tedee.credentials(client_secret=None)
     stop_being_root()
     credentials.refresh()
     file.chmod(0o444)
     file.parent.chmod(0o555)
-    tedee.clock.advance(LIFE - 1)
+    tedee.clock.advance(ACCESS_LIFETIME - 1)
     credentials.refresh()
     assert tedee.sync(credentials).status_code == 200
     assert credentials.refresh_token_stored()
     tedee.clock.advance(1)
-    assert isinstance(failure_of(credentials), SuccessorNotStorable)
+    assert isinstance(failure_of(credentials), RefreshTokenNotStorable)
     assert tedee.refreshes() == 1
 
 
 class FullDisk:
-    """A disk on which, while it is full, no file becomes larger."""
+    """A disk on which no file can grow while `is_full` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = True
@@ -225,21 +223,19 @@ class FullDisk:
         monkeypatch.setattr(os, "pwrite", self.pwrite)
 
     def pwrite(self, descriptor: int, content: bytes, offset: int) -> int:
-        # Of a file that has grown by less than it should, the reserved bytes are what there is.
+        # Preallocated bytes can be overwritten.
         if self.is_full and offset + len(content) > os.fstat(descriptor).st_size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self._pwrite(descriptor, content, offset)
 
 
-def test_token_is_not_used_on_a_full_disk(tedee: Tedee, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_on_full_disk_is_not_used(tedee: Tedee, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FullDisk(monkeypatch)
     why = "No space left on device" if os.access(stored.parent, os.W_OK, effective_ids=True) else "Permission denied"
     assert_unused_until(tedee.credentials(), tedee, why, lambda: setattr(disk, "is_full", False))
 
 
-def test_full_disk_during_the_exchange_costs_nothing(
-    tedee: Tedee, stored: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_token_is_stored_if_disk_fills_up(tedee: Tedee, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FullDisk(monkeypatch)
     disk.is_full = False
     during_exchange(tedee, lambda: setattr(disk, "is_full", True))
@@ -252,7 +248,7 @@ def test_full_disk_during_the_exchange_costs_nothing(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a quarter of a MiB."""
+    """A disk of 256 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = [real_part("mount"), "-t", "tmpfs", "-o", "size=256k,mode=0777", "none", str(folder)]
@@ -271,7 +267,7 @@ def fill(folder: Path) -> None:
 
 @as_root
 @pytest.mark.parametrize("mounted", [False, True])
-def test_real_full_disk_costs_nothing(
+def test_real_full_disk_loses_no_token(
     tedee: Tedee, small_disk: Path, mounted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tedee.file = small_disk / "token"
@@ -281,7 +277,7 @@ def test_real_full_disk_costs_nothing(
     why = "the file is a mount point" if mounted else "No space left on device"
     credentials = tedee.credentials()
     assert_unused_until(credentials, tedee, why, (small_disk / "filling").unlink)
-    tedee.clock.advance(LIFE)
+    tedee.clock.advance(ACCESS_LIFETIME)
     during_exchange(tedee, lambda: fill(small_disk))
     credentials.refresh()
     assert tedee.refreshes() == 2
@@ -289,7 +285,7 @@ def test_real_full_disk_costs_nothing(
     assert tedee.file.read_text() == f"{tedee.current()}\n"
 
 
-# A rename that fails unforeseen
+# Unexpected failure of the rename
 
 
 def test_failed_rename_is_followed_by_writing_in_place(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,18 +293,18 @@ def test_failed_rename_is_followed_by_writing_in_place(tedee: Tedee, monkeypatch
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     monkeypatch.setattr(Path, "replace", busy)
-    before = unchanged(tedee.file)
+    before = file_status(tedee.file)
     credentials = tedee.credentials()
     credentials.refresh()
     assert credentials.refresh_token_stored()
     assert tedee.file.read_text() == f"{tedee.current()}\n"
-    assert unchanged(tedee.file) == before
+    assert file_status(tedee.file) == before
     assert sorted(path.name for path in tedee.file.parent.iterdir()) == ["client-secret", "refresh-token"]
 
 
 @pytest.mark.parametrize("name", ["token", "to ken", "to\\ken", "to\nken\t"])
 @as_root
-def test_mount_point_is_recognized_by_any_name(tmp_path: Path, name: str) -> None:
+def test_mount_point_is_detected(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(FIRST)
     assert not token_file._is_mount_point(path)
@@ -320,19 +316,19 @@ def test_mount_point_is_recognized_by_any_name(tmp_path: Path, name: str) -> Non
         subprocess.run([real_part("umount"), path], check=True)
 
 
-# A disk that fails
+# Failing disks
 
 
 @pytest.mark.parametrize("mounted", [False, True])
 def test_unsynced_token_is_stored_again(tedee: Tedee, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
     monkeypatch.setattr(token_file, "_is_mount_point", lambda path: mounted)
-    really, calls = os.fsync, []
+    original, calls = os.fsync, []
 
     def fail_once(descriptor: int) -> None:
         calls.append(descriptor)
         if len(calls) == 2:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        really(descriptor)
+        original(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail_once)
     credentials = tedee.credentials()
@@ -345,12 +341,12 @@ def test_unsynced_token_is_stored_again(tedee: Tedee, monkeypatch: pytest.Monkey
 
 
 def test_partly_written_token_is_stored_again(tedee: Tedee, in_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    really, is_broken = os.pwrite, threading.Event()
+    original, is_broken = os.pwrite, threading.Event()
 
     def write_a_part(descriptor: int, content: bytes, offset: int) -> int:
         if is_broken.is_set() and offset > 0:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return really(descriptor, content[:24] if is_broken.is_set() else content, offset)
+        return original(descriptor, content[:24] if is_broken.is_set() else content, offset)
 
     monkeypatch.setattr(os, "pwrite", write_a_part)
     during_exchange(tedee, is_broken.set)
@@ -364,11 +360,11 @@ def test_partly_written_token_is_stored_again(tedee: Tedee, in_place: Path, monk
     assert in_place.read_text() == f"{tedee.current()}\n"
 
 
-# Other processes and people
+# Changes by other processes and users
 
 
 @pytest.mark.parametrize("content", ["x", "signed-in-again\n", "long" * 2000])
-def test_sign_in_during_an_exchange_counts_more(tedee: Tedee, in_place: Path, content: str) -> None:
+def test_sign_in_during_exchange_is_not_overwritten(tedee: Tedee, in_place: Path, content: str) -> None:
     during_exchange(tedee, lambda: in_place.write_text(content))
     credentials = tedee.credentials()
     credentials.refresh()
@@ -376,7 +372,7 @@ def test_sign_in_during_an_exchange_counts_more(tedee: Tedee, in_place: Path, co
     assert credentials.refresh_token_stored()
 
 
-def test_replaced_file_counts_more_in_place(tedee: Tedee, in_place: Path) -> None:
+def test_file_replaced_during_exchange_is_not_overwritten(tedee: Tedee, in_place: Path) -> None:
     def replace() -> None:
         (in_place.parent / "new").write_text("signed-in-again")
         (in_place.parent / "new").rename(in_place)
@@ -400,36 +396,36 @@ def test_file_replaced_by_its_copy_is_written(tedee: Tedee, in_place: Path) -> N
     assert tedee.on_file() == tedee.current()
 
 
-def test_two_processes_take_turns_with_a_file_in_place(tedee: Tedee, in_place: Path) -> None:
-    credentials, neighbour = tedee.credentials(), tedee.restarted()
-    for each in (credentials, neighbour, credentials, neighbour):
-        tedee.clock.advance(LIFE)
+def test_two_processes_share_file_in_place(tedee: Tedee, in_place: Path) -> None:
+    credentials, other_process = tedee.credentials(), tedee.restarted()
+    for each in (credentials, other_process, credentials, other_process):
+        tedee.clock.advance(ACCESS_LIFETIME)
         each.refresh()
         assert in_place.read_text() == f"{tedee.current()}\n"
     assert tedee.refreshes() == 4
 
 
-def test_two_reservations_leave_the_file_as_it_was(in_place: Path) -> None:
+def test_two_preallocations_leave_file_unchanged(in_place: Path) -> None:
     before = in_place.read_bytes()
     for order in (1, -1):
-        for each in [reserve(in_place), reserve(in_place)][::order]:
+        for each in [preallocate(in_place), preallocate(in_place)][::order]:
             each.release()
         assert in_place.read_bytes().strip() == before.strip()
         assert b"\0" not in in_place.read_bytes()
 
 
-def test_reservation_leaves_another_processes_token(in_place: Path) -> None:
-    first, second = reserve(in_place), reserve(in_place)
+def test_release_keeps_token_of_another_process(in_place: Path) -> None:
+    first, second = preallocate(in_place), preallocate(in_place)
     second.write(Secret("z" * 5000))
     first.release()
     second.release()
     assert in_place.read_text() == "z" * 5000 + "\n"
 
 
-# What killed processes leave
+# Files of killed processes
 
 
-def test_copies_of_killed_processes_are_removed_later(tedee: Tedee) -> None:
+def test_copies_of_killed_processes_are_removed(tedee: Tedee) -> None:
     folder = tedee.file.parent
     names = [f".refresh-token.abc{SUFFIX}", f".refresh-token.def{SUFFIX}", f".other.abc{SUFFIX}", ".refresh-token.old"]
     for name in names:
@@ -440,13 +436,13 @@ def test_copies_of_killed_processes_are_removed_later(tedee: Tedee) -> None:
     assert {path.name for path in folder.iterdir()} == {"client-secret", "refresh-token", *names[1:]}
 
 
-def test_file_left_extended_is_good(tedee: Tedee, stored: Path) -> None:
-    stored.write_bytes(f"{FIRST}\n".encode().ljust(ROOM, b"\n"))
+def test_padded_file_is_readable(tedee: Tedee, stored: Path) -> None:
+    stored.write_bytes(f"{FIRST}\n".encode().ljust(PREALLOCATED_BYTES, b"\n"))
     tedee.credentials().refresh()
     assert stored.read_text() == f"{tedee.current()}\n"
 
 
-# The check
+# Check of the configuration
 
 
 @pytest.mark.parametrize("mounted", [False, True])
@@ -459,24 +455,24 @@ def test_check_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch, moun
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_check_says_what_is_wrong_and_what_to_do(file: Path, stop_being_root: Callable[[], None]) -> None:
+def test_check_returns_problem_and_advice(file: Path, stop_being_root: Callable[[], None]) -> None:
     file.chmod(0o444)
     file.parent.chmod(0o555)
     stop_being_root()
     assert problem_with(file) == (
         f"refresh token file {file} can neither be replaced (Permission denied) nor be written in place "
-        "(Permission denied): let the exporter's user write the folder of the file, or the file itself if it is "
-        "mounted on its own, and leave some space; a Kubernetes or Docker secret is read-only: copy its token to a "
-        "volume and name that file"
+        "(Permission denied): make the folder of the file writable for the exporter's user, or the file itself if it "
+        "is mounted on its own, and free some disk space; a Kubernetes or Docker secret is read-only: copy its token "
+        "to a volume and use that file"
     )
 
 
-def test_check_leaves_a_missing_file_to_the_reader(tmp_path: Path) -> None:
+def test_check_ignores_missing_file(tmp_path: Path) -> None:
     assert problem_with(tmp_path / "missing") is None
     assert problem_with(tmp_path / "no" / "folder") is None
 
 
-# The end of the process
+# Shutdown
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:
@@ -485,7 +481,7 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_closing_waits_for_an_exchange(tedee: Tedee) -> None:
+def test_close_waits_for_exchange(tedee: Tedee) -> None:
     begun, response = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -508,7 +504,7 @@ def test_closing_waits_for_an_exchange(tedee: Tedee) -> None:
 
 @pytest.fixture
 def unstored(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A token that is in memory only, and a disk that fails until this is undone."""
+    """A token that is in memory only, on a disk that fails until the patch is undone."""
 
     def fail(*_: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -520,7 +516,7 @@ def unstored(tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
     return monkeypatch
 
 
-def test_closing_stores_what_is_in_memory(tedee: Tedee, unstored: pytest.MonkeyPatch) -> None:
+def test_close_stores_token_in_memory(tedee: Tedee, unstored: pytest.MonkeyPatch) -> None:
     assert not tedee.refresh_tokens.stored(tedee.file)
     unstored.undo()
     assert tedee.refresh_tokens.close(0)
@@ -528,7 +524,7 @@ def test_closing_stores_what_is_in_memory(tedee: Tedee, unstored: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("unstored")
-def test_closing_reports_a_token_that_is_lost(tedee: Tedee) -> None:
+def test_close_reports_lost_token(tedee: Tedee) -> None:
     with capture_logs() as logs:
         assert not tedee.refresh_tokens.close(0)
     assert [(line["log_level"], line["event"]) for line in logs] == [
@@ -537,12 +533,12 @@ def test_closing_reports_a_token_that_is_lost(tedee: Tedee) -> None:
     assert NEXT.get_secret_value() not in str(logs)
 
 
-def test_closing_does_not_wait_longer_than_it_may(tedee: Tedee) -> None:
+def test_close_does_not_exceed_timeout(tedee: Tedee) -> None:
     with tedee.refresh_tokens.exchange(tedee.file):
         assert tedee.refresh_tokens.close(0)
 
 
-def test_no_exchange_begins_after_closing(tedee: Tedee) -> None:
+def test_no_exchange_starts_after_close(tedee: Tedee) -> None:
     tedee.refresh_tokens.close(0)
     with pytest.raises(Closed), tedee.refresh_tokens.exchange(tedee.file):
         pass
@@ -550,7 +546,7 @@ def test_no_exchange_begins_after_closing(tedee: Tedee) -> None:
     assert tedee.refreshes() == 0
 
 
-# An account that is renamed by a reload
+# Concurrent exchanges
 
 
 def test_exchanges_of_one_file_do_not_overlap(tedee: Tedee) -> None:
@@ -563,7 +559,7 @@ def test_exchanges_of_one_file_do_not_overlap(tedee: Tedee) -> None:
                 seen.append(other.token)
 
         thread = in_thread(second)
-        eventually(lambda: tokens._under_way == 2, "the second exchange")
+        eventually(lambda: tokens._in_progress == 2, "the second exchange")
         assert seen == []
         exchange.store(NEXT)
     thread.join(60)

@@ -1,4 +1,4 @@
-"""Lost if these fail: syncs, because of a connection that leads nowhere; or one account's locks, to another account."""
+"""Connections: no reuse, several addresses per host, error messages, deadlines and memory limits."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from exporter.clock import boottime
 from exporter.secrets import Secret
-from exporter.tedee.bodies import LARGE, Bodies
+from exporter.tedee.bodies import LARGE_BODY_BYTES, Bodies
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
@@ -24,7 +24,7 @@ from tests.security.listeners import listening
 from tests.tcp import tcp_server
 
 SHARED = session()
-"""As all accounts of a process share it."""
+"""Session that is shared as by all accounts of a process."""
 PASSWORD = "the-password-of-the-proxy"
 
 
@@ -34,7 +34,7 @@ class UnlimitedRateLimiter:
 
 
 def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any) -> TedeeClient:
-    usual: dict[str, Any] = {"limiter": UnlimitedRateLimiter()}
+    defaults: dict[str, Any] = {"limiter": UnlimitedRateLimiter()}
     return TedeeClient(
         "home",
         url=url,
@@ -44,7 +44,7 @@ def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any
         session=SHARED,
         observe=lambda endpoint, code: None,
         user_agent="tedee-exporter/test",
-        **usual | changes,
+        **defaults | changes,
     )
 
 
@@ -63,16 +63,16 @@ def refresh(url: str, timeout: float = 5.0) -> object:
         session=SHARED,
         user_agent="tedee-exporter/test",
     )
-    return endpoint.refresh(Secret("a-refresh-token"), "its file", lambda _: None).life
+    return endpoint.refresh(Secret("a-refresh-token"), "its file", lambda _: None).lifetime
 
 
 Call = Callable[..., object]
 both = pytest.mark.parametrize("call", [sync, refresh])
-"""What applies to the API applies to the token endpoint."""
+"""Run a test with a call of the API and with one of the token endpoint."""
 
 
 @pytest.fixture(autouse=True)
-def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxy_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -84,12 +84,12 @@ def response(lock_id: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-# One connection for each call
+# One connection per call
 
 
 @both
 def test_connection_is_closed_after_call(call: Call) -> None:
-    """Though the server would keep it open."""
+    """The server would keep the connection open."""
     ended = threading.Semaphore(0)
     with listening() as server:
         get_request = server.finish_request
@@ -107,25 +107,25 @@ def test_connection_is_closed_after_call(call: Call) -> None:
 
 @both
 def test_connection_is_closed_after_refused_header(call: Call) -> None:
-    """urllib3 loses the response of a Content-Length that it refuses."""
+    """urllib3 drops a response whose Content-Length it rejects."""
     closed = threading.Event()
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         connection.recv(65536)
         closed.set()
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         with pytest.raises(CallError, match="InvalidHeader") as caught:
             call(f"http://127.0.0.1:{port}")
         assert closed.wait(PATIENCE)
     assert caught.value.reason == "connection"  # the error refers to the response until here
 
 
-def test_call_is_not_sent_long_after_its_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process may be stopped in between, for longer than the reservation holds."""
+def test_request_is_not_sent_long_after_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may be stopped after the reservation, for longer than it is valid."""
     late = 0.0
 
     class Stopped:
@@ -143,20 +143,20 @@ def test_call_is_not_sent_long_after_its_reservation(monkeypatch: pytest.MonkeyP
 
 
 def test_late_response_reaches_no_other_account() -> None:
-    """From a gateway that answers each request on a connection with the response to the one before it."""
+    """A gateway sends the response to the previous request of the connection."""
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         ids: list[int] = []
         while request := connection.recv(65536):
             ids.append(int(re.findall(rb"PersonalKey key-(\d+)", request)[0]))
             connection.sendall(response(ids[-2:][0]))
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         for number in (1, 2, 3):
             assert list(client(f"http://127.0.0.1:{port}", key=f"key-{number}").sync().rows) == [number]
 
 
-# Every address gets its chance
+# Hosts with several addresses
 
 
 Addresses = list[tuple[str, int]]
@@ -164,7 +164,7 @@ Addresses = list[tuple[str, int]]
 
 @pytest.fixture
 def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
-    """Let every name have these addresses."""
+    """Resolve every name to the given addresses."""
 
     def resolve_to(addresses: Addresses) -> None:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
@@ -174,17 +174,17 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Addresses], None]:
 
 
 @pytest.fixture
-def silent() -> Iterator[tuple[str, int]]:
-    """An address that does not react to a connection: its queue of them is full."""
+def unresponsive() -> Iterator[tuple[str, int]]:
+    """An address that does not respond to a connection attempt, because its backlog is full."""
     with contextlib.ExitStack() as stack:
-        hole = stack.enter_context(socket.socket())
-        hole.bind(("127.0.0.1", 0))
-        hole.listen(0)
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
-            waiting.connect_ex(hole.getsockname())
-        yield hole.getsockname()
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
 
 
 @pytest.fixture
@@ -196,32 +196,32 @@ def closed() -> tuple[str, int]:
 
 
 @both
-def test_silent_first_address_costs_nothing(
-    call: Call, silent: tuple[str, int], closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
+def test_unresponsive_first_address_is_skipped(
+    call: Call, unresponsive: tuple[str, int], closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
     with listening() as server:
-        resolve_to([silent, closed, silent, ("127.0.0.1", server.port)])
+        resolve_to([unresponsive, closed, unresponsive, ("127.0.0.1", server.port)])
         assert call("http://localhost:1")
     assert len(server.asked) == 1
 
 
 @both
-def test_silent_address_of_proxy_costs_nothing(
+def test_unresponsive_proxy_address_is_skipped(
     call: Call,
-    silent: tuple[str, int],
+    unresponsive: tuple[str, int],
     resolve_to: Callable[[Addresses], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with listening(password="of-somebody-else") as proxy:
-        resolve_to([silent, ("127.0.0.1", proxy.port)])
+    with listening(password="of-another-user") as proxy:
+        resolve_to([unresponsive, ("127.0.0.1", proxy.port)])
         monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:1")
-        with pytest.raises(ConnectionFailed, match="the proxy says HTTP 407"):
+        with pytest.raises(ConnectionFailed, match="the proxy returned HTTP 407"):
             call("https://tedee.test")
     assert len(proxy.asked) == 1
 
 
 @both
-def test_addresses_that_refuse_are_named(
+def test_refusing_addresses_are_named(
     call: Call, closed: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
     resolve_to([closed, ("127.0.0.3", closed[1]), ("255.255.255.255", 1)])
@@ -234,16 +234,16 @@ def test_addresses_that_refuse_are_named(
 
 
 @both
-def test_addresses_that_are_silent_are_named(
-    call: Call, silent: tuple[str, int], resolve_to: Callable[[Addresses], None]
+def test_unresponsive_addresses_are_named(
+    call: Call, unresponsive: tuple[str, int], resolve_to: Callable[[Addresses], None]
 ) -> None:
-    resolve_to([silent, ("127.0.0.1", silent[1])])
+    resolve_to([unresponsive, ("127.0.0.1", unresponsive[1])])
     with pytest.raises(TimedOut) as caught:
         call("http://localhost:8080", 0.3)
     assert caught.value.problem == "no connection to localhost (127.0.0.1) port 8080 within 0.3 s"
 
 
-def test_many_addresses_are_not_all_named(closed: tuple[str, int], resolve_to: Callable[[Addresses], None]) -> None:
+def test_list_of_addresses_is_shortened(closed: tuple[str, int], resolve_to: Callable[[Addresses], None]) -> None:
     resolve_to([(f"127.0.0.{number}", closed[1]) for number in range(1, 8)])
     with pytest.raises(ConnectionFailed, match=r"\(127\.0\.0\.1, 127\.0\.0\.2, 127\.0\.0\.3, 127\.0\.0\.4, 3 more\)"):
         sync("http://localhost")
@@ -251,17 +251,15 @@ def test_many_addresses_are_not_all_named(closed: tuple[str, int], resolve_to: C
 
 @both
 @pytest.mark.parametrize("host", ["tedee.invalid", "t" * 70 + ".test"])
-def test_unknown_name_is_named(call: Call, host: str) -> None:
+def test_unresolvable_name_is_named(call: Call, host: str) -> None:
     with pytest.raises(ConnectionFailed, match=f"the name {host} cannot be resolved: "):
         call(f"https://{host}")
 
 
 @both
-@pytest.mark.parametrize(
-    "host", ["proxy.invalid", f'"http://somebody:{PASSWORD}@proxy.test"', f"{PASSWORD}@proxy.invalid"]
-)
-def test_unknown_name_of_proxy_is_said_to_be_one(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@{host}:3128")
+@pytest.mark.parametrize("host", ["proxy.invalid", f'"http://user:{PASSWORD}@proxy.test"', f"{PASSWORD}@proxy.invalid"])
+def test_unresolvable_proxy_is_named_as_proxy(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@{host}:3128")
     with pytest.raises(ConnectionFailed) as caught:
         call("https://tedee.test")
     assert "the proxy" in caught.value.problem
@@ -270,10 +268,8 @@ def test_unknown_name_of_proxy_is_said_to_be_one(call: Call, host: str, monkeypa
 
 
 @both
-def test_proxy_that_refuses_is_said_to_be_one(
-    call: Call, closed: tuple[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@localhost:{closed[1]}")
+def test_refusing_proxy_is_named_as_proxy(call: Call, closed: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@localhost:{closed[1]}")
     with pytest.raises(ConnectionFailed) as caught:
         call("https://tedee.test")
     assert re.fullmatch(
@@ -282,15 +278,15 @@ def test_proxy_that_refuses_is_said_to_be_one(
     )
 
 
-# One budget of memory
+# Memory limit
 
 
-def test_huge_response_does_not_fail_a_normal_one() -> None:
-    """The huge one has not ended, so that its memory is in use."""
+def test_huge_response_does_not_affect_normal_one() -> None:
+    """The huge response has not ended, so that its memory is in use."""
     started, normal_is_done = threading.Event(), threading.Event()
-    huge = 8 * LARGE
+    huge = 8 * LARGE_BODY_BYTES
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % huge + b" " * (huge // 2))
         started.set()
@@ -306,7 +302,7 @@ def test_huge_response_does_not_fail_a_normal_one() -> None:
         except CallError as error:
             failures.append(error)
 
-    with tcp_server(speak) as port, listening() as server:
+    with tcp_server(respond) as port, listening() as server:
         thread = threading.Thread(target=sync_huge, args=(f"http://127.0.0.1:{port}",))
         thread.start()
         assert started.wait(30)
@@ -314,4 +310,4 @@ def test_huge_response_does_not_fail_a_normal_one() -> None:
         normal_is_done.set()
         thread.join(timeout=60)
     assert [type(each) for each in failures] == [InvalidResponse]
-    assert "the largest when all responses being received took more than 262,144 bytes" in str(failures[0])
+    assert "the largest when all responses together exceeded 262,144 bytes" in str(failures[0])

@@ -10,7 +10,7 @@ from exporter.secrets import safe_path
 
 from .conftest import EXAMPLE, SECRET, TESTDATA, Program
 
-SEVERAL_LINES = "contains characters that no key has, such as spaces or line breaks"
+SEVERAL_LINES = "contains invalid characters, such as spaces or line breaks"
 NO_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
 
@@ -91,7 +91,7 @@ def test_key_files_that_cannot_be_used_are_told_with_file_line_and_key(program: 
         problem(0, "missing", "cannot be read: No such file or directory"),
         problem(1, "empty", "is empty"),
         problem(2, "lines", SEVERAL_LINES),
-        problem(3, "bytes", "contains bytes that no key has"),
+        problem(3, "bytes", "contains bytes that are not ASCII"),
         problem(4, "folder", "cannot be read: Is a directory"),
         problem(5, "loop", "cannot be read: Too many levels of symbolic links"),
     ]

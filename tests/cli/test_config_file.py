@@ -470,7 +470,7 @@ def test_inline_placeholder_is_refused_at_start(tmp_path: Path, key: str) -> Non
     with pytest.raises(ConfigurationError) as told:
         load(path)
     assert told.value.problems == [
-        f"{path}:3: accounts[0].{key}: the key is the example's placeholder; write the key in place of it"
+        f"{path}:3: accounts[0].{key}: the key is the placeholder of the example; write the key instead"
     ]
 
 

@@ -117,7 +117,7 @@ def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, messag
         (
             "TEDEE_ACCESS_TOKEN",
             f"{SECRET}\n{SECRET}",
-            "the key contains characters that no key has, such as spaces or line breaks",
+            "the key contains invalid characters, such as spaces or line breaks",
         ),
     ],
 )

@@ -131,7 +131,7 @@ def test_check_refuses_a_token_that_cannot_be_replaced(house: House) -> None:
     (line,) = errors.splitlines()
     number = next(n for n, text in enumerate(house.path.read_text().splitlines(), 1) if "refresh_token_file" in text)
     told = f"{house.path}:{number}: accounts[0].oauth.refresh_token_file: refresh token file {house.token} {NEITHER}: "
-    assert line.startswith(f"{told}let the exporter's user write the folder of the file, or the file itself")
+    assert line.startswith(f"{told}make the folder of the file writable for the exporter's user, or the file itself")
     assert house.cloud.calls == []
 
 
@@ -221,7 +221,7 @@ def test_sigterm_during_an_exchange_keeps_the_token(house: House) -> None:
     try:
         assert replaced.wait(PATIENCE)
         exporter.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "waiting for refresh tokens that are being exchanged" in "".join(exporter.log), "the end")
+        eventually(lambda: "waiting for exchanges of refresh tokens to end" in "".join(exporter.log), "the end")
         assert house.token.read_text().strip() == FIRST
         response.set()
         assert exporter.process.wait(PATIENCE) == 0
@@ -237,7 +237,7 @@ def test_interrupted_sync_once_keeps_the_token(house: House) -> None:
     assert replaced.wait(PATIENCE)
     process.send_signal(signal.SIGINT)
     assert process.stderr
-    assert any("waiting for refresh tokens" in line for line in process.stderr)
+    assert any("waiting for exchanges of refresh tokens" in line for line in process.stderr)
     response.set()
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
@@ -281,11 +281,11 @@ os.fsync = sync
 KILLS = {
     "while reserving": ("os.fsync = die", True),
     "with the response in memory": (
-        "from exporter.tedee.refresh_tokens import RefreshTokens\nRefreshTokens._keep = die",
+        "from exporter.tedee.refresh_tokens import RefreshTokens\nRefreshTokens._store_new = die",
         False,
     ),
     "before the sync to the disk": (SECOND_SYNC, True),
-    "before the truncation": ("from exporter.tedee import token_file\ntoken_file._shrink = die", True),
+    "before the truncation": ("from exporter.tedee import token_file\ntoken_file._truncate_padding = die", True),
 }
 
 

@@ -1,4 +1,4 @@
-"""Lost if these fail: the truth about a door. Wrong data is worse than none."""
+"""Parsing of locks: valid values are exact, and unusable ones are absent and reported."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from exporter.tedee.models import (
     LockDetails,
     LockModel,
     LockState,
-    Reading,
+    ParseResult,
     Rejection,
     SyncedLock,
     SyncReader,
@@ -25,11 +25,11 @@ from tests.cloud import detailed, synced, written
 from tests.conftest import wire
 
 
-def read_sync(rows: Sequence[Any]) -> Reading[SyncedLock]:
+def read_sync(rows: Sequence[Any]) -> ParseResult[SyncedLock]:
     return models.read_sync(written(rows))
 
 
-def read_details(rows: Sequence[Any]) -> Reading[LockDetails]:
+def read_details(rows: Sequence[Any]) -> ParseResult[LockDetails]:
     return models.read_details(written(rows))
 
 
@@ -37,7 +37,7 @@ def state_of(lock: dict[str, Any]) -> DeviceState | None:
     return read_sync([lock]).rows[lock["id"]].device_state
 
 
-def test_both_wire_shapes_give_the_same_values() -> None:
+def test_all_state_field_names_give_same_values() -> None:
     old = read_sync(wire("sync-v1.33.json")["result"])
     new = read_sync(wire("sync-v37.json")["result"])
     assert old.rows[123] == new.rows[123]
@@ -58,45 +58,45 @@ def test_both_wire_shapes_give_the_same_values() -> None:
     assert not new.rejections
 
 
-def test_a_disconnected_lock_has_no_state() -> None:
+def test_disconnected_lock_has_no_state() -> None:
     assert read_sync(wire("sync-v37.json")["result"]).rows[125] == SyncedLock(125, False, None, 1)
 
 
-def test_a_disconnected_lock_has_no_state_even_where_tedee_repeats_its_last_one() -> None:
-    reading = read_sync([synced(1, connected=False)])
-    assert reading.rows[1].device_state is None
-    assert not reading.rejections
+def test_state_of_disconnected_lock_is_dropped() -> None:
+    parsed = read_sync([synced(1, connected=False)])
+    assert parsed.rows[1].device_state is None
+    assert not parsed.rejections
 
 
 @pytest.mark.parametrize("connected", ["false", "true", 0, 1, 1.0, "", [], {}])
 def test_lock_without_usable_connection_has_no_state(connected: object) -> None:
     for name in ("deviceState", "lockProperties"):
-        reading = read_sync([{"id": 1, "isConnected": connected, name: {"state": 6}, "revision": 3}, synced(2)])
-        assert reading.rows[1] == SyncedLock(1, None, None, 3)
-        assert reading.rows[2].device_state
-        assert reading.rejected == {"is_connected": 1}
+        parsed = read_sync([{"id": 1, "isConnected": connected, name: {"state": 6}, "revision": 3}, synced(2)])
+        assert parsed.rows[1] == SyncedLock(1, None, None, 3)
+        assert parsed.rows[2].device_state
+        assert parsed.rejection_counts == {"is_connected": 1}
 
 
-def test_a_lock_that_was_never_paired_with_a_bridge_is_neither_connected_nor_not() -> None:
+def test_connection_of_unpaired_lock_is_unknown() -> None:
     lock = {"id": 1, "isConnected": None, "deviceState": None, "revision": 1}
     assert read_sync([lock]).rows[1].is_connected is None
 
 
-def test_fields_that_are_missing_are_unsaid_and_not_rejected() -> None:
-    reading = read_sync([{"id": 1, "deviceState": {"state": 6}}])
-    assert reading.rows[1] == SyncedLock(1, None, DeviceState(state=6), None)
-    assert not reading.rejections
+def test_missing_fields_are_none_and_not_rejected() -> None:
+    parsed = read_sync([{"id": 1, "deviceState": {"state": 6}}])
+    assert parsed.rows[1] == SyncedLock(1, None, DeviceState(state=6), None)
+    assert not parsed.rejections
 
 
 @pytest.mark.parametrize("code", [0, 9, 18, 255, 10, 77, -1])
-def test_lock_and_door_codes_pass_as_the_numbers_they_are_known_or_not(code: int) -> None:
+def test_unknown_codes_are_passed_on(code: int) -> None:
     state = state_of(synced(1, state=code, doorState=code, stateChangeResult=code))
     assert state
     assert (state.state, state.door_state, state.state_change_result) == (code, code, code)
 
 
 @pytest.mark.parametrize("level", [0, 1, 54, 100])
-def test_a_battery_from_0_to_100_is_served(level: int) -> None:
+def test_battery_level_from_0_to_100_is_valid(level: int) -> None:
     state = state_of(synced(1, batteryLevel=level))
     assert state
     assert state.battery_level == level
@@ -133,18 +133,20 @@ UNUSABLE = [
     ("wire_name", "field", "value"),
     [(wire_name, field, value) for wire_name, field, values in UNUSABLE for value in values],
 )
-def test_a_value_that_cannot_be_used_costs_that_one_value(wire_name: str, field: str, value: Any) -> None:
-    good = state_of(synced(1))
-    reading = read_sync([synced(1, **{wire_name: value}), synced(2)])
-    state = reading.rows[1].device_state
-    assert good
+def test_unusable_value_does_not_affect_others(wire_name: str, field: str, value: Any) -> None:
+    expected = state_of(synced(1))
+    parsed = read_sync([synced(1, **{wire_name: value}), synced(2)])
+    state = parsed.rows[1].device_state
+    assert expected
     assert state
     assert getattr(state, field) is None
     assert all(
-        getattr(state, other) == getattr(good, other) for other in DeviceState.__dataclass_fields__ if other != field
+        getattr(state, other) == getattr(expected, other)
+        for other in DeviceState.__dataclass_fields__
+        if other != field
     )
-    assert reading.rows[2] == read_sync([synced(2)]).rows[2]
-    assert [(each.lock_id, each.field) for each in reading.rejections] == [(1, field)]
+    assert parsed.rows[2] == read_sync([synced(2)]).rows[2]
+    assert [(each.lock_id, each.field) for each in parsed.rejections] == [(1, field)]
 
 
 @pytest.mark.parametrize(
@@ -158,9 +160,7 @@ def test_a_value_that_cannot_be_used_costs_that_one_value(wire_name: str, field:
         ("1970-01-01T00:00:00Z", 0.0),
     ],
 )
-def test_dates_are_utc_in_each_of_tedees_ways_to_write_them(
-    written: str, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dates_in_all_formats_are_utc(written: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
     state = state_of(synced(1, lastStateChangedDate=written))
     assert state
@@ -170,47 +170,47 @@ def test_dates_are_utc_in_each_of_tedees_ways_to_write_them(
 @pytest.mark.parametrize(
     "broken", [5, "x", None, [], {}, {"id": None}, {"id": "7"}, {"id": True}, {"id": -1}, {"id": 2**53}]
 )
-def test_what_has_no_usable_id_is_rejected_and_the_other_locks_stay(broken: object) -> None:
-    reading = read_sync([broken, synced(2)])
-    assert list(reading.rows) == [2]
-    assert [(each.lock_id, each.field) for each in reading.rejections] == [(None, "id")]
+def test_row_without_usable_id_is_rejected(broken: object) -> None:
+    parsed = read_sync([broken, synced(2)])
+    assert list(parsed.rows) == [2]
+    assert [(each.lock_id, each.field) for each in parsed.rejections] == [(None, "id")]
 
 
 @pytest.mark.parametrize("state", ["locked", 6, True, []])
-def test_a_state_that_is_no_object_is_rejected_and_the_lock_stays(state: object) -> None:
-    reading = read_sync([{"id": 1, "isConnected": True, "deviceState": state, "revision": 3}])
-    assert reading.rows[1] == SyncedLock(1, True, None, 3)
-    assert [each.field for each in reading.rejections] == ["device_state"]
+def test_state_that_is_not_object_is_rejected(state: object) -> None:
+    parsed = read_sync([{"id": 1, "isConnected": True, "deviceState": state, "revision": 3}])
+    assert parsed.rows[1] == SyncedLock(1, True, None, 3)
+    assert [each.field for each in parsed.rejections] == ["device_state"]
 
 
-def test_a_lock_said_twice_the_same_way_is_one_lock() -> None:
-    reading = read_sync([synced(1), synced(1)])
-    assert list(reading.rows) == [1]
-    assert not reading.rejections
+def test_repeated_row_is_one_lock() -> None:
+    parsed = read_sync([synced(1), synced(1)])
+    assert list(parsed.rows) == [1]
+    assert not parsed.rejections
 
 
-def test_a_lock_said_twice_in_contradiction_is_left_out() -> None:
-    reading = read_sync([synced(1, state=6), synced(2), synced(1, state=2)])
-    assert list(reading.rows) == [2]
-    assert reading.rejections == (Rejection(1, "id", "twice, with different values"),)
+def test_lock_with_contradictory_rows_is_left_out() -> None:
+    parsed = read_sync([synced(1, state=6), synced(2), synced(1, state=2)])
+    assert list(parsed.rows) == [2]
+    assert parsed.rejections == (Rejection(1, "id", "twice, with different values"),)
 
 
-def test_a_rejected_value_is_told_in_a_few_printable_characters() -> None:
-    reading = read_sync([synced(1, state="\x1b[31m" + "x" * 5_000)])
-    assert len(reading.rejections[0].value) <= 60
-    assert reading.rejections[0].value.isprintable()
+def test_rejected_value_is_short_and_printable() -> None:
+    parsed = read_sync([synced(1, state="\x1b[31m" + "x" * 5_000)])
+    assert len(parsed.rejections[0].value) <= 60
+    assert parsed.rejections[0].value.isprintable()
 
 
-def test_rejected_values_are_counted_first_are_kept() -> None:
-    reading = read_sync([synced(number, batteryLevel=255) for number in range(2_000)])
-    assert reading.rejected == {"battery_level": 2_000}
-    assert [each.lock_id for each in reading.rejections] == [*range(1_000)]
+def test_first_rejected_values_are_recorded() -> None:
+    parsed = read_sync([synced(number, batteryLevel=255) for number in range(2_000)])
+    assert parsed.rejection_counts == {"battery_level": 2_000}
+    assert [each.lock_id for each in parsed.rejections] == [*range(1_000)]
 
 
-def test_one_row_cannot_fill_memory_with_rejections() -> None:
-    reading = read_details([detailed(1, "x", softwareVersions=[5] * 20, timeZone=[])] * 2_000)
-    assert reading.rejected == {"software_versions": 40_000, "time_zone": 2_000}
-    assert len(reading.rejections) == 1_000
+def test_recorded_rejections_are_limited() -> None:
+    parsed = read_details([detailed(1, "x", softwareVersions=[5] * 20, timeZone=[])] * 2_000)
+    assert parsed.rejection_counts == {"software_versions": 40_000, "time_zone": 2_000}
+    assert len(parsed.rejections) == 1_000
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ def test_one_row_cannot_fill_memory_with_rejections() -> None:
         ("softwareVersions", [{"version": "1" * 201}]),
     ],
 )
-def test_what_locks_share_is_short(field: str, value: object) -> None:
-    reading = read_details([detailed(1, "x" * 10_000, **{field: value})])
-    assert reading.rows[1].name == "x" * 10_000
-    assert reading.rejected.keys() <= {"time_zone", "software_versions", "version"}
-    assert reading.rejected.total() == 1  # type: ignore[attr-defined]
+def test_length_of_interned_values_is_limited(field: str, value: object) -> None:
+    parsed = read_details([detailed(1, "x" * 10_000, **{field: value})])
+    assert parsed.rows[1].name == "x" * 10_000
+    assert parsed.rejection_counts.keys() <= {"time_zone", "software_versions", "version"}
+    assert parsed.rejection_counts.total() == 1  # type: ignore[attr-defined]
 
 
-def test_details_are_read() -> None:
-    reading = read_details(wire("locks-v37.json")["result"])
-    assert not reading.rejections
-    room, garage, cellar = reading.rows.values()
+def test_details_are_parsed() -> None:
+    parsed = read_details(wire("locks-v37.json")["result"])
+    assert not parsed.rejections
+    room, garage, cellar = parsed.rows.values()
     assert (room.name, garage.name, cellar.name) == ("Room 6", 'Garage "north"', "Cellar")
     assert (room.serial_number, room.connected_to_id, room.time_zone) == ("111111-11111", 2, "Europe/Warsaw")
     assert (room.organization_id, garage.organization_id) == (None, 883)
@@ -240,7 +240,7 @@ def test_details_are_read() -> None:
     assert cellar.connected_to_id is None
 
 
-def test_firmware_is_that_of_the_device_and_an_update_of_its_wifi_counts() -> None:
+def test_firmware_update_includes_wifi() -> None:
     software = [
         {"softwareType": 1, "version": "9.9", "updateAvailable": True},
         {"softwareType": 0, "version": "2.4", "updateAvailable": False},
@@ -250,20 +250,20 @@ def test_firmware_is_that_of_the_device_and_an_update_of_its_wifi_counts() -> No
     assert details.firmware_update_available is True
 
 
-def test_one_program_that_cannot_be_read_costs_the_others_nothing() -> None:
+def test_unusable_software_version_does_not_affect_others() -> None:
     software = ["junk", {"softwareType": 0, "version": 5, "updateAvailable": False}]
-    reading = read_details([detailed(1, "x", softwareVersions=software)])
-    assert reading.rows[1].firmware_version is None
-    assert reading.rows[1].firmware_update_available is False
-    assert [each.field for each in reading.rejections] == ["software_versions", "version"]
+    parsed = read_details([detailed(1, "x", softwareVersions=software)])
+    assert parsed.rows[1].firmware_version is None
+    assert parsed.rows[1].firmware_update_available is False
+    assert [each.field for each in parsed.rejections] == ["software_versions", "version"]
 
 
-def test_a_name_cut_in_the_middle_of_an_emoji_keeps_its_rest() -> None:
+def test_half_surrogate_pair_in_name_is_replaced() -> None:
     assert read_details([detailed(1, "Door \ud83d")]).rows[1].name == "Door \ufffd"
     assert read_details([detailed(1, "Door \ud83d\ude00")]).rows[1].name == "Door \U0001f600"
 
 
-def test_codes_are_described_in_words_and_unknown_ones_as_codes() -> None:
+def test_codes_are_described_in_words() -> None:
     assert LockState.describe(6) == "locked"
     assert LockState.describe(3) == "semi locked"
     assert LockState.describe(42) == "code 42"
@@ -278,7 +278,7 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["state", "doorState", "isCharging", "batteryLevel", "stateChangeResult", "lastStateChangedDate"]
-NEARLY_A_LOCK = st.fixed_dictionaries(
+LOCK_LIKE = st.fixed_dictionaries(
     {},
     optional={
         "id": st.integers(1, 3) | ANYTHING,
@@ -292,8 +292,8 @@ NEARLY_A_LOCK = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(NEARLY_A_LOCK | ANYTHING, max_size=6))
-def test_no_answer_makes_reading_fail_and_only_sane_values_come_out(rows: list[Any]) -> None:
+@given(st.lists(LOCK_LIKE | ANYTHING, max_size=6))
+def test_arbitrary_rows_give_only_valid_values(rows: list[Any]) -> None:
     for lock in read_sync(rows).rows.values():
         if lock.device_state:
             assert lock.is_connected is not False
@@ -305,8 +305,8 @@ def test_no_answer_makes_reading_fail_and_only_sane_values_come_out(rows: list[A
     for details in listed.values():
         if details.name is not None:
             details.name.encode("utf-8")
-    kept = models.read_details([write_details(details) for details in listed.values()])
-    assert (kept.rows, kept.rejections) == (listed, ())
+    reparsed = models.read_details([write_details(details) for details in listed.values()])
+    assert (reparsed.rows, reparsed.rejections) == (listed, ())
 
 
 VALUES = st.none() | st.booleans() | st.sampled_from([0, 1, 0.0, 1.0, 6, 255, "", "1"])
@@ -318,23 +318,23 @@ ROWS = st.fixed_dictionaries(
         "deviceState": VALUES | st.fixed_dictionaries({}, optional={"state": VALUES, "isCharging": VALUES}),
     },
 )
-ANSWERS = st.lists(ROWS | VALUES, max_size=5)
+RESPONSES = st.lists(ROWS | VALUES, max_size=5)
 
 
 @settings(max_examples=300)
-@given(st.lists(ANSWERS, min_size=2, max_size=4))
-def test_a_sync_is_read_the_same_whatever_was_read_before(answers: list[list[Any]]) -> None:
+@given(st.lists(RESPONSES, min_size=2, max_size=4))
+def test_result_does_not_depend_on_previous_syncs(responses: list[list[Any]]) -> None:
     reader = SyncReader()
-    for answer in answers:
-        assert typed(reader.read(written(answer))) == typed(read_sync(answer))
+    for rows in responses:
+        assert typed(reader.read(written(rows))) == typed(read_sync(rows))
 
 
-def typed(reading: Reading[SyncedLock]) -> str:
-    """What was read, in which 1 is not True."""
-    return repr((reading.rows, reading.rejections))
+def typed(parsed: ParseResult[SyncedLock]) -> str:
+    """Return the result as text, in which 1 and True differ."""
+    return repr((parsed.rows, parsed.rejections))
 
 
-def test_what_has_not_changed_is_not_read_again() -> None:
+def test_unchanged_row_is_not_parsed_again() -> None:
     reader = SyncReader()
     first = reader.read(written([synced(1), synced(2)])).rows
     second = reader.read(written([synced(1), synced(2, state=2)])).rows
@@ -343,7 +343,7 @@ def test_what_has_not_changed_is_not_read_again() -> None:
 
 
 @pytest.mark.parametrize("row", [b"", b"{", b'{"id": 1', b'{"id": 1, "name": "\xff"}', b"9" * 5_000, b"[" * 100_000])
-def test_a_row_that_is_no_json_costs_no_other(row: bytes) -> None:
-    reading = models.read_sync([row, *written([synced(2)])])
-    assert list(reading.rows) == [2]
-    assert [each.field for each in reading.rejections] == ["id"]
+def test_row_that_is_not_json_does_not_affect_others(row: bytes) -> None:
+    parsed = models.read_sync([row, *written([synced(2)])])
+    assert list(parsed.rows) == [2]
+    assert [each.field for each in parsed.rejections] == ["id"]

@@ -289,7 +289,7 @@ def test_two_accounts_that_come_to_hold_one_key_are_called_as_one(
     failure = program.status("hotel").failure
     assert failure
     assert failure.reason == "auth"
-    assert f"key file {hotel} holds the key of account home" in failure.message
+    assert f"key file {hotel} contains the key of account home" in failure.message
     assert program.status("home").up
     # It is the second account's again as soon as the first has another key, without a reload.
     home.write_text("key-3")

@@ -82,8 +82,8 @@ def bug(*_: Any, **__: Any) -> NoReturn:
 
 
 DEPTHS: dict[str, tuple[object, str]] = {
-    "reading a key": (credentials, "checked_secret"),
-    "looking into a token": (oauth, "checked_secret"),
+    "reading a key": (credentials, "validate_secret"),
+    "looking into a token": (oauth, "validate_secret"),
     "signing": (requests.models.PreparedRequest, "prepare_auth"),
     "sending": (HTTPAdapter, "send"),
     "writing the request": (http.client.HTTPConnection, "putheader"),
@@ -91,7 +91,7 @@ DEPTHS: dict[str, tuple[object, str]] = {
     "opening the answer": (client, "open_envelope"),
     "understanding the answer": (SyncReader, "read"),
     "refreshing": (authlib.oauth2.client.OAuth2Client, "refresh_token"),
-    "storing the refresh token": (RefreshTokens, "_keep"),
+    "storing the refresh token": (RefreshTokens, "_store_new"),
     "publishing": (AccountSync, "status"),
 }
 
@@ -121,7 +121,7 @@ FAILURES = [
     ((AccountSync, "_fail"), Fault.error(500)),
     ((AccountSync, "_fail"), Fault.malformed()),
     ((AccountSync, "_fail"), Fault.reset()),
-    ((Deadline, "meaning"), Fault.reset()),
+    ((Deadline, "classify"), Fault.reset()),
 ]
 
 

@@ -1,5 +1,4 @@
-"""Lost if these fail: the key, to whoever stands between the exporter and Tedee or in Tedee's place; or the exporter's
-time and memory."""
+"""Connections to untrusted servers and proxies: no secret is sent to them, and their responses are limited."""
 
 import base64
 import contextlib
@@ -46,15 +45,15 @@ KEY = "the-key-that-opens-doors"
 CLIENT_SECRET = "the-secret-of-the-client"
 REFRESH_TOKEN = "the-refresh-token"
 PASSWORD = "the-password-of-the-proxy"
-PASSWORD_IN_A_HEADER = base64.b64encode(f"somebody:{PASSWORD}".encode()).decode()
+PASSWORD_IN_A_HEADER = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
 SECRETS = (KEY, CLIENT_SECRET, REFRESH_TOKEN, PASSWORD, PASSWORD_IN_A_HEADER)
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
-SOON = 45.0
-"""Seconds within which a call with a deadline of half a second is over, however busy the machine. What it meets goes
-on for minutes."""
+MAX_DURATION = 45.0
+"""Maximum duration in seconds of a call with a deadline of half a second, on a busy machine. Without the deadline, the
+call would take minutes."""
 
 
 class UnlimitedRateLimiter:
@@ -94,24 +93,24 @@ def sync(url: str, timeout: float = PATIENCE) -> object:
 
 
 def refresh(url: str, timeout: float = PATIENCE) -> object:
-    return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None).life
+    return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None).lifetime
 
 
 def sync_once(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The program, for one sync."""
-    more: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "TEDEE_API_URL": url, **variables}
-    return run("--sync.once", **more)
+    """Run the program for one sync."""
+    environment: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "TEDEE_API_URL": url, **variables}
+    return run("--sync.once", **environment)
 
 
 Call = Callable[..., object]
 both = pytest.mark.parametrize("call", [sync, refresh])
-"""What holds for the API holds for the token endpoint."""
-# Python's ssl leaves a socket that is shut down between connecting and TLS to the garbage collector.
+"""Run a test with a call of the API and with one of the token endpoint."""
+# Python's ssl module does not close a socket that is shut down between connecting and the TLS handshake.
 shut_down_early = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 
 def outcome(call: Call, url: str, timeout: float = PATIENCE) -> CallError | None:
-    """The failure with which a call ends, if it does: named, legible and without a secret."""
+    """Return the error of a call, None if it succeeds. Assert that the error is printable and contains no secret."""
     try:
         call(url, timeout)
     except CallError as caught:
@@ -132,7 +131,7 @@ def failure(call: Call, url: str, timeout: float = PATIENCE) -> CallError:
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -142,13 +141,13 @@ def nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
+def ca() -> trustme.CA:
     return trustme.CA()
 
 
 @pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return tmp_path / "ca.pem"
 
 
@@ -157,25 +156,25 @@ def trusted(ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
 
 
-def speaking_for(certificate: trustme.LeafCert) -> ssl.SSLContext:
+def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
 
 
 @pytest.fixture
-def tedee(authority: trustme.CA) -> Iterator[Server]:
-    """Tedee, as far as its certificate goes: `https://tedee.test`, which only proxies can find."""
-    with listening(tls=speaking_for(authority.issue_cert("tedee.test", "localhost"))) as server:
+def tedee(ca: trustme.CA) -> Iterator[Server]:
+    """A server with a certificate for `https://tedee.test`, a name that only proxies can resolve."""
+    with listening(tls=server_context(ca.issue_cert("tedee.test", "localhost"))) as server:
         yield server
 
 
-# Who it talks to
+# Certificates
 
 NOW = datetime.now(UTC)
 
 
-def self_signed(authority: trustme.CA) -> ssl.SSLContext:
+def self_signed(ca: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own = trustme.CA()
     with trustme.Blob(own.private_key_pem.bytes() + own.cert_pem.bytes()).tempfile() as file:
@@ -183,31 +182,31 @@ def self_signed(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def of_nobody_known(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(trustme.CA().issue_cert("localhost"))
+def unknown_ca(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(trustme.CA().issue_cert("localhost"))
 
 
-def for_another_name(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(authority.issue_cert("localhost.evil.example", "*.localhost"))
+def for_another_name(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(ca.issue_cert("localhost.evil.example", "*.localhost"))
 
 
-def expired(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(
-        authority.issue_cert("localhost", not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=1))
+def expired(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(
+        ca.issue_cert("localhost", not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=1))
     )
 
 
-def not_yet_valid(authority: trustme.CA) -> ssl.SSLContext:
-    return speaking_for(authority.issue_cert("localhost", not_before=NOW + timedelta(days=1)))
+def not_yet_valid(ca: trustme.CA) -> ssl.SSLContext:
+    return server_context(ca.issue_cert("localhost", not_before=NOW + timedelta(days=1)))
 
 
-def of_tls_1_1(authority: trustme.CA) -> ssl.SSLContext:
-    context = speaking_for(authority.issue_cert("localhost"))
-    outdated(context)
+def tls_1_1(ca: trustme.CA) -> ssl.SSLContext:
+    context = server_context(ca.issue_cert("localhost"))
+    allow_only_old_tls(context)
     return context
 
 
-def outdated(context: ssl.SSLContext) -> None:
+def allow_only_old_tls(context: ssl.SSLContext) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -215,28 +214,28 @@ def outdated(context: ssl.SSLContext) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
 
 
-IMPOSTORS = [self_signed, of_nobody_known, for_another_name, expired, not_yet_valid, of_tls_1_1]
+IMPOSTORS = [self_signed, unknown_ca, for_another_name, expired, not_yet_valid, tls_1_1]
 
 
 @both
 @pytest.mark.parametrize("impostor", IMPOSTORS)
 @pytest.mark.usefixtures("trusted")
-def test_who_cannot_prove_to_be_tedee_gets_nothing(
-    call: Call, impostor: Callable[[trustme.CA], ssl.SSLContext], authority: trustme.CA
+def test_untrusted_server_receives_nothing(
+    call: Call, impostor: Callable[[trustme.CA], ssl.SSLContext], ca: trustme.CA
 ) -> None:
-    with listening(tls=impostor(authority)) as server:
+    with listening(tls=impostor(ca)) as server:
         error = failure(call, server.url())
     assert error.reason == "tls"
     assert server.asked == []
 
 
-def test_a_server_of_tls_1_1_would_be_spoken_to_by_who_does_not_care(authority: trustme.CA) -> None:
-    """So that the refusal above is the exporter's."""
+def test_tls_1_1_server_accepts_permissive_client(ca: trustme.CA) -> None:
+    """The test above therefore tests the exporter, not the server."""
     context = ssl.create_default_context()
-    authority.configure_trust(context)
-    outdated(context)
+    ca.configure_trust(context)
+    allow_only_old_tls(context)
     with (
-        listening(tls=of_tls_1_1(authority)) as server,
+        listening(tls=tls_1_1(ca)) as server,
         socket.create_connection(("localhost", server.port)) as connection,
         context.wrap_socket(connection, server_hostname="localhost") as secured,
     ):
@@ -245,7 +244,7 @@ def test_a_server_of_tls_1_1_would_be_spoken_to_by_who_does_not_care(authority: 
 
 @both
 @pytest.mark.parametrize("variable", CA_VARIABLES)
-def test_private_authority_of_environment_is_trusted(
+def test_private_ca_of_environment_is_trusted(
     call: Call, variable: str, tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert failure(call, tedee.url()).reason == "tls"
@@ -255,7 +254,7 @@ def test_private_authority_of_environment_is_trusted(
 
 
 @pytest.mark.parametrize(("variable", "weaker"), [*pairwise(CA_VARIABLES)])
-def test_first_variable_names_the_authorities(
+def test_first_ca_variable_takes_precedence(
     variable: str, weaker: str, tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, certifi.where())
@@ -263,7 +262,7 @@ def test_first_variable_names_the_authorities(
     assert failure(sync, tedee.url()).reason == "tls"
 
 
-def test_authorities_are_loaded_once(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ca_certificates_are_loaded_once(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
     def load(context: ssl.SSLContext, cafile: str, capath: None) -> None:
@@ -277,21 +276,23 @@ def test_authorities_are_loaded_once(tedee: Server, ca_file: Path, monkeypatch: 
     assert loaded == [str(ca_file)]
 
 
-def test_changed_authorities_are_loaded_again(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_ca_certificates_are_loaded_again(
+    tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
-    good = ca_file.read_bytes()
+    content = ca_file.read_bytes()
     trustme.CA().cert_pem.write_to_path(str(ca_file))
     assert failure(sync, tedee.url()).reason == "tls"
-    ca_file.write_bytes(good)
+    ca_file.write_bytes(content)
     assert sync(tedee.url())
     ca_file.write_bytes(b"")
     assert failure(sync, tedee.url()).reason == "tls"
 
 
-def test_folder_of_authorities_is_trusted(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_ca_certificates_is_trusted(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file.parent))
     assert failure(sync, tedee.url()).reason == "tls"
-    # What OpenSSL looks for is the hash of the authority's name.
+    # OpenSSL looks a CA up by the hash of its name.
     command = ["openssl", "x509", "-noout", "-hash", "-in", str(ca_file)]
     name = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     ca_file.rename(ca_file.with_name(f"{name}.0"))
@@ -300,7 +301,7 @@ def test_folder_of_authorities_is_trusted(tedee: Server, ca_file: Path, monkeypa
 
 @both
 @pytest.mark.parametrize("content", [None, "", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])
-def test_authorities_that_cannot_be_read_are_named_and_nothing_is_sent(
+def test_unreadable_ca_file_is_named_and_nothing_is_sent(
     call: Call, content: str | None, tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "authorities.pem"
@@ -313,25 +314,23 @@ def test_authorities_that_cannot_be_read_are_named_and_nothing_is_sent(
     assert tedee.asked == []
 
 
-def test_certificates_in_a_fifo_are_not_waited_for(
-    tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ca_certificates_in_fifo_do_not_block(tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "fifo")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "fifo"))
     error = failure(sync, tedee.url())
     assert error.reason == "tls"
-    assert "neither in a file nor in a folder" in str(error)
+    assert "neither a regular file nor a folder" in str(error)
 
 
-OFF = [
+ENVIRONMENTS = [
     {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "", "PYTHONHTTPSVERIFY": "0", "SSL_CERT_FILE": "", "SSL_CERT_DIR": ""},
     {"REQUESTS_CA_BUNDLE": "False", "PYTHONHTTPSVERIFY": "0"},
     {"CURL_CA_BUNDLE": "0"},
 ]
 
 
-@pytest.mark.parametrize("variables", OFF, ids=["emptied", "False", "0"])
-def test_no_environment_lets_the_program_talk_to_an_impostor(variables: dict[str, str], tedee: Server) -> None:
+@pytest.mark.parametrize("variables", ENVIRONMENTS, ids=["emptied", "False", "0"])
+def test_environment_cannot_disable_verification(variables: dict[str, str], tedee: Server) -> None:
     done = sync_once(tedee.url(), **variables)
     assert done.returncode == 1
     assert "TLS failed" in done.stderr
@@ -339,7 +338,7 @@ def test_no_environment_lets_the_program_talk_to_an_impostor(variables: dict[str
     assert tedee.asked == []
 
 
-def test_the_program_tells_an_impostor_in_its_metrics(tedee: Server) -> None:
+def test_untrusted_server_is_reported_in_metrics(tedee: Server) -> None:
     with running(TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=tedee.url()) as exporter:
         exporter.wait_until_ready()
         assert exporter.value("tedee_sync_failures_total", account="default", reason="tls") == 1
@@ -347,13 +346,13 @@ def test_the_program_tells_an_impostor_in_its_metrics(tedee: Server) -> None:
     assert tedee.asked == []
 
 
-def test_the_program_trusts_a_private_authority(tedee: Server, ca_file: Path) -> None:
+def test_program_trusts_private_ca(tedee: Server, ca_file: Path) -> None:
     done = sync_once(tedee.url(), REQUESTS_CA_BUNDLE=str(ca_file))
     assert done.returncode == 0, done.stderr
     assert all(KEY in each for each in tedee.asked)
 
 
-def test_session_keys_are_not_written(
+def test_tls_session_keys_are_not_written(
     tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "session-keys"))
@@ -362,24 +361,24 @@ def test_session_keys_are_not_written(
     assert not (tmp_path / "session-keys").exists()
 
 
-# Through a proxy
+# Proxies
 
 
 @pytest.fixture(params=["http", "https"])
-def proxy(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[Server]:
-    tls = speaking_for(authority.issue_cert("localhost")) if request.param == "https" else None
+def proxy(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[Server]:
+    tls = server_context(ca.issue_cert("localhost")) if request.param == "https" else None
     with listening(tls=tls) as server:
         yield server
 
 
 def with_password(proxy: Server) -> str:
-    return proxy.url(f"somebody:{PASSWORD}@localhost")
+    return proxy.url(f"user:{PASSWORD}@localhost")
 
 
 @both
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 @pytest.mark.usefixtures("trusted")
-def test_a_proxy_passes_on_what_it_cannot_read(
+def test_proxy_sees_only_encrypted_data(
     call: Call, variable: str, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, with_password(proxy))
@@ -401,7 +400,7 @@ def test_proxy_connection_serves_one_call(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     shared = session()
-    monkeypatch.setattr("tests.security.test_tedee_side.session", lambda: shared)
+    monkeypatch.setattr("tests.security.test_outbound_connections.session", lambda: shared)
     for _ in range(2):
         call(tedee.url("tedee.test"))
     assert [each.method for each in proxy.asked] == ["CONNECT", "CONNECT"]
@@ -409,9 +408,11 @@ def test_proxy_connection_serves_one_call(
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_no_proxy_is_obeyed(call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_variable_is_respected(
+    call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resolve = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1", *rest, **more))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve("127.0.0.1", *rest, **options))
     monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
     monkeypatch.setenv("NO_PROXY", "elsewhere.test,tedee.test")
     assert call(tedee.url("tedee.test"))
@@ -420,51 +421,47 @@ def test_no_proxy_is_obeyed(call: Call, proxy: Server, tedee: Server, monkeypatc
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_behind_a_proxy_it_is_still_tedee_who_has_to_prove_it(
-    call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_behind_proxy_is_verified(call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with listening(tls=speaking_for(trustme.CA().issue_cert("tedee.test"))) as impostor:
+    with listening(tls=server_context(trustme.CA().issue_cert("tedee.test"))) as impostor:
         assert failure(call, impostor.url("tedee.test")).reason == "tls"
     assert impostor.asked == []
 
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_a_proxy_that_cannot_prove_who_it_is_does_not_even_get_its_password(
-    call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with listening(tls=speaking_for(trustme.CA().issue_cert("localhost"))) as impostor:
+def test_untrusted_proxy_does_not_receive_password(call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(tls=server_context(trustme.CA().issue_cert("localhost"))) as impostor:
         monkeypatch.setenv("HTTPS_PROXY", with_password(impostor))
         assert failure(call, tedee.url("tedee.test")).reason == "tls"
     assert impostor.asked == tedee.asked == []
 
 
 PROXIES = [
-    f"http://somebody:{PASSWORD}@127.0.0.1:1",
-    f"https://somebody:{PASSWORD}@127.0.0.1:1",
-    f"http://somebody:{PASSWORD}@proxy.invalid:3128",
-    f"http://somebody:{PASSWORD}@proxy:99999",
-    f"http://somebody:{PASSWORD}@proxy:port",
-    f"http://somebody:{PASSWORD}@:3128",
-    f"http://somebody:{PASSWORD}@",
-    f"http://somebody:{PASSWORD}#1@proxy:3128",
-    f"http://somebody:{PASSWORD}/1@proxy:3128",
-    f"http://somebody:[{PASSWORD}@proxy:3128",
-    f"http://somebody:{PASSWORD}@[::1:3128",
-    f"http://somebody:{PASSWORD}@pro xy:3128",
-    f"http://somebody:{PASSWORD}@{'p' * 70}:3128",
-    f"somebody:{PASSWORD}@127.0.0.1:1",
-    f"://somebody:{PASSWORD}@127.0.0.1:1",
-    f"ftp://somebody:{PASSWORD}@127.0.0.1:1",
-    f"socks5://somebody:{PASSWORD}@127.0.0.1:1",
-    f"socks9://somebody:{PASSWORD}@127.0.0.1:1",
+    f"http://user:{PASSWORD}@127.0.0.1:1",
+    f"https://user:{PASSWORD}@127.0.0.1:1",
+    f"http://user:{PASSWORD}@proxy.invalid:3128",
+    f"http://user:{PASSWORD}@proxy:99999",
+    f"http://user:{PASSWORD}@proxy:port",
+    f"http://user:{PASSWORD}@:3128",
+    f"http://user:{PASSWORD}@",
+    f"http://user:{PASSWORD}#1@proxy:3128",
+    f"http://user:{PASSWORD}/1@proxy:3128",
+    f"http://user:[{PASSWORD}@proxy:3128",
+    f"http://user:{PASSWORD}@[::1:3128",
+    f"http://user:{PASSWORD}@pro xy:3128",
+    f"http://user:{PASSWORD}@{'p' * 70}:3128",
+    f"user:{PASSWORD}@127.0.0.1:1",
+    f"://user:{PASSWORD}@127.0.0.1:1",
+    f"ftp://user:{PASSWORD}@127.0.0.1:1",
+    f"socks5://user:{PASSWORD}@127.0.0.1:1",
+    f"socks9://user:{PASSWORD}@127.0.0.1:1",
 ]
 
 
 @both
 @pytest.mark.parametrize("address", PROXIES)
-def test_a_proxy_that_is_not_there_is_told_without_its_password(
+def test_unreachable_proxy_error_hides_password(
     call: Call, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -476,23 +473,21 @@ def test_a_proxy_that_is_not_there_is_told_without_its_password(
 
 
 @both
-def test_a_proxy_that_refuses_is_told_by_its_status_alone(
-    call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_refusal_is_reported_by_status_only(call: Call, tedee: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def echo(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(f"HTTP/1.1 407 {PASSWORD} is wrong\r\n\r\n".encode())
 
     with tcp_server(echo) as port:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://somebody:{PASSWORD}@127.0.0.1:{port}")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{port}")
         error = failure(call, tedee.url("tedee.test"))
     assert error.reason == "connection"
-    assert "the proxy says HTTP 407 Proxy Authentication Required" in str(error)
+    assert "the proxy returned HTTP 407 Proxy Authentication Required" in str(error)
     assert tedee.asked == []
 
 
-def test_the_program_shows_a_proxy_password_nowhere(tedee: Server) -> None:
-    with listening(password="Basic of-somebody-else") as proxy:
+def test_program_never_shows_proxy_password(tedee: Server) -> None:
+    with listening(password="Basic of-another-user") as proxy:
         url = tedee.url("tedee.test")
         with running(
             "--log.level=debug", TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=url, HTTPS_PROXY=with_password(proxy)
@@ -500,22 +495,20 @@ def test_the_program_shows_a_proxy_password_nowhere(tedee: Server) -> None:
             exporter.wait_until_ready()
             shown = [exporter.get(path).text for path in ("/", "/metrics", "/docs")]
             exporter.stop()
-    told = "".join([*shown, *exporter.log])
-    assert "the proxy says HTTP 407" in told
+    output = "".join([*shown, *exporter.log])
+    assert "the proxy returned HTTP 407" in output
     for secret in SECRETS:
-        assert secret not in told
+        assert secret not in output
     assert proxy.asked
     assert tedee.asked == []
 
 
-# On this machine
+# Loopback
 
 
 @both
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_what_is_unencrypted_stays_on_this_machine_whatever_proxy_is_set(
-    call: Call, host: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_http_to_loopback_ignores_proxy(call: Call, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as server, listening() as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url())
@@ -525,19 +518,17 @@ def test_what_is_unencrypted_stays_on_this_machine_whatever_proxy_is_set(
     assert proxy.asked == []
 
 
-def test_the_program_asks_no_proxy_for_this_machine() -> None:
+def test_program_uses_no_proxy_for_loopback() -> None:
     with listening() as server, listening() as proxy:
-        there = proxy.url()
-        done = sync_once(server.url("127.0.0.1"), HTTP_PROXY=there, http_proxy=there, ALL_PROXY=there)
+        url = proxy.url()
+        done = sync_once(server.url("127.0.0.1"), HTTP_PROXY=url, http_proxy=url, ALL_PROXY=url)
     assert done.returncode == 0, done.stderr
     assert server.asked
     assert proxy.asked == []
 
 
 @both
-def test_calls_to_this_machine_change_no_proxy_setting_of_the_calls_beside_them(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loopback_calls_do_not_change_environment(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     changed: list[object] = []
     monkeypatch.setattr(os, "putenv", lambda *args: changed.append(args))
     with listening() as server, ThreadPoolExecutor(8) as pool:
@@ -546,7 +537,7 @@ def test_calls_to_this_machine_change_no_proxy_setting_of_the_calls_beside_them(
 
 
 @both
-def test_a_localhost_that_is_another_machine_gets_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_on_another_machine_receives_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
     with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         try:
@@ -554,17 +545,23 @@ def test_a_localhost_that_is_another_machine_gets_nothing(call: Call, monkeypatc
         except OSError:
             pytest.skip("this machine has no address but its own")
         address = probe.getsockname()[0]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve(address, *rest, **more))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: resolve(address, *rest, **options))
     reached: list[bytes] = []
     with tcp_server(lambda connection: reached.append(connection.recv(65536)), address) as port:
         error = failure(call, f"http://localhost:{port}")
     assert error.reason == "connection"
-    assert "plain HTTP is for this machine alone" in str(error)
+    assert "plain HTTP is allowed to this machine only" in str(error)
     assert b"".join(reached) == b""
 
 
-OWN = ["http://127.0.0.1:8080", "http://127.8.9.10", "http://[::1]:8080", "http://localhost", "http://LOCALHOST:1/"]
-OTHERS = [
+LOOPBACK_URLS = [
+    "http://127.0.0.1:8080",
+    "http://127.8.9.10",
+    "http://[::1]:8080",
+    "http://localhost",
+    "http://LOCALHOST:1/",
+]
+OTHER_URLS = [
     "http://127.0.0.1.evil.example",
     "http://localhost.evil.example",
     "http://localhost.",
@@ -597,12 +594,12 @@ OTHERS = [
     "//127.0.0.1",
     "HTTP://evil.example",
     "ws://127.0.0.1",
-    f"https://somebody:{PASSWORD}@api.tedee.com",
+    f"https://user:{PASSWORD}@api.tedee.com",
 ]
 
 
-def configured(url: str) -> list[Callable[[], object]]:
-    """The settings that say where a secret goes."""
+def settings_with(url: str) -> list[Callable[[], object]]:
+    """Return the settings with URLs to which secrets are sent."""
     files = {"client_id": "a-client", "refresh_token_file": "refresh-token"}
     return [
         lambda: Api.model_validate({"url": url}),
@@ -610,15 +607,15 @@ def configured(url: str) -> list[Callable[[], object]]:
     ]
 
 
-@pytest.mark.parametrize("url", OWN)
-def test_plain_http_may_be_spoken_with_this_machine(url: str) -> None:
-    for setting in configured(url):
+@pytest.mark.parametrize("url", LOOPBACK_URLS)
+def test_plain_http_to_loopback_is_allowed(url: str) -> None:
+    for setting in settings_with(url):
         setting()
 
 
-@pytest.mark.parametrize("url", OTHERS)
-def test_plain_http_is_spoken_with_nobody_who_only_looks_like_this_machine(url: str) -> None:
-    for setting in configured(url):
+@pytest.mark.parametrize("url", OTHER_URLS)
+def test_plain_http_to_similar_host_is_rejected(url: str) -> None:
+    for setting in settings_with(url):
         with pytest.raises(ValidationError) as caught:
             setting()
         assert PASSWORD not in str(caught.value)
@@ -626,12 +623,10 @@ def test_plain_http_is_spoken_with_nobody_who_only_looks_like_this_machine(url: 
 
 @both
 @pytest.mark.parametrize("url", ["http://[::1].evil.example", "http://evil.example[::1]", "http://[::1]evil.example"])
-def test_an_address_that_one_parser_takes_for_this_machine_and_another_does_not_is_not_called(
-    call: Call, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ambiguous_loopback_address_is_not_called(call: Call, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[str] = []
 
-    def look_up(host: str, *rest: object, **more: object) -> list[object]:
+    def look_up(host: str, *rest: object, **options: object) -> list[object]:
         looked_up.append(host)
         return []
 
@@ -641,16 +636,16 @@ def test_an_address_that_one_parser_takes_for_this_machine_and_another_does_not_
     assert looked_up == []
 
 
-# What of the user's is not for Tedee
+# netrc and cookies
 
 
 @both
 @pytest.mark.usefixtures("trusted")
-def test_a_netrc_is_for_neither_tedee_nor_the_proxy(
+def test_netrc_is_used_for_neither_tedee_nor_proxy(
     call: Call, proxy: Server, tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".netrc").write_text(
-        "machine tedee.test login somebody password else\nmachine localhost login somebody password else\n"
+        "machine tedee.test login user password other\nmachine localhost login user password other\n"
     )
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     call(tedee.url("tedee.test"))
@@ -659,14 +654,14 @@ def test_a_netrc_is_for_neither_tedee_nor_the_proxy(
     assert all("Basic" not in str(each.headers) for each in proxy.asked)
 
 
-def test_the_program_does_not_use_a_netrc(tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text("default login somebody password else\n")
+def test_program_does_not_use_netrc(tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("default login user password other\n")
     with listening() as server:
         sync_once(server.url("127.0.0.1"), HOME=str(tmp_path), NETRC=str(tmp_path / ".netrc"))
     assert {each.headers["Authorization"] for each in server.asked} == {f"PersonalKey {KEY}"}
 
 
-def test_no_cookie_comes_back() -> None:
+def test_cookies_are_not_sent_back() -> None:
     with listening(Reply(headers={"Set-Cookie": "session=home; Path=/"})) as server:
         api, endpoint = client(server.url("127.0.0.1")), token_endpoint(server.url("127.0.0.1"))
         for _ in range(2):
@@ -681,40 +676,38 @@ def test_no_cookie_comes_back() -> None:
 
 @both
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
-@pytest.mark.parametrize("where", ["another host", "another scheme", "the same host"])
+@pytest.mark.parametrize("target", ["another host", "another scheme", "the same host"])
 @pytest.mark.usefixtures("trusted")
-def test_a_redirect_is_not_followed_anywhere(call: Call, where: str, status: int, tedee: Server) -> None:
-    with listening() as elsewhere:
+def test_redirect_is_not_followed(call: Call, target: str, status: int, tedee: Server) -> None:
+    with listening() as other_server:
         tedee.reply = Reply(status)
         targets = {
-            "another host": elsewhere.url("127.0.0.1"),
-            "another scheme": f"http://localhost:{elsewhere.port}",
+            "another host": other_server.url("127.0.0.1"),
+            "another scheme": f"http://localhost:{other_server.port}",
             "the same host": tedee.url(),
         }
-        tedee.reply = Reply(status, {"Location": f"{targets[where]}/api/v37/my/lock/sync"})
+        tedee.reply = Reply(status, {"Location": f"{targets[target]}/api/v37/my/lock/sync"})
         error = failure(call, tedee.url())
     assert error.reason == "invalid_response"
     assert "redirects are not followed" in str(error)
     assert len(tedee.asked) == 1
-    assert elsewhere.asked == []
+    assert other_server.asked == []
 
 
 @both
-def test_an_answer_that_points_elsewhere_is_taken_for_what_it_is(call: Call) -> None:
-    with listening() as elsewhere:
-        there = elsewhere.url("127.0.0.1")
-        with listening(
-            Reply(headers={"Location": there, "Refresh": f"0; url={there}", "Link": f"<{there}>"})
-        ) as server:
+def test_location_headers_of_success_are_ignored(call: Call) -> None:
+    with listening() as other_server:
+        url = other_server.url("127.0.0.1")
+        with listening(Reply(headers={"Location": url, "Refresh": f"0; url={url}", "Link": f"<{url}>"})) as server:
             assert call(server.url("127.0.0.1"))
-    assert elsewhere.asked == []
+    assert other_server.asked == []
 
 
 @both
 @pytest.mark.parametrize(
     "location", ["", "//", "http://[", "http://host:99999/", "http://a b", "mailto:a", "\x80\xff", "x" * 60_000]
 )
-def test_a_redirect_to_nowhere_is_a_redirect(call: Call, location: str) -> None:
+def test_redirect_to_invalid_location_is_reported(call: Call, location: str) -> None:
     with listening(Reply(302, {"Location": location})) as server:
         assert "redirects are not followed" in str(failure(call, server.url("127.0.0.1")))
 
@@ -728,14 +721,14 @@ BOMBS = {
     "deflate": ("deflate", zlib.compress(b" " * BLANKS)),
     "gzip in gzip": ("gzip, gzip", gzip.compress(PACKED)),
     "gzip in gzip in gzip": ("gzip, gzip, gzip", gzip.compress(gzip.compress(PACKED))),
-    "no end of gzip": ("gzip" + ", gzip" * 999, PACKED),
+    "gzip 1,000 times": ("gzip" + ", gzip" * 999, PACKED),
 }
 
 
 @both
 @pytest.mark.parametrize("status", [200, 302, 401, 503])
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_what_is_small_on_the_wire_stays_small_in_memory(call: Call, bomb: str, status: int) -> None:
+def test_compression_bomb_does_not_fill_memory(call: Call, bomb: str, status: int) -> None:
     encoding, body = BOMBS[bomb]
     headers = {"Content-Encoding": encoding, "Location": "http://127.0.0.1:1/"}
     with listening(Reply(status, headers, body)) as server:
@@ -748,25 +741,25 @@ def test_what_is_small_on_the_wire_stays_small_in_memory(call: Call, bomb: str, 
     assert peak < 3 * MAX_BODY_BYTES
 
 
-def flooding(begin: bytes, more: bytes) -> tuple[Callable[[socket.socket], None], list[int]]:
-    """A server that never stops sending, as fast as it can; and how much it got rid of."""
+def flood_server(begin: bytes, repeated: bytes) -> tuple[Callable[[socket.socket], None], list[int]]:
+    """Return a server function that never stops sending, as fast as it can, and a counter of the bytes sent."""
     sent = [0]
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(begin)
         while True:
-            connection.sendall(more)
-            sent[0] += len(more)
+            connection.sendall(repeated)
+            sent[0] += len(repeated)
 
-    return speak, sent
+    return respond, sent
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-FLOODS: dict[str, tuple[bytes, bytes]] = {
-    "a body of no length": (OK + b"\r\n", b" " * 65536),
-    "a body of a great length": (OK + b"Content-Length: 99999999999999\r\n\r\n", b" " * 65536),
-    "a body of two lengths": (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", b" " * 65536),
+ENDLESS_RESPONSES: dict[str, tuple[bytes, bytes]] = {
+    "a body without Content-Length": (OK + b"\r\n", b" " * 65536),
+    "a body with a huge Content-Length": (OK + b"Content-Length: 99999999999999\r\n\r\n", b" " * 65536),
+    "a body with two Content-Lengths": (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", b" " * 65536),
     "chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 65536 + b"\r\n"),
     "a chunk's size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 65536),
     "a redirect's body": (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b" " * 65536),
@@ -777,25 +770,25 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 
 
 @both
-@pytest.mark.parametrize("flood", FLOODS)
-def test_a_flood_is_given_up(call: Call, flood: str) -> None:
-    speak, sent = flooding(*FLOODS[flood])
-    with tcp_server(speak) as port:
+@pytest.mark.parametrize("response", ENDLESS_RESPONSES)
+def test_endless_fast_response_is_aborted(call: Call, response: str) -> None:
+    respond, sent = flood_server(*ENDLESS_RESPONSES[response])
+    with tcp_server(respond) as port:
         failure(call, f"http://127.0.0.1:{port}", 60)
-    # The kernel's buffers come on top.
+    # The count includes the buffers of the kernel.
     assert sent[0] < 4 * MAX_BODY_BYTES
 
 
 # Time
 
 HANDSHAKE = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
-"""The beginning of a server's part of a TLS handshake, of 16 kB."""
+"""Beginning of the server's part of a TLS handshake of 16 kB."""
 
 
-def dripping(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Callable[[socket.socket], None]:
-    """A server that sends a little at a time, for minutes."""
+def slow_server(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Callable[[socket.socket], None]:
+    """Return a server function that sends a few bytes at a time, for minutes."""
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         with tls.wrap_socket(connection, server_side=True) if tls else nullcontext(connection) as speaker:
             speaker.recv(65536)
             speaker.sendall(begin)
@@ -803,16 +796,16 @@ def dripping(begin: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Ca
                 time.sleep(0.05)
                 speaker.sendall(drop)
 
-    return speak
+    return respond
 
 
-def is_over_in_time(call: Call, url: str) -> bool:
+def times_out(call: Call, url: str) -> bool:
     began = time.monotonic()
     error = failure(call, url, 0.5)
-    return error.reason == "timeout" and time.monotonic() - began < SOON
+    return error.reason == "timeout" and time.monotonic() - began < MAX_DURATION
 
 
-DRIPS: dict[str, tuple[bytes, bytes]] = {
+SLOW_RESPONSES: dict[str, tuple[bytes, bytes]] = {
     "a status line": (b"HTTP/1.1 200 ", b"O"),
     "headers": (OK, b"X-More: headers\r\n"),
     "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
@@ -823,72 +816,70 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 
 @both
-@pytest.mark.parametrize("drip", DRIPS)
+@pytest.mark.parametrize("response", SLOW_RESPONSES)
 @pytest.mark.usefixtures("trusted")
-def test_what_drips_is_over_at_the_time_out_behind_tls_and_a_proxy_too(
-    call: Call, drip: str, proxy: Server, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+def test_slow_response_through_tls_and_proxy_times_out(
+    call: Call, response: str, proxy: Server, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with tcp_server(dripping(*DRIPS[drip], speaking_for(authority.issue_cert("tedee.test")))) as port:
-        # A redirect of the token endpoint is one before its body comes.
-        assert is_over_in_time(call, f"https://tedee.test:{port}") or (call is refresh and "redirect" in drip)
+    with tcp_server(slow_server(*SLOW_RESPONSES[response], server_context(ca.issue_cert("tedee.test")))) as port:
+        # A redirect of the token endpoint is reported before its body is received.
+        assert times_out(call, f"https://tedee.test:{port}") or (call is refresh and "redirect" in response)
 
 
 @both
 @shut_down_early
-def test_a_tls_handshake_that_drips_is_over_at_the_time_out(call: Call) -> None:
-    with tcp_server(dripping(HANDSHAKE, b"a")) as port:
-        assert is_over_in_time(call, f"https://localhost:{port}")
+def test_slow_tls_handshake_times_out(call: Call) -> None:
+    with tcp_server(slow_server(HANDSHAKE, b"a")) as port:
+        assert times_out(call, f"https://localhost:{port}")
 
 
 @both
 @pytest.mark.usefixtures("trusted")
 @shut_down_early
-def test_a_tls_handshake_that_drips_through_a_proxy_is_over_at_the_time_out(
-    call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_tls_handshake_through_proxy_times_out(call: Call, proxy: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    with tcp_server(dripping(HANDSHAKE, b"a")) as port:
-        assert is_over_in_time(call, f"https://tedee.test:{port}")
+    with tcp_server(slow_server(HANDSHAKE, b"a")) as port:
+        assert times_out(call, f"https://tedee.test:{port}")
 
 
 @both
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("drip", ["a status line", "headers"])
+@pytest.mark.parametrize("response", ["a status line", "headers"])
 @pytest.mark.usefixtures("trusted")
-def test_a_proxy_whose_answer_drips_is_over_at_the_time_out(
-    call: Call, drip: str, scheme: str, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+def test_slow_response_of_proxy_times_out(
+    call: Call, response: str, scheme: str, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = speaking_for(authority.issue_cert("localhost")) if scheme == "https" else None
-    with tcp_server(dripping(*DRIPS[drip], tls)) as port:
+    tls = server_context(ca.issue_cert("localhost")) if scheme == "https" else None
+    with tcp_server(slow_server(*SLOW_RESPONSES[response], tls)) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://localhost:{port}")
-        assert is_over_in_time(call, "https://tedee.test")
+        assert times_out(call, "https://tedee.test")
 
 
 @both
-def test_interim_answers_without_end_are_over_at_the_time_out(call: Call) -> None:
-    speak, _ = flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
-    with tcp_server(speak) as port:
-        assert is_over_in_time(call, f"http://127.0.0.1:{port}")
+def test_endless_interim_responses_time_out(call: Call) -> None:
+    respond, _ = flood_server(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    with tcp_server(respond) as port:
+        assert times_out(call, f"http://127.0.0.1:{port}")
 
 
 @both
 @pytest.mark.parametrize("header", [b"Set-Cookie", b"Set-Cookie2"])
-def test_headers_that_are_made_to_be_slow_to_read_are_not_read(call: Call, header: bytes) -> None:
-    """The standard library takes a minute for these."""
+def test_slow_to_parse_headers_are_not_parsed(call: Call, header: bytes) -> None:
+    """The standard library takes a minute to parse these."""
 
-    def speak(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
         cookies = [b"Set-Cookie: a=b\r\n", *[header + b": " + b"a;" * 32_000 + b"\r\n"] * 90]
         connection.sendall(b"HTTP/1.1 500 Oh\r\n" + b"".join(cookies) + b"Content-Length: 0\r\n\r\n")
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         began = time.monotonic()
         assert failure(call, f"http://127.0.0.1:{port}", 60).reason == "server"
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < MAX_DURATION
 
 
-# Anything at all
+# Arbitrary responses
 
 PARTS = st.sampled_from(
     [
@@ -925,12 +916,12 @@ PARTS = st.sampled_from(
 
 
 @settings(max_examples=200, deadline=None)
-@given(said=st.lists(PARTS | st.binary(max_size=8), max_size=12).map(b"".join))
-def test_any_bytes_on_the_wire_give_an_answer_or_a_named_failure(said: bytes) -> None:
-    def speak(connection: socket.socket) -> None:
+@given(data=st.lists(PARTS | st.binary(max_size=8), max_size=12).map(b"".join))
+def test_arbitrary_bytes_give_response_or_named_error(data: bytes) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.recv(65536)
-        connection.sendall(said)
+        connection.sendall(data)
 
-    with tcp_server(speak) as port:
+    with tcp_server(respond) as port:
         for call in (sync, refresh):
             outcome(call, f"http://127.0.0.1:{port}", 2.0)
