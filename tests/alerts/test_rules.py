@@ -11,7 +11,7 @@ import yaml
 
 from exporter.metrics.catalogue import CATALOGUE
 from tests.alerts.rules import ALERTMANAGER, ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, load, rules
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
@@ -21,7 +21,7 @@ BASE = "https://github.com/tedee-exporter/tedee-exporter/blob/main/docs/runbooks
 
 def ran(program: str, *arguments: str | Path) -> str:
     """What the program says; it has to be content."""
-    result = subprocess.run([real_part(program), *arguments], capture_output=True, text=True, check=False)
+    result = subprocess.run([require_program(program), *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -26,7 +26,7 @@ from exporter.tedee.refresh_tokens import Closed, RefreshTokens
 from exporter.tedee.token_file import ROOM, SUFFIX, CannotStore, problem_with, reserve
 from tests.api_errors.test_oauth import FIRST, LIFE, Tedee, edited, failure_of, tedee
 from tests.cli.conftest import NOBODY, stop_being_root
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import eventually
 
 __all__ = ["stop_being_root", "tedee"]
@@ -255,11 +255,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of a quarter of a MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = [real_part("mount"), "-t", "tmpfs", "-o", "size=256k,mode=0777", "none", str(folder)]
+    mount = [require_program("mount"), "-t", "tmpfs", "-o", "size=256k,mode=0777", "none", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     yield folder
-    subprocess.run([real_part("umount"), "--lazy", folder], check=True)
+    subprocess.run([require_program("umount"), "--lazy", folder], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -312,12 +312,12 @@ def test_mount_point_is_recognized_by_any_name(tmp_path: Path, name: str) -> Non
     path = tmp_path / name
     path.write_text(FIRST)
     assert not token_file._is_mount_point(path)
-    if subprocess.run([real_part("mount"), "--bind", path, path], capture_output=True, check=False).returncode:
+    if subprocess.run([require_program("mount"), "--bind", path, path], capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:
         assert token_file._is_mount_point(path)
     finally:
-        subprocess.run([real_part("umount"), path], check=True)
+        subprocess.run([require_program("umount"), path], check=True)
 
 
 # A disk that fails

@@ -28,7 +28,7 @@ from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
 from tests.factories import locks_of, registry, status
-from tests.program import PATIENCE, eventually
+from tests.program import TIMEOUT, eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
@@ -562,14 +562,14 @@ def test_who_publishes_does_not_wait_for_the_rendering(clock: FakeClock, monkeyp
 
     def endless() -> None:
         begun.set()
-        go_on.wait(PATIENCE)
+        go_on.wait(TIMEOUT)
 
     monkeypatch.setattr(exposition, "refresh", endless)
     renderer = Renderer(exposition)
     everything.on_change(renderer.wake)
     renderer.start()
     everything.publish(status(clock))
-    assert begun.wait(PATIENCE)
+    assert begun.wait(TIMEOUT)
     for _ in range(100):
         everything.publish(status(clock))
     go_on.set()

@@ -21,16 +21,16 @@ from exporter.tedee.models import (
     SyncReader,
     write_details,
 )
-from tests.cloud import detailed, synced, written
-from tests.conftest import wire
+from tests.cloud import detailed, json_rows, synced
+from tests.conftest import load_fixture
 
 
 def read_sync(rows: Sequence[Any]) -> Reading[SyncedLock]:
-    return models.read_sync(written(rows))
+    return models.read_sync(json_rows(rows))
 
 
 def read_details(rows: Sequence[Any]) -> Reading[LockDetails]:
-    return models.read_details(written(rows))
+    return models.read_details(json_rows(rows))
 
 
 def state_of(lock: dict[str, Any]) -> DeviceState | None:
@@ -38,8 +38,8 @@ def state_of(lock: dict[str, Any]) -> DeviceState | None:
 
 
 def test_both_wire_shapes_give_the_same_values() -> None:
-    old = read_sync(wire("sync-v1.33.json")["result"])
-    new = read_sync(wire("sync-v37.json")["result"])
+    old = read_sync(load_fixture("sync-v1.33.json")["result"])
+    new = read_sync(load_fixture("sync-v37.json")["result"])
     assert old.rows[123] == new.rows[123]
     assert old.rows[123] == SyncedLock(
         id=123,
@@ -59,7 +59,7 @@ def test_both_wire_shapes_give_the_same_values() -> None:
 
 
 def test_a_disconnected_lock_has_no_state() -> None:
-    assert read_sync(wire("sync-v37.json")["result"]).rows[125] == SyncedLock(125, False, None, 1)
+    assert read_sync(load_fixture("sync-v37.json")["result"]).rows[125] == SyncedLock(125, False, None, 1)
 
 
 def test_a_disconnected_lock_has_no_state_even_where_tedee_repeats_its_last_one() -> None:
@@ -229,7 +229,7 @@ def test_what_locks_share_is_short(field: str, value: object) -> None:
 
 
 def test_details_are_read() -> None:
-    reading = read_details(wire("locks-v37.json")["result"])
+    reading = read_details(load_fixture("locks-v37.json")["result"])
     assert not reading.rejections
     room, garage, cellar = reading.rows.values()
     assert (room.name, garage.name, cellar.name) == ("Room 6", 'Garage "north"', "Cellar")
@@ -326,7 +326,7 @@ ANSWERS = st.lists(ROWS | VALUES, max_size=5)
 def test_a_sync_is_read_the_same_whatever_was_read_before(answers: list[list[Any]]) -> None:
     reader = SyncReader()
     for answer in answers:
-        assert typed(reader.read(written(answer))) == typed(read_sync(answer))
+        assert typed(reader.read(json_rows(answer))) == typed(read_sync(answer))
 
 
 def typed(reading: Reading[SyncedLock]) -> str:
@@ -336,14 +336,14 @@ def typed(reading: Reading[SyncedLock]) -> str:
 
 def test_what_has_not_changed_is_not_read_again() -> None:
     reader = SyncReader()
-    first = reader.read(written([synced(1), synced(2)])).rows
-    second = reader.read(written([synced(1), synced(2, state=2)])).rows
+    first = reader.read(json_rows([synced(1), synced(2)])).rows
+    second = reader.read(json_rows([synced(1), synced(2, state=2)])).rows
     assert second[1] is first[1]
     assert second[2] is not first[2]
 
 
 @pytest.mark.parametrize("row", [b"", b"{", b'{"id": 1', b'{"id": 1, "name": "\xff"}', b"9" * 5_000, b"[" * 100_000])
 def test_a_row_that_is_no_json_costs_no_other(row: bytes) -> None:
-    reading = models.read_sync([row, *written([synced(2)])])
+    reading = models.read_sync([row, *json_rows([synced(2)])])
     assert list(reading.rows) == [2]
     assert [each.field for each in reading.rejections] == ["id"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus, prometheus
 
 from . import corners, day
@@ -14,7 +14,7 @@ from . import corners, day
 
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    promtool = real_part("promtool")
+    promtool = require_program("promtool")
     folder = tmp_path_factory.mktemp("history")
     for recording in (day.record(folder), day.record_fleet(folder), day.record_twins(folder)):
         backfill(promtool, recording, folder / "data")
@@ -26,7 +26,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 @pytest.fixture(scope="session")
 def rarities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that holds what seldom is."""
-    promtool = real_part("promtool")
+    promtool = require_program("promtool")
     folder = tmp_path_factory.mktemp("rarities")
     backfill(promtool, corners.record(folder), folder / "data")
     with prometheus(folder, "127.0.0.1:9") as running:

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import PATIENCE, ROOT
+from tests.program import ROOT, TIMEOUT
 
 FOLDER = ROOT / "dashboards"
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))
@@ -88,7 +88,7 @@ class Grafana:
 
     def ask(self, endpoint: str, **parameters: Any) -> Series:
         """Prometheus' answer. Raises AssertionError if it takes the question for wrong."""
-        answer = requests.post(f"{self.prometheus.url}/api/v1/{endpoint}", data=parameters, timeout=PATIENCE)
+        answer = requests.post(f"{self.prometheus.url}/api/v1/{endpoint}", data=parameters, timeout=TIMEOUT)
         assert answer.ok, f"{answer.text}: {parameters}"
         result: Series = answer.json()["data"]["result"]
         return result
@@ -121,7 +121,7 @@ class Grafana:
             answer = requests.get(
                 f"{self.prometheus.url}/api/v1/label/{match[2]}/values",
                 params={"match[]": match[1], **begin},
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
             )
             yield from answer.json()["data"]
         elif match := re.fullmatch(r"query_result\((.+)\)", query):

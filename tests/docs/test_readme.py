@@ -13,7 +13,7 @@ from exporter import config
 from exporter.cli import _parser
 from exporter.metrics.catalogue import markdown
 from exporter.tedee.errors import REASONS
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -82,7 +82,7 @@ def test_prometheus_accepts_its_scrape_configuration(tmp_path: Path) -> None:
     path = tmp_path / "prometheus.yml"
     path.write_text(text)
     result = subprocess.run(
-        [real_part("promtool"), "check", "config", path], capture_output=True, text=True, check=False
+        [require_program("promtool"), "check", "config", path], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
 

@@ -9,8 +9,8 @@ from typing import Any
 import requests
 import yaml
 
-from tests.conftest import real_part
-from tests.program import PATIENCE, eventually, free_port
+from tests.conftest import require_program
+from tests.program import TIMEOUT, eventually, free_port
 
 
 class Prometheus:
@@ -21,7 +21,7 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The instant vector: a list of `{"metric": labels, "value": [time, text]}`."""
-        answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=PATIENCE)
+        answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=TIMEOUT)
         answer.raise_for_status()
         result: list[dict[str, Any]] = answer.json()["data"]["result"]
         return result
@@ -36,7 +36,7 @@ class Prometheus:
         """What Prometheus says of its one target, which it knows a moment after it is ready."""
 
         def targets() -> list[dict[str, Any]]:
-            answer = requests.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()
+            answer = requests.get(f"{self.url}/api/v1/targets", timeout=TIMEOUT).json()
             active: list[dict[str, Any]] = answer["data"]["activeTargets"]
             return active
 
@@ -46,7 +46,7 @@ class Prometheus:
 @contextlib.contextmanager
 def prometheus(folder: Path, target: str, **job: Any) -> Iterator[Prometheus]:
     """Prometheus, scraping `host:port` every second; `job` is what its configuration says besides."""
-    program = real_part("prometheus")
+    program = require_program("prometheus")
     config = folder / "prometheus.yml"
     jobs = [{"job_name": "tedee", "static_configs": [{"targets": [target]}], **job}]
     config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
@@ -76,5 +76,5 @@ def _ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> bool:
     if process.poll() is not None:
         raise AssertionError(f"Prometheus ended:\n{log.read_text()}")
     with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"{url}/-/ready", timeout=PATIENCE).ok
+        return requests.get(f"{url}/-/ready", timeout=TIMEOUT).ok
     return False

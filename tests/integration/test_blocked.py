@@ -25,7 +25,7 @@ import trustme
 
 from exporter.simulator import Address, Cloud
 from tests.integration.conftest import HOME
-from tests.program import PATIENCE, ROOT, configuration, environment, eventually, free_port, running
+from tests.program import ROOT, TIMEOUT, configuration, environment, eventually, free_port, running
 from tests.security.web_files import PAIR, WebFiles
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -47,7 +47,7 @@ class Process:
 
     def get(self, path: str) -> requests.Response | None:
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(self.url + path, timeout=PATIENCE)
+            return requests.get(self.url + path, timeout=TIMEOUT)
         return None
 
     def wait_until_ready(self) -> None:
@@ -60,7 +60,7 @@ class Process:
 
     def stop(self, number: int) -> int:
         self.popen.send_signal(number)
-        return self.popen.wait(PATIENCE)
+        return self.popen.wait(TIMEOUT)
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ class Pipe:
 
     def rest(self) -> list[str]:
         """All lines, once the program has ended."""
-        self._reader.join(PATIENCE)
+        self._reader.join(TIMEOUT)
         return self.text.split("\n")[4096:-1]
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ def test_command_waits_for_a_slow_reader(address: Address, tmp_path: Path, pipe:
     with started(f"--config.file={path}", command, stdout=pipe.writing, stderr=pipe.writing) as process:
         eventually(process.writes_to_a_pipe, "the output to be blocked")
         pipe.read()
-        assert process.popen.wait(PATIENCE) == code
+        assert process.popen.wait(TIMEOUT) == code
         lines = pipe.rest()
     assert f"{path} is open to all users" in lines[0]
     if command == "--config.check":
@@ -226,7 +226,7 @@ main()
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment(), stderr=pipe.writing)
     pipe.read()
-    assert process.wait(PATIENCE) == 1
+    assert process.wait(TIMEOUT) == 1
     *before, last = pipe.rest()
     assert last == "RuntimeError: a bug"
     assert [line for line in before if "msg=before" in line] == before[:100]
@@ -264,7 +264,7 @@ def test_pipe_may_hold_the_configuration_at_the_start(tmp_path: Path) -> None:
         pass_fds=[reading],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     os.close(reading)
@@ -280,7 +280,7 @@ def test_pipe_is_refused_at_a_reload(address: Address, tmp_path: Path) -> None:
         exporter.process.send_signal(signal.SIGHUP)
         eventually(lambda: exporter.value("tedee_exporter_config_last_reload_successful") == 0, "the failed reload")
         with ThreadPoolExecutor(50) as clients:
-            reload = partial(requests.post, f"{exporter.url}/-/reload", timeout=PATIENCE)
+            reload = partial(requests.post, f"{exporter.url}/-/reload", timeout=TIMEOUT)
             responses = [each.result() for each in [clients.submit(reload) for _ in range(50)]]
         refusal = f"not reloaded: {path}: is not a regular file; any other is read at the start alone\n"
         assert {(response.status_code, response.text) for response in responses} == {(500, refusal)}
@@ -342,7 +342,7 @@ def test_reload_of_a_hanging_file_stops_nothing(hanging: Path, address: Address,
         path.symlink_to(hanging)
         exporter.process.send_signal(signal.SIGHUP)
         with ThreadPoolExecutor(50) as clients:
-            waiting = [clients.submit(requests.post, f"{exporter.url}/-/reload", timeout=PATIENCE) for _ in range(50)]
+            waiting = [clients.submit(requests.post, f"{exporter.url}/-/reload", timeout=TIMEOUT) for _ in range(50)]
             eventually(lambda: hangs(exporter.process), "the reload to hang")
             assert exporter.get("/").ok
             assert exporter.value("tedee_up", account="home") == 1
@@ -385,7 +385,7 @@ def test_characters_that_an_output_lacks_are_escaped(
             env=environment(**variables),
             capture_output=True,
             encoding="latin-1",
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         output = ended.stdout + ended.stderr
@@ -410,7 +410,7 @@ def test_tls_works_without_proc(tmp_path: Path) -> None:
 
         def is_trusted(authority: str) -> bool:
             with contextlib.suppress(requests.exceptions.SSLError):
-                return requests.get(url, verify=str(web.folder / authority), timeout=PATIENCE).ok
+                return requests.get(url, verify=str(web.folder / authority), timeout=TIMEOUT).ok
             return False
 
         assert is_trusted("ca.pem")
@@ -438,7 +438,7 @@ def test_too_low_limit_of_files_is_an_error(limit: int, arguments: Sequence[str]
         env=environment(TEDEE_PERSONAL_KEY="" if "--demo" in arguments else "a-key-that-is-good"),
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     message = (
@@ -465,9 +465,9 @@ def test_least_limit_of_files_is_enough(address: Address, tmp_path: Path) -> Non
         url, trusted = f"https://localhost:{exporter.port}", str(web.folder / "ca.pem")
         for _ in range(100):
             session = idle.enter_context(requests.Session())
-            assert session.get(f"{url}/metrics", verify=trusted, timeout=PATIENCE).ok
+            assert session.get(f"{url}/metrics", verify=trusted, timeout=TIMEOUT).ok
         for method, page in (("GET", "/"), ("GET", "/docs"), ("POST", "/-/reload")):
-            assert requests.request(method, url + page, verify=trusted, timeout=PATIENCE).ok
+            assert requests.request(method, url + page, verify=trusted, timeout=TIMEOUT).ok
         assert exporter.stop() == 0
         assert not [line for line in exporter.log if "level=error" in line or "level=warning" in line]
 
@@ -477,14 +477,14 @@ def test_it_survives_that_no_more_files_may_be_open(address: Address, tmp_path: 
     with running(f"--config.file={path}") as exporter, requests.Session() as scraper:
         exporter.wait_until_ready()
         url, process = exporter.url, exporter.process.pid
-        assert scraper.get(f"{url}/metrics", timeout=PATIENCE).ok
+        assert scraper.get(f"{url}/metrics", timeout=TIMEOUT).ok
         limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
         resource.prlimit(process, resource.RLIMIT_NOFILE, (3, limits[1]))
-        assert scraper.get(f"{url}/metrics", timeout=PATIENCE).ok
+        assert scraper.get(f"{url}/metrics", timeout=TIMEOUT).ok
         for page in ("/", "/docs"):
-            response = scraper.get(url + page, timeout=PATIENCE)
+            response = scraper.get(url + page, timeout=TIMEOUT)
             assert (response.status_code, response.text) == (503, "not now: Too many open files\n")
-        response = scraper.post(f"{url}/-/reload", timeout=PATIENCE)
+        response = scraper.post(f"{url}/-/reload", timeout=TIMEOUT)
         assert (response.status_code, response.text) == (
             500,
             f"not reloaded: {path}: cannot be read: Too many open files\n",
@@ -492,7 +492,7 @@ def test_it_survives_that_no_more_files_may_be_open(address: Address, tmp_path: 
         resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
         for page in ("/", "/docs", "/metrics", "/-/healthy"):
             assert exporter.get(page).ok
-        assert requests.post(f"{url}/-/reload", timeout=PATIENCE).ok
+        assert requests.post(f"{url}/-/reload", timeout=TIMEOUT).ok
         assert exporter.stop() == 0
     assert not [line for line in exporter.log if "Traceback" in line]
 
@@ -504,7 +504,7 @@ def test_closed_standard_output_is_a_failure(address: Address) -> None:
         env=environment(TEDEE_PERSONAL_KEY=HOME["personal_key"], TEDEE_API_URL=address.url),
         stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (1, "")
@@ -518,7 +518,7 @@ def test_full_standard_output_is_a_failure(address: Address) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     assert (ended.returncode, ended.stderr) == (1, "")

@@ -15,7 +15,7 @@ import requests
 
 from exporter.simulator import Address, Cloud, Fault, World, serve
 from tests.integration.conftest import HOME, HOTEL
-from tests.program import LONG_TEST, PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
+from tests.program import LONG_TEST, ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
 
 
 class Bustle:
@@ -38,7 +38,7 @@ class Bustle:
         while not self._over.is_set():
             with contextlib.suppress(requests.RequestException, AssertionError):
                 self._exporter.get("/metrics")
-                requests.post(f"{self._exporter.url}/-/reload", timeout=PATIENCE)
+                requests.post(f"{self._exporter.url}/-/reload", timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.soak)])

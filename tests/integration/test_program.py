@@ -12,7 +12,7 @@ import requests
 from exporter import background
 from exporter.simulator import Address, Cloud, Fault
 from tests.integration.conftest import HOME
-from tests.program import PATIENCE, configuration, eventually, lock_values, run, running
+from tests.program import TIMEOUT, configuration, eventually, lock_values, run, running
 
 
 def test_one_key_in_the_environment_is_all_it_takes(cloud: Cloud, address: Address) -> None:
@@ -149,7 +149,7 @@ def test_slow_clients_do_not_hold_up_others(address: Address, tmp_path: Path) ->
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         with requests.Session() as stalled:
-            answers = [stalled.get(exporter.url + "/metrics", stream=True, timeout=PATIENCE) for _ in range(5)]
+            answers = [stalled.get(exporter.url + "/metrics", stream=True, timeout=TIMEOUT) for _ in range(5)]
             assert exporter.get("/metrics").ok
             for answer in answers:
                 answer.close()

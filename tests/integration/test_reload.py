@@ -9,7 +9,7 @@ import requests
 
 from exporter.simulator import Address, Cloud
 from tests.integration.conftest import HOME, HOTEL
-from tests.program import PATIENCE, Exporter, configuration, eventually, running
+from tests.program import TIMEOUT, Exporter, configuration, eventually, running
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_post_loads_the_configuration_again(
 ) -> None:
     before = exporter.value("tedee_exporter_config_last_reload_success_timestamp_seconds")
     configuration(tmp_path, address.url, [HOTEL], state_file=str(tmp_path / "state.db"))
-    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
+    answer = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
     assert (answer.status_code, answer.text) == (200, "reloaded\n")
     eventually(lambda: exporter.value("tedee_locks", account="home") is None, "the old account to be gone")
     eventually(lambda: exporter.value("tedee_locks", account="hotel") == 12, "the new account's locks")
@@ -60,7 +60,7 @@ def test_a_broken_file_changes_nothing_and_is_told_in_the_answer_the_log_and_the
 ) -> None:
     path = tmp_path / "tedee-exporter.yml"
     path.write_text(path.read_text() + "snyc: 5\nsync: {interval: 3s}\n")
-    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
+    answer = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
     assert answer.status_code == 500
     assert f"not reloaded: {path}:" in answer.text
     assert "snyc: unknown key; did you mean 'sync'?" in answer.text
@@ -72,7 +72,7 @@ def test_a_broken_file_changes_nothing_and_is_told_in_the_answer_the_log_and_the
 
 def test_the_state_file_cannot_be_changed_by_a_reload(exporter: Exporter, address: Address, tmp_path: Path) -> None:
     configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "other.db"))
-    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
+    answer = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
     assert answer.status_code == 500
     assert "state_file: a reload cannot change it; restart the exporter" in answer.text
 
@@ -93,7 +93,7 @@ def test_two_shards_with_one_configuration_have_each_account_once_also_after_a_r
         assert len([line for line in second.log if "no accounts are assigned to this shard" in line]) == 1
         configuration(tmp_path, address.url, [HOME, HOTEL])
         for exporter in (first, second):
-            assert requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE).ok
+            assert requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT).ok
         eventually(lambda: first.value("tedee_up", account="home"), "the first shard to sync home")
         eventually(lambda: second.value("tedee_up", account="hotel"), "the second shard to sync hotel")
         assert first.value("tedee_up", account="hotel") is second.value("tedee_up", account="home") is None

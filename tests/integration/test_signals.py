@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.signals import OK, SIGNALS
-from tests.program import PATIENCE, running
+from tests.program import TIMEOUT, running
 
 PROGRAM = """
 import os, signal, threading
@@ -28,7 +28,7 @@ os._exit(signals.supervise(program, serves=True))
 
 def test_exchange_that_does_not_end_is_reported() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert ended.returncode == OK
     assert ended.stderr.startswith("stopped while a refresh token was exchanged; it may be necessary to sign in")

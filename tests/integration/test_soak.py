@@ -17,7 +17,7 @@ import requests
 import yaml
 
 from exporter.simulator import Account, Bridge, Cloud, Fault, Lock, PersonalKey, World, serve
-from tests.program import PATIENCE, Exporter, running
+from tests.program import TIMEOUT, Exporter, running
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
@@ -260,7 +260,7 @@ class Soak:
                     self._watch(exporter)
                     if self._rng.random() < 0.05:
                         self._rename()
-                        requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
+                        requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
                 self._end(exporter)
             if self._rng.random() < 0.5 and old:
                 damage(self.site, old, self._rng)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.program import LONG_TEST
-from tests.soak import live_through_a_week
+from tests.soak import simulate_week
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(LONG_TEST)
 def test_a_week_leaves_nothing_behind(tmp_path: Path) -> None:
-    days, violations = live_through_a_week(tmp_path)
+    days, violations = simulate_week(tmp_path)
     print("\n" + "\n".join(f"day {number}: {day}" for number, day in enumerate(days, 1)))
     assert violations == 0
     assert days[-1].files == days[0].files

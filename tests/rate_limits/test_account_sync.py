@@ -9,7 +9,7 @@ import responses
 from exporter.sync.account import MAX_LOGGED_REJECTIONS
 from exporter.sync.lock_details import LockFilter
 from tests.clock import FakeClock
-from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, synced, turns
+from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, run_for, synced
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_first_sync_goes_before_the_names_and_is_published_without_them(
 ) -> None:
     tedee.has(synced(1))
     tedee.details = [detailed(1, "Front door")]
-    turns(account_sync(clock, published), clock, 1)
+    run_for(account_sync(clock, published), clock, 1)
     assert tedee.endpoints() == ["sync", "locks", "locks"]
     first, _, second = published.statuses
     assert first.snapshot
@@ -46,7 +46,7 @@ def test_the_first_sync_goes_before_the_names_and_is_published_without_them(
 def test_names_are_fetched_once_and_then_no_more(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.has(synced(1), synced(2, revision=None))
     tedee.details = [detailed(1, "Front door"), detailed(2, "Cellar")]
-    turns(account_sync(clock, published), clock, 3600)
+    run_for(account_sync(clock, published), clock, 3600)
     assert tedee.endpoints().count("sync") == 181
     assert tedee.endpoints().count("locks") == 2  # the page of names, and the page that shows that it was the last
     assert names(published) == ["Front door", "Cellar"]
@@ -56,10 +56,10 @@ def test_a_moved_revision_fetches_names_again(tedee: Tedee, published: Recorder,
     account = account_sync(clock, published)
     tedee.has(synced(1, revision=1))
     tedee.details = [detailed(1, "Front door")]
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     tedee.has(synced(1, revision=2))
     tedee.details = [detailed(1, "Main entrance")]
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     assert tedee.endpoints().count("locks") == 4
     assert names(published) == ["Main entrance"]
 
@@ -79,7 +79,7 @@ def test_a_lock_that_is_renamed_while_the_list_is_paged_gets_its_new_name(
     tedee.page_size = 1
     tedee.has(*map(synced, first))
     tedee.details = [detailed(1, "Front door"), detailed(2, "Cellar")]
-    turns(account_sync(clock, published), clock, 3600)
+    run_for(account_sync(clock, published), clock, 3600)
     assert names(published) == ["Main entrance", "Cellar"]
     assert tedee.endpoints().count("locks") == 6
 
@@ -94,7 +94,7 @@ def test_a_chosen_lock_that_is_renamed_between_the_list_and_its_first_sync_gets_
     tedee.on_call = answer
     tedee.has(synced(9, revision=2))
     tedee.details = [detailed(9, "Front door")]
-    turns(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 3600)
+    run_for(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 3600)
     assert names(published) == ["Main entrance"]
     assert tedee.endpoints().count("locks") == 4
 
@@ -103,10 +103,10 @@ def test_an_unknown_lock_fetches_names_again(tedee: Tedee, published: Recorder, 
     account = account_sync(clock, published)
     tedee.has(synced(1))
     tedee.details = [detailed(1, "Front door")]
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     tedee.has(synced(1), synced(2))
     tedee.details = [detailed(1, "Front door"), detailed(2, "Cellar")]
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     assert tedee.endpoints().count("locks") == 4
     assert names(published) == ["Front door", "Cellar"]
 
@@ -115,7 +115,7 @@ def test_a_lock_that_the_list_never_names_asks_for_it_no_more_often_than_every_f
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
     tedee.has(synced(1))
-    turns(account_sync(clock, published), clock, 3590)
+    run_for(account_sync(clock, published), clock, 3590)
     assert tedee.endpoints().count("locks") == 12
     assert names(published) == ["1"]
 
@@ -133,10 +133,10 @@ def test_a_lock_that_is_overlooked_where_the_list_shrinks_between_two_pages_is_f
     tedee.has(synced(1), synced(2), synced(3))
     tedee.details = [detailed(1, "One"), detailed(2, "Two"), detailed(3, "Three")]
     account = account_sync(clock, published)
-    turns(account, clock, 290)
+    run_for(account, clock, 290)
     assert names(published) == ["Two", "3"]
     assert tedee.endpoints().count("locks") == 2
-    turns(account, clock, 3600)
+    run_for(account, clock, 3600)
     assert names(published) == ["Two", "Three"]
     assert tedee.endpoints().count("locks") == 4
 
@@ -148,7 +148,7 @@ def test_revision_that_moves_all_the_time_stays_within_the_limit_of_names(
     tedee.details = [detailed(1, "Front door")]
     for revision in range(179):
         tedee.has(synced(1, revision=revision))
-        turns(account, clock, 20)
+        run_for(account, clock, 20)
     assert tedee.endpoints().count("locks") == 60
     assert tedee.endpoints().count("sync") == 180
 
@@ -156,7 +156,7 @@ def test_revision_that_moves_all_the_time_stays_within_the_limit_of_names(
 def test_rate_limited_names_do_not_delay_the_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.has(synced(1))
     tedee.details_status, tedee.details_headers = 429, {"Retry-After": "600"}
-    turns(account_sync(clock, published), clock, 590)
+    run_for(account_sync(clock, published), clock, 590)
     assert tedee.endpoints().count("sync") == 30
     assert tedee.endpoints().count("locks") == 1
 
@@ -167,7 +167,7 @@ def test_names_that_fail_leave_the_sync_alone_and_are_tried_again_less_and_less_
     account = account_sync(clock, published)
     tedee.has(synced(1))
     tedee.details_status = 500
-    turns(account, clock, 3600)
+    run_for(account, clock, 3600)
     assert tedee.endpoints().count("sync") == 181
     assert 12 <= tedee.endpoints().count("locks") <= 18
     assert published.last.up
@@ -175,14 +175,14 @@ def test_names_that_fail_leave_the_sync_alone_and_are_tried_again_less_and_less_
     assert published.last.failures["server"] == 0
     tedee.details_status = 200
     tedee.details = [detailed(1, "Front door")]
-    turns(account, clock, 320)
+    run_for(account, clock, 320)
     assert names(published) == ["Front door"]
     assert published.last.details_failure is None
 
 
 def test_a_failing_sync_asks_for_no_names(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.sync_status = 401
-    turns(account_sync(clock, published), clock, 600)
+    run_for(account_sync(clock, published), clock, 600)
     assert set(tedee.endpoints()) == {"sync"}
 
 
@@ -199,7 +199,7 @@ def test_a_long_and_slow_list_of_names_does_not_hold_up_the_syncs(
     tedee.page_size = 10
     tedee.has(*(synced(number) for number in range(500)))
     tedee.details = [detailed(number, f"Lock {number}") for number in range(500)]
-    turns(account_sync(clock, published), clock, 3600)
+    run_for(account_sync(clock, published), clock, 3600)
     assert max(later - earlier for earlier, later in pairwise(synced_at)) <= 20.1 + 6.0
     assert tedee.endpoints().count("locks") == 51
     assert names(published)[499] == "Lock 499"
@@ -217,17 +217,17 @@ def test_long_list_of_names_continues_when_its_limits_allow(
     tedee.has(*(synced(number) for number in range(400)))
     tedee.details = [detailed(number, f"Lock {number}") for number in range(400)]
     account = account_sync(clock, published, requests_per_hour=60, chosen=chosen)
-    turns(account, clock, 605)
+    run_for(account, clock, 605)
     assert tedee.endpoints().count("locks") == 10
-    turns(account, clock, 605)
+    run_for(account, clock, 605)
     assert tedee.endpoints().count("locks") == 20
     waiting = published.last.next_sync if chosen else published.last.names_wait_until
     assert waiting == pytest.approx(clock.wall() + 2390, abs=30)
-    turns(account, clock, 3700)
+    run_for(account, clock, 3700)
     assert tedee.endpoints().count("locks") == 40
-    turns(account, clock, 3700)
+    run_for(account, clock, 3700)
     assert "Lock 399" in names(published)
-    turns(account, clock, 2 * 3700)
+    run_for(account, clock, 2 * 3700)
     assert tedee.endpoints().count("locks") == pages
     assert published.last.names_wait_until is None
 
@@ -237,10 +237,10 @@ def test_failures_back_off_and_the_old_snapshot_stays_until_a_sync_succeeds(
 ) -> None:
     account = account_sync(clock, published)
     tedee.has(synced(1))
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     tedee.sync_status = 503
     began = clock.monotonic()
-    assert [at - began for at in turns(account, clock, 400)] == [20, 40, 80, 160, 320]
+    assert [at - began for at in run_for(account, clock, 400)] == [20, 40, 80, 160, 320]
     assert published.last.up is False
     assert published.last.failures["server"] == 5
     assert published.last.failure
@@ -262,7 +262,7 @@ def test_retry_after_is_waited_out(tedee: Tedee, published: Recorder, clock: Fak
 def test_chosen_ids_are_asked_for_from_the_first_sync_on(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine"), detailed(8, "Eight")]
-    turns(account_sync(clock, published, chosen=LockFilter(ids=(7, 9))), clock, 60)
+    run_for(account_sync(clock, published, chosen=LockFilter(ids=(7, 9))), clock, 60)
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["7", "9"]}] * 4
     assert names(published) == ["Seven", "Nine"]
 
@@ -272,7 +272,7 @@ def test_chosen_serial_numbers_are_looked_up_first_and_never_sync_the_other_lock
 ) -> None:
     tedee.has(synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
-    turns(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 60)
+    run_for(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 60)
     assert tedee.endpoints()[0] == "locks"
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["9"]}] * 4
     assert names(published) == ["Nine"]
@@ -282,7 +282,7 @@ def test_serial_numbers_that_the_account_lacks_are_a_failed_sync_and_nothing_is_
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
     tedee.details = [detailed(7, "Seven")]
-    moments = turns(account_sync(clock, published, chosen=LockFilter(serial_numbers=("000000-00000",))), clock, 3600)
+    moments = run_for(account_sync(clock, published, chosen=LockFilter(serial_numbers=("000000-00000",))), clock, 3600)
     assert "sync" not in tedee.endpoints()
     assert tedee.endpoints().count("locks") == len(moments) < 40
     assert published.last.up is False
@@ -297,15 +297,15 @@ def test_one_missing_serial_number_costs_the_others_nothing_and_is_found_when_it
     account = account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
     tedee.has(synced(7))
     tedee.details = [detailed(7, "Seven")]
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     assert published.last.missing == ("111111-00009",)
     assert published.last.up
     assert tedee.endpoints().count("locks") == 4
-    turns(account, clock, 230)
+    run_for(account, clock, 230)
     assert tedee.endpoints().count("locks") == 4
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     assert tedee.endpoints().count("locks") == 6
     assert names(published) == ["Seven", "Nine"]
     assert not published.last.missing
@@ -318,13 +318,13 @@ def test_a_lock_that_was_added_again_under_another_id_is_found_by_its_serial_num
     account = account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     tedee.sync_status = 404
     tedee.details = [detailed(7, "Seven"), detailed(99, "Nine", serialNumber="111111-00009")]
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     tedee.sync_status = 200
     tedee.has(synced(7), synced(99))
-    turns(account, clock, 40)
+    run_for(account, clock, 40)
     assert tedee.calls[-1] == ("sync", {"id": ["7", "99"]})
     assert names(published) == ["Seven", "Nine"]
 
@@ -338,7 +338,7 @@ def test_a_chosen_id_that_the_account_lost_costs_the_others_one_sync(
     account.run()
     tedee.sync_status = 200
     tedee.has(synced(7))
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["7", "9"]}, {"id": ["7"]}]
     assert names(published) == ["Seven"]
     assert published.last.missing == ("9",)
@@ -350,9 +350,9 @@ def test_a_lock_that_leaves_the_account_leaves_the_snapshot_with_the_next_sync(
 ) -> None:
     account = account_sync(clock, published)
     tedee.has(synced(1), synced(2))
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     tedee.has(synced(2))
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     assert names(published) == ["2"]
 
 
@@ -361,7 +361,7 @@ def test_requests_are_counted_by_endpoint_and_code(tedee: Tedee, published: Reco
     tedee.has(synced(1))
     account.run()
     tedee.sync_status = 500
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     assert published.last.requests == {
         ("my/lock/sync", "200"): 1,
         ("my/lock", "200"): 1,
@@ -395,7 +395,7 @@ def test_a_value_that_cannot_be_used_is_counted_each_time_and_logged_once(
 ) -> None:
     account = account_sync(clock, published)
     tedee.has(synced(1, batteryLevel=255), synced(2))
-    turns(account, clock, 60)
+    run_for(account, clock, 60)
     assert published.last.rejections == {"battery_level": 4}
     written = capsys.readouterr()
     assert (written.out + written.err).count("battery_level") == 1
@@ -408,7 +408,7 @@ def test_log_of_rejected_values_is_bounded(
     account = account_sync(clock, published)
     for first in range(0, 1_500, 150):
         tedee.has(*(synced(number, batteryLevel=255) for number in range(first, first + 150)))
-        turns(account, clock, 20)
+        run_for(account, clock, 20)
     written = "".join(capsys.readouterr())
     assert written.count("field=battery_level") == MAX_LOGGED_REJECTIONS
     assert written.count("only counted, in tedee_rejected_values_total") == 1
@@ -421,7 +421,7 @@ def test_endless_list_of_new_locks_ends(tedee: Tedee, published: Recorder, clock
     tedee.page_size = 50
     tedee.has(synced(1))
     tedee.details = [detailed(number, f"Lock {number} {'x' * 100_000}") for number in range(1, 501)]
-    turns(account, clock, 600)
+    run_for(account, clock, 600)
     pages = [int(query["Page"][0]) for endpoint, query in tedee.calls if endpoint == "locks"]
     assert pages == [1, 2, 3, 4]
     assert names(published)[0].startswith("Lock 1 x")
@@ -432,10 +432,10 @@ def test_a_version_that_tedee_no_longer_lists_is_told(tedee: Tedee, published: R
     account.run()
     assert published.last.version_supported is None
     tedee.sync_headers = {"API-Supported-Versions": "1.35, 1.36, 37"}
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     assert published.last.version_supported is True
     tedee.sync_headers = {"API-Supported-Versions": "38, 39"}
-    turns(account, clock, 20)
+    run_for(account, clock, 20)
     assert published.last.version_supported is False
 
 
@@ -458,7 +458,7 @@ def test_pages_that_overlap_name_every_lock_once(tedee: Tedee, published: Record
         detailed(3, "Three"),
     ]
     tedee.details, tedee.page_size = rows, 2
-    turns(account_sync(clock, published), clock, 20)
+    run_for(account_sync(clock, published), clock, 20)
     assert names(published) == ["One", "Two, renamed", "Three"]
     assert tedee.endpoints().count("locks") == 3
 
@@ -467,7 +467,7 @@ def test_a_list_whose_pages_are_all_the_same_ends(tedee: Tedee, published: Recor
     tedee.has(synced(1))
     tedee.details = [detailed(1, "One")]
     tedee.same_page = True
-    turns(account_sync(clock, published), clock, 20)
+    run_for(account_sync(clock, published), clock, 20)
     assert names(published) == ["One"]
     assert tedee.endpoints().count("locks") == 2
 
@@ -478,7 +478,7 @@ def test_a_page_of_which_nothing_can_be_used_does_not_end_the_list(
     tedee.has(synced(1), synced(2))
     tedee.details = [{"id": None}, detailed(1, "One"), {"name": "no id"}, detailed(2, "Two")]
     tedee.page_size = 1
-    turns(account_sync(clock, published), clock, 20)
+    run_for(account_sync(clock, published), clock, 20)
     assert names(published) == ["One", "Two"]
     assert tedee.endpoints().count("locks") == 5
 
@@ -490,6 +490,6 @@ def test_a_list_that_goes_on_with_nothing_that_can_be_used_ends(
     tedee.has(synced(1))
     tedee.details = [*good, *({"id": None} for _ in range(100))]
     tedee.page_size = 1
-    turns(account_sync(clock, published), clock, 20)
+    run_for(account_sync(clock, published), clock, 20)
     assert names(published) == (["One"] if good else ["1"])
     assert tedee.endpoints().count("locks") == len(good) + 2

@@ -10,7 +10,7 @@ import responses
 from exporter.secrets import Secret
 from exporter.sync.lock_details import LockFilter
 from tests.clock import FakeClock
-from tests.cloud import Recorder, Tedee, account_sync, detailed, synced, turns
+from tests.cloud import Recorder, Tedee, account_sync, detailed, run_for, synced
 from tests.stores import open_store
 
 
@@ -40,7 +40,7 @@ class Process:
 
     def settle(self) -> None:
         """Give the account the turns that are due now: a sync, and the names."""
-        turns(self.account, self._clock, 0)
+        run_for(self.account, self._clock, 0)
 
     def states(self) -> dict[str, int | None]:
         snapshot = self.published.last.snapshot
@@ -75,7 +75,7 @@ def test_after_a_restart_the_last_result_is_served_with_its_true_age(
 def test_a_restart_costs_no_request_for_names(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     for _ in range(5):
         process = start()
-        turns(process.account, clock, 60)
+        run_for(process.account, clock, 60)
         process.store.close()
     assert process.states() == {"Front door": 6, "Cellar": 2}
     assert tedee.endpoints().count("locks") == 2
@@ -99,7 +99,7 @@ def test_states_are_not_served_across_a_reboot_before_the_first_sync(
     clock.set_wall(clock.wall() + jump)
     process = start()
     assert process.published.last.snapshot is None
-    turns(process.account, clock, 40)
+    run_for(process.account, clock, 40)
     assert process.states() == {"Front door": 6, "Cellar": 2}
     assert tedee.endpoints().count("locks") == 2  # names are not out of date
 
@@ -118,7 +118,7 @@ def test_a_failure_before_the_restart_is_still_one_after_it(tedee: Tedee, start:
     first = start()
     first.settle()
     tedee.sync_status = 503
-    turns(first.account, clock, 20)
+    run_for(first.account, clock, 20)
     status = start().published.last
     assert status.up is False
     assert status.failure
@@ -166,7 +166,7 @@ def test_after_a_reload_with_another_choice_an_answer_about_other_locks_is_not_s
 ) -> None:
     before, after, served = choices
     process = start(chosen=before)
-    turns(process.account, clock, 5)
+    run_for(process.account, clock, 5)
     account = process.account
     account.configure(replace(account._options, chosen=after))
     account.run()

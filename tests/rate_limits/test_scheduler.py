@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from exporter.clock import SystemClock
 from exporter.sync.scheduler import ERROR_DELAY, MAX_IDLE, MAX_UNRELIABLE, MAX_WORKERS, Scheduler
 from tests.clock import FakeClock
-from tests.program import PATIENCE, eventually
+from tests.program import TIMEOUT, eventually
 
 
 class Account:
@@ -132,7 +132,7 @@ class Rendezvous:
         return 3600.0 if self.met.is_set() else 0.0
 
     def run(self) -> None:
-        self._barrier.wait(timeout=PATIENCE)
+        self._barrier.wait(timeout=TIMEOUT)
         self.met.set()
 
 
@@ -153,7 +153,7 @@ class Silent:
 
     def run(self) -> None:
         self.begun.set()
-        self.over.wait(timeout=PATIENCE)
+        self.over.wait(timeout=TIMEOUT)
 
 
 def test_turns_of_different_accounts_overlap_and_one_that_never_ends_holds_up_nobody() -> None:
@@ -164,8 +164,8 @@ def test_turns_of_different_accounts_overlap_and_one_that_never_ends_holds_up_no
     scheduler.add([silent, *others], interval=0.0)
     scheduler.start()
     try:
-        assert silent.begun.wait(timeout=PATIENCE)
-        assert all(other.met.wait(timeout=PATIENCE) for other in others)
+        assert silent.begun.wait(timeout=TIMEOUT)
+        assert all(other.met.wait(timeout=TIMEOUT) for other in others)
     finally:
         scheduler.stop()
         silent.over.set()

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.secrets import Secret
 from exporter.web.basic_auth import MAX_WAITING, MAX_WAITING_ALTOGETHER, BasicAuth, TooManyAttempts
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 from tests.security.web_files import HASH, PASSWORD
 
 USERS = {"alice": Secret(HASH)}
@@ -144,7 +144,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     done = threading.Event()
 
     def check(password: bytes, _hashed: bytes) -> bool:
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         return password == PASSWORD.encode()
 
     monkeypatch.setattr(bcrypt, "checkpw", check)
@@ -159,9 +159,7 @@ def test_who_was_right_before_does_not_wait_for_those_who_guess(slow: threading.
         slow.clear()
         guesses = [asyncio.create_task(passwords.authenticate(USERS, basic("alice", "x"), "mallory")) for _ in range(5)]
         await asyncio.sleep(0)
-        at_once = await asyncio.wait_for(
-            passwords.authenticate(USERS, basic("alice", PASSWORD), "prometheus"), PATIENCE
-        )
+        at_once = await asyncio.wait_for(passwords.authenticate(USERS, basic("alice", PASSWORD), "prometheus"), TIMEOUT)
         slow.set()
         assert await asyncio.gather(*guesses) == [False] * 5
         return at_once

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from exporter.secrets import Secret
 from exporter.web.configuration import SecurityPolicy, load
 from exporter.web.connections import WAITING_BYTES, Limits
-from tests.program import PATIENCE, eventually
+from tests.program import TIMEOUT, eventually
 from tests.security.serving import LIMITS, Server, everything, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
 
@@ -105,7 +105,7 @@ def test_who_does_not_take_the_answer_is_ended(server: Server) -> None:
 
 
 def test_who_takes_nothing_for_a_while_is_not_waited_for_until_the_answers_time_is_up() -> None:
-    with serving(replace(LIMITS, answer_seconds=10 * PATIENCE)) as server, socket.socket() as client:
+    with serving(replace(LIMITS, answer_seconds=10 * TIMEOUT)) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(server.address)
         client.sendall(GET * 8)
@@ -114,8 +114,8 @@ def test_who_takes_nothing_for_a_while_is_not_waited_for_until_the_answers_time_
 
 
 def test_who_takes_the_answer_slowly_gets_all_of_it() -> None:
-    with serving(replace(LIMITS, answer_seconds=10 * PATIENCE)) as server, socket.socket() as client:
-        client.settimeout(PATIENCE)
+    with serving(replace(LIMITS, answer_seconds=10 * TIMEOUT)) as server, socket.socket() as client:
+        client.settimeout(TIMEOUT)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING_BYTES // 2)
         client.connect(server.address)
         client.sendall(GET)
@@ -144,12 +144,12 @@ def test_of_answers_that_are_taken_slowly_only_so_much_is_kept(tls: bool, web: W
     context = ssl.create_default_context()
     web.ca.configure_trust(context)
     policy = load(web.write(tls_server_config=PAIR)).policy if tls else None
-    patient = replace(LIMITS, max_pending_bytes=2**20, answer_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
+    patient = replace(LIMITS, max_pending_bytes=2**20, answer_seconds=10 * TIMEOUT, stall_seconds=10 * TIMEOUT)
     with serving(patient, policy) as server, contextlib.ExitStack() as stack:
 
         def reader() -> socket.socket:
             client = socket.socket()
-            client.settimeout(PATIENCE)
+            client.settimeout(TIMEOUT)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(server.address)
             if tls:
@@ -231,10 +231,10 @@ def test_requests_by_the_thousand_in_one_go_are_cut_off(server: Server) -> None:
 
 def test_requests_do_not_pile_up_behind_those_that_are_being_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = threading.Semaphore(0)
-    monkeypatch.setattr(bcrypt, "checkpw", lambda _password, _hashed: not turns.acquire(timeout=PATIENCE))
+    monkeypatch.setattr(bcrypt, "checkpw", lambda _password, _hashed: not turns.acquire(timeout=TIMEOUT))
     burst = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n") * 230
     assert len(burst) < LIMITS.request_bytes < 2 * len(burst)
-    patient = replace(LIMITS, answer_seconds=PATIENCE, request_seconds=PATIENCE)
+    patient = replace(LIMITS, answer_seconds=TIMEOUT, request_seconds=TIMEOUT)
     with serving(patient, SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(burst) as client:
 
@@ -258,13 +258,13 @@ def test_who_leaves_while_several_of_his_requests_wait_is_not_answered(monkeypat
 
     def slow(_password: bytes, _hashed: bytes) -> bool:
         checking.set()
-        return gone.wait(PATIENCE)
+        return gone.wait(TIMEOUT)
 
     monkeypatch.setattr(bcrypt, "checkpw", slow)
     request = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n")
     with serving(policy=SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(request * 3):
-            assert checking.wait(PATIENCE)
+            assert checking.wait(TIMEOUT)
         eventually(lambda: server.count() == 0, "the exporter to notice")
         gone.set()
         eventually(lambda: not server.web._server.server_state.tasks, "the requests to come to their end")
@@ -274,16 +274,16 @@ def test_who_leaves_while_several_of_his_requests_wait_is_not_answered(monkeypat
 
 
 def test_a_new_connection_takes_the_place_of_the_one_that_was_served_longest_ago() -> None:
-    patient = replace(LIMITS, request_seconds=PATIENCE, answer_seconds=PATIENCE)
+    patient = replace(LIMITS, request_seconds=TIMEOUT, answer_seconds=TIMEOUT)
     with serving(patient) as server, contextlib.ExitStack() as stack:
         served = stack.enter_context(requests.Session())
         stalled = [stack.enter_context(server.open(b"G")) for _ in range(LIMITS.connections - 1)]
         eventually(lambda: server.count() == LIMITS.connections - 1, "the connections")
-        assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
+        assert served.get(f"{server.url}/-/healthy", timeout=TIMEOUT).ok
         newcomer = stack.enter_context(server.open(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"))
         assert b"200 OK" in newcomer.recv(4096)
         assert everything(stalled[0]) == b"", "it had waited longest"
-        assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
+        assert served.get(f"{server.url}/-/healthy", timeout=TIMEOUT).ok
         assert server.count() == LIMITS.connections
 
 
@@ -396,7 +396,7 @@ def scrape_secured(server: Server, web: WebFiles, **options: object) -> requests
     return requests.get(
         f"https://localhost:{server.address[1]}/metrics",
         verify=str(web.folder / "ca.pem"),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         **options,  # type: ignore[arg-type]
     )
 
@@ -409,7 +409,7 @@ def test_a_handshake_that_does_not_end_is_ended(secured: Server, web: WebFiles, 
 
 
 def test_handshakes_that_do_not_end_make_room_for_others(web: WebFiles) -> None:
-    patient = replace(LIMITS, request_seconds=PATIENCE)
+    patient = replace(LIMITS, request_seconds=TIMEOUT)
     policy = load(web.write(tls_server_config=PAIR)).policy
     with serving(patient, policy) as server, contextlib.ExitStack() as stack:
         for _ in range(3 * LIMITS.connections):

@@ -12,9 +12,9 @@ import requests
 import trustme
 
 from exporter.simulator import Address, Cloud, World, serve
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus, prometheus
-from tests.program import PATIENCE, Exporter, configuration, eventually, run, running
+from tests.program import TIMEOUT, Exporter, configuration, eventually, run, running
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 HOME = {"name": "home", "personal_key": "simulated-key-home"}
@@ -124,7 +124,7 @@ def test_certificate_and_password_are_renewed_without_a_restart(web: WebFiles, a
 def ask(exporter: Exporter, ca: Path, password: str) -> int:
     """The status of an answer to somebody who trusts that CA and has that password."""
     url = f"https://127.0.0.1:{exporter.port}/metrics"
-    return requests.get(url, verify=str(ca), auth=("prometheus", password), timeout=PATIENCE).status_code
+    return requests.get(url, verify=str(ca), auth=("prometheus", password), timeout=TIMEOUT).status_code
 
 
 def trusts(exporter: Exporter, ca: Path) -> bool:
@@ -152,7 +152,7 @@ def test_one_file_is_good_for_prometheus_and_for_the_exporter(web: WebFiles, add
         },
         basic_auth_users={"prometheus": HASH, "somebody": HASH},
     )
-    command = [real_part("promtool"), "check", "web-config", str(web.file)]
+    command = [require_program("promtool"), "check", "web-config", str(web.file)]
     theirs = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (theirs.returncode, theirs.stderr) == (0, f"{web.file} SUCCESS\n")
     settings = configuration(web.folder, address.url, [HOME])

@@ -12,7 +12,7 @@ import trustme
 
 from exporter.web.configuration import load
 from exporter.web.tls import CIPHER_SUITES
-from tests.program import PATIENCE, eventually, running
+from tests.program import TIMEOUT, eventually, running
 from tests.security.serving import LIMITS, Server, serving
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
@@ -21,14 +21,14 @@ CLIENTS = {**PAIR, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_
 
 @contextlib.contextmanager
 def secured(web: WebFiles, **tls: Any) -> Iterator[Server]:
-    patient = replace(LIMITS, request_seconds=PATIENCE)  # a handshake on a busy machine takes its time
+    patient = replace(LIMITS, request_seconds=TIMEOUT)  # a handshake on a busy machine takes its time
     with serving(patient, load(web.write(tls_server_config={**PAIR, **tls})).policy) as server:
         yield server
 
 
 def scrape(server: Server, web: WebFiles, **options: Any) -> requests.Response:
     url = f"https://localhost:{server.address[1]}/metrics"
-    return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=PATIENCE, **options)
+    return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=TIMEOUT, **options)
 
 
 def refused(server: Server, web: WebFiles, **options: Any) -> bool:
@@ -164,7 +164,7 @@ def test_the_first_suite_of_the_file_is_taken_whatever_the_client_prefers(web: W
 def test_a_new_certificate_holds_from_the_next_connection_and_old_connections_end(web: WebFiles) -> None:
     with secured(web) as server, requests.Session() as session:
         trusted, url = str(web.folder / "ca.pem"), f"https://localhost:{server.address[1]}/-/healthy"
-        assert session.get(url, verify=trusted, timeout=PATIENCE).ok
+        assert session.get(url, verify=trusted, timeout=TIMEOUT).ok
         before = connect(server, web)[2]
         web.issue()
         server.policy = load(web.file).policy
@@ -173,17 +173,17 @@ def test_a_new_certificate_holds_from_the_next_connection_and_old_connections_en
 
 
 def test_a_client_whose_name_was_taken_off_the_list_gets_no_answer_any_more(web: WebFiles) -> None:
-    patient = replace(LIMITS, answer_seconds=PATIENCE, sweep_seconds=PATIENCE)
+    patient = replace(LIMITS, answer_seconds=TIMEOUT, sweep_seconds=TIMEOUT)
     allowed = load(web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})).policy
     with serving(patient, allowed) as server, requests.Session() as session:
         options = {"verify": str(web.folder / "ca.pem"), "cert": str(web.client("prometheus.example"))}
         url = f"https://localhost:{server.address[1]}/metrics"
-        assert session.get(url, timeout=PATIENCE, **options).ok  # type: ignore[arg-type]
+        assert session.get(url, timeout=TIMEOUT, **options).ok  # type: ignore[arg-type]
         web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["other.example"]})
         server.policy = load(web.file).policy
         for _ in range(2):
             with pytest.raises(requests.ConnectionError):
-                session.get(url, timeout=PATIENCE, **options)  # type: ignore[arg-type]
+                session.get(url, timeout=TIMEOUT, **options)  # type: ignore[arg-type]
 
 
 def test_the_program_takes_up_certificates_and_users_without_being_asked(web: WebFiles) -> None:
@@ -193,7 +193,7 @@ def test_the_program_takes_up_certificates_and_users_without_being_asked(web: We
 
         def status(user: str, ca: str) -> int | None:
             with contextlib.suppress(requests.exceptions.SSLError):
-                answer = requests.get(url, verify=str(web.folder / ca), auth=(user, PASSWORD), timeout=PATIENCE)
+                answer = requests.get(url, verify=str(web.folder / ca), auth=(user, PASSWORD), timeout=TIMEOUT)
                 return answer.status_code
             return None
 
@@ -213,7 +213,7 @@ def test_the_program_takes_up_certificates_and_users_without_being_asked(web: We
 
         def told() -> bool:
             metrics = requests.get(
-                url, verify=str(web.folder / "other.pem"), auth=("bob", PASSWORD), timeout=PATIENCE
+                url, verify=str(web.folder / "other.pem"), auth=("bob", PASSWORD), timeout=TIMEOUT
             ).text
             return "tedee_exporter_config_last_reload_successful 0.0" in metrics
 
@@ -231,7 +231,7 @@ def test_tls_can_be_switched_on_while_it_runs(web: WebFiles) -> None:
         def spoken() -> bool:
             with contextlib.suppress(requests.exceptions.SSLError):
                 url = f"https://localhost:{exporter.port}/-/healthy"
-                return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=PATIENCE).ok
+                return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=TIMEOUT).ok
             return False
 
         eventually(spoken, "TLS")
