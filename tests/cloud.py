@@ -129,7 +129,7 @@ def account_sync(
     publish: Any,
     *,
     name: str = "home",
-    chosen: LockFilter | None = None,
+    lock_filter: LockFilter | None = None,
     stale_after: float = 300.0,
     requests_per_hour: int = 350,
     store: StateStore | None = None,
@@ -137,11 +137,11 @@ def account_sync(
 ) -> AccountSync:
     """Create an account like `exporter.accounts`, with a fake clock."""
 
-    def connect(*, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
+    def create_client(*, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
         return client(name, key or Secret(KEY), limiter=limiter, observe=observe)
 
     policy = RateLimitPolicy(requests_per_hour=requests_per_hour)
-    options = Options(connect, policy, stale_after, chosen or LockFilter())
+    options = Options(create_client, policy, stale_after, lock_filter or LockFilter())
     store = store or MemoryStateStore(clock)
     limiter = RateLimiter(name, store, clock, policy, jitter=lambda: 1.0, is_first_start=store.is_new)
     return AccountSync(name, options, limiter=limiter, store=store, clock=clock, publish=publish)

@@ -96,7 +96,7 @@ class AccountSection:
         current = status.current(clock.monotonic())
         if current is None:
             return cls(anchor, status, None)
-        waits = status.names_wait_until is not None and status.names_wait_until - clock.wall() > WAIT_WORTH_TELLING
+        waits = status.details_wait_until is not None and status.details_wait_until - clock.wall() > WAIT_WORTH_TELLING
         awaited_names = sum(lock.details is None for lock in current.locks) if waits else 0
         return cls(anchor, status, tuple(map(LockRow.of, current.locks)), awaited_names)
 

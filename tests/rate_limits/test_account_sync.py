@@ -94,7 +94,7 @@ def test_a_chosen_lock_that_is_renamed_between_the_list_and_its_first_sync_gets_
     tedee.on_call = answer
     tedee.has(synced(9, revision=2))
     tedee.details = [detailed(9, "Front door")]
-    run_for(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 3600)
+    run_for(account_sync(clock, published, lock_filter=LockFilter(serial_numbers=("111111-00009",))), clock, 3600)
     assert names(published) == ["Main entrance"]
     assert tedee.endpoints().count("locks") == 4
 
@@ -216,12 +216,12 @@ def test_long_list_of_names_continues_when_its_limits_allow(
     tedee.page_size = 10
     tedee.has(*(synced(number) for number in range(400)))
     tedee.details = [detailed(number, f"Lock {number}") for number in range(400)]
-    account = account_sync(clock, published, requests_per_hour=60, chosen=chosen)
+    account = account_sync(clock, published, requests_per_hour=60, lock_filter=chosen)
     run_for(account, clock, 605)
     assert tedee.endpoints().count("locks") == 10
     run_for(account, clock, 605)
     assert tedee.endpoints().count("locks") == 20
-    waiting = published.last.next_sync if chosen else published.last.names_wait_until
+    waiting = published.last.next_sync if chosen else published.last.details_wait_until
     assert waiting == pytest.approx(clock.wall() + 2390, abs=30)
     run_for(account, clock, 3700)
     assert tedee.endpoints().count("locks") == 40
@@ -229,7 +229,7 @@ def test_long_list_of_names_continues_when_its_limits_allow(
     assert "Lock 399" in names(published)
     run_for(account, clock, 2 * 3700)
     assert tedee.endpoints().count("locks") == pages
-    assert published.last.names_wait_until is None
+    assert published.last.details_wait_until is None
 
 
 def test_failures_back_off_and_the_old_snapshot_stays_until_a_sync_succeeds(
@@ -262,7 +262,7 @@ def test_retry_after_is_waited_out(tedee: Tedee, published: Recorder, clock: Fak
 def test_chosen_ids_are_asked_for_from_the_first_sync_on(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine"), detailed(8, "Eight")]
-    run_for(account_sync(clock, published, chosen=LockFilter(ids=(7, 9))), clock, 60)
+    run_for(account_sync(clock, published, lock_filter=LockFilter(ids=(7, 9))), clock, 60)
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["7", "9"]}] * 4
     assert names(published) == ["Seven", "Nine"]
 
@@ -272,7 +272,7 @@ def test_chosen_serial_numbers_are_looked_up_first_and_never_sync_the_other_lock
 ) -> None:
     tedee.has(synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
-    run_for(account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00009",))), clock, 60)
+    run_for(account_sync(clock, published, lock_filter=LockFilter(serial_numbers=("111111-00009",))), clock, 60)
     assert tedee.endpoints()[0] == "locks"
     assert [query for endpoint, query in tedee.calls if endpoint == "sync"] == [{"id": ["9"]}] * 4
     assert names(published) == ["Nine"]
@@ -282,7 +282,9 @@ def test_serial_numbers_that_the_account_lacks_are_a_failed_sync_and_nothing_is_
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
     tedee.details = [detailed(7, "Seven")]
-    moments = run_for(account_sync(clock, published, chosen=LockFilter(serial_numbers=("000000-00000",))), clock, 3600)
+    moments = run_for(
+        account_sync(clock, published, lock_filter=LockFilter(serial_numbers=("000000-00000",))), clock, 3600
+    )
     assert "sync" not in tedee.endpoints()
     assert tedee.endpoints().count("locks") == len(moments) < 40
     assert published.last.up is False
@@ -294,7 +296,7 @@ def test_serial_numbers_that_the_account_lacks_are_a_failed_sync_and_nothing_is_
 def test_one_missing_serial_number_costs_the_others_nothing_and_is_found_when_it_comes(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
-    account = account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
+    account = account_sync(clock, published, lock_filter=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
     tedee.has(synced(7))
     tedee.details = [detailed(7, "Seven")]
     run_for(account, clock, 60)
@@ -315,7 +317,7 @@ def test_one_missing_serial_number_costs_the_others_nothing_and_is_found_when_it
 def test_a_lock_that_was_added_again_under_another_id_is_found_by_its_serial_number(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
-    account = account_sync(clock, published, chosen=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
+    account = account_sync(clock, published, lock_filter=LockFilter(serial_numbers=("111111-00007", "111111-00009")))
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine")]
     run_for(account, clock, 60)
@@ -332,7 +334,7 @@ def test_a_lock_that_was_added_again_under_another_id_is_found_by_its_serial_num
 def test_a_chosen_id_that_the_account_lost_costs_the_others_one_sync(
     tedee: Tedee, published: Recorder, clock: FakeClock
 ) -> None:
-    account = account_sync(clock, published, chosen=LockFilter(ids=(7, 9)))
+    account = account_sync(clock, published, lock_filter=LockFilter(ids=(7, 9)))
     tedee.sync_status = 404
     tedee.details = [detailed(7, "Seven")]
     account.run()

@@ -167,7 +167,7 @@ def test_removed_account_publishes_and_stores_nothing(
 ) -> None:
     """Its successor may have the same name, and the key of another user."""
     stored: list[str] = []
-    monkeypatch.setattr(program.store, "cache", lambda _account, endpoint, *_: stored.append(endpoint))
+    monkeypatch.setattr(program.store, "store_response", lambda _account, endpoint, *_: stored.append(endpoint))
 
     def replace(called: str) -> None:
         if called == endpoint and tedee.keys[-1] == "key-1":

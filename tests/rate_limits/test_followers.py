@@ -128,7 +128,7 @@ def test_a_failure_before_the_restart_is_still_one_after_it(tedee: Tedee, start:
 
 def test_locks_that_are_no_longer_chosen_are_not_served_again(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     start().settle()
-    assert start(chosen=LockFilter(ids=(2,))).states() == {"Cellar": 2}
+    assert start(lock_filter=LockFilter(ids=(2,))).states() == {"Cellar": 2}
 
 
 Choices = tuple[LockFilter, LockFilter, dict[str, int] | None]
@@ -152,9 +152,9 @@ def test_after_a_restart_with_another_choice_an_answer_about_other_locks_is_not_
     tedee: Tedee, start: Start, clock: FakeClock, choices: Choices
 ) -> None:
     before, after, served = choices
-    start(chosen=before).settle()
+    start(lock_filter=before).settle()
     clock.advance(5)
-    process = start(chosen=after)
+    process = start(lock_filter=after)
     status = process.published.last
     assert (process.states() if status.snapshot else None) == served
     assert status.up is (None if served is None else True)
@@ -165,10 +165,10 @@ def test_after_a_reload_with_another_choice_an_answer_about_other_locks_is_not_s
     tedee: Tedee, start: Start, clock: FakeClock, choices: Choices
 ) -> None:
     before, after, served = choices
-    process = start(chosen=before)
+    process = start(lock_filter=before)
     run_for(process.account, clock, 5)
     account = process.account
-    account.configure(replace(account._options, chosen=after))
+    account.configure(replace(account._options, lock_filter=after))
     account.run()
     status = process.published.last
     assert (process.states() if status.snapshot else None) == served
@@ -181,12 +181,12 @@ def test_locks_that_are_chosen_by_serial_numbers_not_looked_up_yet_are_not_taken
     tedee.details_status = 500
     start().settle()
     clock.advance(5)
-    status = start(chosen=LockFilter(serial_numbers=("111111-00002",))).published.last
+    status = start(lock_filter=LockFilter(serial_numbers=("111111-00002",))).published.last
     assert (status.up, status.snapshot) == (None, None)
 
 
 def test_an_answer_about_other_locks_of_a_neighbour_is_not_served(tedee: Tedee, start: Start, clock: FakeClock) -> None:
-    one, two = start(chosen=LockFilter(ids=(1,))), start(chosen=LockFilter(ids=(2,)))
+    one, two = start(lock_filter=LockFilter(ids=(1,))), start(lock_filter=LockFilter(ids=(2,)))
     clock.advance(20)
     tedee.has(synced(1))
     one.settle()

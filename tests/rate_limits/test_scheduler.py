@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from exporter.clock import SystemClock
-from exporter.sync.scheduler import ERROR_DELAY, MAX_IDLE, MAX_UNRELIABLE, MAX_WORKERS, Scheduler
+from exporter.sync.scheduler import ERROR_DELAY, MAX_IDLE_WORKERS, MAX_UNRELIABLE_RUNS, MAX_WORKERS, Scheduler
 from tests.clock import FakeClock
 from tests.program import TIMEOUT, eventually
 
@@ -186,11 +186,13 @@ def test_silent_accounts_leave_workers_for_the_others() -> None:
     scheduler.add(silent, interval=0.0)
     scheduler.start()
     try:
-        eventually(lambda: sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE, "all that may be under way")
+        eventually(
+            lambda: sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE_RUNS, "all that may be under way"
+        )
         reliable = Reliable("reliable", FakeClock())
         scheduler.add([reliable], interval=0.0)
         eventually(lambda: reliable.turns, "the turn of the reliable job")
-        assert sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE
+        assert sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE_RUNS
     finally:
         scheduler.stop()
         over.set()
@@ -198,12 +200,14 @@ def test_silent_accounts_leave_workers_for_the_others() -> None:
 
 def test_silent_account_gets_its_turn_when_another_ends() -> None:
     over = threading.Event()
-    silent = [Silent(over) for _ in range(MAX_UNRELIABLE + 1)]
+    silent = [Silent(over) for _ in range(MAX_UNRELIABLE_RUNS + 1)]
     scheduler = Scheduler(SystemClock())
     scheduler.add(silent, interval=0.0)
     scheduler.start()
     try:
-        eventually(lambda: sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE, "all that may be under way")
+        eventually(
+            lambda: sum(job.begun.is_set() for job in silent) == MAX_UNRELIABLE_RUNS, "all that may be under way"
+        )
         over.set()
         eventually(lambda: all(job.begun.is_set() for job in silent), "the last one")
     finally:
@@ -211,13 +215,13 @@ def test_silent_account_gets_its_turn_when_another_ends() -> None:
 
 
 def test_idle_workers_end() -> None:
-    barrier = threading.Barrier(MAX_IDLE * 2)
-    jobs = [Rendezvous(barrier) for _ in range(MAX_IDLE * 2)]
+    barrier = threading.Barrier(MAX_IDLE_WORKERS * 2)
+    jobs = [Rendezvous(barrier) for _ in range(MAX_IDLE_WORKERS * 2)]
     scheduler = Scheduler(SystemClock())
     scheduler.add(jobs, interval=0.0)
     scheduler.start()
     try:
         assert all(job.met.wait(timeout=60) for job in jobs)
-        eventually(lambda: scheduler._workers <= MAX_IDLE, "the idle workers to end")
+        eventually(lambda: scheduler._workers <= MAX_IDLE_WORKERS, "the idle workers to end")
     finally:
         scheduler.stop()

@@ -95,7 +95,7 @@ def after_calls(path: Path, *, under_way: bool, clean: bool) -> Left:
         for account, limiter in zip(ACCOUNTS, (home, hotel), strict=True):
             with limiter.acquire(SYNC, f"user of {account}"):
                 clock.advance(0.5)
-            store.cache(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'], Instant.now(clock)))
+            store.store_response(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'], Instant.now(clock)))
         clock.advance(20)
     with home.acquire(SYNC, "user of home"):
         began = clock.monotonic()
@@ -130,7 +130,9 @@ def _work(path: Path, shared: mmap.mmap) -> None:
                 if account == "home":
                     ended = clock.monotonic()
                 shared[:] = _SHARED.pack(clock.monotonic(), began, ended)
-            store.cache(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'] * 50, Instant.now(clock)))
+            store.store_response(
+                account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'] * 50, Instant.now(clock))
+            )
 
 
 def killed(path: Path, rng: random.Random) -> Left:

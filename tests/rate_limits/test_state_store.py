@@ -302,7 +302,7 @@ def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> No
     assert limiter.wait(SYNC) == UNKNOWN
     clock.advance(UNKNOWN)
     call(limiter, clock)
-    assert store.usable()
+    assert store.is_usable()
     store.close()
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
 
@@ -319,7 +319,7 @@ def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> 
     clock.advance(UNKNOWN)
     call(limiter, clock)
     assert limiter.wait(SYNC) == 20.0
-    assert not store.usable()
+    assert not store.is_usable()
     assert path.read_bytes() == before
 
 
@@ -336,7 +336,7 @@ def test_database_of_another_program_is_not_touched(path: Path, clock: FakeClock
     assert limiter.wait(SYNC) == UNKNOWN
     clock.advance(UNKNOWN)
     call(limiter, clock)
-    assert not store.usable()
+    assert not store.is_usable()
     assert (path.read_bytes(), path.stat().st_mtime) == (before, modified)
 
 
@@ -350,7 +350,7 @@ def test_place_that_cannot_hold_a_file_is_no_first_start(tmp_path: Path, clock: 
     call(limiter, clock)
     with pytest.raises(NotAllowedYet):
         call(limiter, clock)
-    assert not store.usable()
+    assert not store.is_usable()
 
 
 def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
@@ -359,7 +359,7 @@ def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     assert limiter_of(store, clock).wait(SYNC) == UNKNOWN
     assert path.with_name("state.db.broken").read_bytes().startswith(b"this is no database")
-    assert store.usable()
+    assert store.is_usable()
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM store", "UPDATE store SET secret = 'text'", "DROP TABLE states"])
@@ -376,7 +376,7 @@ def test_file_damaged_while_in_use_is_set_aside(path: Path, clock: FakeClock, st
     with pytest.raises(NotAllowedYet):
         # The new file does not prove that no other process made a call.
         call(limiter, clock)
-    assert store.usable()
+    assert store.is_usable()
     assert limiter.wait(SYNC) == UNKNOWN - 20
     assert path.with_name("state.db.broken").exists()
 
@@ -433,7 +433,7 @@ def test_full_disk_is_logged_and_limits_hold_in_memory(
         clock.advance(UNKNOWN)
         call(limiter, clock)
         assert limiter.wait(SYNC) == 20.0
-        assert not store.usable()
+        assert not store.is_usable()
     assert capsys.readouterr().out.count("database or disk is full") == 1
 
 
@@ -450,7 +450,7 @@ def test_disk_with_room_again_gets_everything(path: Path, clock: FakeClock, monk
         call(limiter, clock)
     clock.advance(limiter.wait(SYNC))
     call(limiter, clock)
-    assert store.usable()
+    assert store.is_usable()
     clock.advance(3)
     limiter = start(path, clock)
     assert limiter.wait(SYNC) == 17.0
@@ -657,7 +657,7 @@ def test_many_accounts_wait_once_for_a_busy_file(path: Path, clock: FakeClock, m
     stuck.execute("BEGIN IMMEDIATE")
     for number in range(40):
         limiter_of(store, clock, f"account {number}")
-        store.cached(f"account {number}", SYNC, "credential")
+        store.cached_response(f"account {number}", SYNC, "credential")
     assert len(busy) == 1
     stuck.close()
 
@@ -674,29 +674,29 @@ def test_second_process_reads_what_the_first_cached(path: Path, clock: FakeClock
     failure = Failure("server", "it broke \ud83d", 5.0)
     rows = [b'{"id": 1, "odd": NaN}', b"\xff\r\0"]
     cached = CachedResponse(rows, Instant.now(clock), failure, {1: None, 2: 7}, (1, 2**52))
-    one.cache("home", SYNC, "key 1", cached)
-    assert two.cached("home", SYNC, "key 1") == cached
-    assert two.cached("home", LOCKS, "key 1") is None
-    assert two.cached("house", SYNC, "key 1") is None
+    one.store_response("home", SYNC, "key 1", cached)
+    assert two.cached_response("home", SYNC, "key 1") == cached
+    assert two.cached_response("home", LOCKS, "key 1") is None
+    assert two.cached_response("house", SYNC, "key 1") is None
 
 
 def test_response_of_another_credential_is_not_returned(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
-    store.cache("home", SYNC, "key 1", response(clock))
-    assert store.cached("home", SYNC, "key 2") is None
+    store.store_response("home", SYNC, "key 1", response(clock))
+    assert store.cached_response("home", SYNC, "key 2") is None
 
 
 @pytest.mark.parametrize("rows", [None, [], [b""], [b'{"id": %d}' % number for number in range(2_500)]])
 def test_response_of_any_length_is_returned_unchanged(path: Path, clock: FakeClock, rows: list[bytes] | None) -> None:
     cached = CachedResponse(rows, Instant.now(clock))
-    open_store(path, clock).cache("home", SYNC, "key", cached)
-    assert open_store(path, clock).cached("home", SYNC, "key") == cached
+    open_store(path, clock).store_response("home", SYNC, "key", cached)
+    assert open_store(path, clock).cached_response("home", SYNC, "key") == cached
 
 
 def test_row_of_several_lines_keeps_its_meaning(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
-    store.cache("home", SYNC, "key", CachedResponse([b'{\n  "id": 1\n}', b"[\n]"], Instant.now(clock)))
-    cached = store.cached("home", SYNC, "key")
+    store.store_response("home", SYNC, "key", CachedResponse([b'{\n  "id": 1\n}', b"[\n]"], Instant.now(clock)))
+    cached = store.cached_response("home", SYNC, "key")
     assert cached
     assert cached.rows == [b'{   "id": 1 }', b"[ ]"]
 
@@ -706,26 +706,28 @@ def test_row_of_several_lines_keeps_its_meaning(path: Path, clock: FakeClock) ->
 )
 def test_changed_response_is_not_returned(path: Path, clock: FakeClock, change: str) -> None:
     store = open_store(path, clock)
-    store.cache("home", SYNC, "key", response(clock))
+    store.store_response("home", SYNC, "key", response(clock))
     with sqlite3.connect(path) as database:
         database.execute(f"UPDATE responses SET {change}")
     database.close()
-    assert store.cached("home", SYNC, "key") is None
-    assert store.cached("house", SYNC, "key") is None
+    assert store.cached_response("home", SYNC, "key") is None
+    assert store.cached_response("house", SYNC, "key") is None
 
 
 def test_removed_accounts_leave_the_file(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     for account in ("old-tenant", "home"):
         limiter_of(store, clock, account)
-        store.cache(account, SYNC, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()]))
-        store.cache(account, LOCKS, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0)))
-    store.keep_only(["home"])
+        store.store_response(account, SYNC, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()]))
+        store.store_response(
+            account, LOCKS, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0))
+        )
+    store.delete_other_accounts(["home"])
     store.close()
     content = path.read_bytes()
     assert b"home" in content
     assert b"tenant" not in content
-    assert store.cached("home", LOCKS, "key")
+    assert store.cached_response("home", LOCKS, "key")
 
 
 def test_states_that_no_longer_matter_leave_the_file(path: Path, clock: FakeClock) -> None:

@@ -184,7 +184,7 @@ def test_a_state_file_that_it_may_not_even_look_for_is_told(
     tmp_path.chmod(0)
     stop_being_root()
     for path in (tmp_path / "folder" / "state.db", tmp_path / ("name" * 100)):
-        assert not open_store(path, clock).usable()
+        assert not open_store(path, clock).is_usable()
 
 
 def test_without_a_variable_that_says_so_the_home_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:

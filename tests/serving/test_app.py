@@ -238,7 +238,7 @@ def test_missing_locks_failed_names_and_a_retiring_version_are_told(clock: FakeC
 )
 def test_names_that_come_late_are_announced(clock: FakeClock, rows: list[dict[str, object]], told: str) -> None:
     locks = locks_of(rows, [detailed(1, "Front door")])
-    assert told in text(page(registry(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
+    assert told in text(page(registry(status(clock, locks, details_wait_until=clock.wall() + 2400)), clock))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_names_that_come_soon_or_not_at_all_are_not_announced(
     clock: FakeClock, named: list[dict[str, object]], wait: float | None
 ) -> None:
     until = None if wait is None else clock.wall() + wait
-    html = page(registry(status(clock, locks_of([synced(1)], named), names_wait_until=until)), clock)
+    html = page(registry(status(clock, locks_of([synced(1)], named), details_wait_until=until)), clock)
     assert "not known yet" not in text(html)
 
 
