@@ -1,4 +1,4 @@
-"""Lost if this fails: the promise that what is served is what Tedee last said, or nothing."""
+"""Random histories: the served values are those of the last successful sync, or absent if it is stale."""
 
 import re
 import tempfile
@@ -45,8 +45,8 @@ NONSENSE = [b"", b"<html>", b"[]", b"5", b'{"result": [{"id"', b'{"result": [], 
 CONNECTED = st.sampled_from([True, True, True, False, None])
 
 
-def expected(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
-    """(metric, lock id) to value, read from the wire in the plainest way there is."""
+def values_of(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
+    """Return the values of response rows by (metric, lock id), without code of the exporter."""
     samples: dict[tuple[str, int], float] = {}
     for row in rows:
         if isinstance(row["isConnected"], bool):
@@ -64,8 +64,8 @@ def expected(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
     return samples
 
 
-class Honesty(RuleBasedStateMachine):
-    """An exporter with one account, and beside it the plainest model of what it may serve."""
+class History(RuleBasedStateMachine):
+    """An exporter with one account, and a simple model of the values that it may serve."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,8 +75,8 @@ class Honesty(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = FakeClock()
         self.rows: dict[int, dict[str, Any]] = {}
-        self.said: dict[tuple[str, int], float] = {}
-        self.said_at = -STALE_AFTER
+        self.expected: dict[tuple[str, int], float] = {}
+        self.expected_at = -STALE_AFTER
         self.names: dict[int, set[str]] = {}
 
     def teardown(self) -> None:
@@ -97,17 +97,17 @@ class Honesty(RuleBasedStateMachine):
         self.registry.publish(self.account.status())
 
     @rule(lock_id=st.integers(1, 4), connected=CONNECTED, state=STATES)
-    def a_lock_changes(self, lock_id: int, connected: bool | None, state: dict[str, Any]) -> None:
+    def change_lock(self, lock_id: int, connected: bool | None, state: dict[str, Any]) -> None:
         revision = self.rows.get(lock_id, {}).get("revision", 1)
         self.rows[lock_id] = {"id": lock_id, "isConnected": connected, "deviceState": state, "revision": revision}
         self.names.setdefault(lock_id, {str(lock_id)})
 
     @rule(lock_id=st.integers(1, 4))
-    def a_lock_is_removed(self, lock_id: int) -> None:
+    def remove_lock(self, lock_id: int) -> None:
         self.rows.pop(lock_id, None)
 
     @rule(lock_id=st.integers(1, 4), name=st.sampled_from(["Front door", "Cellar", "Garage"]))
-    def a_lock_is_renamed(self, lock_id: int, name: str) -> None:
+    def rename_lock(self, lock_id: int, name: str) -> None:
         if lock_id in self.rows:
             self.rows[lock_id]["revision"] += 1
             self.names[lock_id].add(name)
@@ -115,69 +115,69 @@ class Honesty(RuleBasedStateMachine):
             self.tedee.details = [*others, detailed(lock_id, name)]
 
     def sync(self, *, good: bool) -> None:
-        """Let the account have the turns that are due, once its sync is."""
+        """Advance the clock until a sync is made, and make the other calls that are due."""
         calls = self.tedee.endpoints().count("sync")
         while self.tedee.endpoints().count("sync") == calls:
             self.clock.advance(self.account.wait())
             self.account.run()
         if good:
-            self.said, self.said_at = expected(list(self.rows.values())), self.clock.monotonic()
+            self.expected, self.expected_at = values_of(list(self.rows.values())), self.clock.monotonic()
         run_for(self.account, self.clock, 0)
 
     @rule()
-    def a_sync_succeeds(self) -> None:
+    def sync_succeeds(self) -> None:
         self.tedee.sync_status = 200
         self.tedee.has(*self.rows.values())
         self.sync(good=True)
 
     @rule(extra=st.sampled_from([5, None, "x", {"id": "7"}, {}]))
-    def a_sync_brings_something_malformed_beside_the_locks(self, extra: object) -> None:
+    def sync_returns_malformed_row(self, extra: object) -> None:
         self.tedee.sync_status = 200
         self.tedee.sync = envelope([extra, *self.rows.values()])
         self.sync(good=True)
 
     @rule(status=st.sampled_from([401, 403, 404, 429, 500, 503]))
-    def a_sync_is_refused(self, status: int) -> None:
+    def sync_is_refused(self, status: int) -> None:
         self.tedee.sync_status = status
         self.sync(good=False)
 
-    @rule(answer=st.sampled_from(NONSENSE))
-    def a_sync_brings_nonsense(self, answer: bytes) -> None:
+    @rule(body=st.sampled_from(NONSENSE))
+    def sync_returns_nonsense(self, body: bytes) -> None:
         self.tedee.sync_status = 200
-        self.tedee.sync = answer
+        self.tedee.sync = body
         self.sync(good=False)
 
     @rule(seconds=st.floats(0, 400))
-    def time_passes(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
     @rule(jump=st.sampled_from([-3600.0, 86_400.0]))
-    def wall_time_jumps(self, jump: float) -> None:
+    def set_wall_clock(self, jump: float) -> None:
         self.clock.set_wall(self.clock.wall() + jump)
 
     @rule(killed=st.booleans())
-    def the_exporter_restarts(self, killed: bool) -> None:
+    def restart(self, killed: bool) -> None:
         if not killed:
             self.store.close()
         self.start()
 
     @rule()
-    def the_configuration_is_reloaded(self) -> None:
+    def reload_configuration(self) -> None:
         self.registry.set_accounts(["home"])
         self.account.configure(replace(self.account._options))
 
     @invariant()
-    def what_is_served_is_what_tedee_last_said_and_not_too_old(self) -> None:
+    def served_values_are_those_of_last_sync(self) -> None:
         served: dict[tuple[str, int], float] = {}
         for name, lock_id, lock_name, value in SAMPLE.findall(self.exposition.scrape("", "").body.decode()):
             assert lock_name in self.names[int(lock_id)]
             if name in GAUGES or name == "lock_connected":
                 served[name, int(lock_id)] = float(value)
-        fresh = self.clock.monotonic() - self.said_at < STALE_AFTER
-        assert served == (self.said if fresh else {})
+        fresh = self.clock.monotonic() - self.expected_at < STALE_AFTER
+        assert served == (self.expected if fresh else {})
 
 
-TestHonesty = Honesty.TestCase
-TestHonesty.settings = settings(
+TestHistory = History.TestCase
+TestHistory.settings = settings(
     max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
