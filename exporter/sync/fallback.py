@@ -1,6 +1,6 @@
 """A state store that falls back to memory while the state file cannot be used.
 
-A full disk or a wrong permission must not stop the exporter. The calls that it makes meanwhile are missing in the file.
+A full disk or a wrong permission must not stop the exporter. The file lacks the calls that are made in that time.
 Before each of them the file is marked as incomplete, so that the next start waits.
 """
 

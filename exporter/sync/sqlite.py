@@ -41,7 +41,7 @@ _SCHEMA = (
     f"PRAGMA user_version = {FORMAT}",
 )
 _TABLES = {"store", "states", "responses"}
-_NOT_OURS = "name another state_file"
+_REMEDY = "name another state_file"
 _BUSY = "another process does not release the state file"
 _DAMAGED = {
     sqlite3.SQLITE_CORRUPT,
@@ -182,7 +182,7 @@ class SQLiteStateStore:
         return True
 
     def close(self) -> None:
-        """Close the file. All transactions are complete."""
+        """Close the file. Every transaction is committed already."""
         self._states.clear()
         if self._database:
             with suppress(sqlite3.Error):
@@ -348,12 +348,12 @@ class SQLiteStateStore:
                 raise _Damaged("tables are missing")
         elif application not in {APPLICATION, 0} or (application == 0 and (version or tables)):
             self._is_foreign = True
-            raise StoreUnavailable(f"it is the database of another program; {_NOT_OURS}")
+            raise StoreUnavailable(f"it is the database of another program; {_REMEDY}")
         elif version > FORMAT:
-            raise StoreUnavailable(f"it has format {version}, newer than {FORMAT}; {_NOT_OURS}, or remove this one")
+            raise StoreUnavailable(f"it has format {version}, newer than {FORMAT}; {_REMEDY}, or remove this one")
         # A write-ahead log is a second file with the last calls, which can be lost.
         if database.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
-            raise StoreUnavailable(f"it cannot be written without a write-ahead log; {_NOT_OURS}")
+            raise StoreUnavailable(f"it cannot be written without a write-ahead log; {_REMEDY}")
         database.execute("PRAGMA synchronous = OFF")
         database.execute("BEGIN IMMEDIATE")
         application, version, tables = _describe(database)

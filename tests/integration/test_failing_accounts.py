@@ -116,7 +116,7 @@ def test_lock_details_are_fetched_once_per_account(exporter: Exporter, cloud: Cl
 
 def test_requests_remaining_match_the_cloud(exporter: Exporter, cloud: Cloud) -> None:
     def agree() -> bool:
-        seen = sum(call.account == "hotel" for call in cloud.calls)
-        return exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - seen
+        counted = sum(call.account == "hotel" for call in cloud.calls)
+        return exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - counted
 
     eventually(agree, "the same count on both sides")

@@ -92,9 +92,9 @@ class Site:
 
     def set_key(self, number: int, user: int, key: int) -> None:
         """Write a key of a user to the file of an account."""
-        self._note(self.names[number], f"user {user}")
+        self._record(self.names[number], f"user {user}")
         self.key_file(number).write_text(key_of(user, key))
-        self._note(self.names[number], f"user {user}")
+        self._record(self.names[number], f"user {user}")
 
     def rename(self, number: int, name: str) -> None:
         self.key_history[name] = [*self.key_history.get(name, []), *self.key_history.get(self.names[number], [])]
@@ -117,7 +117,7 @@ class Site:
         since = max(before, default=0.0)
         return {user for at, user in history if since <= at <= synced + 1}
 
-    def _note(self, name: str, user: str) -> None:
+    def _record(self, name: str, user: str) -> None:
         self.key_history.setdefault(name, []).append((time.time(), user))
 
 
