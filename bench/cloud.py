@@ -17,7 +17,7 @@ from exporter.sync.snapshot import AccountStatus, Snapshot
 from tests.factories import locks_of
 from tests.program import configuration, eventually
 
-from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, PATIENCE, Process, started
+from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, TIMEOUT, Process, started
 
 PAGE = 100
 
@@ -43,7 +43,7 @@ class SimulatedCloud:
 
     def _get(self, account: str, path: str) -> list[Any]:
         headers = {"Authorization": f"PersonalKey {self.keys[account]}"}
-        answer = requests.get(f"{self.url}/api/v37/{path}", headers=headers, timeout=PATIENCE)
+        answer = requests.get(f"{self.url}/api/v37/{path}", headers=headers, timeout=TIMEOUT)
         answer.raise_for_status()
         result: list[Any] = answer.json()["result"]
         return result
@@ -113,7 +113,7 @@ def wait_for_data(port: int, locks: int) -> None:
     def complete() -> bool:
         time.sleep(0.5)
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(url, timeout=PATIENCE).text.count("\nlock_info{") == locks
+            return requests.get(url, timeout=TIMEOUT).text.count("\nlock_info{") == locks
         return False
 
-    eventually(complete, f"{locks} locks", PATIENCE)
+    eventually(complete, f"{locks} locks", TIMEOUT)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 MEASURED_CORE, MEASURING_CORE = 0, 1
 EXPORTER_PYTHON = os.environ.get("EXPORTER_PYTHON", sys.executable)
 """What runs the exporter: with nothing installed that it does not need, where `make bench` runs this."""
-PATIENCE = 120.0
+TIMEOUT = 120.0
 """Seconds after which something that should have happened has not."""
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.program import free_port
 
 from .cloud import exporter, simulated, wait_for_data
-from .machine import MEASURING_CORE, PATIENCE
+from .machine import MEASURING_CORE, TIMEOUT
 
 LOCKS = 10_000
 OWN_PART = 8 * 1024
@@ -58,7 +58,7 @@ def measure(seconds: float) -> Latencies:
 
 
 def _scrape(port: int, seconds: float) -> list[Scrape]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     scrapes = []
     end = time.monotonic() + seconds
     while (sent := time.monotonic()) < end:

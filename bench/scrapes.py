@@ -21,7 +21,7 @@ import requests
 from tests.program import eventually, free_port
 
 from .cloud import exporter, simulated, wait_for_data
-from .machine import MEASURING_CORE, PATIENCE, Process, started
+from .machine import MEASURING_CORE, TIMEOUT, Process, started
 
 SIZES = (1, 10, 1_000, 10_000)
 CONNECTIONS = (1, 4, 64)
@@ -102,7 +102,7 @@ def servers(locks: int) -> Iterator[list[Server]]:
             processes = (ours, own_server, under_gunicorn, nginx)
             found = [Server(name, ports[name], process) for name, process in zip(SERVERS, processes, strict=True)]
             for server in found:
-                eventually(partial(_listens, server, locks), f"{server.name} to listen", PATIENCE)
+                eventually(partial(_listens, server, locks), f"{server.name} to listen", TIMEOUT)
             yield found
 
 
@@ -112,7 +112,7 @@ def _nginx(folder: Path, ports: dict[str, int]) -> Path:
     www.mkdir()
     for format_, accept in ACCEPTS.items():
         headers = {"Accept": accept, "Accept-Encoding": "gzip"}
-        answer = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers=headers, stream=True, timeout=PATIENCE)
+        answer = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers=headers, stream=True, timeout=TIMEOUT)
         gzipped = answer.raw.read(decode_content=False)
         (www / format_).write_bytes(gzip.decompress(gzipped))
         (www / f"{format_}.gz").write_bytes(gzipped)
@@ -125,7 +125,7 @@ def _nginx(folder: Path, ports: dict[str, int]) -> Path:
 
 def _listens(server: Server, locks: int) -> bool:
     with contextlib.suppress(requests.ConnectionError):
-        answer = requests.get(server.url(Load(locks, 1, "text", "plain")), timeout=PATIENCE)
+        answer = requests.get(server.url(Load(locks, 1, "text", "plain")), timeout=TIMEOUT)
         return answer.ok and answer.text.count("\nlock_revision{") == locks
     return False
 
@@ -135,7 +135,7 @@ def _wrk(server: Server, load: Load, seconds: float) -> Measured:
     result = subprocess.run(
         [
             *("taskset", "--cpu-list", str(MEASURING_CORE), "wrk", "--threads=1"),
-            *(f"--connections={load.connections}", f"--duration={max(1, round(seconds))}s", f"--timeout={PATIENCE:g}s"),
+            *(f"--connections={load.connections}", f"--duration={max(1, round(seconds))}s", f"--timeout={TIMEOUT:g}s"),
             *(f"--script={Path(__file__).with_name('wrk.lua')}", f"--header=Accept: {ACCEPTS[load.format]}"),
             *(f"--header=Accept-Encoding: {ENCODINGS[load.encoding]}", server.url(load)),
         ],
@@ -153,7 +153,7 @@ def _wrk(server: Server, load: Load, seconds: float) -> Measured:
 def _expected(server: Server, load: Load) -> float:
     """Seconds that one scrape takes, by one that is made."""
     headers = {"Accept": ACCEPTS[load.format], "Accept-Encoding": ENCODINGS[load.encoding]}
-    answer = requests.get(server.url(load), headers=headers, timeout=PATIENCE)
+    answer = requests.get(server.url(load), headers=headers, timeout=TIMEOUT)
     return answer.elapsed.total_seconds() * load.connections
 
 

@@ -10,7 +10,7 @@ import requests
 from tests.program import eventually, free_port
 
 from .cloud import exporter, simulated, wait_for_data
-from .machine import PATIENCE
+from .machine import TIMEOUT
 
 STARTS = 7
 SYNCS = 3
@@ -41,7 +41,7 @@ def measure() -> Start:
 
 def _has_data(port: int) -> bool:
     try:
-        return "lock_state{" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE).text
+        return "lock_state{" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT).text
     except requests.ConnectionError:
         return False
 
@@ -55,7 +55,7 @@ def memory() -> dict[int, float]:
             wait_for_data(port, locks)
             end = time.monotonic() + SETTLED
             while time.monotonic() < end:
-                requests.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE)
+                requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT)
                 time.sleep(2)
             found[locks] = process.memory()
     return found

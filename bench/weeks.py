@@ -8,14 +8,14 @@ from pathlib import Path
 
 import structlog
 
-from tests.soak import Week, live_through_a_week
+from tests.soak import Week, simulate_week
 
 
 def measure() -> Week:
     """A week, in a process of its own, which holds the simulated cloud too."""
     spawning = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, spawning, _be_quiet) as pool:
-        return pool.submit(live_through_a_week, Path(folder)).result()
+        return pool.submit(simulate_week, Path(folder)).result()
 
 
 def _be_quiet() -> None:

@@ -78,7 +78,7 @@ class Accounts:
                 if before is None or what[0].credential != before[0].credential:
                     self._owners.release(name)
                     # The data may be of another user's locks, and a call may be under way.
-                    self._registry.remove(name)
+                    self._registry.remove_snapshot(name)
                 self.syncs[name].configure(self._options(*what))
                 changed.append(self.syncs[name])
             else:
@@ -86,8 +86,8 @@ class Accounts:
         if not wanted and applied != {}:
             log.warning("no accounts are assigned to this shard", shards=self._shards)
         self._applied = wanted
-        self._store.keep_only(wanted)
-        self._scheduler.replan(changed)
+        self._store.delete_other_accounts(wanted)
+        self._scheduler.reschedule(changed)
         self._scheduler.add(new, interval=settings.sync.interval)
 
     def close(self) -> bool:
@@ -108,7 +108,7 @@ class Accounts:
         )
 
     def _options(self, account: Account, api: Api, sync: Sync) -> Options:
-        connect = partial(
+        create_client = partial(
             TedeeClient,
             account.name,
             url=api.url,
@@ -124,7 +124,9 @@ class Accounts:
             longest_call=self._longest_call,
         )
         chosen = account.locks or ChosenLocks.model_construct()
-        return Options(connect, policy, sync.stale_after, LockFilter(chosen.ids or (), chosen.serial_numbers or ()))
+        return Options(
+            create_client, policy, sync.stale_after, LockFilter(chosen.ids or (), chosen.serial_numbers or ())
+        )
 
     def _credentials(self, account: Account, api: Api) -> Credentials:
         key, secret = account.credential

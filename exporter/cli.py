@@ -132,7 +132,7 @@ def serve(
         web_configuration.refresh,
         clock,
     )
-    collector = ExporterCollector(__version__, reload.state, store.usable, lambda: OUTPUT.dropped_lines)
+    collector = ExporterCollector(__version__, reload.state, store.is_usable, lambda: OUTPUT.dropped_lines)
     exposition = Exposition(registry, collector, clock)
     renderer = Renderer(exposition)
     registry.on_change(renderer.wake)
@@ -220,7 +220,7 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
     if wait > 1:
         print_err(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
     scheduler.start()
-    while not all(status.settled(started, clock.wall()) for status in registry.statuses()):
+    while not all(status.is_complete(started, clock.wall()) for status in registry.statuses()):
         with suppress(Empty):
             if commands.get(timeout=0.05) is Command.STOP:
                 print_err("Interrupted.")

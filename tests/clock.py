@@ -1,8 +1,8 @@
-"""A clock that moves when a test says so."""
+"""A clock that tests control."""
 
 
 class FakeClock:
-    """Wall and monotonic time that stand still until `advance`."""
+    """Wall and monotonic time that change only by `advance`, `set_wall` and `reboot`."""
 
     def __init__(self, wall: float = 1_800_000_000.0, monotonic: float = 1_000.0) -> None:
         self._wall = wall
@@ -21,14 +21,14 @@ class FakeClock:
         self._monotonic += seconds
 
     def set_wall(self, wall: float) -> None:
-        """Let wall time jump, as NTP or a person may."""
+        """Set the wall clock, as NTP or an administrator may."""
         self._wall = wall
 
     def boot(self) -> str:
         return self._boot
 
     def reboot(self, seconds: float = 30.0) -> None:
-        """Monotonic time begins again."""
+        """Start another boot, with a new monotonic clock, after some seconds."""
         self._wall += seconds
         self._monotonic = 5.0
         self._boot += "-and-another"

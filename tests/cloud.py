@@ -1,4 +1,4 @@
-"""Tedee's answers as the unit tests give them, through `responses`."""
+"""A mock of the Tedee API for one account, by means of `responses`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from exporter.tedee.client import RequestObserver, TedeeClient
 from exporter.tedee.credentials import SecretSource, personal_key
 from exporter.tedee.transport import session
 from tests.clock import FakeClock
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 URL = "https://tedee.test"
 SYNC_URL = f"{URL}/api/v37/my/lock/sync"
@@ -32,8 +32,8 @@ def envelope(result: Any, **changes: Any) -> dict[str, Any]:
 
 
 def synced(lock_id: int, revision: int | None = 1, connected: bool | None = True, **state: Any) -> dict[str, Any]:
-    """A lock in an answer of the sync, in a state that nobody worries about unless told otherwise."""
-    usual = {
+    """Return the row of a lock in a sync response. By default the lock is locked and its door is closed."""
+    default = {
         "state": 6,
         "doorState": 3,
         "isCharging": False,
@@ -41,12 +41,12 @@ def synced(lock_id: int, revision: int | None = 1, connected: bool | None = True
         "stateChangeResult": 0,
         "lastStateChangedDate": "2021-04-26T06:02:04.197Z",
     }
-    row: dict[str, Any] = {"id": lock_id, "isConnected": connected, "deviceState": usual | state}
+    row: dict[str, Any] = {"id": lock_id, "isConnected": connected, "deviceState": default | state}
     return row if revision is None else row | {"revision": revision}
 
 
 def detailed(lock_id: int, name: str, **changes: Any) -> dict[str, Any]:
-    """A lock in a page of details."""
+    """Return the row of a lock in a page of the list of locks."""
     return {
         "id": lock_id,
         "name": name,
@@ -60,13 +60,13 @@ def detailed(lock_id: int, name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def written(values: Sequence[Any]) -> list[bytes]:
-    """The rows of an answer as they are read: each in JSON."""
+def json_rows(values: Sequence[Any]) -> list[bytes]:
+    """Return the rows of a response as JSON texts."""
     return [json.dumps(value).encode() for value in values]
 
 
 class Tedee:
-    """The cloud as one account meets it. Each answer is what it holds at the moment of the call."""
+    """The Tedee API of one account. A response is built from the attributes at the time of the call."""
 
     def __init__(self, mock: responses.RequestsMock) -> None:
         self.sync: Any = envelope([])
@@ -80,26 +80,27 @@ class Tedee:
         self.on_call: Callable[[str], None] = lambda endpoint: None
         self.calls: list[tuple[str, dict[str, list[str]]]] = []
         self.keys: list[str] = []
-        """Of each sync."""
+        """Key of each sync."""
         self.wrong_keys: set[str] = set()
         self.clock: FakeClock | None = None
         self.times: list[float] = []
-        """Monotonic seconds of each sync, if there is a clock."""
-        mock.add_callback(responses.GET, SYNC_URL, self._answer_sync)
-        mock.add_callback(responses.GET, LOCKS_URL, self._answer_locks)
+        """Monotonic seconds of each sync, if `clock` is set."""
+        mock.add_callback(responses.GET, SYNC_URL, self._sync_response)
+        mock.add_callback(responses.GET, LOCKS_URL, self._locks_response)
 
     def has(self, *locks: dict[str, Any]) -> None:
+        """Set the locks of the next sync responses."""
         self.sync = envelope(list(locks))
 
     def gaps(self, key: str) -> list[float]:
-        """Seconds between the syncs with a key."""
+        """Return the seconds between the syncs with a key."""
         times = [at for at, used in zip(self.times, self.keys, strict=True) if used == key]
         return [later - earlier for earlier, later in pairwise(times)]
 
     def endpoints(self) -> list[str]:
         return [endpoint for endpoint, _ in self.calls]
 
-    def _answer_sync(self, request: Any) -> tuple[int, dict[str, str], bytes]:
+    def _sync_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         self.calls.append(("sync", _query(request)))
         self.keys.append(request.headers["Authorization"].removeprefix("PersonalKey "))
         if self.clock:
@@ -110,7 +111,7 @@ class Tedee:
         body = self.sync if isinstance(self.sync, bytes) else json.dumps(self.sync).encode()
         return self.sync_status, self.sync_headers, body
 
-    def _answer_locks(self, request: Any) -> tuple[int, dict[str, str], bytes]:
+    def _locks_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         query = _query(request)
         self.calls.append(("locks", query))
         self.on_call("locks")
@@ -128,19 +129,19 @@ def account_sync(
     publish: Any,
     *,
     name: str = "home",
-    chosen: LockFilter | None = None,
+    lock_filter: LockFilter | None = None,
     stale_after: float = 300.0,
     requests_per_hour: int = 350,
     store: StateStore | None = None,
     key: SecretSource | None = None,
 ) -> AccountSync:
-    """An account as the program builds it, but for its clock."""
+    """Create an account like `exporter.accounts`, with a fake clock."""
 
-    def connect(*, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
+    def create_client(*, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
         return client(name, key or Secret(KEY), limiter=limiter, observe=observe)
 
     policy = RateLimitPolicy(requests_per_hour=requests_per_hour)
-    options = Options(connect, policy, stale_after, chosen or LockFilter())
+    options = Options(create_client, policy, stale_after, lock_filter or LockFilter())
     store = store or MemoryStateStore(clock)
     limiter = RateLimiter(name, store, clock, policy, jitter=lambda: 1.0, is_first_start=store.is_new)
     return AccountSync(name, options, limiter=limiter, store=store, clock=clock, publish=publish)
@@ -152,7 +153,7 @@ def client(name: str, key: SecretSource, *, limiter: tedee_client.RateLimiter, o
         url=URL,
         version="v37",
         credentials=personal_key(key),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         session=session(),
         limiter=limiter,
         observe=observe,
@@ -161,7 +162,7 @@ def client(name: str, key: SecretSource, *, limiter: tedee_client.RateLimiter, o
 
 
 class Recorder:
-    """Takes what an account publishes."""
+    """Records the statuses that an account publishes."""
 
     def __init__(self) -> None:
         self.statuses: list[AccountStatus] = []
@@ -174,13 +175,13 @@ class Recorder:
         return self.statuses[-1]
 
 
-def turns(account: AccountSync, clock: FakeClock, seconds: float) -> Sequence[float]:
-    """Give the account its turns for that long; the moments at which it got them."""
+def run_for(account: AccountSync, clock: FakeClock, seconds: float) -> Sequence[float]:
+    """Run the account whenever it is due, for some seconds. Returns the times of the runs."""
     end = clock.monotonic() + seconds
-    moments = []
+    times = []
     while clock.monotonic() + account.wait() <= end:
         clock.advance(account.wait())
-        moments.append(clock.monotonic())
+        times.append(clock.monotonic())
         account.run()
     clock.advance(max(0.0, end - clock.monotonic()))
-    return moments
+    return times

@@ -16,13 +16,13 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def wire(name: str) -> Any:
-    """One of Tedee's documented answers."""
+def load_fixture(name: str) -> Any:
+    """Return a response from Tedee's documentation."""
     return json.loads((FIXTURES / name).read_text("utf-8"))
 
 
-def real_part(program: str) -> str:
-    """The path of a real program that the tests need. Without it they are skipped; in CI that is a failure."""
+def require_program(program: str) -> str:
+    """Return the path of a program. If it is not installed, skip the test; in CI, fail it."""
     path = shutil.which(program)
     if path is None:
         message = f"{program} is not installed; .ci/install-real-parts installs it on Debian"

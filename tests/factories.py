@@ -1,4 +1,4 @@
-"""Statuses as an account would publish them."""
+"""Factories of locks, snapshots, statuses and registries."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ from exporter.sync.snapshot import AccountStatus, Durations, Lock, Snapshot, Sta
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import read_details, read_sync
 from tests.clock import FakeClock
-from tests.cloud import written
-from tests.conftest import wire
+from tests.cloud import json_rows
+from tests.conftest import load_fixture
 
 
 def documented_locks() -> tuple[Lock, ...]:
-    """Tedee's documented answers, put together."""
-    return locks_of(wire("sync-v37.json")["result"], wire("locks-v37.json")["result"])
+    """Return the locks of the responses in Tedee's documentation."""
+    return locks_of(load_fixture("sync-v37.json")["result"], load_fixture("locks-v37.json")["result"])
 
 
 def locks_of(rows: list[dict[str, Any]], details: list[dict[str, Any]]) -> tuple[Lock, ...]:
-    """Locks of wire rows."""
-    named = read_details(written(details)).rows
-    return tuple(Lock(row, named.get(row.id)) for row in read_sync(written(rows)).rows.values())
+    """Return the locks of response rows."""
+    details_by_id = read_details(json_rows(details)).rows
+    return tuple(Lock(row, details_by_id.get(row.id)) for row in read_sync(json_rows(rows)).rows.values())
 
 
 def snapshot(clock: FakeClock, locks: tuple[Lock, ...], stale_after: float = 300.0) -> Snapshot:
@@ -28,8 +28,8 @@ def snapshot(clock: FakeClock, locks: tuple[Lock, ...], stale_after: float = 300
 def status(
     clock: FakeClock, locks: tuple[Lock, ...] | None = None, account: str = "home", **changes: Any
 ) -> AccountStatus:
-    """An account that has just synced, all well."""
-    facts: dict[str, Any] = {
+    """Return the status of an account whose sync has just succeeded."""
+    fields: dict[str, Any] = {
         "up": True,
         "snapshot": snapshot(clock, documented_locks() if locks is None else locks),
         "next_sync": clock.wall() + 20,
@@ -42,12 +42,12 @@ def status(
         "requests": {("my/lock/sync", "200"): 1, ("my/lock", "200"): 2},
         "rejections": {"battery_level": 2},
     }
-    return AccountStatus(account, "v37", **(facts | changes))
+    return AccountStatus(account, "v37", **(fields | changes))
 
 
 def registry(*statuses: AccountStatus) -> StatusRegistry:
-    made = StatusRegistry()
-    made.set_accounts([each.account for each in statuses])
+    created = StatusRegistry()
+    created.set_accounts([each.account for each in statuses])
     for each in statuses:
-        made.publish(each)
-    return made
+        created.publish(each)
+    return created

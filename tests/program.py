@@ -1,4 +1,4 @@
-"""The real program as a child process, in an environment of its own."""
+"""The program as a child process, in a clean environment."""
 
 import contextlib
 import itertools
@@ -20,44 +20,47 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parent.parent
-# The time limits of all tests. A machine with several times as many processes as cores must not exceed them.
-PATIENCE = 120.0
-"""Seconds to wait for what takes one or two: a response, the end of a process, a condition; and the time-out of calls
-that are to succeed."""
+# The time limits of all tests. An overloaded machine must not exceed them.
+TIMEOUT = 120.0
+"""Seconds to wait for a response, the end of a process or a condition, which takes one or two; and the time-out of
+calls that must succeed."""
 TOOL_SECONDS = 900.0
-"""Seconds to wait for a tool that has some work to do, such as pip, promtool or podman."""
+"""Seconds to wait for a slow tool, such as pip, promtool or podman."""
 LONG_TEST = 3600
-"""Seconds for a test that takes minutes. pyproject.toml has the limit of the others."""
+"""Seconds for a test that takes minutes. The limit of other tests is in pyproject.toml."""
 
 T = TypeVar("T")
 
 
-def eventually(ask: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """The first answer that is not None, False or empty. No test asserts how long that took."""
-    end = time.monotonic() + patience
+def eventually(condition: Callable[[], T | None], description: str, timeout: float = TIMEOUT) -> T:
+    """Wait until a condition is true, and return its first result that is not None, False or empty.
+
+    No test asserts how long that took.
+    """
+    end = time.monotonic() + timeout
     while time.monotonic() < end:
-        if answer := ask():
-            return answer
+        if result := condition():
+            return result
         time.sleep(0.05)
-    raise AssertionError(f"waited {patience:g} s in vain for {what}")
+    raise AssertionError(f"waited {timeout:g} s in vain for {description}")
 
 
 _STATES = tempfile.TemporaryDirectory(prefix="tedee-exporter-tests-")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """What the program needs, and nothing of the machine that tests it; each time with a state of its own."""
-    own = {
+    """Return an environment with only the variables that the program needs, and a new state folder."""
+    needed = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "LC_ALL": "C.UTF-8",
         "XDG_STATE_HOME": tempfile.mkdtemp(dir=_STATES.name),
     }
-    return own | variables
+    return needed | variables
 
 
-def run(*arguments: str, timeout: float = PATIENCE, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The program, run to its end."""
+def run(*arguments: str, timeout: float = TIMEOUT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the program until it ends."""
     return subprocess.run(
         [sys.executable, "-m", "exporter", *arguments],
         env=environment(**variables),
@@ -69,7 +72,7 @@ def run(*arguments: str, timeout: float = PATIENCE, **variables: str) -> subproc
 
 
 def configuration(folder: Path, url: str, accounts: list[dict[str, Any]], **sections: Any) -> Path:
-    """A configuration file for accounts of a simulated cloud."""
+    """Write a configuration file for accounts of a simulated cloud."""
     api = {"url": url} | sections.pop("api", {})
     path = folder / "tedee-exporter.yml"
     path.write_text(yaml.safe_dump({"api": api, "accounts": accounts, **sections}), "utf-8")
@@ -78,7 +81,7 @@ def configuration(folder: Path, url: str, accounts: list[dict[str, Any]], **sect
 
 
 class Exporter:
-    """An exporter that is running."""
+    """A running exporter."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -88,23 +91,23 @@ class Exporter:
 
     @property
     def port(self) -> int:
-        def announced() -> int | None:
+        def logged_port() -> int | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"the exporter ended with {self.process.returncode}:\n{''.join(self.log)}")
             found = re.search(r"msg=listening .*port=(\d+)", "".join(self.log))
             return int(found[1]) if found else None
 
-        return eventually(announced, "the exporter to listen")
+        return eventually(logged_port, "the exporter to listen")
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str, **headers: str) -> requests.Response:
-        return requests.get(self.url + path, headers=headers, timeout=PATIENCE)
+        return requests.get(self.url + path, headers=headers, timeout=TIMEOUT)
 
     def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-        """(name, labels) to value, as a scrape has them now."""
+        """Return the samples of a scrape: (name, labels) to value."""
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(self.get("/metrics").text)
@@ -121,12 +124,12 @@ class Exporter:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
-        code = self.process.wait(PATIENCE)
+        code = self.process.wait(TIMEOUT)
         self._reader.join()
         return code
 
     def kill(self) -> None:
-        """End it without a chance to say goodbye."""
+        """End the process with SIGKILL."""
         self.process.kill()
         self.process.wait()
         self._reader.join()
@@ -146,12 +149,12 @@ def _with_address(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def running(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> Iterator[Exporter]:
-    """The program, running on a free port of the loopback interface until the test is over.
+    """Run the program on a free port of the loopback interface inside the context.
 
     Args:
-        arguments: of the program.
-        prefix: a command that runs it.
-        variables: of its environment.
+        arguments: Of the program.
+        prefix: A command that runs the program.
+        variables: Of the program's environment.
     """
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "exporter", *_with_address(arguments)],
@@ -167,10 +170,10 @@ def running(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> It
         exporter.kill()
 
 
-def lock_values(answer: Any, details: Any) -> dict[str, dict[int, float]]:
-    """What a simulated cloud said last, as the values that each lock metric must have by lock id.
+def lock_values(rows: Any, details: Any) -> dict[str, dict[int, float]]:
+    """Return the value of each lock metric by lock id, as the rows of the simulated cloud's responses imply it.
 
-    Written from the API's description alone, so that it does not repeat the exporter's own reading.
+    The function follows the documentation of the API and shares no code with the exporter.
     """
     fields = {
         "lock_state": "state",
@@ -181,7 +184,7 @@ def lock_values(answer: Any, details: Any) -> dict[str, dict[int, float]]:
     }
     values: dict[str, dict[int, float]] = {name: {} for name in fields}
     values |= {"lock_connected": {}, "lock_revision": {}, "lock_firmware_update_available": {}, "lock_info": {}}
-    for row in answer:
+    for row in rows:
         values["lock_revision"][row["id"]] = row["revision"]
         if row["isConnected"] is not None:
             values["lock_connected"][row["id"]] = float(row["isConnected"])
@@ -196,9 +199,9 @@ def lock_values(answer: Any, details: Any) -> dict[str, dict[int, float]]:
 
 
 def free_port() -> int:
-    """A port for programs that do not tell which they chose.
+    """Return a free port for programs that do not report which port they chose.
 
-    It is below those that the kernel gives away meanwhile, and each of pytest's workers has a thousand of its own.
+    It is below the ephemeral ports of the kernel, and each worker of pytest has its own range of 1,000.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
     while True:

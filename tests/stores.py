@@ -12,13 +12,13 @@ LONGEST_CALL = 11.0
 
 
 def open_store(path: Path, clock: Clock, *, shard: str = "0/1", copied: float = 0.0) -> FallbackStateStore:
-    """Open a state file as a process does that starts now.
+    """Open a state file like a process that starts now.
 
     Args:
         path: The file.
-        clock: The machine's clocks.
-        shard: Of the process.
-        copied: Seconds by which the file system's times of this process's writes will be off, as those of a copy are.
+        clock: Clock of the machine.
+        shard: Shard of the process.
+        copied: Seconds by which the times in the file differ from those of the file system, as they do in a copy.
     """
     file = SQLiteStateStore(path, clock, longest_call=LONGEST_CALL, shard=shard, file_time=lambda: time.time() - copied)
     return FallbackStateStore(file, clock)

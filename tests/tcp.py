@@ -1,4 +1,4 @@
-"""TCP servers for tests that decide themselves what is sent."""
+"""TCP servers whose bytes are chosen by the tests."""
 
 import contextlib
 import socket
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 Speak = Callable[[socket.socket], None]
 
@@ -25,17 +25,17 @@ class _Server(socketserver.ThreadingTCPServer):
 
 @contextlib.contextmanager
 def tcp_server(speak: Speak, host: str = "127.0.0.1") -> Iterator[int]:
-    """The port of a server that runs `speak` for each connection, in a thread of its own, and closes the connection.
+    """Run a server, and return its port. `speak` gets each connection in a new thread; then the connection is closed.
 
-    An OSError of `speak` ends its connection alone. No thread of the server is left in a blocking `accept`: such a
-    thread can take the connections of another test's server when the number of its file descriptor is used again.
+    An OSError of `speak` ends only its connection. No thread of the server remains in a blocking `accept`: it would
+    take the connections of another test's server if the number of its file descriptor is reused.
     """
 
     def handle(connection: socket.socket, *_: object) -> None:
         speak(connection)
-        # Closing a connection that holds unread bytes makes the peer lose what was sent to it.
+        # Closing a connection with unread bytes resets it, and the peer may lose bytes that it has not read.
         connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TIMEOUT)
         while connection.recv(65536):
             pass
 
@@ -50,7 +50,7 @@ def tcp_server(speak: Speak, host: str = "127.0.0.1") -> Iterator[int]:
 
 @contextlib.contextmanager
 def tls_server(certificate: Any) -> Iterator[str]:
-    """The URL of a server that speaks TLS with a certificate of trustme and closes each connection."""
+    """Run a server that completes the TLS handshake and closes the connection. Returns its URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
 

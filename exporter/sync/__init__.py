@@ -1,1 +1,1 @@
-"""When to call Tedee, and what came back last."""
+"""When to call Tedee, and the results of the last calls."""

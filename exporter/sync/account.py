@@ -1,4 +1,4 @@
-"""One account: its syncs, the names of its locks, and what the registry is told of them."""
+"""One account: its syncs, the details of its locks, and the status that it publishes."""
 
 import threading
 from collections import Counter
@@ -31,21 +31,21 @@ from .store import CachedResponse, Failure, Instant, StateStore
 log = structlog.get_logger(__name__)
 
 FOLLOWER_TTL = 600.0
-"""Seconds for which another process that synced this account is taken to be still there."""
+"""Seconds after a call by another process during which the store is checked for its results."""
 LONG_WAIT = 60.0
-"""Seconds from which on a wait for names is logged."""
+"""Seconds above which a wait for lock details is logged."""
 MAX_LOGGED_REJECTIONS = 200
-"""Lock fields whose rejected values are logged, each once. Those of more fields are only counted."""
+"""Lock fields whose rejected values are logged, each once. Rejected values of further fields are only counted."""
 STORE_POLL_INTERVAL = 1.0
-"""Seconds between two looks into the store for what another process received."""
+"""Seconds between two checks of the store for results of another process."""
 CREDENTIAL_POLL_INTERVAL = 2.0
-"""Seconds between two looks at a credential that was refused, or could not be read."""
+"""Seconds between two checks of a credential that was refused or could not be read."""
 CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
 """Failures that another credential may end."""
 
 
-class Connect(Protocol):
-    """Makes the account's client. It gets the rate limiter here, so that there is no client without one."""
+class ClientFactory(Protocol):
+    """Creates the account's client. It gets the rate limiter, so that no client exists without one."""
 
     def __call__(self, *, limiter: RateLimiterProtocol, observe: RequestObserver) -> TedeeClient:  # noqa: D102
         ...
@@ -53,19 +53,19 @@ class Connect(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """What the configuration says of an account."""
+    """Options of an account, from the configuration."""
 
-    connect: Connect
+    create_client: ClientFactory
     policy: RateLimitPolicy
     stale_after: float
     """Seconds for which a response is served."""
-    chosen: LockFilter = field(default_factory=LockFilter)
+    lock_filter: LockFilter = field(default_factory=LockFilter)
 
 
 class AccountSync:
-    """Syncs one account, turn by turn, and publishes what came of each.
+    """Syncs one account and publishes a status after each run.
 
-    Turns of one account never overlap: its state needs no lock.
+    Runs of one account never overlap, so its state needs no lock.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class AccountSync:
         """Load the responses that a previous run of the program, or another process, stored.
 
         Args:
-            name: In the configuration and in the `account` label.
-            options: What the configuration says.
-            limiter: The account's rate limiter.
-            store: Has the last responses.
-            clock: For the time of responses and their age.
-            publish: Takes each new status.
+            name: Name in the configuration and in the `account` label.
+            options: Options of the account.
+            limiter: Rate limiter of the account.
+            store: Stores the last responses.
+            clock: Clock for the time of responses and their age.
+            publish: Receives each new status.
         """
         self.name = name
         self._options = self._newest_options = options
@@ -95,32 +95,32 @@ class AccountSync:
         self._clock = clock
         self._publish_status = publish
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._details = LockDetailsCache(options.chosen)
-        self._client = self._connect()
+        self._details = LockDetailsCache(options.lock_filter)
+        self._client = self._create_client()
         self._credential = self._client.credential()
-        """Of the data that is served: a digest."""
+        """Digest of the credential that received the served data."""
         self._user = ""
-        """Of the last call that reached Tedee: a digest."""
+        """Digest of the user of the last call that reached Tedee."""
         self._refused_credential = ""
         self._is_removed = False
-        self._removal = threading.Lock()
-        """StoredToken while something is published or stored, so that nothing is after the removal."""
+        self._removal_lock = threading.Lock()
+        """Held while a status is published or a response is stored, so that neither happens after the removal."""
         self._retry = False
-        """True if the configuration was reloaded."""
+        """True if the configuration was reloaded since the last run."""
         self._credential_changed = False
-        """True from a change of a refused credential until it is tried."""
+        """True from the change of a refused credential until the next call."""
         self._follows_until = 0.0
-        self._ids_in_doubt = False
-        """Whether Tedee knows one of the chosen ids no more, until the list has told which."""
+        self._ids_may_be_outdated = False
+        """True if Tedee does not know one of the requested ids, until the list of locks is fetched."""
         self._is_leader = False
         """True if the last sync was made by this process."""
 
         self._up: bool | None = None
-        self._synced: tuple[SyncedLock, ...] = ()
-        self._asked: tuple[int, ...] = ()
-        """The ids that they were asked for by; none for all."""
+        self._synced_locks: tuple[SyncedLock, ...] = ()
+        self._requested_ids: tuple[int, ...] = ()
+        """The ids that the synced locks were requested by; empty for all locks."""
         self._synced_at: Instant | None = None
-        self._listed_at: Instant | None = None
+        self._list_received_at: Instant | None = None
         self._failure: Failure | None = None
         self._details_failure: Failure | None = None
         self._durations = Durations()
@@ -130,58 +130,60 @@ class AccountSync:
         self._load_from_store()
 
     def wait(self) -> float:
-        """Seconds until the next turn is due."""
+        """Return the seconds until the next run is due."""
         if self._newest_options is not self._options:
             return 0.0
-        wait = min(self._sync_wait(), self._names_wait())
+        wait = min(self._sync_wait(), self._details_wait())
         if self._credential_is_refused():
             wait = min(wait, CREDENTIAL_POLL_INTERVAL)
         return min(wait, STORE_POLL_INTERVAL) if self._clock.monotonic() < self._follows_until else wait
 
     def is_reliable(self) -> bool:
-        """Return True if the last sync succeeded, so that the next one may be expected to end soon."""
+        """Return True if the last sync succeeded, so that the next one is expected to end soon."""
         return self._up is True
 
     def run(self) -> None:
-        """Make the call that is due: a sync, or else a page of names where a sync has shown that they are wanted.
+        """Make the call that is due: a sync, or a page of lock details if the last sync requires it.
 
-        If another process makes the calls, take what it received.
+        If another process makes the calls, load its results from the store.
         """
         changed = self._apply_options()
         changed = self._retry_credential() or changed
         try:
-            if self._sync_wait() <= 0 and not self._details.unresolved():
+            if self._sync_wait() <= 0 and not self._details.is_unresolved():
                 self._sync()
-            elif min(self._sync_wait(), self._names_wait()) <= 0:
-                self._fetch_names()
+            elif min(self._sync_wait(), self._details_wait()) <= 0:
+                self._fetch_details()
             elif not self._load_from_store() and not changed:
                 return
         except NotAllowedYet as error:
-            log.debug("request not allowed yet", account=self.name, reason=str(error))
             if error.by_another:
+                log.debug("another process is syncing this account", account=self.name, reason=str(error))
                 self._follows_until = self._clock.monotonic() + FOLLOWER_TTL
+            else:
+                log.debug("request not allowed yet", account=self.name, reason=str(error))
             self._load_from_store()
         self._publish()
 
     def configure(self, options: Options) -> None:
-        """Go on with other options from the next turn on. May be called from any thread."""
+        """Use other options from the next run on. May be called from any thread."""
         self._newest_options = options
         self._retry = True
 
     def retry(self) -> None:
-        """End the wait after a failure of the credential from the next turn on. May be called from any thread."""
+        """Try a refused credential again in the next run. May be called from any thread."""
         self._retry = True
 
     def remove(self) -> None:
-        """Publish, store and report nothing more: the account is no longer configured. May be called from any thread.
+        """Stop publishing and storing: the account is no longer configured. May be called from any thread.
 
         Another object may have the same name from now on.
         """
-        with self._removal:
+        with self._removal_lock:
             self._is_removed = True
 
     def status(self) -> AccountStatus:
-        """All that is served about the account, as it is now."""
+        """Return the present status of the account."""
         return AccountStatus(
             account=self.name,
             api_version=self._client.version,
@@ -191,8 +193,8 @@ class AccountSync:
             details_failure=self._details_failure,
             credential_changed=self._credential_changed,
             missing=self._details.missing,
-            names_wait_until=self._wall_in(self._names_wait()),
-            next_sync=self._wall_in(self._sync_wait()),
+            details_wait_until=self._wall_time_in(self._details_wait()),
+            next_sync=self._wall_time_in(self._sync_wait()),
             requests_remaining=self._limiter.remaining(),
             version_supported=self._client.supports_version(),
             credentials_expire_at=self._client.credentials_expire_at(),
@@ -203,9 +205,9 @@ class AccountSync:
             rejections=dict(self._rejections),
         )
 
-    def _connect(self) -> TedeeClient:
+    def _create_client(self) -> TedeeClient:
         self._limiter.policy = self._options.policy
-        client = self._options.connect(limiter=self._limiter, observe=self._count_request)
+        client = self._options.create_client(limiter=self._limiter, observe=self._count_request)
         self._limiter.set_user(client.user())
         return client
 
@@ -215,7 +217,7 @@ class AccountSync:
         return any(failure.reason in CREDENTIAL_REASONS for failure in failures if failure)
 
     def _retry_credential(self) -> bool:
-        """End the wait after a failure of the credential, if another try may succeed. Returns True if it does."""
+        """End the wait after a failure of the credential, if another try may succeed. Returns True if it may."""
         retry, self._retry = self._retry, False
         if not self._credential_is_refused():
             return False
@@ -231,50 +233,51 @@ class AccountSync:
         self._limiter.end_backoff()
         return True
 
-    def _wall_in(self, seconds: float) -> float | None:
+    def _wall_time_in(self, seconds: float) -> float | None:
         return None if seconds == inf else self._clock.wall() + seconds
 
     def _sync_wait(self) -> float:
-        """Seconds until the next sync, or until the list of locks without which it is not known what to sync."""
+        """Return the seconds until the next sync, or until the list of locks if the sync needs it first."""
         wait = self._limiter.wait(SYNC)
-        return max(wait, self._limiter.wait(LOCKS)) if self._details.unresolved() else wait
+        return max(wait, self._limiter.wait(LOCKS)) if self._details.is_unresolved() else wait
 
-    def _names_wait(self) -> float:
-        """Seconds until the next page of names; infinite where none is wanted, or a neighbour sees to it."""
+    def _details_wait(self) -> float:
+        """Return the seconds until the next page of lock details; infinity if none is needed or this is a follower."""
         if not self._is_leader:
             return inf
-        wanted = self._ids_in_doubt or (
-            self._up is True and self._details.needs_refresh(self._synced, self._clock.monotonic())
+        is_needed = self._ids_may_be_outdated or (
+            self._up is True and self._details.needs_refresh(self._synced_locks, self._clock.monotonic())
         )
-        return self._limiter.wait(LOCKS) if wanted else inf
+        return self._limiter.wait(LOCKS) if is_needed else inf
 
     def _apply_options(self) -> bool:
-        """Go over to the newest options; whether there were any."""
+        """Apply the newest options. Returns True if they changed."""
         options, before = self._newest_options, self._options
         if options is before:
             return False
         self._options = options
-        self._client = self._connect()
+        self._client = self._create_client()
         if (credential := self._client.credential()) != self._credential:
             self._forget_user(credential)
             self._limiter.end_backoff()
-        elif options.chosen != before.chosen:
-            self._details.set_filter(options.chosen)
-            self._synced = self._details.wants(self._synced)
-            if not self._details.covered_by(self._asked):
-                # What is known is of other locks.
+        elif options.lock_filter != before.lock_filter:
+            self._details.set_filter(options.lock_filter)
+            self._synced_locks = self._details.select(self._synced_locks)
+            if not self._details.is_covered_by(self._requested_ids):
+                # The last sync lacks locks that are chosen now.
                 self._forget_sync()
         return True
 
     def _forget_user(self, credential: str) -> None:
-        """Go over to another credential, whose user may have other locks."""
+        """Drop all data, because the user of the new credential may have other locks."""
         self._credential = credential
-        self._details = LockDetailsCache(self._options.chosen)
-        self._listed_at = None
+        self._details = LockDetailsCache(self._options.lock_filter)
+        self._list_received_at = None
         self._forget_sync()
 
     def _forget_sync(self) -> None:
-        self._up, self._failure, self._synced, self._asked, self._synced_at = None, None, (), (), None
+        self._up, self._failure, self._synced_at = None, None, None
+        self._synced_locks, self._requested_ids = (), ()
 
     # The sync
 
@@ -283,29 +286,29 @@ class AccountSync:
         try:
             parsed = self._client.sync(self._details.ids)
         except CallError as error:
-            self._fail(error)
+            self._record_failure(error)
         else:
-            self._succeed(parsed)
+            self._record_success(parsed)
         self._durations = self._durations.observe(self._clock.monotonic() - started)
 
-    def _succeed(self, parsed: ParseResult[SyncedLock]) -> None:
+    def _record_success(self, parsed: ParseResult[SyncedLock]) -> None:
         if self._failure:
             log.info("sync succeeds again", account=self.name)
         self._is_leader = True
-        self._ids_in_doubt = False
+        self._ids_may_be_outdated = False
         self._up = True
         self._failure = None
         self._credential_changed = False
         self._credential = self._client.last_credential
         self._user = self._client.last_user
-        self._synced = tuple(parsed.rows.values())
-        self._asked = self._details.ids
+        self._synced_locks = tuple(parsed.rows.values())
+        self._requested_ids = self._details.ids
         self._synced_at = Instant.now(self._clock)
-        self._reject(parsed)
+        self._record_rejections(parsed)
         # Stored before it is published, so that a restart never serves older data than an earlier scrape.
-        self._cache(SYNC, CachedResponse(parsed.raw_rows, self._synced_at, asked=self._asked))
+        self._store_response(SYNC, CachedResponse(parsed.raw_rows, self._synced_at, requested_ids=self._requested_ids))
 
-    def _fail(self, error: CallError) -> None:
+    def _record_failure(self, error: CallError) -> None:
         if self._is_removed:
             return
         if self._client.last_user not in ("", self._user):
@@ -314,29 +317,29 @@ class AccountSync:
                 self._forget_user(self._client.last_credential)
         self._is_leader = True
         self._credential_changed = False
-        self._ids_in_doubt = bool(self._details.ids) and isinstance(error, NotFound)
+        self._ids_may_be_outdated = bool(self._details.ids) and isinstance(error, NotFound)
         self._up = False
         self._failures[error.reason] += 1
         self._failure = self._failure_of(error)
         log.warning("sync failed", account=self.name, reason=error.reason, error=error.message())
-        self._note_refusal(error)
+        self._record_refused_credential(error)
         if self._limiter.wait(SYNC) <= 0:
-            # It failed before a request was sent.
+            # The call failed before a request was sent.
             self._limiter.record_failure(SYNC, error.retry_after)
-        self._cache(SYNC, replace(self._cached(SYNC, self._credential), failure=self._failure))
+        self._store_response(SYNC, replace(self._cached_response(SYNC, self._credential), failure=self._failure))
 
-    def _note_refusal(self, error: CallError) -> None:
+    def _record_refused_credential(self, error: CallError) -> None:
         if error.reason in CREDENTIAL_REASONS:
             self._refused_credential = self._client.credential()
 
-    def _reject(self, parsed: ParseResult[SyncedLock] | ParseResult[LockDetails]) -> None:
-        """Count the values that could not be used, and log each lock's field the first time, up to a limit."""
+    def _record_rejections(self, parsed: ParseResult[SyncedLock] | ParseResult[LockDetails]) -> None:
+        """Count rejected values, and log the first one of each field of a lock, up to a limit."""
         self._rejections.update(parsed.rejection_counts)
         for rejection in parsed.rejections:
-            what = (rejection.lock_id, rejection.field)
-            if what in self._logged_rejections or len(self._logged_rejections) >= MAX_LOGGED_REJECTIONS:
+            key = (rejection.lock_id, rejection.field)
+            if key in self._logged_rejections or len(self._logged_rejections) >= MAX_LOGGED_REJECTIONS:
                 continue
-            self._logged_rejections.add(what)
+            self._logged_rejections.add(key)
             log.warning(
                 "value of a response cannot be used; its sample is absent (this is logged once)",
                 account=self.name,
@@ -350,84 +353,89 @@ class AccountSync:
                     account=self.name,
                 )
 
-    # The names
+    # The lock details
 
-    def _fetch_names(self) -> None:
-        """Fetch the next page of names and the rest, and learn from them once the list is complete."""
+    def _fetch_details(self) -> None:
+        """Fetch the next page of the list of locks, and update the lock details after its last page."""
         try:
             page = self._client.locks(self._details.next_page)
-            listing = self._details.add_page(page, self._synced)
+            lock_list = self._details.add_page(page, self._synced_locks)
             self._details_failure = None
-            self._reject(page)
-            if listing:
-                self._learn(listing)
+            self._record_rejections(page)
+            if lock_list:
+                self._update_details(lock_list)
         except CallError as error:
-            if self._details.unresolved():
-                self._fail(error)
+            if self._details.is_unresolved():
+                self._record_failure(error)
                 return
             self._details_failure = self._failure_of(error)
-            self._note_refusal(error)
+            self._record_refused_credential(error)
             if self._limiter.wait(LOCKS) <= 0:
                 self._limiter.record_failure(LOCKS, error.retry_after)
-            log.warning("names could not be fetched", account=self.name, reason=error.reason, error=error.message())
-        if LONG_WAIT < (wait := self._names_wait()) < inf:
-            log.info("names are fetched later", account=self.name, seconds=round(wait))
+            log.warning(
+                "lock details could not be fetched",
+                account=self.name,
+                reason=error.reason,
+                error=error.message(),
+            )
+        if LONG_WAIT < (wait := self._details_wait()) < inf:
+            log.info("next fetch of lock details is delayed", account=self.name, seconds=round(wait))
 
-    def _learn(self, listing: LockList) -> None:
-        """Take a complete list.
+    def _update_details(self, lock_list: LockList) -> None:
+        """Use a complete list of locks.
 
         Raises:
-            NotFound: it has none of the chosen locks, and so there is nothing to sync.
+            NotFound: The list has none of the chosen locks, so there is nothing to sync.
         """
         known_missing = self._details.missing
-        self._details.update(listing, self._clock.monotonic())
-        self._ids_in_doubt = False
-        self._listed_at = Instant.now(self._clock)
-        rows = [write_details(each) for each in listing.details.values()]
-        self._cache(LOCKS, CachedResponse(rows, self._listed_at, revisions=listing.revisions))
+        self._details.update(lock_list, self._clock.monotonic())
+        self._ids_may_be_outdated = False
+        self._list_received_at = Instant.now(self._clock)
+        rows = [write_details(each) for each in lock_list.details.values()]
+        self._store_response(LOCKS, CachedResponse(rows, self._list_received_at, revisions=lock_list.revisions))
         missing = ", ".join(self._details.missing)
-        if self._details.unresolved():
+        if self._details.is_unresolved():
             problem = f"the account has none of the chosen locks: {missing}"
             raise NotFound(problem, account=self.name, endpoint=LOCKS)
         if missing and self._details.missing != known_missing:
             log.warning("chosen locks are not in the account", account=self.name, missing=missing)
 
-    # What a previous run, or another process, stored
+    # Responses that a previous run or another process stored
 
     def _load_from_store(self) -> bool:
-        """Load responses that are newer than those here. Returns True if there were any."""
+        """Load responses that are newer than the present ones. Returns True if there is a newer sync."""
         now = Instant.now(self._clock)
         credential = self._client.credential()
-        names = self._cached(LOCKS, credential)
-        if names.rows is not None and names.at != self._listed_at:
-            self._listed_at = names.at
-            self._details.update(LockList(read_details(names.rows).rows, names.revisions), now.monotonic)
-        sync = self._cached(SYNC, credential)
+        details = self._cached_response(LOCKS, credential)
+        if details.rows is not None and details.at != self._list_received_at:
+            self._list_received_at = details.at
+            self._details.update(LockList(read_details(details.rows).rows, details.revisions), now.monotonic)
+        sync = self._cached_response(SYNC, credential)
         if not sync.at or sync.rows is None or (sync.at, sync.failure) == (self._synced_at, self._failure):
             return False
         age = sync.at.age(now)
-        if age is None or age >= self._options.stale_after or not self._details.covered_by(sync.asked):
+        if age is None or age >= self._options.stale_after or not self._details.is_covered_by(sync.requested_ids):
             return False
         self._is_leader = False
         self._up = sync.failure is None
         self._failure = sync.failure
-        self._synced = self._details.wants(read_sync(sync.rows).rows.values())
-        self._asked = sync.asked
+        self._synced_locks = self._details.select(read_sync(sync.rows).rows.values())
+        self._requested_ids = sync.requested_ids
         self._synced_at = sync.at
         self._credential = credential
         if self._credential_is_refused():
             self._refused_credential = credential
         return True
 
-    def _cache(self, endpoint: str, response: CachedResponse) -> None:
-        with self._removal:
+    def _store_response(self, endpoint: str, response: CachedResponse) -> None:
+        with self._removal_lock:
             if not self._is_removed:
-                self._store.cache(self.name, endpoint, self._credential, response)
+                self._store.store_response(self.name, endpoint, self._credential, response)
 
-    def _cached(self, endpoint: str, credential: str) -> CachedResponse:
-        return self._store.cached(self.name, endpoint, credential) or CachedResponse()
+    def _cached_response(self, endpoint: str, credential: str) -> CachedResponse:
+        return self._store.cached_response(self.name, endpoint, credential) or CachedResponse()
 
-    # What the registry is told
+    # The status
 
     def _snapshot(self) -> Snapshot | None:
         if not self._synced_at:
@@ -436,16 +444,16 @@ class AccountSync:
         age = self._synced_at.age(now)
         if age is None:
             return None
-        locks = tuple(Lock(synced, self._details.details.get(synced.id)) for synced in self._synced)
+        locks = tuple(Lock(synced, self._details.details.get(synced.id)) for synced in self._synced_locks)
         # Converted to the current wall clock, so that `time() - timestamp` is the true age even after a clock jump.
         at = now.wall - age
         at = self._synced_at.wall if abs(at - self._synced_at.wall) < 1 else at
         return Snapshot(locks, at, now.monotonic + self._options.stale_after - age)
 
     def _publish(self) -> None:
-        # A reload during the call may have replaced the credential, and the data may be of another user's locks.
+        # A reload during the call may have replaced the credential: the data may be of another user's locks.
         self._apply_options()
-        with self._removal:
+        with self._removal_lock:
             if not self._is_removed:
                 self._publish_status(self.status())
 

@@ -1,7 +1,7 @@
-"""What happens while the state file cannot be used: the limits are kept in memory.
+"""A state store that falls back to memory while the state file cannot be used.
 
-A full disk or a wrong permission must not stop an exporter. It then knows of its own calls alone, so before each of
-them the file is marked as one that lacks a call: the next start waits.
+A full disk or a wrong permission must not stop the exporter. The file lacks the calls that are made in that time.
+Before each of them the file is marked as incomplete, so that the next start waits.
 """
 
 import threading
@@ -19,14 +19,14 @@ log = structlog.get_logger(__name__)
 
 
 class FallbackStateStore:
-    """A state file, and the memory of this process for as long as the file cannot be used."""
+    """A state store in a file, and in memory while the file cannot be used."""
 
     def __init__(self, file: SQLiteStateStore, clock: Clock) -> None:
         """Open the file. Problems are logged.
 
         Args:
-            file: The durable store.
-            clock: For its monotonic seconds.
+            file: The persistent store.
+            clock: Clock for monotonic time.
         """
         self._file = file
         self._clock = clock
@@ -35,29 +35,29 @@ class FallbackStateStore:
         self._unsaved: set[str] = set()
         self._generation = 0
         self._problem: str | None = None
-        self._cannot_void = False
+        self._cannot_mark = False
         self.record((), lambda _now, _states: ())
         # If no file can be created, its absence does not mean that this is the first start.
         self.is_new = file.is_new and self._generation > 0
 
     @property
     def longest_call(self) -> float:
-        """Seconds that a call of another process may take."""
+        """Maximum duration in seconds of a call by another process."""
         return self._file.longest_call
 
     @longest_call.setter
     def longest_call(self, seconds: float) -> None:
         self._file.longest_call = seconds
 
-    def known(self, key: str) -> RateLimitState | None:
-        """Return the state as this process last saw it."""
+    def last_known(self, key: str) -> RateLimitState | None:
+        """Return the state that this process last read or wrote."""
         return self._states.get(key)
 
     def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
         """Replace the states of some keys, in memory if the file cannot be used.
 
         Raises:
-            StoreBusy: Another process holds the file.
+            StoreBusy: Another process has locked the file.
         """
         with self._lock:
             try:
@@ -74,40 +74,40 @@ class FallbackStateStore:
             except StoreBusy:
                 return self._update_memory(keys, change)
 
-    def cache(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
-        """Store a response. If the file cannot be used, that is logged."""
+    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+        """Store a response. If the file cannot be used, log the reason."""
         with self._lock:
             try:
-                self._file.cache(account, endpoint, credential, response)
+                self._file.store_response(account, endpoint, credential, response)
             except StoreBusy:
                 return
             except StoreUnavailable as error:
                 self._report(error)
 
-    def cached(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
+    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
         """Return a stored response; None if the file cannot be used."""
         with self._lock:
             try:
-                return self._file.cached(account, endpoint, credential)
+                return self._file.cached_response(account, endpoint, credential)
             except (StoreBusy, StoreUnavailable):
                 return None
 
-    def keep_only(self, accounts: Collection[str]) -> None:
+    def delete_other_accounts(self, accounts: Collection[str]) -> None:
         """Delete the responses of all other accounts."""
         with self._lock:
             try:
-                self._file.keep_only(accounts)
+                self._file.delete_other_accounts(accounts)
             except StoreBusy:
                 return
             except StoreUnavailable as error:
                 self._report(error)
 
-    def usable(self) -> bool | None:
-        """Return True if calls are written to the file."""
+    def is_usable(self) -> bool | None:
+        """Return True if the file can be used."""
         return self._problem is None
 
     def close(self) -> None:
-        """Write what is not written yet, and close the file."""
+        """Write unsaved states, and close the file."""
         with self._lock:
             if self._unsaved:
                 self.record(tuple(self._unsaved), lambda _now, states: tuple(filter(None, states)))
@@ -118,7 +118,7 @@ class FallbackStateStore:
             if self._file.generation != self._generation:
                 self._generation = self._file.generation
                 self._unsaved |= self._states.keys()
-            return change(now, tuple(map(self._newest, keys, stored)))
+            return change(now, tuple(map(self._merge, keys, stored)))
 
         states = self._file.update(keys, change_newest)
         self._states.update(zip(keys, states, strict=True))
@@ -128,7 +128,7 @@ class FallbackStateStore:
             self._problem = None
         return states
 
-    def _newest(self, key: str, stored: RateLimitState | None) -> RateLimitState | None:
+    def _merge(self, key: str, stored: RateLimitState | None) -> RateLimitState | None:
         known = self._states.get(key)
         if stored is None or known is None:
             return known.blocked(self._file.blocked_until) if known else stored
@@ -140,23 +140,23 @@ class FallbackStateStore:
         self._states.update(zip(keys, states, strict=True))
         self._unsaved |= set(keys)
         if self._problem and states != before:
-            self._void()
+            self._mark_incomplete()
         return states
 
-    def _void(self) -> None:
-        voided = self._file.void()
-        if not voided and not self._cannot_void:
+    def _mark_incomplete(self) -> None:
+        is_marked = self._file.mark_incomplete()
+        if not is_marked and not self._cannot_mark:
             log.warning(
                 "the state file can be neither written nor marked as incomplete; wait half a minute before a restart",
                 path=str(self._file.path),
             )
-        self._cannot_void = not voided
+        self._cannot_mark = not is_marked
 
     def _report(self, error: StoreUnavailable) -> None:
         if self._problem != str(error):
             self._problem = str(error)
             log.warning(
-                "the state file cannot be used; Tedee's limits are kept in memory until it can",
+                "the state file cannot be used; rate limits are stored in memory until it can",
                 path=str(self._file.path),
                 error=self._problem,
             )

@@ -1,4 +1,4 @@
-"""The rate limiter of one account: every request to Tedee passes it."""
+"""The rate limiter of one account. Every request to Tedee passes it."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ class NotAllowedYet(Exception):
     """A request would exceed a limit. Nothing was sent."""
 
     def __init__(self, message: str, *, by_another: bool = False) -> None:
-        """Keep the facts.
+        """Create the exception.
 
         Args:
-            message: What may be called when.
-            by_another: True if another process made a call that this one did not know of.
+            message: The endpoint, and the time until it may be called.
+            by_another: True if another process made a call, or has locked the store.
         """
         self.by_another = by_another
         super().__init__(message)
@@ -29,8 +29,8 @@ class NotAllowedYet(Exception):
 class RateLimiter:
     """Limits the calls of one account.
 
-    The spacing counts from the response (or failure) of one call to the request of the next, so that no delay in the
-    network can bring two calls closer together.
+    The spacing counts from the response (or failure) of one call to the request of the next, so that network delays
+    cannot shorten it.
     """
 
     def __init__(
@@ -43,16 +43,17 @@ class RateLimiter:
         *,
         is_first_start: bool = False,
     ) -> None:
-        """Look up what the store knows about the account.
+        """Load the states of the account from the store.
 
         Args:
-            account: Its name.
-            store: Has the states of the account and of its user.
-            clock: For its monotonic seconds.
-            policy: What may be sent when.
-            jitter: Factor above 1 on each wait after a failure. It separates accounts that failed together, and it
-                keeps the spacing even if Tedee notices the end of a call later than this process gave it up.
-            is_first_start: True if no exporter can have called for this account before: it may be called at once.
+            account: Name of the account.
+            store: Stores the states of the account and of its user.
+            clock: Clock for monotonic time.
+            policy: The rules.
+            jitter: Factor above 1 on each wait after a failure. It separates accounts that failed together. It also
+                ensures the spacing if Tedee notices the end of a call later than this process.
+            is_first_start: True if no exporter can have called for this account before. Then the first call may be
+                sent at once.
         """
         self.policy = policy or RateLimitPolicy()
         self._store = store
@@ -60,44 +61,44 @@ class RateLimiter:
         self._jitter = jitter
         self._is_first_start = is_first_start
         self._keys: tuple[str, ...] = (f"account {account}",)
-        self._under_way: set[str] = set()
+        self._in_progress: set[str] = set()
         self._record(lambda _now, states: states)
 
     def set_user(self, user: str | None) -> None:
-        """Count the calls from now on under this user, too; under no user if it is None, that is not known yet."""
+        """Set the user whose limits also apply from now on; None if the user is unknown."""
         keys = (self._keys[0], f"user {user}") if user else self._keys[:1]
         if keys != self._keys:
             self._keys = keys
             self._record(lambda _now, states: states)
 
     def wait(self, endpoint: str) -> float:
-        """Return the seconds until the endpoint may be called: 0.0 for now, infinity while this process calls it."""
-        if endpoint in self._under_way:
+        """Return the seconds until the endpoint may be called: 0.0 for now, infinity during a call of it."""
+        if endpoint in self._in_progress:
             return inf
         now = self._clock.monotonic()
         return max(self.policy.wait(state, endpoint, now) for state in self._states())
 
     def remaining(self) -> int:
-        """Return the requests that are left of the hourly share."""
+        """Return the number of requests left of the hourly share."""
         now = self._clock.monotonic()
         return min(self.policy.remaining(state, now) for state in self._states())
 
     @contextmanager
     def acquire(self, endpoint: str, user: str) -> Iterator[float]:
-        """Reserve one call, and record its end. The context has the time of the reservation, in seconds of `boottime`.
+        """Reserve one call, and record its end. The value of the context is the time of the reservation in `boottime`.
 
         Args:
-            endpoint: That is called inside the context.
-            user: Whom the credential of the call belongs to.
+            endpoint: Endpoint that is called in the context.
+            user: User to whom the credential of the call belongs.
 
         Raises:
             NotAllowedYet: The call would exceed a limit.
         """
         self.set_user(user)
-        if endpoint in self._under_way:
+        if endpoint in self._in_progress:
             raise NotAllowedYet(f"{endpoint} is being called")
         reserved_at = self._reserve(endpoint)
-        self._under_way.add(endpoint)
+        self._in_progress.add(endpoint)
         try:
             yield reserved_at
         except BaseException as error:
@@ -105,7 +106,7 @@ class RateLimiter:
 
             def failed(now: float, states: tuple[RateLimitState, ...]) -> tuple[RateLimitState, ...]:
                 account, user = (self.policy.failed(each, endpoint, now, jitter, retry_after) for each in states)
-                # The user's state alone: an account with another credential need not wait for this one's failures.
+                # Only the user's state: after a change of the credential the account must not wait for old failures.
                 return account, self.policy.backed_off(user, endpoint, now, jitter)
 
             self._record(failed)
@@ -113,10 +114,10 @@ class RateLimiter:
         else:
             self._record(lambda now, states: tuple(self.policy.succeeded(each, endpoint, now) for each in states))
         finally:
-            self._under_way.discard(endpoint)
+            self._in_progress.discard(endpoint)
 
     def record_failure(self, endpoint: str, retry_after: float | None = None) -> None:
-        """Wait as after a failed call, although none was sent: it was clear that it would fail."""
+        """Record a call that failed before a request was sent. The wait is that after a failed request."""
         jitter = self._jitter()
 
         def failed(now: float, states: tuple[RateLimitState, ...]) -> tuple[RateLimitState, ...]:
@@ -127,34 +128,34 @@ class RateLimiter:
         self._record(failed)
 
     def end_backoff(self) -> None:
-        """Forget the waits after failures. What Tedee requires stays: the spacing, the limits and `Retry-After`."""
+        """End the waits after failures. Tedee's limits still apply: spacing, numbers of requests, `Retry-After`."""
         self._record(lambda _now, states: tuple(state.without_backoff() for state in states))
 
     def _states(self) -> tuple[RateLimitState, ...]:
-        states = tuple(map(self._store.known, self._keys))
-        return self._registered(self._clock.monotonic(), states)
+        states = tuple(map(self._store.last_known, self._keys))
+        return self._with_defaults(self._clock.monotonic(), states)
 
-    def _registered(self, now: float, states: States) -> tuple[RateLimitState, ...]:
-        """Return the states, with one in place of each that the store does not have."""
+    def _with_defaults(self, now: float, states: States) -> tuple[RateLimitState, ...]:
+        """Return the states, with a default for each that the store does not have."""
         account, *user = states
         if account is None:
-            account = RateLimitState() if self._is_first_start else self.policy.unknown(now)
-        # The user of an account that was never called: this is the first start, or no key was readable until now.
-        unknown = RateLimitState() if account.is_unused() else self.policy.unknown(now)
+            account = RateLimitState() if self._is_first_start else self.policy.unknown_state(now)
+        # If the account was never called, this is the first start, or no key was readable until now.
+        unknown = RateLimitState() if account.is_unused() else self.policy.unknown_state(now)
         return (account, *(unknown if state is None else state for state in user))
 
     def _reserve(self, endpoint: str) -> float:
         expected, wait, reserved_at = self.wait(endpoint), 0.0, 0.0
 
         def reserve(now: float, states: States) -> tuple[RateLimitState, ...]:
-            # The time is read in the transaction: another process may have made a call while this one waited for it.
+            # Read in the transaction: another process may have made a call while this one waited for the store.
             nonlocal wait, reserved_at
             reserved_at = boottime()
-            registered = self._registered(now, states)
-            wait = max(self.policy.wait(state, endpoint, now) for state in registered)
+            current = self._with_defaults(now, states)
+            wait = max(self.policy.wait(state, endpoint, now) for state in current)
             if wait > 0:
-                return registered
-            return tuple(self.policy.reserve(state, endpoint, now) for state in registered)
+                return current
+            return tuple(self.policy.reserve(state, endpoint, now) for state in current)
 
         try:
             self._store.update(self._keys, reserve)
@@ -165,7 +166,7 @@ class RateLimiter:
         return reserved_at
 
     def _record(self, change: Callable[[float, tuple[RateLimitState, ...]], tuple[RateLimitState, ...]]) -> None:
-        def registered_and_changed(now: float, states: States) -> tuple[RateLimitState, ...]:
-            return change(now, self._registered(now, states))
+        def change_with_defaults(now: float, states: States) -> tuple[RateLimitState, ...]:
+            return change(now, self._with_defaults(now, states))
 
-        self._store.record(self._keys, registered_and_changed)
+        self._store.record(self._keys, change_with_defaults)

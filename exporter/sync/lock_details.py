@@ -1,4 +1,4 @@
-"""What is known of an account's locks beside their state, and which of them are wanted."""
+"""Details of an account's locks from the list of locks, and the choice of the locks to sync."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from exporter.tedee.models import LockDetails, ParseResult, SyncedLock, write_details
 
 MAX_LIST_BYTES = 16 * 2**20
-"""Size at which a list is taken to be complete, as it is stored: that of 60,000 locks."""
+"""Size, as stored, at which a list is considered complete: about 60,000 locks."""
 RETRY_MISSING = 300.0
-"""Seconds between two looks for a chosen lock that the account does not have, or a synced one that its list lacks."""
+"""Seconds between two fetches of the list because a chosen or synced lock is missing from it."""
 
 
 @dataclass(frozen=True)
 class LockFilter:
-    """The locks an account is limited to, by id or by serial number; all of them where both are empty."""
+    """The chosen locks of an account, by id or by serial number; all locks if both are empty."""
 
     ids: tuple[int, ...] = ()
     serial_numbers: tuple[str, ...] = ()
@@ -22,8 +22,8 @@ class LockFilter:
     def __bool__(self) -> bool:
         return bool(self.ids or self.serial_numbers)
 
-    def find(self, details: Collection[LockDetails]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """The ids of the chosen locks in an account's list, and what was chosen but is not in it."""
+    def resolve(self, details: Collection[LockDetails]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Return the ids of the chosen locks in a list, and the ids and serial numbers that the list lacks."""
         ids = {each.id for each in details}
         by_serial_number = {each.serial_number: each.id for each in details}
         found = [lock_id for lock_id in self.ids if lock_id in ids]
@@ -37,107 +37,110 @@ class LockList(NamedTuple):
     """A complete list of the account's locks."""
 
     details: Mapping[int, LockDetails]
-    """By the id of the lock."""
+    """Details by the id of the lock."""
     revisions: Mapping[int, int | None]
-    """What the locks had when they were last synced before the first page was fetched.
+    """Revisions of the locks in the last sync before the first page was fetched.
 
-    Not later: a lock that is renamed while its page lies here has moved its revision by the next sync.
+    Not of a later sync: if a lock is renamed after its page was fetched, the next sync reports another revision than
+    this one, and the list is fetched again.
     """
 
 
 class LockDetailsCache:
-    """The account's list of locks as it was last fetched, and whether it is time to fetch it again.
+    """The account's list of locks as it was last fetched, and the pages of the next one.
 
-    It is fetched page by page, with syncs in between where the list is long.
+    The list is fetched page by page. If it is long, syncs are made between two pages.
     """
 
-    def __init__(self, chosen: LockFilter) -> None:
-        self.chosen = chosen
+    def __init__(self, lock_filter: LockFilter) -> None:
+        self.lock_filter = lock_filter
         self.details: Mapping[int, LockDetails] = {}
         self.revisions: Mapping[int, int | None] | None = None
-        """The list's; None before it was ever fetched."""
-        self.ids = chosen.ids
-        """The locks to ask for; none for all."""
+        """Revisions of the list; None before the first list."""
+        self.ids = lock_filter.ids
+        """Ids of the locks to request; empty for all locks."""
         self.missing: tuple[str, ...] = ()
-        """LockFilter locks that the account does not have."""
-        self._look_again_at = 0.0
+        """Ids and serial numbers of chosen locks that the account does not have."""
+        self._retry_missing_at = 0.0
         self.next_page = 1
-        """The page to fetch next; pages count from 1."""
-        self._listed: dict[int, LockDetails] = {}
-        """The locks on those before it."""
-        self._listed_bytes = 0
-        self._revisions_before: dict[int, int | None] = {}
-        """The list's revisions, from its first page on."""
+        """Number of the page to fetch next, counted from 1."""
+        self._partial_list: dict[int, LockDetails] = {}
+        """Locks of the pages before the next one."""
+        self._partial_list_bytes = 0
+        self._partial_list_revisions: dict[int, int | None] = {}
+        """Revisions before the first page was fetched."""
         self._was_unusable = False
-        """Whether the page before the next one had rows, but none that can be used."""
+        """True if the last page had rows, but no usable one."""
 
     def add_page(self, page: ParseResult[LockDetails], synced: Collection[SyncedLock]) -> LockList | None:
-        """Take a page that was just fetched; the whole list, once a page brings nothing new.
+        """Add the next page. Returns the complete list if it was the last page, which is one without new locks.
 
-        A page with rows of which none can be used does not tell whether it is the last. A second one in a row is
-        taken for it, so that there is an end. So is a page that makes the list larger than any account's.
+        It is unknown whether a page whose rows are all unusable is the last one. The second such page in succession
+        counts as the last one, and so does a page with which the list exceeds `MAX_LIST_BYTES`: every list ends.
 
         Args:
-            page: the one after the last that was taken.
-            synced: the locks as they were last synced before it was fetched.
+            page: The page `next_page`.
+            synced: The locks of the last sync before the page was fetched.
         """
         if self.next_page == 1:
-            self._revisions_before = {lock.id: lock.revision for lock in synced}
+            self._partial_list_revisions = {lock.id: lock.revision for lock in synced}
         is_unusable = bool(page.raw_rows) and not page.rows
-        is_last = self._was_unusable if is_unusable else self._listed.keys() >= page.rows.keys()
+        is_last = self._was_unusable if is_unusable else self._partial_list.keys() >= page.rows.keys()
         self._was_unusable = is_unusable and not is_last
-        self._listed_bytes += sum(len(write_details(lock)) for lock in page.rows.values())
-        is_last = is_last or self._listed_bytes > MAX_LIST_BYTES
-        self._listed |= page.rows
+        self._partial_list_bytes += sum(len(write_details(lock)) for lock in page.rows.values())
+        is_last = is_last or self._partial_list_bytes > MAX_LIST_BYTES
+        self._partial_list |= page.rows
         self.next_page += 1
         if not is_last:
             return None
-        listing = LockList(self._listed, self._revisions_before)
-        self._listed, self._listed_bytes, self.next_page = {}, 0, 1
-        return listing
+        lock_list = LockList(self._partial_list, self._partial_list_revisions)
+        self._partial_list, self._partial_list_bytes, self.next_page = {}, 0, 1
+        return lock_list
 
-    def update(self, listing: LockList, now: float) -> None:
-        """Take a complete list, at that many monotonic seconds."""
-        self.details, self.revisions = listing
-        self._look_again_at = now + RETRY_MISSING
-        if self.chosen:
-            self.ids, self.missing = self.chosen.find(self.details.values())
+    def update(self, lock_list: LockList, now: float) -> None:
+        """Replace the list, at a time in monotonic seconds."""
+        self.details, self.revisions = lock_list
+        self._retry_missing_at = now + RETRY_MISSING
+        if self.lock_filter:
+            self.ids, self.missing = self.lock_filter.resolve(self.details.values())
 
-    def set_filter(self, chosen: LockFilter) -> None:
-        """Limit the account to other locks."""
-        if chosen != self.chosen:
-            self.chosen, self.ids, self.missing = chosen, chosen.ids, ()
-            if chosen and self.revisions is not None:
-                self.ids, self.missing = chosen.find(self.details.values())
+    def set_filter(self, lock_filter: LockFilter) -> None:
+        """Choose other locks."""
+        if lock_filter != self.lock_filter:
+            self.lock_filter, self.ids, self.missing = lock_filter, lock_filter.ids, ()
+            if lock_filter and self.revisions is not None:
+                self.ids, self.missing = lock_filter.resolve(self.details.values())
 
-    def unresolved(self) -> bool:
-        """Whether the locks to sync are not known yet, since serial numbers stand only in the list."""
-        return bool(self.chosen) and not self.ids
+    def is_unresolved(self) -> bool:
+        """Return True if no id to sync is known: no list was fetched yet, or it has none of the chosen locks."""
+        return bool(self.lock_filter) and not self.ids
 
     def needs_refresh(self, synced: Collection[SyncedLock], now: float) -> bool:
-        """Whether the list has to be fetched, or fetched on, for the locks of a sync.
+        """Return True if the list has to be fetched, or its next page, because of the locks of a sync.
 
-        It has to when a lock is new or its revision moved, as it does with its name. A lock that is missing is looked
-        for now and then: one that is chosen may come back under another id, and one that is synced was overlooked
-        where the list shrank between two pages.
+        That is so if a lock is new or has another revision, as after a change of its name. If a lock is missing, the
+        list is fetched every `RETRY_MISSING` seconds: a chosen lock may get another id, and a list lacks a synced lock
+        if it became shorter between the fetches of two pages.
         """
         revisions = self.revisions
         if revisions is None or self.next_page > 1:
             return True
-        if now >= self._look_again_at and (
+        if now >= self._retry_missing_at and (
             self.missing or len(synced) < len(self.ids) or any(lock.id not in self.details for lock in synced)
         ):
             return True
-        # A lock that was listed before it was first synced may have been renamed in between: it counts as new.
+        # A lock that was listed before its first sync counts as new: it may have been renamed between the two.
         return any(
             lock.id not in revisions or (lock.revision is not None and lock.revision != revisions[lock.id])
             for lock in synced
         )
 
-    def covered_by(self, asked: Collection[int]) -> bool:
-        """Whether an answer about the given locks, or about all where none are given, is one about all the wanted."""
-        return not self.unresolved() and (not asked or (bool(self.chosen) and {*self.ids} <= {*asked}))
+    def is_covered_by(self, requested_ids: Collection[int]) -> bool:
+        """Return True if a response for these ids, or for all locks if there are none, has all chosen locks."""
+        return not self.is_unresolved() and (
+            not requested_ids or (bool(self.lock_filter) and {*self.ids} <= {*requested_ids})
+        )
 
-    def wants(self, rows: Iterable[SyncedLock]) -> tuple[SyncedLock, ...]:
-        """Those of an answer's locks that are wanted."""
-        return tuple(row for row in rows if not self.chosen or row.id in self.ids)
+    def select(self, rows: Iterable[SyncedLock]) -> tuple[SyncedLock, ...]:
+        """Return the chosen locks of a response."""
+        return tuple(row for row in rows if not self.lock_filter or row.id in self.ids)

@@ -1,8 +1,8 @@
-"""When Tedee may be called: pure functions of what is known about earlier calls, and the time.
+"""The rate-limit policy: pure functions of the rate-limit state and the time.
 
-Each call is counted twice: under the name of its account, and under the user that its credential belongs to. A renamed
-account, a second account with the same key, a key that moved to another account's file and a second process are all
-covered by that, since Tedee counts calls by user.
+Each call is counted twice: for the name of its account, and for the user of its credential, because Tedee counts calls
+by user. This covers a renamed account, two accounts with one key, a key that moved to another account's file, and a
+second process.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from typing import NamedTuple
 from exporter.tedee.client import LOCKS, SYNC
 
 SYNC_SPACING = 20.0
-"""Seconds Tedee requires between two calls of its sync endpoint (docs: endpoints/lock/sync)."""
+"""Seconds that Tedee requires between two calls of its sync endpoint (docs: endpoints/lock/sync)."""
 MAX_BACKOFF = 300.0
-"""Seconds between tries while calls keep failing."""
+"""Maximum wait in seconds after consecutive failures."""
 HOUR = 3600.0
 """Seconds over which Tedee counts the requests of a user."""
 THROTTLE_BELOW = 0.2
-"""Part of the hourly share; once less is left, the syncs are spread over the time until there is more."""
+"""Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
 
 
 @dataclass(frozen=True)
 class EndpointLimit:
-    """What applies to one endpoint, in addition to the hourly limit over all endpoints."""
+    """Limits of one endpoint, in addition to the hourly limit for all endpoints."""
 
     spacing: float = 0.0
     """Seconds from a response to the next request."""
@@ -32,14 +32,14 @@ class EndpointLimit:
     """Requests in `window` seconds; None if Tedee documents no limit."""
     window: float = 0.0
     share: float = 1.0
-    """Part of the hourly share that this endpoint may use."""
-    stops_all: bool = False
+    """Fraction of the hourly share that this endpoint may use."""
+    blocks_all: bool = False
     """True if a Retry-After of this endpoint applies to all endpoints."""
 
 
 ENDPOINT_LIMITS: Mapping[str, EndpointLimit] = {
-    SYNC: EndpointLimit(spacing=SYNC_SPACING, stops_all=True),
-    # 10 requests in 10 minutes with a personal key (release notes of 2023-07-24). The share is for the hour.
+    SYNC: EndpointLimit(spacing=SYNC_SPACING, blocks_all=True),
+    # 10 requests in 10 minutes with a personal key (release notes of 2023-07-24). The share limits them per hour.
     LOCKS: EndpointLimit(max_requests=10, window=600.0, share=1 / 3),
 }
 
@@ -50,7 +50,7 @@ class EndpointState(NamedTuple):
     next_allowed_at: float = 0.0
     """Time from which Tedee allows the next request."""
     backoff_until: float = 0.0
-    """Time until which requests wait because of failures. A new credential ends that wait, unlike the first."""
+    """Time until which requests wait because of failures. A new credential ends this wait, but not the one above."""
     consecutive_failures: int = 0
 
 
@@ -60,7 +60,7 @@ class RateLimitState:
 
     endpoints: Mapping[str, EndpointState] = field(default_factory=dict)
     blocked_until: float = 0.0
-    """Time until which no request may be sent: Tedee asked for that, or it is not known when the last call ended."""
+    """Time until which no request may be sent: because of a `Retry-After`, or the end of the last call is unknown."""
     recent_requests: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Times of the requests of the last hour by endpoint, oldest first."""
 
@@ -74,7 +74,7 @@ class RateLimitState:
         return replace(self, endpoints={**self.endpoints, endpoint: changed})
 
     def blocked(self, until: float) -> "RateLimitState":
-        """Return a copy that is blocked until the given time at least."""
+        """Return a copy that is blocked at least until the given time."""
         return self if until <= self.blocked_until else replace(self, blocked_until=until)
 
     def without_backoff(self) -> "RateLimitState":
@@ -86,12 +86,12 @@ class RateLimitState:
         return replace(self, endpoints=endpoints)
 
     def is_unused(self) -> bool:
-        """Return True if no request was ever sent, and none has to wait."""
+        """Return True if no request was ever sent and the first one need not wait."""
         allowed = all(state.next_allowed_at == 0 for state in self.endpoints.values())
         return allowed and self.blocked_until == 0 and not self.recent_requests
 
     def moved(self, seconds: float) -> "RateLimitState":
-        """Return a copy with all times that much later, as another clock shows them."""
+        """Return a copy in which all times are later by some seconds, for another clock."""
         return RateLimitState(
             {
                 endpoint: EndpointState(
@@ -104,7 +104,7 @@ class RateLimitState:
         )
 
     def merged(self, other: "RateLimitState") -> "RateLimitState":
-        """Return what both know together, the later time in case of doubt."""
+        """Return the union of two states, with the later of two times."""
         return RateLimitState(
             {
                 endpoint: EndpointState(*map(max, self.endpoint(endpoint), other.endpoint(endpoint)))  # type: ignore[arg-type]
@@ -122,17 +122,17 @@ class RateLimitState:
 
 @dataclass(frozen=True)
 class RateLimitPolicy:
-    """What may be sent when."""
+    """The rules that decide when an endpoint may be called."""
 
     interval: float = SYNC_SPACING
     """Seconds from the response of a sync to the next sync."""
     requests_per_hour: int = 350
-    """Over all endpoints; Tedee allows a user 700 with all of the user's apps."""
+    """Hourly share for all endpoints. Tedee allows each user 700, with all apps of the user."""
     longest_call: float = 10.0
-    """Seconds after which a call has ended in one way or another, even if its process was killed."""
+    """Maximum duration in seconds of a call, even if its process was killed."""
 
     def __post_init__(self) -> None:
-        """Check the interval.
+        """Validate the interval.
 
         Raises:
             ValueError: The interval is shorter than Tedee allows.
@@ -140,8 +140,8 @@ class RateLimitPolicy:
         if self.interval < SYNC_SPACING:
             raise ValueError(f"an interval of {self.interval:g} s breaks Tedee's limit of one sync in 20 s")
 
-    def unknown(self, now: float) -> RateLimitState:
-        """Return the state of an account or user that is not known: it may have been called just now."""
+    def unknown_state(self, now: float) -> RateLimitState:
+        """Return the state of an unknown account or user, for which a call may have been sent just now."""
         return RateLimitState(blocked_until=now + self.longest_call + SYNC_SPACING)
 
     def wait(self, state: RateLimitState, endpoint: str, now: float) -> float:
@@ -156,11 +156,11 @@ class RateLimitPolicy:
         return max(0.0, allowed_at - now)
 
     def remaining(self, state: RateLimitState, now: float) -> int:
-        """Return the requests that are left of the hourly share."""
+        """Return the number of requests left of the hourly share."""
         return max(0, self.requests_per_hour - len(_all_times(_last_hour(state, now))))
 
     def reserve(self, state: RateLimitState, endpoint: str, now: float) -> RateLimitState:
-        """Record a request sent now. Until its end is recorded, it is taken to last `longest_call` seconds."""
+        """Record a request sent now. Until its end is recorded, it is assumed to last `longest_call` seconds."""
         recent = _last_hour(state, now)
         recent = {**recent, endpoint: (*recent.get(endpoint, ()), now)}
         allowed_at = now + self.longest_call + self._spacing(endpoint)
@@ -177,23 +177,23 @@ class RateLimitPolicy:
         """Record the end of a call that failed.
 
         Args:
-            state: Before the end of the call.
-            endpoint: That was called.
+            state: State before the end of the call.
+            endpoint: Endpoint that was called.
             now: Time of the failure.
-            jitter: Factor of 1.0 or more on each wait.
-            retry_after: Seconds Tedee asked to wait; valid ones are not longer than the hour over which Tedee counts.
+            jitter: Factor of at least 1.0 on each wait.
+            retry_after: Seconds of the `Retry-After` header. They are limited to an hour, over which Tedee counts.
         """
         wait = max(self._spacing(endpoint) * jitter, self._throttled_interval(state, endpoint, now))
         state = state.with_endpoint(endpoint, next_allowed_at=now + wait)
         if retry_after is None:
             return state
         until = now + min(retry_after, HOUR)
-        if ENDPOINT_LIMITS[endpoint].stops_all:
+        if ENDPOINT_LIMITS[endpoint].blocks_all:
             return state.blocked(until)
         return state.with_endpoint(endpoint, next_allowed_at=max(now + wait, until))
 
     def backed_off(self, state: RateLimitState, endpoint: str, now: float, jitter: float) -> RateLimitState:
-        """Record one more failure in a row: the wait doubles with each, from 20 s (or the interval) to 5 minutes."""
+        """Record a consecutive failure. Each doubles the wait, from 20 s (or the interval) to 5 minutes."""
         first = max(self._spacing(endpoint), SYNC_SPACING)
         failures = state.endpoint(endpoint).consecutive_failures
         wait = min(first * 2.0 ** min(failures, 10) * jitter, max(first, MAX_BACKOFF))
@@ -204,7 +204,7 @@ class RateLimitPolicy:
         return max(spacing, self.interval) if spacing else 0.0
 
     def _throttled_interval(self, state: RateLimitState, endpoint: str, now: float) -> float:
-        """Return the interval with which what is left of the share lasts until the oldest requests leave the hour."""
+        """Return the interval at which the rest of the share lasts until the oldest request is an hour old."""
         times = _all_times(_last_hour(state, now))
         left = max(0, self.requests_per_hour - len(times))
         if not ENDPOINT_LIMITS[endpoint].spacing or not times or left >= self.requests_per_hour * THROTTLE_BELOW:
@@ -215,20 +215,20 @@ class RateLimitPolicy:
         """Return the time at which the limits on the number of requests allow the next one."""
         limit = ENDPOINT_LIMITS[endpoint]
         recent = _last_hour(state, now)
-        own = recent.get(endpoint, ())
+        of_endpoint = recent.get(endpoint, ())
         share = max(1, int(self.requests_per_hour * limit.share))
         # A request may reach Tedee as late as `longest_call` seconds after it was recorded.
         window = limit.window + self.longest_call
         return max(
-            _room_at(_all_times(recent), self.requests_per_hour, HOUR),
-            _room_at(own, share, HOUR),
-            _room_at(own, limit.max_requests, window) if limit.max_requests else -inf,
+            _below_limit_at(_all_times(recent), self.requests_per_hour, HOUR),
+            _below_limit_at(of_endpoint, share, HOUR),
+            _below_limit_at(of_endpoint, limit.max_requests, window) if limit.max_requests else -inf,
         )
 
 
-def _room_at(times: tuple[float, ...], most: int, window: float) -> float:
-    """Return the time from which on fewer than `most` of the requests are in the window."""
-    return times[-most] + window if len(times) >= most else -inf
+def _below_limit_at(times: tuple[float, ...], limit: int, window: float) -> float:
+    """Return the time from which fewer than `limit` of the requests are in the window."""
+    return times[-limit] + window if len(times) >= limit else -inf
 
 
 def _last_hour(state: RateLimitState, now: float) -> Mapping[str, tuple[float, ...]]:

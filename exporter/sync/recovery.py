@@ -1,8 +1,8 @@
-"""What a stored state is worth after a restart: pure functions of what was stored, and the present.
+"""The recovery of stored states after a restart: pure functions of the stored values and the present time.
 
 A process that starts must not call Tedee before the last call of any other process has ended and the spacing is over.
-It knows when that is only if the file proves to be in the state in which the last process left it. Damaged bytes, a
-lost journal, an old copy, another boot or another division into shards void that proof.
+It knows that time only if the file proves that it was not changed after the last write. Damaged bytes, a lost journal,
+an old copy, another boot and another number of shards invalidate the proof.
 """
 
 from dataclasses import dataclass, replace
@@ -11,29 +11,29 @@ from .rate_limits import HOUR, SYNC_SPACING, RateLimitState
 from .store import Instant
 
 FILE_TIME_TOLERANCE = 2.0
-"""Seconds between the time that a transaction notes and the time that the file system notes for its writes."""
-VOID = 0.0
-"""Modification time (Unix seconds) of a file that lacks a call, because it could not be written."""
+"""Tolerated difference in seconds between the time in the stamp and the times of the file in the file system."""
+INCOMPLETE_MTIME = 0.0
+"""Modification time (Unix seconds) that marks a file that lacks a call, because it could not be written."""
 MAX_RESERVATION = 301.0 + SYNC_SPACING
-"""Seconds for which a call blocks the next one at most: the largest `api.timeout`, its grace, and the spacing."""
+"""Maximum seconds for which a call blocks the next one: the largest `api.timeout`, its grace, and the spacing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When a file was last written. Each transaction writes a new one."""
+    """Record of the last write to a file. Each transaction that changes the file writes a new one."""
 
     at: Instant
     file_time: float
-    """Unix seconds of the kernel, whose clock the file system uses."""
+    """Time in Unix seconds of the clock that the file system uses."""
     shard: str
-    """The part of the accounts that the process serves: another part may have been called by another process."""
+    """Shard of the process. Accounts of another shard may have been called by another process."""
     blocked_until: float = 0.0
-    """Time (monotonic seconds) until which no state of the file is trusted."""
+    """Time in monotonic seconds until which no state of the file is trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A state, and when it was written."""
+    """A state, and the time at which it was written."""
 
     at: Instant
     state: RateLimitState
@@ -41,24 +41,24 @@ class StoredState:
 
 @dataclass(frozen=True, slots=True)
 class FileTimes:
-    """When the file system last noted a change of a file, in Unix seconds."""
+    """Times of a file in the file system, in Unix seconds."""
 
-    content: float
-    """Modification time: programs that copy files may set it."""
-    anything: float
-    """Change time of the inode: only the kernel sets it, also if an old copy is moved to the file's place."""
+    modified: float
+    """Modification time of the content. Programs that copy files may set it."""
+    changed: float
+    """Change time of the inode. Only the kernel sets it, even if an old copy replaces the file."""
 
 
-def doubt(stamp: Stamp | None, times: FileTimes, shard: str | None, now: Instant) -> str | None:
-    """Return why a file may not be as the process left it that wrote the stamp; None if it proves to be.
+def distrust_reason(stamp: Stamp | None, times: FileTimes, shard: str | None, now: Instant) -> str | None:
+    """Return a reason why the file may have changed after its last write; None if it proves that it has not.
 
     Args:
-        stamp: Of the file; None if it has none, or a damaged one.
-        times: Of the file.
-        shard: Of this process; None if any shard is accepted.
-        now: The present.
+        stamp: Stamp of the file; None if it is absent or damaged.
+        times: Times of the file.
+        shard: Shard of this process; None if any shard is accepted.
+        now: Present time.
     """
-    if times.content == VOID:
+    if times.modified == INCOMPLETE_MTIME:
         return "the last process could not write to it"
     if stamp is None:
         return "it is damaged or of another version"
@@ -66,7 +66,7 @@ def doubt(stamp: Stamp | None, times: FileTimes, shard: str | None, now: Instant
         return f"it was last written by shard {stamp.shard}; this is shard {shard}"
     if stamp.at.age(now) is None:
         return "it was last written before this machine started"
-    if any(abs(time - stamp.file_time) > FILE_TIME_TOLERANCE for time in (times.content, times.anything)):
+    if any(abs(time - stamp.file_time) > FILE_TIME_TOLERANCE for time in (times.modified, times.changed)):
         return (
             "it or its permissions were changed after the last write, or its file system's clock is off by "
             f"{FILE_TIME_TOLERANCE:g} s or more"
@@ -74,11 +74,11 @@ def doubt(stamp: Stamp | None, times: FileTimes, shard: str | None, now: Instant
     return None
 
 
-def restored(stored: StoredState, now: Instant) -> RateLimitState:
-    """Return a stored state in the time of this boot.
+def restore(stored: StoredState, now: Instant) -> RateLimitState:
+    """Return a stored state with its times converted to the monotonic clock of this boot.
 
-    Of another boot only the wall clock is known. It may have jumped: the numbers of requests and a `Retry-After` go by
-    it, calls that may have been under way do not.
+    Times of another boot can be converted only by the wall clock, which may have jumped. It is used for the times of
+    requests and a `Retry-After`, but not for calls that may have been in progress.
     """
     if stored.at.age(now) is not None:
         return stored.state

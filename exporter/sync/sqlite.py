@@ -1,4 +1,4 @@
-"""A state store in an SQLite file, shared by all processes that have the same file."""
+"""A state store in an SQLite file, which several processes may share."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ import structlog
 from exporter.clock import Clock
 
 from .rate_limits import HOUR, SYNC_SPACING, RateLimitState
-from .recovery import VOID, FileTimes, Stamp, StoredState, doubt, restored
+from .recovery import INCOMPLETE_MTIME, FileTimes, Stamp, StoredState, distrust_reason, restore
 from .store import CachedResponse, Change, Instant, StoreBusy, StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ FORMAT = 2
 APPLICATION = 0x7EDEE
 """`application_id` of the file. The database of another program is not touched."""
 BUSY_TIMEOUT = 2.0
-"""Seconds to wait for another process, which holds the file for milliseconds."""
+"""Seconds to wait while another process has locked the file. A transaction takes milliseconds."""
 
 _SCHEMA = (
     "CREATE TABLE store (secret BLOB NOT NULL, stamp BLOB, checksum BLOB)",
@@ -41,12 +41,12 @@ _SCHEMA = (
     f"PRAGMA user_version = {FORMAT}",
 )
 _TABLES = {"store", "states", "responses"}
-_NOT_OURS = "name another state_file"
+_REMEDY = "name another state_file"
 _BUSY = "another process does not release the state file"
 _DAMAGED = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
-    # Not of our statements, as long as the schema is the one above.
+    # The statements of this module cannot cause the following errors if the schema is the one above.
     sqlite3.SQLITE_ERROR,
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
@@ -54,24 +54,24 @@ _DAMAGED = {
 
 
 class _Damaged(Exception):
-    """The file has our format, but not our tables."""
+    """The file has the right format, but not its tables."""
 
 
 T = TypeVar("T", Stamp, StoredState)
 
 _ERRORS = (sqlite3.Error, OSError, UnicodeDecodeError, _Damaged)
-"""What can go wrong with the file. Python raises the third for a text that is damaged."""
+"""Errors of the file. Python raises UnicodeDecodeError for a damaged text."""
 
 
 class SQLiteStateStore:
     """Rate-limit states and cached responses in one SQLite file.
 
-    The file proves when the last call ended: each call is written to it before it is sent, and again when it has
-    ended. If the file does not prove that (see `recovery`), no call is made for the longest time that a call may take
-    and the spacing.
+    The file proves when the last call ended, because each call is written to it before the request and after the
+    response. If the proof is missing or invalid (see `recovery`), no call is made for the maximum duration of a call
+    plus the spacing.
 
-    Nothing is written twice or synchronised to the disk: a killed process loses nothing by that, and after a power cut
-    the file is of another boot, whose proof is not accepted.
+    There is no write-ahead log, and writes are not synchronised to the disk. If the process is killed, nothing is lost.
+    After a power failure the file is of another boot, and its proof is invalid.
     """
 
     def __init__(
@@ -83,21 +83,21 @@ class SQLiteStateStore:
         shard: str = "0/1",
         file_time: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare to use the file. It is opened, or created with its folder, when it is first needed.
+        """Create a store without opening the file. The first use opens the file, or creates it with its folder.
 
         Args:
-            path: The file.
-            clock: For the times in it.
-            longest_call: Seconds that a call of another process may take.
-            shard: Part of the accounts that this process serves.
-            file_time: Unix seconds as the file system has them.
+            path: Path of the file.
+            clock: Clock for the times in the file.
+            longest_call: Maximum duration in seconds of a call by another process.
+            shard: Shard of this process.
+            file_time: Returns the time of the file system in Unix seconds.
         """
         self.path = path
         self.longest_call = longest_call
         self.generation = 0
-        """Changes when there may be less in the file than this process knows."""
+        """Increases when the file may lack states that this process knows."""
         self.blocked_until = 0.0
-        """Monotonic seconds until which the file does not prove anything."""
+        """Time in monotonic seconds until which no call is allowed, because the proof was invalid."""
         self._clock = clock
         self._shard = shard
         self._file_time = file_time
@@ -107,19 +107,19 @@ class SQLiteStateStore:
         """True if the file belongs to another program."""
         self._secret = b""
         self._written_stamp: tuple[object, object] = (None, None)
-        """As it is in the file, and its checksum."""
+        """Encoded stamp in the file, and its checksum."""
         self._stamp: Stamp | None = None
-        """The last one that this process read or wrote."""
+        """Last stamp that this process read or wrote."""
         self._states: dict[str, RateLimitState] = {}
-        """Those that this process read or wrote since the file has that stamp."""
+        """States that this process read or wrote since the file has that stamp."""
         self._to_rewrite: set[str] = set()
-        """Those that are of another boot in the file."""
+        """Keys whose states in the file are of another boot."""
         self._purged_at = clock.monotonic()
         self._busy_until = 0.0
-        """Monotonic seconds until which the file is taken to be held by another process."""
+        """Time in monotonic seconds until which the file is considered locked by another process."""
         self.is_new = _identity(path) is None
-        self._has_no_past = self.is_new
-        """True until this process has written to a file that was not there before."""
+        self._was_never_written = self.is_new
+        """True until the first write to a file that this process created."""
 
     def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
         """Replace the states of some keys, as `StateStore.update` does."""
@@ -139,8 +139,8 @@ class SQLiteStateStore:
                 self._write_stamp(database, now)
         return after
 
-    def cache(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
-        """Store a response, as `StateStore.cache` does."""
+    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+        """Store a response, as `StateStore.store_response` does."""
         packed = _pack(response)
         with self._transaction() as database:
             now = Instant.now(self._clock)
@@ -149,40 +149,40 @@ class SQLiteStateStore:
             database.execute("REPLACE INTO responses VALUES (?, ?, ?, ?)", (account, endpoint, packed, checksum))
             self._write_stamp(database, now)
 
-    def cached(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
-        """Return a stored response, as `StateStore.cached` does."""
+    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
+        """Return a stored response, as `StateStore.cached_response` does."""
         query = "SELECT response, checksum FROM responses WHERE account = ? AND endpoint = ?"
         with self._transaction() as database:
             row = database.execute(query, (account, endpoint)).fetchone()
-            if row and self._is_own(row[1], account, endpoint, credential, row[0]):
+            if row and self._is_authentic(row[1], account, endpoint, credential, row[0]):
                 return _unpack(row[0])
         return None
 
-    def keep_only(self, accounts: Collection[str]) -> None:
+    def delete_other_accounts(self, accounts: Collection[str]) -> None:
         """Delete the responses of all other accounts."""
         with self._transaction() as database:
             now = Instant.now(self._clock)
             self._check_proof(now)
             stored = {account for (account,) in database.execute("SELECT DISTINCT account FROM responses")}
-            gone = [(account,) for account in stored - {*accounts}]
-            if gone:
-                database.executemany("DELETE FROM responses WHERE account = ?", gone)
+            others = [(account,) for account in stored - {*accounts}]
+            if others:
+                database.executemany("DELETE FROM responses WHERE account = ?", others)
                 self._write_stamp(database, now)
 
-    def void(self) -> bool:
-        """Mark the file as one that lacks a call, for the next start. Returns False if that is not possible.
+    def mark_incomplete(self) -> bool:
+        """Mark the file as incomplete, because it lacks a call. Returns False if that fails.
 
-        It needs no space on the disk, and changes no content.
+        The mark is the modification time: it needs no space on the disk.
         """
         try:
             if not self._is_foreign and self.path.is_file():
-                os.utime(self.path, (VOID, VOID))
+                os.utime(self.path, (INCOMPLETE_MTIME, INCOMPLETE_MTIME))
         except OSError:
             return False
         return True
 
     def close(self) -> None:
-        """Close the file. Each transaction has left it complete."""
+        """Close the file. Every transaction is committed already."""
         self._states.clear()
         if self._database:
             with suppress(sqlite3.Error):
@@ -192,37 +192,37 @@ class SQLiteStateStore:
     # Rows
 
     def _check_proof(self, now: Instant) -> bool:
-        """Note until when the states in the file cannot be trusted. Returns True if that has to be written."""
+        """Set `blocked_until` if the proof of the file is invalid. Returns True if a new stamp must be written."""
         content, checksum = self._written_stamp
-        stamp = _decode(content, Stamp) if self._is_own(checksum, content) else None
+        stamp = _decode(content, Stamp) if self._is_authentic(checksum, content) else None
         times = _file_times(self.path)
-        is_void = stamp is None or times.content == VOID
-        is_first_look = self._stamp is None
-        if stamp == self._stamp and not is_void:
+        is_invalid = stamp is None or times.modified == INCOMPLETE_MTIME
+        is_first_check = self._stamp is None
+        if stamp == self._stamp and not is_invalid:
             return False
         self._states.clear()
         self._stamp = stamp
-        # Later, the stamp of another shard means that both use this file, which then has the calls of both. They would
-        # wait for each other for ever if each stamp of the other one were doubted.
-        reason = doubt(stamp, times, self._shard if is_first_look else None, now)
+        # The shard matters only in the first check. Later, the stamp of another shard means that both use this file,
+        # which has the calls of both. If they distrusted each other's stamps, they would wait forever.
+        reason = distrust_reason(stamp, times, self._shard if is_first_check else None, now)
         if stamp and not reason:
             self.blocked_until = max(self.blocked_until, stamp.blocked_until)
             return False
-        if not self._has_no_past:
+        if not self._was_never_written:
             seconds = self.longest_call + SYNC_SPACING
             self.blocked_until = max(self.blocked_until, now.monotonic + seconds)
             self.generation += 1
             log.info(
-                "the state file does not prove when Tedee was last called; no calls until any call must have ended",
+                "the state file does not prove when Tedee was last called; waiting until any earlier call has ended",
                 path=str(self.path),
                 reason=reason,
                 seconds=seconds,
             )
-        # Of two machines that share a file, against all advice, each would make the other wait again by writing.
-        return is_void or is_first_look or stamp is None or stamp.at.boot == now.boot
+        # If two machines share a file, which is not supported, each would delay the other again with its stamp.
+        return is_invalid or is_first_check or stamp is None or stamp.at.boot == now.boot
 
     def _write_stamp(self, database: sqlite3.Connection, now: Instant) -> None:
-        self._has_no_past = False
+        self._was_never_written = False
         self._stamp = Stamp(now, self._file_time(), self._shard, self.blocked_until)
         content = msgspec.json.encode(self._stamp)
         database.execute("UPDATE store SET stamp = ?, checksum = ?", (content, self._checksum(content)))
@@ -231,12 +231,12 @@ class SQLiteStateStore:
         if key not in self._states:
             row_key = self._checksum(key)
             row = database.execute("SELECT state, checksum FROM states WHERE key = ?", (row_key,)).fetchone()
-            if not row or not self._is_own(row[1], key, row[0]):
+            if not row or not self._is_authentic(row[1], key, row[0]):
                 return None
             stored = _decode(row[0], StoredState)
             if stored is None:
                 return None
-            self._states[key] = restored(stored, now)
+            self._states[key] = restore(stored, now)
             if stored.at.boot != now.boot and self._stamp and self._stamp.at.boot == now.boot:
                 self._to_rewrite.add(key)
         return self._states[key].blocked(self.blocked_until)
@@ -250,20 +250,20 @@ class SQLiteStateStore:
         self._states[key] = state
         self._to_rewrite.discard(key)
         if now.monotonic >= self._purged_at + HOUR:
-            # Keys are replaced and accounts removed: states that no longer matter must not add up.
+            # Delete states of replaced keys and removed accounts, so that they do not accumulate.
             self._purged_at = now.monotonic
             database.execute("DELETE FROM states WHERE boot != ? OR expires < ?", (now.boot, now.monotonic))
 
     def _checksum(self, *parts: str | bytes) -> bytes:
-        """Return a digest that only holders of the file's secret can compute."""
+        """Return a digest of the parts, keyed with the secret of the file."""
         digest = hmac.new(self._secret, digestmod=hashlib.sha256)
         for part in parts:
             encoded = part.encode(errors="surrogateescape") if isinstance(part, str) else part
             digest.update(b"%d:%b" % (len(encoded), encoded))
         return digest.digest()
 
-    def _is_own(self, checksum: object, *parts: object) -> bool:
-        """Return True if the parts were written as they are, with this checksum, by a process that has this file."""
+    def _is_authentic(self, checksum: object, *parts: object) -> bool:
+        """Return True if the checksum of the parts is correct."""
         texts = [part for part in parts if isinstance(part, str | bytes)]
         if not isinstance(checksum, bytes) or len(texts) < len(parts):
             return False
@@ -273,11 +273,11 @@ class SQLiteStateStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Enclose what is done with the file by this process alone, and all or nothing.
+        """Run the context in an exclusive transaction.
 
         Raises:
             StoreBusy: Another process does not release the file.
-            StoreUnavailable: It cannot be used.
+            StoreUnavailable: The file cannot be used.
         """
         if self._clock.monotonic() < self._busy_until:
             raise StoreBusy(_BUSY)
@@ -293,7 +293,7 @@ class SQLiteStateStore:
         except _ERRORS as error:
             if _primary_code(error) == sqlite3.SQLITE_BUSY:
                 self._roll_back()
-                # All accounts use the file in turn: not each of them waits for it.
+                # Only the first of many accounts waits for the time-out.
                 self._busy_until = self._clock.monotonic() + BUSY_TIMEOUT
                 raise StoreBusy(_BUSY) from error
             self.close()
@@ -324,8 +324,8 @@ class SQLiteStateStore:
         database = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             self._check_or_create(database)
-            # Freed space is overwritten with zeros: an old state cannot come back by a damaged page number, and the
-            # names of locks that are gone do not stay in the file.
+            # Freed space is overwritten with zeros. A damaged page number cannot restore an old state, and names of
+            # removed locks do not remain in the file.
             database.execute("PRAGMA secure_delete = ON")
             database.execute("PRAGMA cell_size_check = ON")
         except BaseException:
@@ -337,10 +337,10 @@ class SQLiteStateStore:
         return database
 
     def _check_or_create(self, database: sqlite3.Connection) -> None:
-        """Check that the file is ours, and create what it lacks.
+        """Check that the file is a state file of this version. Create missing tables, also in place of older ones.
 
         Raises:
-            StoreUnavailable: It is the database of another program, or of a newer version.
+            StoreUnavailable: The file is a database of another program or of a newer version.
         """
         application, version, tables = _describe(database)
         if application == APPLICATION and version == FORMAT:
@@ -348,12 +348,12 @@ class SQLiteStateStore:
                 raise _Damaged("tables are missing")
         elif application not in {APPLICATION, 0} or (application == 0 and (version or tables)):
             self._is_foreign = True
-            raise StoreUnavailable(f"it is the database of another program; {_NOT_OURS}")
+            raise StoreUnavailable(f"it is the database of another program; {_REMEDY}")
         elif version > FORMAT:
-            raise StoreUnavailable(f"it has format {version}, newer than {FORMAT}; {_NOT_OURS}, or remove this one")
-        # With a write-ahead log, the last calls would be in a second file, which can be lost.
+            raise StoreUnavailable(f"it has format {version}, newer than {FORMAT}; {_REMEDY}, or remove this one")
+        # A write-ahead log is a second file with the last calls, which can be lost.
         if database.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
-            raise StoreUnavailable(f"it cannot be written without a write-ahead log; {_NOT_OURS}")
+            raise StoreUnavailable(f"it cannot be written without a write-ahead log; {_REMEDY}")
         database.execute("PRAGMA synchronous = OFF")
         database.execute("BEGIN IMMEDIATE")
         application, version, tables = _describe(database)
@@ -368,7 +368,7 @@ class SQLiteStateStore:
         database.execute("COMMIT")
 
     def _set_aside(self) -> None:
-        """Rename a damaged file, so that a new one can take its place."""
+        """Rename a damaged file, so that a new one can be created."""
         aside = self.path.with_name(f"{self.path.name}.broken")
         with suppress(OSError):
             for suffix in ("", "-journal"):
@@ -379,7 +379,7 @@ class SQLiteStateStore:
 
 
 def _describe(database: sqlite3.Connection) -> tuple[int, int, set[str]]:
-    """Return application, version and names of the tables."""
+    """Return the application id, the version and the names of the tables."""
     application = database.execute("PRAGMA application_id").fetchone()[0]
     version = database.execute("PRAGMA user_version").fetchone()[0]
     tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
@@ -387,8 +387,8 @@ def _describe(database: sqlite3.Connection) -> tuple[int, int, set[str]]:
 
 
 def _decode(content: object, kind: type[T]) -> T | None:
-    """Return what was encoded, None if another version of the program wrote it."""
-    assert isinstance(content, bytes | str)  # noqa: S101  (its checksum is good)
+    """Return the decoded content; None if another version of the program wrote it."""
+    assert isinstance(content, bytes | str)  # noqa: S101  (its checksum is correct)
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.MsgspecError:
@@ -414,17 +414,17 @@ def _file_times(path: Path) -> FileTimes:
 
 
 def _pack(response: CachedResponse) -> bytes:
-    """Return a line of JSON with all but the rows, and their number; then each row in a line. Compressed."""
+    """Compress a response: a line of JSON with all fields but the rows, and their number; then a line for each row."""
     rows = response.rows or ()
-    facts = asdict(replace(response, rows=None)) | {"rows": None if response.rows is None else len(rows)}
-    # In JSON a newline is nothing but space.
+    fields = asdict(replace(response, rows=None)) | {"rows": None if response.rows is None else len(rows)}
+    # Newlines in JSON are white space.
     lines = (row.replace(b"\n", b" ") if b"\n" in row else row for row in map(bytes, rows))
-    return zlib.compress(b"\n".join([json.dumps(facts).encode(), *lines]), level=1)
+    return zlib.compress(b"\n".join([json.dumps(fields).encode(), *lines]), level=1)
 
 
 def _unpack(packed: bytes) -> CachedResponse | None:
     first, *rows = zlib.decompress(packed).split(b"\n")
-    facts = json.loads(first)
-    number = facts.pop("rows")
-    response = msgspec.convert(facts, CachedResponse, str_keys=True)
+    fields = json.loads(first)
+    number = fields.pop("rows")
+    response = msgspec.convert(fields, CachedResponse, str_keys=True)
     return response if number is None else replace(response, rows=rows)

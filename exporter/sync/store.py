@@ -1,7 +1,7 @@
-"""Where rate limits and the last responses are stored: the protocol, and a store for as long as the process lives.
+"""The store of rate-limit states and cached responses: its protocol, and an implementation in memory.
 
-A state is immutable, and the policy in `rate_limits` maps one to the next: a store only has to replace states
-atomically, whether it keeps them in memory, in a file or in a database.
+A state is immutable, and the policy in `rate_limits` maps one state to the next. A store only has to replace states
+atomically.
 """
 
 import threading
@@ -16,7 +16,7 @@ from .rate_limits import RateLimitState
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a call failed, in plain text."""
+    """Reason for a failed call, in plain text."""
 
     reason: str
     message: str
@@ -26,7 +26,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A point in time on both clocks; the monotonic one is comparable within one boot of one machine."""
+    """A point in time on both clocks. Monotonic times are comparable within one boot of one machine."""
 
     boot: str
     monotonic: float
@@ -34,14 +34,14 @@ class Instant:
 
     @classmethod
     def now(cls, clock: Clock) -> "Instant":
-        """Return the present."""
+        """Return the present time."""
         return cls(clock.boot(), clock.monotonic(), clock.wall())
 
     def age(self, now: "Instant") -> float | None:
-        """Return the seconds since then; None if that is not known.
+        """Return the seconds since this time; None if they are unknown.
 
-        Across boots there is only the wall clock, which may have jumped or, on a machine without a battery for it, may
-        have stood still while the machine was off.
+        Two boots have only the wall clock in common. It may have jumped or, on a machine without a battery for it,
+        stopped while the machine was off.
         """
         age = now.monotonic - self.monotonic
         return age if self.boot == now.boot and age >= 0 else None
@@ -49,81 +49,81 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """The last good response of an endpoint, and how the last call of it failed."""
+    """The last successful response of an endpoint, and the failure of its last call."""
 
     rows: Sequence[bytes] | None = None
-    """As `exporter.tedee.models` reads and writes them."""
+    """Rows in JSON, as `exporter.tedee.models` reads and writes them."""
     at: Instant | None = None
-    """When the rows were received."""
+    """Time at which the rows were received."""
     failure: Failure | None = None
     """None if the last call succeeded."""
     revisions: Mapping[int, int | None] = field(default_factory=dict)
-    """With the list of names: the revisions that the synced locks had when its first page was fetched."""
-    asked: tuple[int, ...] = ()
-    """With a sync: the ids that the rows were requested for; empty for all."""
+    """For the list of locks: revisions of the synced locks when its first page was fetched."""
+    requested_ids: tuple[int, ...] = ()
+    """For a sync: ids of the requested locks; empty for all locks."""
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be used. The text says why, and what to do."""
+    """The store cannot be used. The message has the reason and the remedy."""
 
 
 class StoreBusy(Exception):
-    """Another process holds the store. It can be used later."""
+    """Another process has locked the store. It can be used later."""
 
 
 States = tuple[RateLimitState | None, ...]
 Change = Callable[[float, States], tuple[RateLimitState, ...]]
-"""Maps the time (seconds of the store's clock) and the newest states, None for unknown ones, to the next states."""
+"""Maps the time (seconds of the store's clock) and the newest states (None if unknown) to the next states."""
 
 
 class StateStore(Protocol):
     """Rate-limit states by key, and cached responses by account and endpoint."""
 
     is_new: bool
-    """True if there was no store before this process: then no exporter has called Tedee with it."""
+    """True if this process created the store: no other exporter that uses it has called Tedee."""
     longest_call: float
-    """Seconds that a call of another process may take."""
+    """Maximum duration in seconds of a call by another process."""
 
-    def known(self, key: str) -> RateLimitState | None:
-        """Return the state as this process last saw it, None if it never did. Costs nothing."""
+    def last_known(self, key: str) -> RateLimitState | None:
+        """Return the state that this process last read or wrote, None if it did neither. Does not access the disk."""
         ...
 
     def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
-        """Replace the states of some keys: all or none, and by one process at a time. Returns the new states.
+        """Replace the states of some keys in one transaction. Returns the new states.
 
         Raises:
-            StoreBusy: Another process holds the store.
-            StoreUnavailable: It cannot be used.
+            StoreBusy: Another process has locked the store.
+            StoreUnavailable: The store cannot be used.
         """
         ...
 
     def record(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
-        """Replace the states of some keys like `update`, but later if that is not possible now. Never fails."""
+        """Replace the states of some keys like `update`. If the store is busy or unavailable, write them later."""
         ...
 
-    def cache(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
-        """Store the last response that a credential received from an endpoint, if that is possible now."""
+    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+        """Store the last response that a credential received from an endpoint. Does nothing if the store is busy."""
         ...
 
-    def cached(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
-        """Return the last response that this or another process stored; None if another credential received it."""
+    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
+        """Return the last response that any process stored for this credential; None if there is none."""
         ...
 
-    def keep_only(self, accounts: Collection[str]) -> None:
+    def delete_other_accounts(self, accounts: Collection[str]) -> None:
         """Delete the responses of all other accounts."""
         ...
 
-    def usable(self) -> bool | None:
-        """Return False if what is stored does not outlive the process; None if it is not meant to."""
+    def is_usable(self) -> bool | None:
+        """Return True if the store is persistent; False if it cannot be now; None if it is in memory by design."""
         ...
 
     def close(self) -> None:
-        """Release the store."""
+        """Close the store."""
         ...
 
 
 class MemoryStateStore:
-    """A store for as long as the process lives."""
+    """A store in memory. It does not outlive the process."""
 
     is_new = True
     longest_call = 0.0
@@ -133,7 +133,7 @@ class MemoryStateStore:
         self._states: dict[str, RateLimitState] = {}
         self._lock = threading.Lock()
 
-    def known(self, key: str) -> RateLimitState | None:
+    def last_known(self, key: str) -> RateLimitState | None:
         """Return the state of a key."""
         return self._states.get(key)
 
@@ -146,18 +146,18 @@ class MemoryStateStore:
 
     record = update
 
-    def cache(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
-        """Do nothing: an account itself remembers its responses for as long as the process lives."""
+    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+        """Do nothing: the account has its responses in memory as well."""
 
-    def cached(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:  # noqa: ARG002
+    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:  # noqa: ARG002
         """Return None."""
         return None
 
-    def keep_only(self, accounts: Collection[str]) -> None:
+    def delete_other_accounts(self, accounts: Collection[str]) -> None:
         """Do nothing."""
 
-    def usable(self) -> bool | None:
-        """Return None: it is not meant to outlive the process."""
+    def is_usable(self) -> bool | None:
+        """Return None: the store is in memory by design."""
         return None
 
     def close(self) -> None:

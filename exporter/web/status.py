@@ -30,7 +30,7 @@ class AccountView:
         current = status.current(clock.monotonic())
         if current is None:
             return cls(anchor, status, None)
-        waits = status.names_wait_until is not None and status.names_wait_until - clock.wall() > MIN_REPORTED_WAIT
+        waits = status.details_wait_until is not None and status.details_wait_until - clock.wall() > MIN_REPORTED_WAIT
         pending_names = sum(lock.details is None for lock in current.locks) if waits else 0
         return cls(anchor, status, tuple(map(LockRow.of, current.locks)), pending_names)
 

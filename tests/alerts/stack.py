@@ -15,9 +15,9 @@ import requests
 import yaml
 
 from tests.alerts.rules import ALERTMANAGER, load
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import PATIENCE, TOOL_SECONDS, eventually, free_port
+from tests.program import TIMEOUT, TOOL_SECONDS, eventually, free_port
 
 Labels = frozenset[tuple[str, str]]
 
@@ -104,7 +104,7 @@ def prometheus(
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "history").write_text(history)
     backfill = ["tsdb", "create-blocks-from", "openmetrics", "-q", "history", "data"]
-    subprocess.run([real_part("promtool"), *backfill], cwd=folder, check=True, timeout=TOOL_SECONDS)
+    subprocess.run([require_program("promtool"), *backfill], cwd=folder, check=True, timeout=TOOL_SECONDS)
     port = free_port()
     arguments = [
         f"--config.file={folder / 'prometheus.yml'}",
@@ -112,7 +112,7 @@ def prometheus(
         "--storage.tsdb.retention.time=30d",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
-    with child(real_part("prometheus"), arguments, f"http://127.0.0.1:{port}/-/ready", folder / "log"):
+    with child(require_program("prometheus"), arguments, f"http://127.0.0.1:{port}/-/ready", folder / "log"):
         yield Prometheus(f"http://127.0.0.1:{port}")
 
 
@@ -131,7 +131,7 @@ def alertmanager(folder: Path, webhook: Webhook) -> Iterator[str]:
         "--cluster.listen-address=",
     ]
     # Debian's package uses another name.
-    program = real_part("alertmanager" if shutil.which("alertmanager") else "prometheus-alertmanager")
+    program = require_program("alertmanager" if shutil.which("alertmanager") else "prometheus-alertmanager")
     with child(program, arguments, f"http://127.0.0.1:{port}/-/ready", folder / "log"):
         yield f"127.0.0.1:{port}"
 
@@ -146,7 +146,7 @@ def child(program: str, arguments: Sequence[str], ready: str, log: Path) -> Iter
         if process.poll() is not None:
             raise AssertionError(f"{program} ended:\n{log.read_text()}")
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(ready, timeout=PATIENCE).ok
+            return requests.get(ready, timeout=TIMEOUT).ok
         return False
 
     try:

@@ -41,7 +41,7 @@ from exporter.sync.store import States
 from exporter.tedee.client import SYNC
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES
 from tests.alerts.stack import Labels, Webhook, accelerated, alertmanager, prometheus
-from tests.program import LONG_TEST, PATIENCE, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
+from tests.program import LONG_TEST, TIMEOUT, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
 from tests.stores import open_store
 
 HOUR = 3600
@@ -296,7 +296,7 @@ class Scenario:
         self._reload(expected=200)
 
     def _reload(self, expected: int) -> None:
-        assert requests.post(f"{self.main.url}/-/reload", timeout=PATIENCE).status_code == expected
+        assert requests.post(f"{self.main.url}/-/reload", timeout=TIMEOUT).status_code == expected
 
     def _start_spare_without_state(self) -> None:
         for path in self._spare_state.parent.glob("state.db*"):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, Rule, load, rules
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import LONG_TEST
 
 BY_NAME: dict[str, Rule] = {rule.get("alert") or rule["record"]: rule for rule in rules()}
@@ -97,7 +97,7 @@ class RuleTester:
             group["rules"] = [rule if (each.get("alert") or each["record"]) == self._name else each for each in needed]
         write(self._folder / "rules.yml", {"groups": [group for group in groups if group["rules"]]})
         result = subprocess.run(
-            [real_part("promtool"), "test", "rules", *self._files], capture_output=True, text=True, check=False
+            [require_program("promtool"), "test", "rules", *self._files], capture_output=True, text=True, check=False
         )
         output = result.stdout + result.stderr
         assert "could not parse expression" not in output, output

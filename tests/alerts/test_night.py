@@ -11,7 +11,7 @@ import requests
 from tests.alerts.rules import NIGHT, rules
 from tests.alerts.stack import prometheus
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 BERLIN = ZoneInfo("Europe/Berlin")
 RECORDED = {rule["record"]: str(rule["expr"]) for rule in rules(NIGHT) if "record" in rule}
@@ -38,7 +38,7 @@ def moments() -> list[datetime]:
 
 def value(server: Prometheus, expression: str, at: datetime) -> float | None:
     query = {"query": expression, "time": str(at.timestamp())}
-    response = requests.get(f"{server.url}/api/v1/query", params=query, timeout=PATIENCE).json()
+    response = requests.get(f"{server.url}/api/v1/query", params=query, timeout=TIMEOUT).json()
     result = response["data"]["result"]
     return float(result[0]["value"][1]) if result else None
 

@@ -12,7 +12,7 @@ import yaml
 from alerts.__main__ import PAGE, page
 from exporter.metrics.catalogue import CATALOGUE
 from tests.alerts.rules import ALERTMANAGER, ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, load, rules
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
@@ -22,7 +22,7 @@ BASE = "https://github.com/tedee-exporter/tedee-exporter/blob/main/docs/runbooks
 
 def run(program: str, *arguments: str | Path) -> str:
     """Run a program, which must succeed, and return its output."""
-    result = subprocess.run([real_part(program), *arguments], capture_output=True, text=True, check=False)
+    result = subprocess.run([require_program(program), *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -43,7 +43,7 @@ from exporter.tedee.errors import (
 from exporter.tedee.models import ParseResult, SyncedLock
 from exporter.tedee.transport import session
 from tests.conftest import FIXTURES
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 from tests.tcp import tcp_server, tls_server
 
 KEY = "simulated-key-home"
@@ -76,7 +76,7 @@ def make_client(
     credentials: Credentials | None = None,
     *,
     version: str = "v37",
-    timeout: float = PATIENCE,
+    timeout: float = TIMEOUT,
     limiter: UnlimitedRateLimiter | None = None,
     observe: Callable[[str, str], None] = lambda endpoint, code: None,
 ) -> TedeeClient:

@@ -55,7 +55,7 @@ from exporter.tedee.oauth import (
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline, session
 from tests.clock import FakeClock
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 from tests.tcp import tls_server
 
 FIRST = "simulated-refresh-first"
@@ -87,7 +87,7 @@ class Tedee:
             "client_id": "simulated-client",
             "client_secret": self.secret_file,
             "scope": SCOPE,
-            "timeout": PATIENCE,
+            "timeout": TIMEOUT,
             "session": session(),
             "user_agent": "tedee-exporter/test",
         }
@@ -129,7 +129,7 @@ class Tedee:
         return [CLIENT_SECRET, FIRST, "SECRET", *values]
 
     def sync(self, credentials: OAuthCredentials) -> requests.Response:
-        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials.refresh(), timeout=PATIENCE)
+        return requests.get(f"{self.url}/api/v37/{SYNC}", auth=credentials.refresh(), timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -698,7 +698,7 @@ def test_failed_refresh_raises_named_error_without_secret(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     tedee.inject(fault)
-    credentials = tedee.credentials(timeout=0.3 if kind is TimedOut else PATIENCE)
+    credentials = tedee.credentials(timeout=0.3 if kind is TimedOut else TIMEOUT)
     with capture_logs() as logs:
         error = failure_of(credentials)
     assert isinstance(error, kind)

@@ -26,7 +26,7 @@ from exporter.tedee.refresh_tokens import Closed, RefreshTokens
 from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, problem_with
 from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee
 from tests.cli.conftest import NOBODY, stop_being_root
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import eventually
 
 __all__ = ["stop_being_root", "tedee"]
@@ -251,11 +251,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 256 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = [real_part("mount"), "-t", "tmpfs", "-o", "size=256k,mode=0777", "none", str(folder)]
+    mount = [require_program("mount"), "-t", "tmpfs", "-o", "size=256k,mode=0777", "none", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     yield folder
-    subprocess.run([real_part("umount"), "--lazy", folder], check=True)
+    subprocess.run([require_program("umount"), "--lazy", folder], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -308,12 +308,12 @@ def test_mount_point_is_detected(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(FIRST)
     assert not token_file._is_mount_point(path)
-    if subprocess.run([real_part("mount"), "--bind", path, path], capture_output=True, check=False).returncode:
+    if subprocess.run([require_program("mount"), "--bind", path, path], capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:
         assert token_file._is_mount_point(path)
     finally:
-        subprocess.run([real_part("umount"), path], check=True)
+        subprocess.run([require_program("umount"), path], check=True)
 
 
 # Failing disks

@@ -19,7 +19,7 @@ from exporter.tedee.credentials import personal_key
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.transport import session
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 from tests.security.listeners import listening
 from tests.tcp import tcp_server
 
@@ -120,7 +120,7 @@ def test_connection_is_closed_after_refused_header(call: Call) -> None:
     with tcp_server(respond) as port:
         with pytest.raises(CallError, match="InvalidHeader") as caught:
             call(f"http://127.0.0.1:{port}")
-        assert closed.wait(PATIENCE)
+        assert closed.wait(TIMEOUT)
     assert caught.value.reason == "connection"  # the error refers to the response until here
 
 

@@ -8,8 +8,8 @@ import requests
 
 from bench import scrapes
 from bench.scrapes import NGINX, OURS, SERVERS, Load, servers
-from tests.conftest import real_part
-from tests.program import PATIENCE
+from tests.conftest import require_program
+from tests.program import TIMEOUT
 
 LOAD = Load(3, 1, "OpenMetrics", "gzip")
 
@@ -17,7 +17,7 @@ LOAD = Load(3, 1, "OpenMetrics", "gzip")
 @pytest.fixture(autouse=True)
 def _real_parts() -> None:
     for program in ("nginx", "taskset", "wrk"):
-        real_part(program)
+        require_program(program)
 
 
 def test_nginx_serves_the_very_bytes_that_we_send() -> None:
@@ -25,7 +25,7 @@ def test_nginx_serves_the_very_bytes_that_we_send() -> None:
         headers = {"Accept": scrapes.ACCEPTS[LOAD.format], "Accept-Encoding": "gzip"}
         sent = {}
         for server in candidates:
-            answer = requests.get(server.url(LOAD), headers=headers, stream=True, timeout=PATIENCE)
+            answer = requests.get(server.url(LOAD), headers=headers, stream=True, timeout=TIMEOUT)
             assert answer.headers["Content-Encoding"] == "gzip"
             sent[server.name] = answer.raw.read(decode_content=False)
         # What the exporter says of itself, at the end, changes each second.

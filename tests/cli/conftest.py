@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from exporter.console import OUTPUT
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 TESTDATA = Path(__file__).parent / "testdata"
@@ -37,7 +37,7 @@ def program() -> Program:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
     return run

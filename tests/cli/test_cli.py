@@ -12,7 +12,7 @@ import requests
 from exporter import __version__
 from exporter.cli import HOW_TO_START, SOCKET_UNIT, main
 from exporter.config.model import BEGINS_WITH_TILDE
-from tests.program import PATIENCE, ROOT, running
+from tests.program import ROOT, TIMEOUT, running
 
 from .conftest import SECRET, TESTDATA, Program
 
@@ -227,7 +227,7 @@ def test_socket_unit_is_named_if_the_port_is_in_use() -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
     assert ended.returncode == 1
     assert ended.stderr == (
@@ -245,7 +245,7 @@ def test_program_listens_on_each_address_and_logs_it() -> None:
         assert list(listening) == addresses
         for address, port in listening.items():
             url = f"http://{address.rpartition(':')[0]}:{port}/-/healthy"
-            assert requests.get(url, timeout=PATIENCE).ok
+            assert requests.get(url, timeout=TIMEOUT).ok
         assert exporter.stop() == 0
 
 

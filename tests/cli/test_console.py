@@ -11,7 +11,7 @@ import pytest
 
 from exporter import console
 from exporter.console import Output, delivered, escape_unencodable, print_out, printable
-from tests.program import PATIENCE, eventually
+from tests.program import TIMEOUT, eventually
 
 
 class Stream(io.StringIO):
@@ -24,7 +24,7 @@ class Stream(io.StringIO):
 
     def write(self, text: str) -> int:
         self.entered.release()
-        assert self.open.wait(PATIENCE)
+        assert self.open.wait(TIMEOUT)
         return super().write(text)
 
 
@@ -69,7 +69,7 @@ def test_blocked_stream_does_not_block_put(blocked: Stream) -> None:
 def test_lines_beyond_the_limit_are_dropped_and_counted(blocked: Stream, lines: list[dict[str, object]]) -> None:
     output = Output(max_pending=10)
     output.put(blocked, "1234\n", is_log_line=True)
-    assert blocked.entered.acquire(timeout=PATIENCE)
+    assert blocked.entered.acquire(timeout=TIMEOUT)
     for line in ("5678\n", "lost\n", "lost\n"):
         output.put(blocked, line, is_log_line=True)
     output.put(blocked, "an error message is kept\n")
@@ -84,13 +84,13 @@ def test_lines_beyond_the_limit_are_dropped_and_counted(blocked: Stream, lines: 
 def test_flush_waits_while_lines_are_added(blocked: Stream) -> None:
     output = Output()
     output.put(blocked, "line\n")
-    flushing = threading.Thread(target=output.flush, args=(PATIENCE,))
+    flushing = threading.Thread(target=output.flush, args=(TIMEOUT,))
     flushing.start()
     for _ in range(100):
         output.put(blocked, "line\n")
     assert flushing.is_alive()
     blocked.open.set()
-    flushing.join(PATIENCE)
+    flushing.join(TIMEOUT)
     assert blocked.getvalue() == "line\n" * 101
 
 

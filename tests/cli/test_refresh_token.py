@@ -16,7 +16,7 @@ import pytest
 
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.simulator.response import Answer
-from tests.program import PATIENCE, Exporter, configuration, environment, eventually
+from tests.program import TIMEOUT, Exporter, configuration, environment, eventually
 from tests.security.test_process import UID, as_somebody
 
 FIRST = "simulated-refresh"
@@ -70,7 +70,7 @@ class House:
     def run(self, *flags: str, preamble: str = "", wrapper: tuple[str, ...] = ()) -> tuple[int, str]:
         """The exit code of the program, and what it writes to standard error."""
         process = self.start(*flags, preamble=preamble, wrapper=wrapper)
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=TIMEOUT)
         return process.returncode, errors
 
     def exchanges(self) -> int:
@@ -88,7 +88,7 @@ class House:
 
         def edit(answer: Answer) -> Answer:
             replaced.set()
-            assert response.wait(PATIENCE)
+            assert response.wait(TIMEOUT)
             return answer
 
         self.cloud.faults.script(Fault(edit=edit), endpoint="token")
@@ -219,12 +219,12 @@ def test_sigterm_during_an_exchange_keeps_the_token(house: House) -> None:
     replaced, response = house.hold_the_response()
     exporter = listening(house)
     try:
-        assert replaced.wait(PATIENCE)
+        assert replaced.wait(TIMEOUT)
         exporter.process.send_signal(signal.SIGTERM)
         eventually(lambda: "waiting for exchanges of refresh tokens to end" in "".join(exporter.log), "the end")
         assert house.token.read_text().strip() == FIRST
         response.set()
-        assert exporter.process.wait(PATIENCE) == 0
+        assert exporter.process.wait(TIMEOUT) == 0
     finally:
         exporter.kill()
     assert house.token.read_text() == f"{house.current()}\n"
@@ -234,12 +234,12 @@ def test_sigterm_during_an_exchange_keeps_the_token(house: House) -> None:
 def test_interrupted_sync_once_keeps_the_token(house: House) -> None:
     replaced, response = house.hold_the_response()
     process = house.start("--sync.once")
-    assert replaced.wait(PATIENCE)
+    assert replaced.wait(TIMEOUT)
     process.send_signal(signal.SIGINT)
     assert process.stderr
     assert any("waiting for exchanges of refresh tokens" in line for line in process.stderr)
     response.set()
-    process.communicate(timeout=PATIENCE)
+    process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert house.token.read_text() == f"{house.current()}\n"
 

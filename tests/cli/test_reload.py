@@ -9,7 +9,7 @@ from exporter import reload as module
 from exporter.config import Account, ConfigurationError, Settings
 from exporter.reload import BUG, STUCK_SECONDS, Reload
 from tests.clock import FakeClock
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 SETTINGS = Settings.model_validate({"accounts": [{"name": "home", "personal_key": "a-key-of-home"}]})
 
@@ -42,7 +42,7 @@ class Loads:
 
     def _load(self) -> Settings:
         self.started.release()
-        assert self.may_end.acquire(timeout=PATIENCE)
+        assert self.may_end.acquire(timeout=TIMEOUT)
         result = self.results.pop(0) if self.results else SETTINGS
         if isinstance(result, Exception):
             raise result
@@ -56,12 +56,12 @@ def test_requests_that_wait_share_one_reload(clock: FakeClock, log: Log) -> None
     loads = Loads(clock)
     loads.reload.start()
     first = loads.reload.request()
-    assert loads.started.acquire(timeout=PATIENCE)
+    assert loads.started.acquire(timeout=TIMEOUT)
     # The first may have read the file already: what these ask for has to begin after them.
     others = [loads.reload.request() for _ in range(50)]
     for _ in range(2):
         loads.may_end.release()
-    assert [each.result(PATIENCE) for each in (first, *others)] == [[]] * 51
+    assert [each.result(TIMEOUT) for each in (first, *others)] == [[]] * 51
     assert len(loads.applied) == 2
 
 
@@ -71,7 +71,7 @@ def test_exception_does_not_end_reloads(clock: FakeClock, log: Log) -> None:
     loads.reload.start()
     for problems, good in (([BUG], False), (["tedee.yml:1: is empty"], False), ([], True)):
         loads.may_end.release()
-        assert loads.reload.request().result(PATIENCE) == problems
+        assert loads.reload.request().result(TIMEOUT) == problems
         assert loads.reload.state()[0] is good
     assert log.messages == [
         "unhandled exception while reloading; please report this",
@@ -93,18 +93,18 @@ def test_exception_in_the_web_configuration_is_logged_once(
     loads = Loads(clock, refresh_web)
     loads.reload.start()
     for _ in range(5):
-        assert looks.acquire(timeout=PATIENCE)
+        assert looks.acquire(timeout=TIMEOUT)
     assert not loads.reload.state()[0]
     assert log.messages == ["unhandled exception while reloading; please report this"]
     loads.may_end.release()
-    assert loads.reload.request().result(PATIENCE) == [BUG]
+    assert loads.reload.request().result(TIMEOUT) == [BUG]
 
 
 def test_reload_that_hangs_is_logged_once(clock: FakeClock, log: Log) -> None:
     loads = Loads(clock)
     loads.reload.start()
     request = loads.reload.request()
-    assert loads.started.acquire(timeout=PATIENCE)
+    assert loads.started.acquire(timeout=TIMEOUT)
     loads.reload.check()
     assert log.messages == []
     clock.advance(STUCK_SECONDS + 1)
@@ -114,6 +114,6 @@ def test_reload_that_hangs_is_logged_once(clock: FakeClock, log: Log) -> None:
     assert len(log.messages) == 1
     assert "has not ended" in log.messages[0]
     loads.may_end.release()
-    assert request.result(PATIENCE) == []
+    assert request.result(TIMEOUT) == []
     loads.reload.check()
     assert loads.reload.state()[0]

@@ -28,7 +28,7 @@ from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
 from tests.factories import locks_of, registry, status
-from tests.program import PATIENCE, eventually
+from tests.program import TIMEOUT, eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
@@ -560,14 +560,14 @@ def test_publishing_does_not_wait_for_rendering(clock: FakeClock, monkeypatch: p
 
     def blocked() -> None:
         started.set()
-        done.wait(PATIENCE)
+        done.wait(TIMEOUT)
 
     monkeypatch.setattr(exposition, "refresh", blocked)
     renderer = Renderer(exposition)
     status_registry.on_change(renderer.wake)
     renderer.start()
     status_registry.publish(status(clock))
-    assert started.wait(PATIENCE)
+    assert started.wait(TIMEOUT)
     for _ in range(100):
         status_registry.publish(status(clock))
     done.set()

@@ -15,7 +15,7 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import StatusRegistry
 from tests.clock import FakeClock
-from tests.cloud import Tedee, account_sync, detailed, envelope, turns
+from tests.cloud import Tedee, account_sync, detailed, envelope, run_for
 from tests.stores import open_store
 
 STALE_AFTER = 300.0
@@ -122,7 +122,7 @@ class ExporterHistory(RuleBasedStateMachine):
             self.account.run()
         if succeeds:
             self.expected, self.synced_at = expected(list(self.rows.values())), self.clock.monotonic()
-        turns(self.account, self.clock, 0)
+        run_for(self.account, self.clock, 0)
 
     @rule()
     def sync_successfully(self) -> None:

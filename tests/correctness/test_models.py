@@ -21,16 +21,16 @@ from exporter.tedee.models import (
     SyncReader,
     write_details,
 )
-from tests.cloud import detailed, synced, written
-from tests.conftest import wire
+from tests.cloud import detailed, json_rows, synced
+from tests.conftest import load_fixture
 
 
 def read_sync(rows: Sequence[Any]) -> ParseResult[SyncedLock]:
-    return models.read_sync(written(rows))
+    return models.read_sync(json_rows(rows))
 
 
 def read_details(rows: Sequence[Any]) -> ParseResult[LockDetails]:
-    return models.read_details(written(rows))
+    return models.read_details(json_rows(rows))
 
 
 def state_of(lock: dict[str, Any]) -> DeviceState | None:
@@ -38,8 +38,8 @@ def state_of(lock: dict[str, Any]) -> DeviceState | None:
 
 
 def test_all_state_field_names_give_same_values() -> None:
-    old = read_sync(wire("sync-v1.33.json")["result"])
-    new = read_sync(wire("sync-v37.json")["result"])
+    old = read_sync(load_fixture("sync-v1.33.json")["result"])
+    new = read_sync(load_fixture("sync-v37.json")["result"])
     assert old.rows[123] == new.rows[123]
     assert old.rows[123] == SyncedLock(
         id=123,
@@ -59,7 +59,7 @@ def test_all_state_field_names_give_same_values() -> None:
 
 
 def test_disconnected_lock_has_no_state() -> None:
-    assert read_sync(wire("sync-v37.json")["result"]).rows[125] == SyncedLock(125, False, None, 1)
+    assert read_sync(load_fixture("sync-v37.json")["result"]).rows[125] == SyncedLock(125, False, None, 1)
 
 
 def test_state_of_disconnected_lock_is_dropped() -> None:
@@ -150,7 +150,7 @@ def test_unusable_value_does_not_affect_others(wire_name: str, field: str, value
 
 
 @pytest.mark.parametrize(
-    ("written", "seconds"),
+    ("json_rows", "seconds"),
     [
         ("2021-04-26T06:02:04.197Z", 1619416924.197),
         ("2020-01-01T00:00:00", 1577836800.0),
@@ -160,9 +160,9 @@ def test_unusable_value_does_not_affect_others(wire_name: str, field: str, value
         ("1970-01-01T00:00:00Z", 0.0),
     ],
 )
-def test_dates_in_all_formats_are_utc(written: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dates_in_all_formats_are_utc(json_rows: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
-    state = state_of(synced(1, lastStateChangedDate=written))
+    state = state_of(synced(1, lastStateChangedDate=json_rows))
     assert state
     assert state.last_state_changed_date == seconds
 
@@ -229,7 +229,7 @@ def test_length_of_interned_values_is_limited(field: str, value: object) -> None
 
 
 def test_details_are_parsed() -> None:
-    parsed = read_details(wire("locks-v37.json")["result"])
+    parsed = read_details(load_fixture("locks-v37.json")["result"])
     assert not parsed.rejections
     room, garage, cellar = parsed.rows.values()
     assert (room.name, garage.name, cellar.name) == ("Room 6", 'Garage "north"', "Cellar")
@@ -326,7 +326,7 @@ RESPONSES = st.lists(ROWS | VALUES, max_size=5)
 def test_result_does_not_depend_on_previous_syncs(responses: list[list[Any]]) -> None:
     reader = SyncReader()
     for rows in responses:
-        assert typed(reader.read(written(rows))) == typed(read_sync(rows))
+        assert typed(reader.read(json_rows(rows))) == typed(read_sync(rows))
 
 
 def typed(parsed: ParseResult[SyncedLock]) -> str:
@@ -336,14 +336,14 @@ def typed(parsed: ParseResult[SyncedLock]) -> str:
 
 def test_unchanged_row_is_not_parsed_again() -> None:
     reader = SyncReader()
-    first = reader.read(written([synced(1), synced(2)])).rows
-    second = reader.read(written([synced(1), synced(2, state=2)])).rows
+    first = reader.read(json_rows([synced(1), synced(2)])).rows
+    second = reader.read(json_rows([synced(1), synced(2, state=2)])).rows
     assert second[1] is first[1]
     assert second[2] is not first[2]
 
 
 @pytest.mark.parametrize("row", [b"", b"{", b'{"id": 1', b'{"id": 1, "name": "\xff"}', b"9" * 5_000, b"[" * 100_000])
 def test_row_that_is_not_json_does_not_affect_others(row: bytes) -> None:
-    parsed = models.read_sync([row, *written([synced(2)])])
+    parsed = models.read_sync([row, *json_rows([synced(2)])])
     assert list(parsed.rows) == [2]
     assert [each.field for each in parsed.rejections] == ["id"]

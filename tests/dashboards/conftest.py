@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus, prometheus
 
 from . import rare_cases, scripted_day
@@ -18,7 +18,7 @@ NO_TARGET = "127.0.0.1:9"
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with the scripted day and, at other times, 5,000 locks and a lock that two exporters report."""
-    promtool = real_part("promtool")
+    promtool = require_program("promtool")
     folder = tmp_path_factory.mktemp("history")
     for recording in (
         scripted_day.record(folder),
@@ -33,7 +33,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 @pytest.fixture(scope="session")
 def rare_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with the rare cases."""
-    promtool = real_part("promtool")
+    promtool = require_program("promtool")
     folder = tmp_path_factory.mktemp("rare-cases")
     backfill(promtool, rare_cases.record(folder), folder / "data")
     with prometheus(folder, NO_TARGET) as running:

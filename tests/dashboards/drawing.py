@@ -18,7 +18,7 @@ from typing import Any
 
 import humanize
 
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.prometheus import prometheus
 
 from . import scripted_day
@@ -260,7 +260,7 @@ def pictures(folder: Path) -> Iterator[Path]:
     """Draw all dashboards and yield their files."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        backfill(real_part("promtool"), scripted_day.record(work), work / "data")
+        backfill(require_program("promtool"), scripted_day.record(work), work / "data")
         with prometheus(work, NO_TARGET) as running:
             for file in FILES:
                 page = work / f"{file}.html"
@@ -269,7 +269,7 @@ def pictures(folder: Path) -> Iterator[Path]:
                 picture = folder / f"dashboards-{file.removesuffix('.json')}.png"
                 size = f"--window-size={24 * COLUMN},{TOP + bottom * ROW + GAP}"
                 flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
-                command = [real_part("chromium"), *flags, f"--screenshot={picture}", page.as_uri()]
+                command = [require_program("chromium"), *flags, f"--screenshot={picture}", page.as_uri()]
                 subprocess.run(command, check=True, capture_output=True)
                 yield picture
 

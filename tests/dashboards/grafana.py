@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import PATIENCE, ROOT
+from tests.program import ROOT, TIMEOUT
 
 FOLDER = ROOT / "dashboards"
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))
@@ -88,7 +88,7 @@ class Grafana:
 
     def query(self, endpoint: str, **parameters: Any) -> Series:
         """Return the result of a query from Prometheus. Raises AssertionError if the query is invalid."""
-        response = requests.post(f"{self.prometheus.url}/api/v1/{endpoint}", data=parameters, timeout=PATIENCE)
+        response = requests.post(f"{self.prometheus.url}/api/v1/{endpoint}", data=parameters, timeout=TIMEOUT)
         assert response.ok, f"{response.text}: {parameters}"
         result: Series = response.json()["data"]["result"]
         return result
@@ -121,7 +121,7 @@ class Grafana:
             response = requests.get(
                 f"{self.prometheus.url}/api/v1/label/{match[2]}/values",
                 params={"match[]": match[1], **time_range},
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
             )
             yield from response.json()["data"]
         elif match := re.fullmatch(r"query_result\((.+)\)", query):

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.conftest import real_part
+from tests.conftest import require_program
 
 
 def check_prometheus_configuration(text: str, folder: Path) -> None:
@@ -11,6 +11,9 @@ def check_prometheus_configuration(text: str, folder: Path) -> None:
     path = folder / "prometheus.yml"
     path.write_text(text)
     result = subprocess.run(
-        [real_part("promtool"), "check", "config", "--syntax-only", path], capture_output=True, text=True, check=False
+        [require_program("promtool"), "check", "config", "--syntax-only", path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Metric
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.dashboards.conftest import NO_TARGET, backfill
 from tests.dashboards.grafana import Grafana
 from tests.dashboards.scripted_day import DAY, END, HOUR, TARGET, Recording
@@ -302,7 +302,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with the recorded week."""
-    promtool = real_part("promtool")
+    promtool = require_program("promtool")
     folder = tmp_path_factory.mktemp("week")
     backfill(promtool, record(folder), folder / "data")
     with prometheus(folder, NO_TARGET) as running:

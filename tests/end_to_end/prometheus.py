@@ -9,8 +9,8 @@ from typing import Any
 import requests
 import yaml
 
-from tests.conftest import real_part
-from tests.program import PATIENCE, eventually, free_port
+from tests.conftest import require_program
+from tests.program import TIMEOUT, eventually, free_port
 
 
 class Prometheus:
@@ -21,7 +21,7 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the instant vector of a query: a list of `{"metric": labels, "value": [time, text]}`."""
-        response = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=PATIENCE)
+        response = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=TIMEOUT)
         response.raise_for_status()
         result: list[dict[str, Any]] = response.json()["data"]["result"]
         return result
@@ -36,7 +36,7 @@ class Prometheus:
         """Return the only target of Prometheus. It is listed shortly after Prometheus is ready."""
 
         def targets() -> list[dict[str, Any]]:
-            response = requests.get(f"{self.url}/api/v1/targets", timeout=PATIENCE).json()
+            response = requests.get(f"{self.url}/api/v1/targets", timeout=TIMEOUT).json()
             active: list[dict[str, Any]] = response["data"]["activeTargets"]
             return active
 
@@ -46,7 +46,7 @@ class Prometheus:
 @contextlib.contextmanager
 def prometheus(folder: Path, target: str, **job: Any) -> Iterator[Prometheus]:
     """Run Prometheus, which scrapes `host:port` every second; `job` has further keys of its scrape configuration."""
-    program = real_part("prometheus")
+    program = require_program("prometheus")
     config = folder / "prometheus.yml"
     jobs = [{"job_name": "tedee", "static_configs": [{"targets": [target]}], **job}]
     config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
@@ -76,5 +76,5 @@ def _ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> bool:
     if process.poll() is not None:
         raise AssertionError(f"Prometheus ended:\n{log.read_text()}")
     with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"{url}/-/ready", timeout=PATIENCE).ok
+        return requests.get(f"{url}/-/ready", timeout=TIMEOUT).ok
     return False

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.metrics.catalogue import CATALOGUE, SYNC_FAILING, Metric
 from exporter.simulator import Cloud, Lock
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.conftest import ODD_NAME
 from tests.end_to_end.prometheus import Prometheus, prometheus
 from tests.program import Exporter, eventually, lock_values
@@ -121,7 +121,7 @@ def test_target_is_up_without_errors(scraped: Prometheus) -> None:
 
 
 def test_promtool_accepts_the_text_format(exporter: Exporter) -> None:
-    promtool = real_part("promtool")
+    promtool = require_program("promtool")
     text = exporter.get("/metrics").content
     result = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.program import PATIENCE, TOOL_SECONDS, Exporter, run, running
+from tests.program import TIMEOUT, TOOL_SECONDS, Exporter, run, running
 
 from .release import Object, Release
 
@@ -123,9 +123,9 @@ class Pod:
         # The kubelet shows no certificate and takes any.
         trusting = ssl._create_unverified_context()
         connection = (
-            http.client.HTTPSConnection("127.0.0.1", exporter.port, timeout=PATIENCE, context=trusting)
+            http.client.HTTPSConnection("127.0.0.1", exporter.port, timeout=TIMEOUT, context=trusting)
             if probe[kind]["scheme"] == "HTTPS"
-            else http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=PATIENCE)
+            else http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=TIMEOUT)
         )
         with contextlib.closing(connection):
             connection.request("GET", probe[kind]["path"])

@@ -12,7 +12,7 @@ import yaml
 
 from helm import refresh
 from helm.refresh import CHART
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import ROOT
 
 from .release import HOME, Values, chart, release, values_of
@@ -46,7 +46,7 @@ def test_prometheus_takes_the_rules(values: Values, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yml"
     rules.write_text(yaml.safe_dump(release({**HOME, **values}).one("PrometheusRule")["spec"]))
     result = subprocess.run(
-        [real_part("promtool"), "check", "rules", rules], capture_output=True, text=True, check=False
+        [require_program("promtool"), "check", "rules", rules], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
 

@@ -11,7 +11,7 @@ HOTEL: dict[str, Any] = {"name": "hotel", "personal_key": "simulated-key-hotel"}
 
 @pytest.fixture
 def cloud() -> Cloud:
-    """A living world whose cloud turns away whoever calls too often."""
+    """A simulated cloud with the demo's locks that rejects calls above Tedee's limits."""
     return Cloud(World.demo(), strict=True)
 
 

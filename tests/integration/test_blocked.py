@@ -1,4 +1,4 @@
-"""Blocked outputs, hanging files, odd encodings and low limits: nothing keeps the process from ending."""
+"""Blocked outputs, hanging files, limited encodings and low limits do not prevent the program from ending."""
 
 import contextlib
 import ctypes
@@ -25,7 +25,7 @@ import trustme
 
 from exporter.simulator import Address, Cloud
 from tests.integration.conftest import HOME
-from tests.program import PATIENCE, ROOT, configuration, environment, eventually, free_port, running
+from tests.program import ROOT, TIMEOUT, configuration, environment, eventually, free_port, running
 from tests.security.web_files import PAIR, WebFiles
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -33,13 +33,13 @@ COMMANDS = ["--sync.once", "--config.check"]
 INTERRUPTED = 130
 
 WRONG: list[dict[str, Any]] = [{"name": f"wrong-{n}", "personal_key": f"no-such-key-{n}"} for n in range(40)]
-"""More accounts than there are workers, each of which logs that its sync failed."""
+"""Accounts whose syncs fail. Their log lines fill a pipe."""
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount file systems")
 
 
 class Process:
-    """The program, with outputs that a test chooses."""
+    """The program, with outputs that the test chooses."""
 
     def __init__(self, popen: "subprocess.Popen[bytes]", port: int) -> None:
         self.popen = popen
@@ -47,20 +47,20 @@ class Process:
 
     def get(self, path: str) -> requests.Response | None:
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(self.url + path, timeout=PATIENCE)
+            return requests.get(self.url + path, timeout=TIMEOUT)
         return None
 
     def wait_until_ready(self) -> None:
         eventually(lambda: (response := self.get("/-/ready")) is not None and response.ok, "the exporter to be ready")
 
     def writes_to_a_pipe(self) -> bool:
-        """Whether it has ended, or a thread of it waits for the reader of a pipe."""
+        """Return True if the program has ended, or one of its threads waits for the reader of a pipe."""
         tasks = Path(f"/proc/{self.popen.pid}/task").glob("*/wchan")
         return self.popen.poll() is not None or any("pipe_write" in task.read_text() for task in tasks)
 
     def stop(self, number: int) -> int:
         self.popen.send_signal(number)
-        return self.popen.wait(PATIENCE)
+        return self.popen.wait(TIMEOUT)
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def started(*arguments: str, stdout: Any = None, stderr: Any = None, **variables
 
 
 class Pipe:
-    """A pipe that is full, and has no reader until a test reads it."""
+    """A full pipe without a reader."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()
@@ -94,13 +94,13 @@ class Pipe:
         self._reader = threading.Thread(target=self._read)
 
     def read(self) -> None:
-        """Begin to read; to be called once the program has started."""
+        """Start reading. Call it after the start of the program."""
         os.close(self.writing)
         self._reader.start()
 
     def rest(self) -> list[str]:
-        """All lines, once the program has ended."""
-        self._reader.join(PATIENCE)
+        """Return all lines after the end of the program."""
+        self._reader.join(TIMEOUT)
         return self.text.split("\n")[4096:-1]
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def stopped_terminal() -> Iterator[int]:
-    """A terminal after Ctrl+S."""
+    """A terminal whose output was stopped with Ctrl+S."""
     master, slave = pty.openpty()
     termios.tcflow(slave, termios.TCOOFF)
     yield slave
@@ -134,7 +134,7 @@ def stopped_terminal() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_full_pipe_blocks_neither_syncs_nor_signals(address: Address, tmp_path: Path, pipe: Pipe, number: int) -> None:
+def test_full_pipe_blocks_no_syncs_and_signals(address: Address, tmp_path: Path, pipe: Pipe, number: int) -> None:
     path = configuration(tmp_path, address.url, [*WRONG, HOME])
     with started(f"--config.file={path}", stdout=pipe.writing, stderr=pipe.writing) as process:
         process.wait_until_ready()
@@ -147,7 +147,7 @@ def test_full_pipe_blocks_neither_syncs_nor_signals(address: Address, tmp_path: 
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_stopped_terminal_blocks_neither_syncs_nor_signals(stopped_terminal: int, number: int) -> None:
+def test_stopped_terminal_blocks_no_syncs_and_signals(stopped_terminal: int, number: int) -> None:
     with started("--demo", stdout=stopped_terminal, stderr=stopped_terminal) as process:
         process.wait_until_ready()
         assert process.stop(number) == 0
@@ -167,7 +167,7 @@ def test_log_lines_arrive_once_the_pipe_is_read(address: Address, tmp_path: Path
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_signal_interrupts_a_command_whose_output_is_blocked(
+def test_signal_interrupts_command_with_blocked_output(
     address: Address, tmp_path: Path, pipe: Pipe, command: str, number: int
 ) -> None:
     path = configuration(tmp_path, address.url, [HOME])
@@ -178,11 +178,11 @@ def test_signal_interrupts_a_command_whose_output_is_blocked(
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_signal_interrupts_a_command_whose_errors_are_blocked(
+def test_signal_interrupts_command_with_blocked_errors(
     address: Address, tmp_path: Path, pipe: Pipe, command: str, number: int
 ) -> None:
     path = configuration(tmp_path, address.url, WRONG[:1])
-    path.chmod(0o644)  # of which both warn
+    path.chmod(0o644)  # a warning of both commands
     with started(f"--config.file={path}", command, stderr=pipe.writing) as process:
         eventually(process.writes_to_a_pipe, "the output to be blocked")
         assert process.stop(number) == INTERRUPTED
@@ -195,7 +195,7 @@ def test_command_waits_for_a_slow_reader(address: Address, tmp_path: Path, pipe:
     with started(f"--config.file={path}", command, stdout=pipe.writing, stderr=pipe.writing) as process:
         eventually(process.writes_to_a_pipe, "the output to be blocked")
         pipe.read()
-        assert process.popen.wait(PATIENCE) == code
+        assert process.popen.wait(TIMEOUT) == code
         lines = pipe.rest()
     assert f"{path} is open to all users" in lines[0]
     if command == "--config.check":
@@ -226,18 +226,18 @@ main()
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment(), stderr=pipe.writing)
     pipe.read()
-    assert process.wait(PATIENCE) == 1
+    assert process.wait(TIMEOUT) == 1
     *before, last = pipe.rest()
     assert last == "RuntimeError: a bug"
     assert [line for line in before if "msg=before" in line] == before[:100]
     assert before[100] == "Traceback (most recent call last):"
 
 
-# Files that do not answer
+# Files that block
 
 
 def open_for_writing(fifo: Path) -> int | None:
-    """The writing end of a FIFO, once another process has begun to open the other."""
+    """Return the writing end of a FIFO; None while no other process opens the reading end."""
     with contextlib.suppress(OSError):
         return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     return None
@@ -254,7 +254,7 @@ def test_signal_ends_the_wait_for_a_pipe(tmp_path: Path, arguments: Sequence[str
         os.close(descriptor)
 
 
-def test_pipe_may_hold_the_configuration_at_the_start(tmp_path: Path) -> None:
+def test_configuration_may_be_a_pipe_at_the_start(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"accounts: [{name: home, personal_key: simulated-key-home}]\n")
     os.close(writing)
@@ -264,14 +264,14 @@ def test_pipe_may_hold_the_configuration_at_the_start(tmp_path: Path) -> None:
         pass_fds=[reading],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     os.close(reading)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "The configuration is good; accounts: home\n", "")
 
 
-def test_pipe_is_refused_at_a_reload(address: Address, tmp_path: Path) -> None:
+def test_reload_rejects_a_pipe(address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME])
     with running(f"--config.file={path}") as exporter:
         exporter.wait_until_ready()
@@ -280,7 +280,7 @@ def test_pipe_is_refused_at_a_reload(address: Address, tmp_path: Path) -> None:
         exporter.process.send_signal(signal.SIGHUP)
         eventually(lambda: exporter.value("tedee_exporter_config_last_reload_successful") == 0, "the failed reload")
         with ThreadPoolExecutor(50) as clients:
-            reload = partial(requests.post, f"{exporter.url}/-/reload", timeout=PATIENCE)
+            reload = partial(requests.post, f"{exporter.url}/-/reload", timeout=TIMEOUT)
             responses = [each.result() for each in [clients.submit(reload) for _ in range(50)]]
         refusal = f"not reloaded: {path}: is not a regular file; any other is read at the start alone\n"
         assert {(response.status_code, response.text) for response in responses} == {(500, refusal)}
@@ -292,7 +292,7 @@ def test_pipe_is_refused_at_a_reload(address: Address, tmp_path: Path) -> None:
 
 @pytest.fixture
 def hanging() -> Iterator[Path]:
-    """A file system that never answers, as that of a server that is gone."""
+    """A file on a file system that never responds, like that of a server that is down."""
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         device = os.open("/dev/fuse", os.O_RDWR)
@@ -309,7 +309,7 @@ def hanging() -> Iterator[Path]:
 
 
 def hangs(process: "subprocess.Popen[Any]") -> bool:
-    """Whether a thread is in a system call that no signal handler interrupts."""
+    """Return True if a thread is in an uninterruptible system call."""
     tasks = Path(f"/proc/{process.pid}/task").glob("*/stat")
     return any(task.read_text().rpartition(")")[2].split()[0] == "D" for task in tasks)
 
@@ -326,7 +326,7 @@ def test_signal_ends_the_wait_for_a_hanging_file(
 
 
 @as_root
-def test_hanging_state_file_does_not_keep_a_signal_from_ending_it(hanging: Path, address: Address) -> None:
+def test_signal_ends_the_wait_for_a_hanging_state_file(hanging: Path, address: Address) -> None:
     variables = {"TEDEE_PERSONAL_KEY": HOME["personal_key"], "TEDEE_API_URL": address.url}
     with started(TEDEE_STATE_FILE=str(hanging), **variables) as process:
         eventually(lambda: hangs(process.popen), "the program to hang")
@@ -334,7 +334,7 @@ def test_hanging_state_file_does_not_keep_a_signal_from_ending_it(hanging: Path,
 
 
 @as_root
-def test_reload_of_a_hanging_file_stops_nothing(hanging: Path, address: Address, tmp_path: Path) -> None:
+def test_hanging_reload_does_not_stop_the_exporter(hanging: Path, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME])
     with running(f"--config.file={path}") as exporter:
         exporter.wait_until_ready()
@@ -342,7 +342,7 @@ def test_reload_of_a_hanging_file_stops_nothing(hanging: Path, address: Address,
         path.symlink_to(hanging)
         exporter.process.send_signal(signal.SIGHUP)
         with ThreadPoolExecutor(50) as clients:
-            waiting = [clients.submit(requests.post, f"{exporter.url}/-/reload", timeout=PATIENCE) for _ in range(50)]
+            waiting = [clients.submit(requests.post, f"{exporter.url}/-/reload", timeout=TIMEOUT) for _ in range(50)]
             eventually(lambda: hangs(exporter.process), "the reload to hang")
             assert exporter.get("/").ok
             assert exporter.value("tedee_up", account="home") == 1
@@ -369,7 +369,7 @@ POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ],
     ids=["ascii", "latin-1", "POSIX"],
 )
-def test_characters_that_an_output_lacks_are_escaped(
+def test_characters_outside_the_encoding_are_escaped(
     cloud: Cloud, address: Address, tmp_path: Path, variables: dict[str, str], shown: str
 ) -> None:
     cloud.world.account("home").lock(1002).rename("Küche 🔑")
@@ -385,7 +385,7 @@ def test_characters_that_an_output_lacks_are_escaped(
             env=environment(**variables),
             capture_output=True,
             encoding="latin-1",
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         output = ended.stdout + ended.stderr
@@ -410,7 +410,7 @@ def test_tls_works_without_proc(tmp_path: Path) -> None:
 
         def is_trusted(authority: str) -> bool:
             with contextlib.suppress(requests.exceptions.SSLError):
-                return requests.get(url, verify=str(web.folder / authority), timeout=PATIENCE).ok
+                return requests.get(url, verify=str(web.folder / authority), timeout=TIMEOUT).ok
             return False
 
         assert is_trusted("ca.pem")
@@ -426,19 +426,19 @@ def test_tls_works_without_proc(tmp_path: Path) -> None:
 
 
 def at_most(files: int, kind: str = "") -> list[str]:
-    """A command that runs another one, which may open so many files."""
+    """Return a command that runs another one with a limit of open files."""
     return ["sh", "-c", f'ulimit {kind} -n {files} && exec "$@"', "sh"]
 
 
 @pytest.mark.parametrize("limit", [12, 14, 16, 18, 31])
 @pytest.mark.parametrize("arguments", [["--demo"], ["--demo", "--sync.once"], ["--config.check"]], ids=str)
-def test_too_low_limit_of_files_is_an_error(limit: int, arguments: Sequence[str]) -> None:
+def test_too_low_file_limit_is_an_error(limit: int, arguments: Sequence[str]) -> None:
     ended = subprocess.run(
         [*at_most(limit), sys.executable, "-m", "exporter", *arguments],
         env=environment(TEDEE_PERSONAL_KEY="" if "--demo" in arguments else "a-key-that-is-good"),
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     message = (
@@ -448,14 +448,14 @@ def test_too_low_limit_of_files_is_an_error(limit: int, arguments: Sequence[str]
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", message)
 
 
-def test_soft_limit_of_files_is_raised() -> None:
+def test_soft_file_limit_is_raised() -> None:
     with running("--demo", prefix=at_most(16, "-S")) as exporter:
         exporter.wait_until_ready()
         assert resource.prlimit(exporter.process.pid, resource.RLIMIT_NOFILE)[0] == 32
         assert exporter.stop() == 0
 
 
-def test_least_limit_of_files_is_enough(address: Address, tmp_path: Path) -> None:
+def test_lowest_file_limit_is_enough(address: Address, tmp_path: Path) -> None:
     web = WebFiles(tmp_path)
     path, file = configuration(tmp_path, address.url, [HOME]), web.write(tls_server_config=PAIR)
     with (
@@ -465,26 +465,26 @@ def test_least_limit_of_files_is_enough(address: Address, tmp_path: Path) -> Non
         url, trusted = f"https://localhost:{exporter.port}", str(web.folder / "ca.pem")
         for _ in range(100):
             session = idle.enter_context(requests.Session())
-            assert session.get(f"{url}/metrics", verify=trusted, timeout=PATIENCE).ok
+            assert session.get(f"{url}/metrics", verify=trusted, timeout=TIMEOUT).ok
         for method, page in (("GET", "/"), ("GET", "/docs"), ("POST", "/-/reload")):
-            assert requests.request(method, url + page, verify=trusted, timeout=PATIENCE).ok
+            assert requests.request(method, url + page, verify=trusted, timeout=TIMEOUT).ok
         assert exporter.stop() == 0
         assert not [line for line in exporter.log if "level=error" in line or "level=warning" in line]
 
 
-def test_it_survives_that_no_more_files_may_be_open(address: Address, tmp_path: Path) -> None:
+def test_exhausted_file_limit_does_not_stop_the_exporter(address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "state.db"))
     with running(f"--config.file={path}") as exporter, requests.Session() as scraper:
         exporter.wait_until_ready()
         url, process = exporter.url, exporter.process.pid
-        assert scraper.get(f"{url}/metrics", timeout=PATIENCE).ok
+        assert scraper.get(f"{url}/metrics", timeout=TIMEOUT).ok
         limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
         resource.prlimit(process, resource.RLIMIT_NOFILE, (3, limits[1]))
-        assert scraper.get(f"{url}/metrics", timeout=PATIENCE).ok
+        assert scraper.get(f"{url}/metrics", timeout=TIMEOUT).ok
         for page in ("/", "/docs"):
-            response = scraper.get(url + page, timeout=PATIENCE)
-            assert (response.status_code, response.text) == (503, "temporarily unavailable: Too many open files\n")
-        response = scraper.post(f"{url}/-/reload", timeout=PATIENCE)
+            response = scraper.get(url + page, timeout=TIMEOUT)
+            assert (response.status_code, response.text) == (503, "not now: Too many open files\n")
+        response = scraper.post(f"{url}/-/reload", timeout=TIMEOUT)
         assert (response.status_code, response.text) == (
             500,
             f"not reloaded: {path}: cannot be read: Too many open files\n",
@@ -492,19 +492,19 @@ def test_it_survives_that_no_more_files_may_be_open(address: Address, tmp_path: 
         resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
         for page in ("/", "/docs", "/metrics", "/-/healthy"):
             assert exporter.get(page).ok
-        assert requests.post(f"{url}/-/reload", timeout=PATIENCE).ok
+        assert requests.post(f"{url}/-/reload", timeout=TIMEOUT).ok
         assert exporter.stop() == 0
     assert not [line for line in exporter.log if "Traceback" in line]
 
 
 def test_closed_standard_output_is_a_failure(address: Address) -> None:
-    # As after `exec 1>&-`: there is nothing to print the table to.
+    # As after `exec 1>&-`.
     ended = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "exporter", "--sync.once"],
         env=environment(TEDEE_PERSONAL_KEY=HOME["personal_key"], TEDEE_API_URL=address.url),
         stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (1, "")
@@ -518,7 +518,7 @@ def test_full_standard_output_is_a_failure(address: Address) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     assert (ended.returncode, ended.stderr) == (1, "")

@@ -1,4 +1,4 @@
-"""Lost if these fail: a program that starts, serves, prints and ends as its user expects."""
+"""The program as its user sees it: how it starts, what it serves and prints, and how it ends."""
 
 import os
 import signal
@@ -12,20 +12,20 @@ import requests
 from exporter import background
 from exporter.simulator import Address, Cloud, Fault
 from tests.integration.conftest import HOME
-from tests.program import PATIENCE, configuration, eventually, lock_values, run, running
+from tests.program import TIMEOUT, configuration, eventually, lock_values, run, running
 
 
-def test_one_key_in_the_environment_is_all_it_takes(cloud: Cloud, address: Address) -> None:
+def test_one_environment_variable_is_enough(cloud: Cloud, address: Address) -> None:
     with running(
         TEDEE_PERSONAL_KEY="simulated-key-home", TEDEE_API_URL=address.url, TEDEE_ACCOUNT="my house"
     ) as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: exporter.value("lock_info", **info_of_the_front_door()), "names")
+        eventually(lambda: exporter.value("lock_info", **front_door_labels()), "the lock details")
         assert exporter.value("tedee_up", account="my house") == 1.0
         assert exporter.value("tedee_locks", account="my house") == 6.0
 
 
-def info_of_the_front_door() -> dict[str, str]:
+def front_door_labels() -> dict[str, str]:
     return {
         "account": "my house",
         "lock_id": "1001",
@@ -39,7 +39,7 @@ def info_of_the_front_door() -> dict[str, str]:
     }
 
 
-def test_what_is_served_is_what_tedee_said(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_served_values_match_the_responses(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     home = cloud.world.account("home")
     home.lock(1001).override(state=42, doorState=9, stateChangeResult=3)
     home.lock(1002).override(batteryLevel=255)
@@ -47,12 +47,12 @@ def test_what_is_served_is_what_tedee_said(cloud: Cloud, address: Address, tmp_p
     home.lock(1004).override(isConnected=False)
     home.lock(1005).override(state="junk", isCharging=None)
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
-        eventually(lambda: "Shed" in exporter.get("/metrics").text, "names")
+        eventually(lambda: "Shed" in exporter.get("/metrics").text, "the lock details")
         exposed = exporter.samples()
         expected = lock_values([], [])
         for row in cloud.last_answer("home"):  # type: ignore[attr-defined]
-            said = {} if row["id"] == 1004 else row["deviceState"]
-            usable = {key: value for key, value in said.items() if value not in {255, "junk", None}}
+            state = {} if row["id"] == 1004 else row["deviceState"]
+            usable = {key: value for key, value in state.items() if value not in {255, "junk", None}}
             for name, field in FIELDS.items():
                 if field in usable:
                     expected[name][row["id"]] = float(usable[field])
@@ -73,7 +73,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0(address: Address, tmp_path: Path, number: int) -> None:
+def test_signal_ends_the_program_with_0(address: Address, tmp_path: Path, number: int) -> None:
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         assert exporter.stop(number) == 0
@@ -81,23 +81,21 @@ def test_a_signal_ends_it_with_0(address: Address, tmp_path: Path, number: int) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_the_middle_of_a_sync_that_tedee_never_answers(
-    cloud: Cloud, address: Address, tmp_path: Path, number: int
-) -> None:
+def test_signal_ends_the_program_during_a_sync(cloud: Cloud, address: Address, tmp_path: Path, number: int) -> None:
     cloud.faults.script(Fault.silence(), forever=True)
-    # Far longer than the patience of `stop`: waiting for the call would fail the test.
+    # Much longer than the time-out of `stop`: the test fails if the program waits for the call.
     path = configuration(tmp_path, address.url, [HOME], api={"timeout": "5m"})
     with running(f"--config.file={path}") as exporter:
-        eventually(lambda: cloud.calls, "the call that is never answered")
+        eventually(lambda: cloud.calls, "the call without a response")
         assert exporter.stop(number) == 0
         assert not [line for line in exporter.log if "Traceback" in line]
 
 
-def test_a_scrape_never_waits_for_tedee_and_never_causes_a_call(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_scrape_neither_waits_for_tedee_nor_causes_a_call(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     cloud.faults.script(Fault.silence(), forever=True)
     path = configuration(tmp_path, address.url, [HOME], api={"timeout": "5m"})
     with running(f"--config.file={path}") as exporter:
-        eventually(lambda: cloud.calls, "the call that is never answered")
+        eventually(lambda: cloud.calls, "the call without a response")
         for _ in range(20):
             assert exporter.get("/metrics").ok
             assert exporter.get("/").ok
@@ -105,7 +103,7 @@ def test_a_scrape_never_waits_for_tedee_and_never_causes_a_call(cloud: Cloud, ad
         assert len(cloud.calls) == 1
 
 
-def test_one_sync_prints_a_table_and_ends_with_0(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_sync_once_prints_a_table_and_exits_with_0(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     home = cloud.world.account("home")
     home.lock(1002).rename("Ga\x1b[31mrage\nnumber 2")
     home.lock(1003).override(isConnected=False)
@@ -121,7 +119,7 @@ def test_one_sync_prints_a_table_and_ends_with_0(cloud: Cloud, address: Address,
     assert [call.endpoint for call in cloud.calls][:2] == ["sync", "locks"]
 
 
-def test_one_sync_that_fails_says_why_and_ends_with_1(address: Address, tmp_path: Path) -> None:
+def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_path: Path) -> None:
     accounts = [HOME, {"name": "wrong", "personal_key": "no-such-key"}]
     result = run(f"--config.file={configuration(tmp_path, address.url, accounts)}", "--sync.once", "--log.level=error")
     assert result.returncode == 1
@@ -130,32 +128,32 @@ def test_one_sync_that_fails_says_why_and_ends_with_1(address: Address, tmp_path
     assert "no-such-key" not in result.stdout + result.stderr
 
 
-def test_a_shard_of_the_demo_waits_for_nobody_else() -> None:
+def test_shard_of_the_demo_does_not_wait() -> None:
     result = run("--demo", "--sync.once", "--shard=0/3")
     assert (result.returncode, "Waiting" in result.stderr) == (0, False)
     assert {row.split()[0] for row in result.stdout.splitlines()[2:]} == {"home"}
 
 
-def test_the_demo_serves_living_locks_without_a_key() -> None:
+def test_demo_serves_simulated_locks() -> None:
     with running("--demo") as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: "Front door" in exporter.get("/").text, "names")
+        eventually(lambda: "Front door" in exporter.get("/").text, "the lock details")
         assert exporter.value("tedee_locks", account="home") == 6.0
         assert exporter.value("tedee_locks", account="hotel") == 12.0
         assert exporter.stop() == 0
 
 
-def test_slow_clients_do_not_hold_up_others(address: Address, tmp_path: Path) -> None:
+def test_slow_clients_do_not_delay_others(address: Address, tmp_path: Path) -> None:
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         with requests.Session() as stalled:
-            answers = [stalled.get(exporter.url + "/metrics", stream=True, timeout=PATIENCE) for _ in range(5)]
+            responses = [stalled.get(exporter.url + "/metrics", stream=True, timeout=TIMEOUT) for _ in range(5)]
             assert exporter.get("/metrics").ok
-            for answer in answers:
-                answer.close()
+            for response in responses:
+                response.close()
 
 
-def test_one_sync_beside_a_running_exporter_waits_for_that_one(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_sync_once_waits_for_a_running_exporter(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "state.db"))
 
     def syncs() -> int:
@@ -172,8 +170,8 @@ def test_one_sync_beside_a_running_exporter_waits_for_that_one(cloud: Cloud, add
     assert cloud.violations == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
-def test_syncs_and_rendering_give_way_to_scrapes(address: Address, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness of each thread")
+def test_syncs_and_rendering_have_low_priority(address: Address, tmp_path: Path) -> None:
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         process = exporter.process.pid
@@ -189,7 +187,7 @@ def test_syncs_and_rendering_give_way_to_scrapes(address: Address, tmp_path: Pat
         eventually(lambda: niceness() == expected, "each thread to have its niceness")
 
 
-def test_many_scrapers_at_once_all_get_an_answer(address: Address, tmp_path: Path) -> None:
+def test_many_simultaneous_scrapes_get_a_response(address: Address, tmp_path: Path) -> None:
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()
         codes: list[int] = []
@@ -205,11 +203,11 @@ def test_many_scrapers_at_once_all_get_an_answer(address: Address, tmp_path: Pat
         assert codes == [200] * 250
 
 
-def test_the_program_leaves_no_secret_in_its_log_at_debug_level(address: Address, tmp_path: Path) -> None:
+def test_debug_log_has_no_secret(address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME])
     with running(f"--config.file={path}", "--log.level=debug") as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: "Front door" in exporter.get("/").text, "names")
+        eventually(lambda: "Front door" in exporter.get("/").text, "the lock details")
         exporter.stop()
         assert len(exporter.log) > 5
         assert "simulated-key-home" not in "".join(exporter.log)

@@ -1,4 +1,4 @@
-"""Lost if these fail: a new account without a restart, and a running exporter after a slip of the pen."""
+"""Reloads of the configuration of a running exporter, by a signal or a request."""
 
 import signal
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import requests
 
 from exporter.simulator import Address, Cloud
 from tests.integration.conftest import HOME, HOTEL
-from tests.program import PATIENCE, Exporter, configuration, eventually, running
+from tests.program import TIMEOUT, Exporter, configuration, eventually, running
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def successful(exporter: Exporter) -> float | None:
     return exporter.value("tedee_exporter_config_last_reload_successful")
 
 
-def test_a_hangup_signal_loads_the_configuration_again(exporter: Exporter, address: Address, tmp_path: Path) -> None:
+def test_sighup_reloads_the_configuration(exporter: Exporter, address: Address, tmp_path: Path) -> None:
     configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
     exporter.process.send_signal(signal.SIGHUP)
     eventually(lambda: "hotel" in exporter.get("/").text, "the second account")
     assert successful(exporter) == 1
 
 
-def test_a_hangup_signal_brings_no_account_of_the_environment_into_the_demo() -> None:
+def test_sighup_does_not_add_environment_account_to_demo() -> None:
     with running("--demo", TEDEE_PERSONAL_KEY="a-key-that-opens-doors", TEDEE_ACCOUNT="mine") as exporter:
         exporter.wait_until_ready()
         exporter.process.send_signal(signal.SIGHUP)
@@ -39,14 +39,12 @@ def test_a_hangup_signal_brings_no_account_of_the_environment_into_the_demo() ->
         assert exporter.value("tedee_locks", account="home") == 6
 
 
-def test_a_post_loads_the_configuration_again(
-    exporter: Exporter, address: Address, tmp_path: Path, cloud: Cloud
-) -> None:
+def test_post_reloads_the_configuration(exporter: Exporter, address: Address, tmp_path: Path, cloud: Cloud) -> None:
     before = exporter.value("tedee_exporter_config_last_reload_success_timestamp_seconds")
     configuration(tmp_path, address.url, [HOTEL], state_file=str(tmp_path / "state.db"))
-    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
-    assert (answer.status_code, answer.text) == (200, "reloaded\n")
-    eventually(lambda: exporter.value("tedee_locks", account="home") is None, "the old account to be gone")
+    response = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
+    assert (response.status_code, response.text) == (200, "reloaded\n")
+    eventually(lambda: exporter.value("tedee_locks", account="home") is None, "the removal of the old account")
     eventually(lambda: exporter.value("tedee_locks", account="hotel") == 12, "the new account's locks")
     after = exporter.value("tedee_exporter_config_last_reload_success_timestamp_seconds")
     assert before
@@ -55,35 +53,31 @@ def test_a_post_loads_the_configuration_again(
     assert cloud.violations == []
 
 
-def test_a_broken_file_changes_nothing_and_is_told_in_the_answer_the_log_and_the_metric(
-    exporter: Exporter, tmp_path: Path
-) -> None:
+def test_invalid_file_changes_nothing_and_is_reported(exporter: Exporter, tmp_path: Path) -> None:
     path = tmp_path / "tedee-exporter.yml"
     path.write_text(path.read_text() + "snyc: 5\nsync: {interval: 3s}\n")
-    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
-    assert answer.status_code == 500
-    assert f"not reloaded: {path}:" in answer.text
-    assert "snyc: unknown key; did you mean 'sync'?" in answer.text
-    assert "Tedee allows one sync in 20s" in answer.text
+    response = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
+    assert response.status_code == 500
+    assert f"not reloaded: {path}:" in response.text
+    assert "snyc: unknown key; did you mean 'sync'?" in response.text
+    assert "Tedee allows one sync in 20s" in response.text
     assert eventually(lambda: [line for line in exporter.log if "not reloaded" in line], "the log")
     eventually(lambda: successful(exporter) == 0, "the metric")
     assert exporter.value("tedee_locks", account="home") == 6
 
 
-def test_the_state_file_cannot_be_changed_by_a_reload(exporter: Exporter, address: Address, tmp_path: Path) -> None:
+def test_reload_cannot_change_the_state_file(exporter: Exporter, address: Address, tmp_path: Path) -> None:
     configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "other.db"))
-    answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
-    assert answer.status_code == 500
-    assert "state_file: a reload cannot change it; restart the exporter" in answer.text
+    response = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
+    assert response.status_code == 500
+    assert "state_file: a reload cannot change it; restart the exporter" in response.text
 
 
-def test_a_get_reloads_nothing(exporter: Exporter) -> None:
+def test_get_does_not_reload(exporter: Exporter) -> None:
     assert exporter.get("/-/reload").status_code == 405
 
 
-def test_two_shards_with_one_configuration_have_each_account_once_also_after_a_reload(
-    address: Address, cloud: Cloud, tmp_path: Path
-) -> None:
+def test_two_shards_divide_accounts_also_after_reload(address: Address, cloud: Cloud, tmp_path: Path) -> None:
     config = configuration(tmp_path, address.url, [HOME])
     with (
         running(f"--config.file={config}", "--shard=0/2") as first,
@@ -93,7 +87,7 @@ def test_two_shards_with_one_configuration_have_each_account_once_also_after_a_r
         assert len([line for line in second.log if "no accounts are assigned to this shard" in line]) == 1
         configuration(tmp_path, address.url, [HOME, HOTEL])
         for exporter in (first, second):
-            assert requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE).ok
+            assert requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT).ok
         eventually(lambda: first.value("tedee_up", account="home"), "the first shard to sync home")
         eventually(lambda: second.value("tedee_up", account="hotel"), "the second shard to sync hotel")
         assert first.value("tedee_up", account="hotel") is second.value("tedee_up", account="home") is None

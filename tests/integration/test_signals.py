@@ -1,4 +1,4 @@
-"""What signals reach, and the end of a process that does what must not be cut off."""
+"""Signals: the thread that receives them, and the end of a process during critical work."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.signals import OK, SIGNALS
-from tests.program import PATIENCE, running
+from tests.program import TIMEOUT, running
 
 PROGRAM = """
 import os, signal, threading
@@ -26,17 +26,17 @@ os._exit(signals.supervise(program, serves=True))
 """
 
 
-def test_exchange_that_does_not_end_is_reported() -> None:
+def test_endless_token_exchange_is_reported() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert ended.returncode == OK
     assert ended.stderr.startswith("stopped while a refresh token was exchanged; it may be necessary to sign in")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_signals_reach_the_main_thread_alone() -> None:
-    """Python runs a handler on the main thread, which a signal for another thread does not wake."""
+def test_signals_reach_only_the_main_thread() -> None:
+    """Python runs handlers on the main thread. A signal for another thread does not wake it."""
     with running("--demo") as exporter:
         exporter.wait_until_ready()
         exporter.get("/metrics")

@@ -1,4 +1,4 @@
-"""Twenty minutes of everything at once: no limit is broken, no account has locks of another, memory stays level."""
+"""Twenty minutes of random faults: limits hold, no account shows locks of another, and memory use is constant."""
 
 import contextlib
 import random
@@ -17,7 +17,7 @@ import requests
 import yaml
 
 from exporter.simulator import Account, Bridge, Cloud, Fault, Lock, PersonalKey, World, serve
-from tests.program import PATIENCE, Exporter, running
+from tests.program import TIMEOUT, Exporter, running
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
@@ -29,7 +29,7 @@ MIB = 2**20
 
 
 def fault(rng: random.Random) -> Fault | None:
-    """One of some 50 kinds, or none."""
+    """Return a random fault, or None."""
     status = rng.choice(
         [204, 206, 301, 302, 304, 400, 401, 403, 404, 406, 409, 421, 425, 429, 451, 500, 502, 503, 504, 599]
     )
@@ -71,13 +71,13 @@ def fault(rng: random.Random) -> Fault | None:
 
 @dataclass
 class Site:
-    """The exporter's configuration, which accounts have which keys, and when they had them."""
+    """The exporter's configuration, and the history of the keys of each account."""
 
     folder: Path
     url: str
     names: list[str] = field(default_factory=lambda: [f"account {number}" for number in range(USERS)])
-    held: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
-    """By account: from when on (Unix seconds) its file had the key of which user."""
+    key_history: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    """By account: times in Unix seconds, and the user whose key the file had from then on."""
 
     @property
     def path(self) -> Path:
@@ -90,14 +90,14 @@ class Site:
     def key_file(self, number: int) -> Path:
         return self.folder / f"key {number}"
 
-    def give(self, number: int, user: int, key: int) -> None:
-        """Put a key of a user into the file of an account."""
-        self._note(self.names[number], f"user {user}")
+    def set_key(self, number: int, user: int, key: int) -> None:
+        """Write a key of a user to the file of an account."""
+        self._record(self.names[number], f"user {user}")
         self.key_file(number).write_text(key_of(user, key))
-        self._note(self.names[number], f"user {user}")
+        self._record(self.names[number], f"user {user}")
 
     def rename(self, number: int, name: str) -> None:
-        self.held[name] = [*self.held.get(name, []), *self.held.get(self.names[number], [])]
+        self.key_history[name] = [*self.key_history.get(name, []), *self.key_history.get(self.names[number], [])]
         self.names[number] = name
         self.write()
 
@@ -111,14 +111,14 @@ class Site:
         new.replace(self.path)
 
     def users(self, name: str, synced: float) -> set[str]:
-        """Users whose keys the account had when the call was made that succeeded at that time."""
-        history = self.held[name]
-        began = [at for at, _ in history if at <= synced - 15]
-        since = max(began, default=0.0)
+        """Return the users whose keys the account may have used for the sync that succeeded at that time."""
+        history = self.key_history[name]
+        before = [at for at, _ in history if at <= synced - 15]
+        since = max(before, default=0.0)
         return {user for at, user in history if since <= at <= synced + 1}
 
-    def _note(self, name: str, user: str) -> None:
-        self.held.setdefault(name, []).append((time.time(), user))
+    def _record(self, name: str, user: str) -> None:
+        self.key_history.setdefault(name, []).append((time.time(), user))
 
 
 def key_of(user: int, key: int) -> str:
@@ -140,7 +140,7 @@ def world() -> World:
 
 
 class Checker:
-    """Scrapes exporters, and checks whose locks they show."""
+    """Scrapes exporters, and checks to which user the locks of each account belong."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -166,7 +166,7 @@ class Checker:
 
 
 def damage(site: Site, old: bytes, rng: random.Random) -> None:
-    """Do something to the files of a process that was killed."""
+    """Damage the files of a killed process."""
     content = bytearray(site.state.read_bytes())
     match rng.randrange(7):
         case 0:
@@ -190,28 +190,28 @@ def damage(site: Site, old: bytes, rng: random.Random) -> None:
 
 
 def change_keys(site: Site, rng: random.Random) -> None:
-    """Rotate keys, swap them between files, or put one account's key into another's file."""
+    """Rotate keys, swap them between files, or write the key of one account to the file of another."""
     one, two = rng.sample(range(USERS), 2)
-    users = [site.held[site.names[number]][-1][1] for number in (one, two)]
+    users = [site.key_history[site.names[number]][-1][1] for number in (one, two)]
     first, second = (int(user.removeprefix("user ")) for user in users)
     match rng.randrange(3):
         case 0:
-            site.give(one, first, rng.randrange(3))
+            site.set_key(one, first, rng.randrange(3))
         case 1:
             key = site.key_file(one).read_text(), site.key_file(two).read_text()
-            site.give(one, second, int(key[1][4]))
+            site.set_key(one, second, int(key[1][4]))
             time.sleep(rng.choice([0.0, 0.5, 5.0]))
-            site.give(two, first, int(key[0][4]))
+            site.set_key(two, first, int(key[0][4]))
         case 2:
-            # The mistake of an operator, corrected half a minute later.
+            # A mistake of the operator, corrected up to half a minute later.
             before = site.key_file(one).read_text()
-            site.give(one, second, int(site.key_file(two).read_text()[4]))
+            site.set_key(one, second, int(site.key_file(two).read_text()[4]))
             time.sleep(rng.uniform(1.0, 30.0))
-            site.give(one, first, int(before[4]))
+            site.set_key(one, first, int(before[4]))
 
 
 @contextlib.contextmanager
-def background(work: Callable[[], None]) -> Iterator[None]:
+def in_background(work: Callable[[], None]) -> Iterator[None]:
     over = threading.Event()
     problems: list[BaseException] = []
 
@@ -239,20 +239,20 @@ def resident(exporter: Exporter) -> int:
 
 
 class Soak:
-    """Processes on one state file and one configuration, until a time has come."""
+    """Runs processes with one state file and one configuration."""
 
     def __init__(self, site: Site, rng: random.Random) -> None:
         self.site = site
         self.checker = Checker(site)
         self.events: Counter[str] = Counter()
         self.memory: list[int] = []
-        """Resident bytes of the process that lives on, every half second."""
+        """Resident bytes of the process that is not killed, every half second."""
         self.threads = 0
         self.log = ""
         self._rng = rng
 
     def kill_and_start(self, until: float) -> None:
-        """Start processes that are killed or stopped, damage their file, and rename accounts."""
+        """Start processes, kill or stop them, damage their file, and rename accounts."""
         old = b""
         while time.monotonic() < until:
             with self._running() as exporter:
@@ -260,7 +260,7 @@ class Soak:
                     self._watch(exporter)
                     if self._rng.random() < 0.05:
                         self._rename()
-                        requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
+                        requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
                 self._end(exporter)
             if self._rng.random() < 0.5 and old:
                 damage(self.site, old, self._rng)
@@ -270,8 +270,8 @@ class Soak:
                 self._rename()
             time.sleep(self._rng.choice([0.0, 0.0, 1.0, 10.0, 30.0]))
 
-    def live_beside_others(self, until: float) -> None:
-        """Run one process all the time, and second ones that end."""
+    def run_with_followers(self, until: float) -> None:
+        """Run one process all the time, and short-lived ones next to it."""
         with self._running() as exporter:
             while time.monotonic() < until:
                 with self._running() as second:
@@ -289,7 +289,7 @@ class Soak:
     def _running(self) -> Iterator[Exporter]:
         self.events["started"] += 1
         with running(f"--config.file={self.site.path}") as exporter:
-            # A signal before Python runs ends any process.
+            # Before Python runs, a signal ends the process with another code.
             assert exporter.port
             yield exporter
 
@@ -312,7 +312,7 @@ class Soak:
         self.site.rename(self._rng.randrange(USERS), f"renamed {self.events['renamed']}")
 
 
-def test_everything_at_once(tmp_path: Path) -> None:
+def test_random_faults_for_20_minutes(tmp_path: Path) -> None:
     rng, keys, faults = random.Random(14), random.Random(15), random.Random(16)
     cloud = Cloud(world(), strict=True)
     begin = time.monotonic()
@@ -323,31 +323,31 @@ def test_everything_at_once(tmp_path: Path) -> None:
             cloud.faults.script(fault(faults), account=f"user {user}", endpoint=endpoint)
         time.sleep(15)
 
-    def confuse_keys() -> None:
+    def change_keys_often() -> None:
         change_keys(site, keys)
         time.sleep(7)
 
     with serve(cloud) as address:
         site = Site(tmp_path, address.url)
         for number in range(USERS):
-            site.give(number, number, 0)
+            site.set_key(number, number, 0)
         site.write()
         soak = Soak(site, rng)
-        with background(fail_calls), background(confuse_keys):
+        with in_background(fail_calls), in_background(change_keys_often):
             soak.kill_and_start(begin + 0.4 * SECONDS)
             soak.memory.clear()
-            soak.live_beside_others(begin + SECONDS)
+            soak.run_with_followers(begin + SECONDS)
     syncs = [call for call in cloud.calls if call.endpoint == "sync"]
     third = len(soak.memory) // 3
     before, after = (median(part) / MIB for part in (soak.memory[third : 2 * third], soak.memory[2 * third :]))
-    most = max(soak.memory) / MIB
+    maximum = max(soak.memory) / MIB
     print(
         f"{dict(soak.events)}, {len(syncs)} syncs, {soak.checker.shown} locks shown, {soak.threads} threads, "
-        f"memory {before:.1f}, then {after:.1f}, at most {most:.1f} MiB"
+        f"memory {before:.1f}, then {after:.1f}, at most {maximum:.1f} MiB"
     )
     assert cloud.violations == []
     assert soak.checker.wrong == []
     assert "Traceback" not in soak.log
     assert len(syncs) > SECONDS / 40 * USERS / 2
-    assert most < 100
+    assert maximum < 100
     assert after < before + 3

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import ROOT, TOOL_SECONDS, Exporter
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -33,10 +33,10 @@ class Engine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._podman = [
-            real_part("podman"),
+            require_program("podman"),
             f"--root={folder / 'store'}",
             f"--runroot={folder / 'run'}",
-            f"--runtime={real_part('runc')}",
+            f"--runtime={require_program('runc')}",
             # Nothing here is to need systemd on the machine that tests.
             "--cgroup-manager=cgroupfs",
             "--events-backend=file",
@@ -63,7 +63,7 @@ class Engine:
         patient = '--aptopt=Acquire::Retries "5"'
         suite = default("BASE").rpartition("-")[2]
         made = subprocess.run(
-            [real_part("mmdebstrap"), "--variant=minbase", packages, patient, suite, tarball],
+            [require_program("mmdebstrap"), "--variant=minbase", packages, patient, suite, tarball],
             capture_output=True,
             text=True,
             timeout=TOOL_SECONDS,

@@ -17,9 +17,9 @@ import pytest
 import requests
 import yaml
 
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import PATIENCE, ROOT, Exporter, eventually, free_port, running
+from tests.program import ROOT, TIMEOUT, Exporter, eventually, free_port, running
 
 from .command import ran
 
@@ -54,12 +54,12 @@ def place(service: str, folder: Path, **addresses: str) -> Path:
 def started(program: str, *flags: str, log: Path, url: str) -> Iterator[str]:
     """A program of this machine that is ready."""
     with log.open("w") as output:
-        process = subprocess.Popen([real_part(program), *flags], cwd=log.parent, stdout=output, stderr=output)
+        process = subprocess.Popen([require_program(program), *flags], cwd=log.parent, stdout=output, stderr=output)
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"{url}/-/ready", timeout=PATIENCE).ok
+            return requests.get(f"{url}/-/ready", timeout=TIMEOUT).ok
         return False
 
     try:
@@ -134,7 +134,7 @@ def test_prometheus_scrapes_the_exporter(prometheus: Prometheus) -> None:
 
 def test_prometheus_evaluates_the_alerting_rules(prometheus: Prometheus) -> None:
     def evaluated() -> list[dict[str, Any]]:
-        groups = requests.get(f"{prometheus.url}/api/v1/rules", timeout=PATIENCE).json()["data"]["groups"]
+        groups = requests.get(f"{prometheus.url}/api/v1/rules", timeout=TIMEOUT).json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"] if rule["health"] != "unknown"]
 
     rules = eventually(evaluated, "rules to be evaluated")
@@ -144,7 +144,7 @@ def test_prometheus_evaluates_the_alerting_rules(prometheus: Prometheus) -> None
 
 def test_prometheus_tells_alertmanager(prometheus: Prometheus, alertmanager: str) -> None:
     def told() -> list[dict[str, str]]:
-        answer = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=PATIENCE).json()
+        answer = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=TIMEOUT).json()
         active: list[dict[str, str]] = answer["data"]["activeAlertmanagers"]
         return active
 
@@ -153,10 +153,10 @@ def test_prometheus_tells_alertmanager(prometheus: Prometheus, alertmanager: str
 
 def test_alertmanager_shows_alerts_and_tells_nobody(alertmanager: str) -> None:
     alert = [{"labels": {"alertname": "TedeeTest", "account": "home"}}]
-    assert requests.post(f"http://{alertmanager}/api/v2/alerts", json=alert, timeout=PATIENCE).ok
+    assert requests.post(f"http://{alertmanager}/api/v2/alerts", json=alert, timeout=TIMEOUT).ok
 
     def shown() -> list[dict[str, Any]]:
-        alerts: list[dict[str, Any]] = requests.get(f"http://{alertmanager}/api/v2/alerts", timeout=PATIENCE).json()
+        alerts: list[dict[str, Any]] = requests.get(f"http://{alertmanager}/api/v2/alerts", timeout=TIMEOUT).json()
         return alerts
 
     assert eventually(shown, "the alert")[0]["receivers"] == [{"name": "nobody"}]

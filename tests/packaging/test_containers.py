@@ -13,7 +13,7 @@ import yaml
 
 from exporter import __version__
 from exporter.simulator import Address, Cloud, World, serve
-from tests.program import LONG_TEST, PATIENCE, ROOT, configuration, eventually, free_port
+from tests.program import LONG_TEST, ROOT, TIMEOUT, configuration, eventually, free_port
 
 from .engine import CONFINED, Engine, default, unable
 
@@ -145,7 +145,7 @@ def test_it_serves_and_keeps_its_state_where_it_may_do_nothing_else(
         refused = engine.run("exec", "first", "touch", "/opt/tedee-exporter/file")
         assert "Read-only file system" in refused.stderr
         engine("stop", "first")
-        assert exporter.process.wait(PATIENCE) == 0
+        assert exporter.process.wait(TIMEOUT) == 0
         eventually(lambda: "msg=stopped" in exporter.log[-1], "the exporter to say goodbye")
     with engine.exporter("second", IMAGE, *flags, options=options) as exporter:
         assert exporter.value("tedee_last_sync_timestamp_seconds", account="home") == synced
@@ -201,7 +201,7 @@ def test_compose_runs_the_demo(engine: Engine, composed: list[str]) -> None:
         exporter.wait_until_ready()
         assert exporter.value("tedee_up", account="hotel") == 1
         engine("stop", "demo")
-        assert exporter.process.wait(PATIENCE) == 0
+        assert exporter.process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.parametrize("variable", ["TEDEE_PERSONAL_KEY", "TEDEE_PERSONAL_KEY_FILE"])

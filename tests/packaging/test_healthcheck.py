@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.program import PATIENCE, ROOT, free_port, running
+from tests.program import ROOT, TIMEOUT, free_port, running
 from tests.security.web_files import HASH, PAIR, WebFiles
 
 SCRIPT = ROOT / "packaging" / "docker" / "healthcheck.py"
@@ -17,7 +17,7 @@ MUTUAL = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "c
 
 def check(command_line: Path) -> subprocess.CompletedProcess[str]:
     command: list[str | Path] = [sys.executable, "-I", SCRIPT, command_line]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import ROOT, TOOL_SECONDS
 
 UNIT = ROOT / "packaging" / "systemd" / "tedee-exporter.service"
@@ -13,7 +13,7 @@ PROGRAM = "/opt/tedee-exporter/bin/tedee-exporter"
 
 
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [real_part("systemd-analyze"), "--no-pager", *arguments]
+    command = [require_program("systemd-analyze"), "--no-pager", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from exporter import __version__
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.program import ROOT
 
 from .command import ran
@@ -30,7 +30,7 @@ def load(path: Path) -> dict[str, Any]:
 @pytest.mark.skipif(not shutil.which("actionlint"), reason="no package has actionlint; .ci/install-real-parts wants Go")
 def test_actionlint_finds_nothing_in_the_workflows() -> None:
     # It has shellcheck look at what they run.
-    ran("actionlint", f"-shellcheck={real_part('shellcheck')}", *WORKFLOWS)
+    ran("actionlint", f"-shellcheck={require_program('shellcheck')}", *WORKFLOWS)
 
 
 @pytest.mark.parametrize("schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
@@ -112,4 +112,4 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     scripts = [path for path in (ROOT / ".ci").iterdir() if path.is_file() and path.read_text().startswith("#!")]
     assert scripts
-    ran(real_part("shellcheck"), *scripts)
+    ran(require_program("shellcheck"), *scripts)

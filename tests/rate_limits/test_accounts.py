@@ -1,4 +1,4 @@
-"""Lost if these fail: accounts that come, go and change without a restart, and without a call too many."""
+"""Accounts that are added, removed and changed by a reload: no early call, and no locks of another user."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def tedee(clock: FakeClock) -> Iterator[Tedee]:
 
 
 class Program:
-    """The exporter without its web side, and with a clock that stands still."""
+    """The exporter without its web server, with a fake clock."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -66,7 +66,7 @@ def key_file(folder: Path, name: str, key: str) -> Path:
     return file
 
 
-def test_an_account_that_stays_keeps_its_gate_its_snapshot_and_its_counters(tedee: Tedee, program: Program) -> None:
+def test_unchanged_account_keeps_its_state(tedee: Tedee, program: Program) -> None:
     program.configure(account("home"))
     program.run(45)
     before = program.status("home")
@@ -79,7 +79,7 @@ def test_an_account_that_stays_keeps_its_gate_its_snapshot_and_its_counters(tede
     assert program.status("home").requests["my/lock/sync", "200"] == 4
 
 
-def test_a_reload_that_changes_nothing_changes_nothing(tedee: Tedee, program: Program) -> None:
+def test_reload_without_changes_has_no_effect(tedee: Tedee, program: Program) -> None:
     program.configure(account("home"))
     program.run(45)
     client = program.accounts.syncs["home"]._client
@@ -90,7 +90,7 @@ def test_a_reload_that_changes_nothing_changes_nothing(tedee: Tedee, program: Pr
     assert tedee.keys.count("key-of-home") == 5
 
 
-def test_an_account_that_goes_leaves_the_board_and_is_called_no_more(tedee: Tedee, program: Program) -> None:
+def test_removed_account_has_no_status_and_no_calls(tedee: Tedee, program: Program) -> None:
     program.configure(account("home"), account("office"))
     program.run(30)
     program.configure(account("home"))
@@ -100,7 +100,7 @@ def test_an_account_that_goes_leaves_the_board_and_is_called_no_more(tedee: Tede
     assert tedee.keys.count("key-of-office") == before
 
 
-def test_an_account_that_comes_waits_out_a_call_of_its_user_and_one_spacing(tedee: Tedee, program: Program) -> None:
+def test_added_account_waits_for_a_call_and_the_spacing(tedee: Tedee, program: Program) -> None:
     program.configure(account("home"))
     program.run(30)
     program.configure(account("home"), account("office"))
@@ -110,7 +110,7 @@ def test_an_account_that_comes_waits_out_a_call_of_its_user_and_one_spacing(tede
     assert tedee.keys.count("key-of-office") == 1
 
 
-def test_a_renamed_account_is_not_called_early(tedee: Tedee, program: Program) -> None:
+def test_renamed_account_is_not_called_early(tedee: Tedee, program: Program) -> None:
     program.configure(account("home", "one-key"))
     program.run(21)
     program.configure(account("house", "one-key"))
@@ -120,9 +120,9 @@ def test_a_renamed_account_is_not_called_early(tedee: Tedee, program: Program) -
     assert tedee.keys.count("one-key") == 3
 
 
-def test_two_accounts_that_swap_their_keys_are_not_called_early(tedee: Tedee, program: Program) -> None:
+def test_accounts_with_swapped_keys_are_not_called_early(tedee: Tedee, program: Program) -> None:
     program.configure(account("a", "key-1"), account("b", "key-2"))
-    program.run(20.1)  # a was called just now, b is due in a moment
+    program.run(20.1)  # a was called just now, b is due soon
     assert (tedee.keys.count("key-1"), tedee.keys.count("key-2")) == (2, 1)
     program.configure(account("a", "key-2"), account("b", "key-1"))
     program.run(15)
@@ -149,7 +149,7 @@ def test_accounts_with_exchanged_keys_continue(
 def test_keys_exchanged_during_a_call_continue(tedee: Tedee, program: Program) -> None:
     def exchange(_endpoint: str) -> None:
         if len(tedee.keys) == 3:
-            tedee.sync_status = 401  # after which the client looks at its key again
+            tedee.sync_status = 401  # after which the client reads its key again
             program.configure(account("a", "key-2"), account("b", "key-1"))
 
     tedee.on_call = exchange
@@ -165,9 +165,9 @@ def test_keys_exchanged_during_a_call_continue(tedee: Tedee, program: Program) -
 def test_removed_account_publishes_and_stores_nothing(
     tedee: Tedee, program: Program, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
-    """Its successor may have the same name, and the key of another user."""
+    """A new account may have the same name and the key of another user."""
     stored: list[str] = []
-    monkeypatch.setattr(program.store, "cache", lambda _account, endpoint, *_: stored.append(endpoint))
+    monkeypatch.setattr(program.store, "store_response", lambda _account, endpoint, *_: stored.append(endpoint))
 
     def replace(called: str) -> None:
         if called == endpoint and tedee.keys[-1] == "key-1":
@@ -185,7 +185,7 @@ def test_removed_account_publishes_and_stores_nothing(
 
 
 @pytest.mark.parametrize("during_call", [False, True])
-def test_reload_with_another_key_withdraws_locks_at_once(tedee: Tedee, program: Program, during_call: bool) -> None:
+def test_reload_with_another_key_removes_locks_at_once(tedee: Tedee, program: Program, during_call: bool) -> None:
     served: list[object] = []
 
     def reload(_endpoint: str = "") -> None:
@@ -213,7 +213,7 @@ def test_reload_with_another_key_ends_a_backoff(tedee: Tedee, program: Program, 
     assert [status.up for status in program.registry.statuses()] == [True, True]
 
 
-def test_failed_call_with_another_key_withdraws_locks(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+def test_failed_call_with_another_key_removes_locks(tedee: Tedee, program: Program, tmp_path: Path) -> None:
     file = key_file(tmp_path, "home", "key-1")
     program.configure(account("home", file))
     program.run(1)
@@ -227,31 +227,31 @@ def test_failed_call_with_another_key_withdraws_locks(tedee: Tedee, program: Pro
 
 
 @pytest.mark.parametrize("change", [("b", "key-1"), ("a", "key-2", "b", "key-1")])
-def test_an_account_renamed_or_given_another_key_during_a_call_is_not_called_early(
+def test_account_changed_during_a_call_is_not_called_early(
     tedee: Tedee, program: Program, change: tuple[str, ...]
 ) -> None:
     ended: dict[str, float] = {}
     gaps: list[float] = []
 
-    def answer(endpoint: str) -> None:
+    def on_call(endpoint: str) -> None:
         if endpoint != "sync":
             return
         key = tedee.keys[-1]
         gaps.append(program.clock.monotonic() - ended.get(key, 0.0))
         if len(tedee.keys) == 3:
-            # The configuration is loaded again while this call is under way, for 10 seconds.
+            # The configuration is reloaded during this call, which takes 10 seconds.
             program.configure(*(account(*pair) for pair in zip(change[::2], change[1::2], strict=True)))
         program.clock.advance(10.0)
         ended[key] = program.clock.monotonic()
 
-    tedee.on_call = answer
+    tedee.on_call = on_call
     program.configure(account("a", "key-1"), account("b2", "key-2"))
     program.run(120)
     assert len(gaps) > 4
     assert min(gaps) >= 20
 
 
-def test_an_account_that_goes_and_comes_back_is_not_called_early(tedee: Tedee, program: Program) -> None:
+def test_account_removed_and_added_is_not_called_early(tedee: Tedee, program: Program) -> None:
     program.configure(account("home"), account("other"))
     program.run(1)
     for _ in range(5):
@@ -261,9 +261,7 @@ def test_an_account_that_goes_and_comes_back_is_not_called_early(tedee: Tedee, p
     assert tedee.keys.count("key-of-home") == 1
 
 
-def test_an_account_that_became_another_users_serves_nothing_until_that_users_sync(
-    tedee: Tedee, program: Program
-) -> None:
+def test_account_of_another_user_serves_nothing_before_sync(tedee: Tedee, program: Program) -> None:
     program.configure(account("home", "key-1"))
     program.run(21)
     assert program.status("home").snapshot
@@ -276,9 +274,7 @@ def test_an_account_that_became_another_users_serves_nothing_until_that_users_sy
     assert tedee.keys[-1] == "key-2"
 
 
-def test_two_accounts_that_come_to_hold_one_key_are_called_as_one(
-    tedee: Tedee, program: Program, tmp_path: Path
-) -> None:
+def test_second_account_with_a_key_is_not_called(tedee: Tedee, program: Program, tmp_path: Path) -> None:
     home, hotel = key_file(tmp_path, "home", "key-1"), key_file(tmp_path, "hotel", "key-2")
     program.configure(account("home", home), account("hotel", hotel))
     program.run(20.1)
@@ -291,7 +287,7 @@ def test_two_accounts_that_come_to_hold_one_key_are_called_as_one(
     assert failure.reason == "auth"
     assert f"key file {hotel} contains the key of account home" in failure.message
     assert program.status("home").up
-    # It is the second account's again as soon as the first has another key, without a reload.
+    # As soon as the first account has another key, the second one may use its key, without a reload.
     home.write_text("key-3")
     program.run(60)
     assert program.status("hotel").up
@@ -299,9 +295,7 @@ def test_two_accounts_that_come_to_hold_one_key_are_called_as_one(
     assert tedee.keys[-2:].count("key-1") == 1
 
 
-def test_keys_that_arrive_after_the_start_and_are_the_same_are_called_as_one(
-    tedee: Tedee, program: Program, tmp_path: Path
-) -> None:
+def test_identical_keys_added_after_start_are_called_once(tedee: Tedee, program: Program, tmp_path: Path) -> None:
     home, hotel = tmp_path / "home", tmp_path / "hotel"
     program.configure(account("home", home), account("hotel", hotel))
     program.run(30)
@@ -313,7 +307,7 @@ def test_keys_that_arrive_after_the_start_and_are_the_same_are_called_as_one(
     assert sorted(filter(None, (program.status(name).up for name in ("home", "hotel")))) == [True]
 
 
-def test_keys_swapped_between_files_are_not_called_early(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+def test_keys_swapped_in_files_are_not_called_early(tedee: Tedee, program: Program, tmp_path: Path) -> None:
     home, hotel = key_file(tmp_path, "home", "key-1"), key_file(tmp_path, "hotel", "key-2")
     program.configure(account("home", home), account("hotel", hotel))
     for round_ in range(10):
@@ -328,7 +322,7 @@ def test_keys_swapped_between_files_are_not_called_early(tedee: Tedee, program: 
         assert tedee.keys[-2:].count(key) == 1
 
 
-def test_corrected_key_is_tried_as_soon_as_the_limits_allow(tedee: Tedee, program: Program, tmp_path: Path) -> None:
+def test_corrected_key_is_tried_when_limits_allow(tedee: Tedee, program: Program, tmp_path: Path) -> None:
     file = key_file(tmp_path, "home", "wrong")
     tedee.wrong_keys.add("wrong")
     program.configure(account("home", file))
@@ -361,7 +355,7 @@ def test_reload_tries_a_refused_key_again(tedee: Tedee, program: Program) -> Non
     program.configure(account("home"))
     program.run(3)
     assert len(tedee.keys) == calls + 1
-    # But not earlier than Tedee allows.
+    # A second reload does not lead to an early call.
     program.configure(account("home"))
     program.run(15)
     assert len(tedee.keys) == calls + 1
@@ -378,7 +372,7 @@ def test_reload_does_not_shorten_other_waits(tedee: Tedee, program: Program) -> 
     assert len(tedee.keys) == calls
 
 
-def test_changed_options_are_in_force_with_the_next_sync(tedee: Tedee, program: Program) -> None:
+def test_changed_options_apply_to_the_next_sync(tedee: Tedee, program: Program) -> None:
     tedee.details = [detailed(1, "Front door")]
     program.configure(account("home"))
     program.run(1)
@@ -390,13 +384,13 @@ def test_changed_options_are_in_force_with_the_next_sync(tedee: Tedee, program: 
     assert len(tedee.calls) == before
 
 
-def test_accounts_stand_in_the_order_of_the_configuration(tedee: Tedee, program: Program) -> None:
+def test_accounts_are_in_the_order_of_the_configuration(tedee: Tedee, program: Program) -> None:
     program.configure(account("b"), account("d"))
     program.configure(account("a"), account("b"), account("c"), account("d"))
     assert [status.account for status in program.registry.statuses()] == ["a", "b", "c", "d"]
 
 
-def test_all_accounts_may_be_replaced(tedee: Tedee, program: Program) -> None:
+def test_all_accounts_can_be_replaced(tedee: Tedee, program: Program) -> None:
     program.configure(account("a"))
     program.run(1)
     program.configure(account("b"))

@@ -1,4 +1,4 @@
-"""The clocks of the machine, and which boot and container they are those of."""
+"""The system clock: boot ids and time namespaces."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ NO_OFFSETS = "monotonic           0         0\nboottime            0         0\n
 
 
 def proc(folder: Path, boot: str = "boot-1\n", offsets: str | None = NO_OFFSETS) -> Path:
-    """A `/proc` as the kernel has it."""
+    """Create a `/proc` like that of the kernel."""
     for path, content in (("sys/kernel/random/boot_id", boot), ("self/timens_offsets", offsets)):
         if content is not None:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -30,5 +30,5 @@ def test_time_namespace_counts_as_another_boot(tmp_path: Path) -> None:
     assert ids != {"boot-1"}
 
 
-def test_without_proc_each_process_counts_as_a_boot(tmp_path: Path) -> None:
+def test_each_process_without_proc_counts_as_a_boot(tmp_path: Path) -> None:
     assert SystemClock(tmp_path).boot() != SystemClock(tmp_path).boot()

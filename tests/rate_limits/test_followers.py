@@ -1,4 +1,4 @@
-"""Lost if these fail: graphs without holes over a deploy, and one process's worth of calls from two processes."""
+"""Restarts and several processes: responses are loaded from the store, and two processes make the calls of one."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +10,7 @@ import responses
 from exporter.secrets import Secret
 from exporter.sync.lock_details import LockFilter
 from tests.clock import FakeClock
-from tests.cloud import Recorder, Tedee, account_sync, detailed, synced, turns
+from tests.cloud import Recorder, Tedee, account_sync, detailed, run_for, synced
 from tests.stores import open_store
 
 
@@ -29,7 +29,7 @@ def start(tmp_path: Path, clock: FakeClock) -> Callable[..., "Process"]:
 
 
 class Process:
-    """One life of the exporter, as far as one account goes."""
+    """One run of the exporter with one account."""
 
     def __init__(self, path: Path, clock: FakeClock, **options: object) -> None:
         self.store = open_store(path, clock)
@@ -38,9 +38,9 @@ class Process:
         self.account = account_sync(clock, self.published, store=self.store, **options)  # type: ignore[arg-type]
         self.published(self.account.status())
 
-    def settle(self) -> None:
-        """Give the account the turns that are due now: a sync, and the names."""
-        turns(self.account, self._clock, 0)
+    def run_due(self) -> None:
+        """Make the calls that are due now: a sync, and the pages of lock details."""
+        run_for(self.account, self._clock, 0)
 
     def states(self) -> dict[str, int | None]:
         snapshot = self.published.last.snapshot
@@ -52,11 +52,9 @@ Start = Callable[..., Process]
 
 
 @pytest.mark.parametrize("end", ["close", "kill"])
-def test_after_a_restart_the_last_result_is_served_with_its_true_age(
-    tedee: Tedee, start: Start, clock: FakeClock, end: str
-) -> None:
+def test_restart_serves_last_result_with_true_age(tedee: Tedee, start: Start, clock: FakeClock, end: str) -> None:
     first = start()
-    first.settle()
+    first.run_due()
     synced_at = clock.wall()
     if end == "close":
         first.store.close()
@@ -72,18 +70,18 @@ def test_after_a_restart_the_last_result_is_served_with_its_true_age(
     assert tedee.endpoints().count("sync") == 1
 
 
-def test_a_restart_costs_no_request_for_names(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_restart_does_not_fetch_lock_details(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     for _ in range(5):
         process = start()
-        turns(process.account, clock, 60)
+        run_for(process.account, clock, 60)
         process.store.close()
     assert process.states() == {"Front door": 6, "Cellar": 2}
     assert tedee.endpoints().count("locks") == 2
 
 
-def test_a_result_that_is_stale_by_the_restart_is_not_served(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_stale_result_is_not_served_after_restart(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     first = start()
-    first.settle()
+    first.run_due()
     clock.advance(300)
     status = start().published.last
     assert status.snapshot is None
@@ -91,21 +89,21 @@ def test_a_result_that_is_stale_by_the_restart_is_not_served(tedee: Tedee, start
 
 
 @pytest.mark.parametrize("jump", [0.0, -55.0, -3600.0, 365 * 86_400.0])
-def test_states_are_not_served_across_a_reboot_before_the_first_sync(
+def test_states_are_not_served_after_reboot_before_sync(
     tedee: Tedee, start: Start, clock: FakeClock, jump: float
 ) -> None:
-    start().settle()
+    start().run_due()
     clock.reboot(seconds=60)
     clock.set_wall(clock.wall() + jump)
     process = start()
     assert process.published.last.snapshot is None
-    turns(process.account, clock, 40)
+    run_for(process.account, clock, 40)
     assert process.states() == {"Front door": 6, "Cellar": 2}
-    assert tedee.endpoints().count("locks") == 2  # names are not out of date
+    assert tedee.endpoints().count("locks") == 2  # lock details are not outdated
 
 
-def test_a_jump_of_wall_time_changes_no_age_within_a_boot(tedee: Tedee, start: Start, clock: FakeClock) -> None:
-    start().settle()
+def test_wall_clock_jump_does_not_change_ages(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    start().run_due()
     clock.advance(10)
     clock.set_wall(clock.wall() + 86_400)
     snapshot = start().published.last.snapshot
@@ -114,11 +112,11 @@ def test_a_jump_of_wall_time_changes_no_age_within_a_boot(tedee: Tedee, start: S
     assert clock.wall() - snapshot.at == pytest.approx(10)
 
 
-def test_a_failure_before_the_restart_is_still_one_after_it(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_failure_is_reported_after_restart(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     first = start()
-    first.settle()
+    first.run_due()
     tedee.sync_status = 503
-    turns(first.account, clock, 20)
+    run_for(first.account, clock, 20)
     status = start().published.last
     assert status.up is False
     assert status.failure
@@ -126,14 +124,14 @@ def test_a_failure_before_the_restart_is_still_one_after_it(tedee: Tedee, start:
     assert status.snapshot
 
 
-def test_locks_that_are_no_longer_chosen_are_not_served_again(tedee: Tedee, start: Start, clock: FakeClock) -> None:
-    start().settle()
-    assert start(chosen=LockFilter(ids=(2,))).states() == {"Cellar": 2}
+def test_unchosen_locks_are_not_served_after_restart(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    start().run_due()
+    assert start(lock_filter=LockFilter(ids=(2,))).states() == {"Cellar": 2}
 
 
-Choices = tuple[LockFilter, LockFilter, dict[str, int] | None]
+FilterChange = tuple[LockFilter, LockFilter, dict[str, int] | None]
 
-CHOICES: list[Choices] = [
+FILTER_CHANGES: list[FilterChange] = [
     (LockFilter(), LockFilter(ids=(2,)), {"Cellar": 2}),
     (LockFilter(ids=(1, 2)), LockFilter(ids=(2,)), {"Cellar": 2}),
     (LockFilter(ids=(1, 2)), LockFilter(serial_numbers=("111111-00002",)), {"Cellar": 2}),
@@ -144,66 +142,64 @@ CHOICES: list[Choices] = [
     (LockFilter(ids=(1,)), LockFilter(serial_numbers=("111111-00002",)), None),
     (LockFilter(), LockFilter(serial_numbers=("000000-00000",)), None),
 ]
-"""Two choices of locks, and what an answer about the first says about the second; None where that is nothing."""
+"""Two lock filters, and the states that a response for the first has for the second; None if locks are missing."""
 
 
-@pytest.mark.parametrize("choices", CHOICES)
-def test_after_a_restart_with_another_choice_an_answer_about_other_locks_is_not_served(
-    tedee: Tedee, start: Start, clock: FakeClock, choices: Choices
+@pytest.mark.parametrize("change", FILTER_CHANGES)
+def test_restart_with_other_filter_checks_coverage(
+    tedee: Tedee, start: Start, clock: FakeClock, change: FilterChange
 ) -> None:
-    before, after, served = choices
-    start(chosen=before).settle()
+    before, after, served = change
+    start(lock_filter=before).run_due()
     clock.advance(5)
-    process = start(chosen=after)
+    process = start(lock_filter=after)
     status = process.published.last
     assert (process.states() if status.snapshot else None) == served
     assert status.up is (None if served is None else True)
 
 
-@pytest.mark.parametrize("choices", CHOICES)
-def test_after_a_reload_with_another_choice_an_answer_about_other_locks_is_not_served(
-    tedee: Tedee, start: Start, clock: FakeClock, choices: Choices
+@pytest.mark.parametrize("change", FILTER_CHANGES)
+def test_reload_with_other_filter_checks_coverage(
+    tedee: Tedee, start: Start, clock: FakeClock, change: FilterChange
 ) -> None:
-    before, after, served = choices
-    process = start(chosen=before)
-    turns(process.account, clock, 5)
+    before, after, served = change
+    process = start(lock_filter=before)
+    run_for(process.account, clock, 5)
     account = process.account
-    account.configure(replace(account._options, chosen=after))
+    account.configure(replace(account._options, lock_filter=after))
     account.run()
     status = process.published.last
     assert (process.states() if status.snapshot else None) == served
     assert status.up is (None if served is None else True)
 
 
-def test_locks_that_are_chosen_by_serial_numbers_not_looked_up_yet_are_not_taken_for_none(
-    tedee: Tedee, start: Start, clock: FakeClock
-) -> None:
+def test_unresolved_serial_numbers_serve_no_cached_response(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     tedee.details_status = 500
-    start().settle()
+    start().run_due()
     clock.advance(5)
-    status = start(chosen=LockFilter(serial_numbers=("111111-00002",))).published.last
+    status = start(lock_filter=LockFilter(serial_numbers=("111111-00002",))).published.last
     assert (status.up, status.snapshot) == (None, None)
 
 
-def test_an_answer_about_other_locks_of_a_neighbour_is_not_served(tedee: Tedee, start: Start, clock: FakeClock) -> None:
-    one, two = start(chosen=LockFilter(ids=(1,))), start(chosen=LockFilter(ids=(2,)))
+def test_follower_ignores_responses_for_other_locks(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    one, two = start(lock_filter=LockFilter(ids=(1,))), start(lock_filter=LockFilter(ids=(2,)))
     clock.advance(20)
     tedee.has(synced(1))
-    one.settle()
+    one.run_due()
     two.account.run()
     assert two.published.last.snapshot is None
     tedee.has(synced(2, state=2))
     clock.advance(20)
-    two.settle()
+    two.run_due()
     one.account.run()
     assert one.states() == {"Front door": 6}
     assert two.states() == {"Cellar": 2}
 
 
-def test_two_processes_make_the_calls_of_one_and_serve_the_same(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_two_processes_share_calls_and_results(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     processes = [start(), start()]
     clock.advance(20)
-    begun = clock.monotonic()
+    started = clock.monotonic()
     for second in range(300):
         tedee.has(synced(1, state=second % 7), synced(2))
         for process in processes:
@@ -215,13 +211,13 @@ def test_two_processes_make_the_calls_of_one_and_serve_the_same(tedee: Tedee, st
     for process in processes:
         process.account.run()
     assert one.states() == two.states()
-    assert clock.monotonic() - begun == 300
+    assert clock.monotonic() - started == 300
 
 
-def test_when_one_process_ends_the_other_goes_on(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_follower_takes_over_when_leader_ends(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     one, two = start(), start()
     clock.advance(20)
-    one.settle()
+    one.run_due()
     two.account.run()
     one.store.close()
     before = tedee.endpoints().count("sync")
@@ -231,24 +227,22 @@ def test_when_one_process_ends_the_other_goes_on(tedee: Tedee, start: Start, clo
     assert tedee.endpoints().count("sync") - before == 5
 
 
-def test_a_neighbours_failure_is_told_here_too(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_follower_reports_failure_of_leader(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     one, two = start(), start()
     clock.advance(20)
-    one.settle()
+    one.run_due()
     two.account.run()
     tedee.sync_status = 401
     clock.advance(20)
-    one.settle()
+    one.run_due()
     two.account.run()
     assert two.published.last.up is False
     assert two.published.last.failure == one.published.last.failure
     assert two.published.last.failures["auth"] == 0
 
 
-def test_an_account_that_became_another_users_is_not_served_the_old_ones_locks(
-    tedee: Tedee, start: Start, clock: FakeClock
-) -> None:
-    start().settle()
+def test_locks_of_previous_user_are_not_served(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    start().run_due()
     clock.advance(5)
     other = start(key=Secret("key-of-another-user"))
     assert other.published.last.snapshot is None

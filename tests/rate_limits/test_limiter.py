@@ -48,17 +48,17 @@ def fail(
         raise error("it failed", account="home", endpoint=endpoint, **facts)  # type: ignore[arg-type]
 
 
-def test_the_first_sync_may_go_at_once(clock: FakeClock) -> None:
+def test_first_sync_is_allowed_at_once(clock: FakeClock) -> None:
     assert rate_limiter(clock).wait(SYNC) == 0
 
 
-def test_the_spacing_counts_from_the_answer_and_not_from_the_sending(clock: FakeClock) -> None:
+def test_spacing_counts_from_the_response(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock, takes=7.0)
     assert limiter.wait(SYNC) == 20.0
 
 
-def test_a_sync_a_moment_too_early_does_not_leave(clock: FakeClock) -> None:
+def test_early_sync_is_rejected(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock)
     clock.advance(19.999)
@@ -68,7 +68,7 @@ def test_a_sync_a_moment_too_early_does_not_leave(clock: FakeClock) -> None:
     call(limiter, clock)
 
 
-def test_a_second_sync_does_not_leave_while_the_first_is_under_way(clock: FakeClock) -> None:
+def test_second_sync_is_rejected_while_first_is_in_progress(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     with limiter.acquire(SYNC, "user 1"):
         clock.advance(3600)
@@ -77,10 +77,8 @@ def test_a_second_sync_does_not_leave_while_the_first_is_under_way(clock: FakeCl
             call(limiter, clock)
 
 
-def test_reservation_time_is_read_after_the_wait_for_the_store(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The time-out of the call counts from it. Many accounts wait for one store on a slow disk."""
+def test_reservation_time_is_read_after_wait_for_store(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time-out of the call counts from this time. Many accounts may wait for one store on a slow disk."""
 
     class SlowStore(MemoryStateStore):
         def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
@@ -93,7 +91,7 @@ def test_reservation_time_is_read_after_the_wait_for_the_store(
         assert reserved_at == started_at + 9.0
 
 
-def test_a_refused_call_is_not_counted_and_leaves_the_gate_as_it_was(clock: FakeClock) -> None:
+def test_rejected_call_does_not_change_the_state(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock)
     with pytest.raises(NotAllowedYet):
@@ -102,7 +100,7 @@ def test_a_refused_call_is_not_counted_and_leaves_the_gate_as_it_was(clock: Fake
     assert limiter.remaining() == 349
 
 
-def test_names_may_be_fetched_right_after_a_sync_and_do_not_delay_the_next(clock: FakeClock) -> None:
+def test_lock_details_do_not_delay_syncs(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock)
     call(limiter, clock, LOCKS)
@@ -110,13 +108,13 @@ def test_names_may_be_fetched_right_after_a_sync_and_do_not_delay_the_next(clock
     assert limiter.wait(SYNC) == 19.0
 
 
-def test_an_interval_longer_than_20_seconds_is_kept(clock: FakeClock) -> None:
+def test_interval_above_20_seconds_is_used(clock: FakeClock) -> None:
     limiter = rate_limiter(clock, interval=60.0)
     call(limiter, clock)
     assert limiter.wait(SYNC) == 60.0
 
 
-def test_an_interval_shorter_than_20_seconds_is_refused(clock: FakeClock) -> None:
+def test_interval_below_20_seconds_is_rejected(clock: FakeClock) -> None:
     with pytest.raises(ValueError, match="one sync in 20 s"):
         rate_limiter(clock, interval=19.9)
 
@@ -131,7 +129,7 @@ def test_failures_double_the_wait_up_to_five_minutes(clock: FakeClock) -> None:
     assert waits == [20, 40, 80, 160, 300, 300, 300]
 
 
-def test_a_success_ends_the_backoff(clock: FakeClock) -> None:
+def test_success_ends_the_backoff(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     for _ in range(3):
         fail(limiter, clock)
@@ -143,7 +141,7 @@ def test_a_success_ends_the_backoff(clock: FakeClock) -> None:
     assert limiter.wait(SYNC) == 20.0
 
 
-def test_jitter_makes_a_backoff_longer_and_never_shorter_than_the_spacing(clock: FakeClock) -> None:
+def test_jitter_never_shortens_the_spacing(clock: FakeClock) -> None:
     waits = set()
     for _ in range(50):
         limiter = RateLimiter("home", MemoryStateStore(clock), clock, is_first_start=True)
@@ -153,7 +151,7 @@ def test_jitter_makes_a_backoff_longer_and_never_shorter_than_the_spacing(clock:
     assert len(waits) > 10
 
 
-def test_failing_names_back_off_without_holding_up_the_sync(clock: FakeClock) -> None:
+def test_failing_lock_details_do_not_delay_syncs(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     fail(limiter, clock, LOCKS)
     assert limiter.wait(LOCKS) == 20.0
@@ -167,14 +165,14 @@ def test_retry_after_of_a_sync_blocks_every_endpoint(clock: FakeClock) -> None:
     assert limiter.wait(LOCKS) == 1234.0
 
 
-def test_retry_after_of_names_blocks_names_alone(clock: FakeClock) -> None:
+def test_retry_after_of_lock_details_blocks_only_them(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     fail(limiter, clock, LOCKS, RateLimited, retry_after=1234.0)
     assert limiter.wait(SYNC) == 0.0
     assert limiter.wait(LOCKS) == 1234.0
 
 
-def test_names_are_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> None:
+def test_list_is_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     sent: list[float] = []
     while clock.monotonic() < 1_000 + 3 * 3600:
@@ -182,23 +180,23 @@ def test_names_are_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> Non
         sent.append(clock.monotonic())
         clock.advance(limiter.wait(LOCKS) + 1.0)
     assert len(sent) > 100
-    # A request may reach Tedee up to 10 seconds later than the one before it did.
+    # The delay of a request on its way to Tedee may be up to 10 seconds.
     assert min(later - earlier for earlier, later in zip(sent, sent[10:], strict=False)) >= 610.0
 
 
-def test_a_retry_after_shorter_than_the_spacing_does_not_shorten_it(clock: FakeClock) -> None:
+def test_short_retry_after_does_not_shorten_the_spacing(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     fail(limiter, clock, SYNC, RateLimited, retry_after=1.0)
     assert limiter.wait(SYNC) == 20.0
 
 
-def test_a_retry_after_of_years_waits_for_the_hour_that_tedee_counts_in(clock: FakeClock) -> None:
+def test_long_retry_after_is_limited_to_an_hour(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     fail(limiter, clock, SYNC, RateLimited, retry_after=1e9)
     assert limiter.wait(SYNC) == 3600.0
 
 
-def test_the_hourly_share_is_a_sliding_hour_over_all_endpoints(clock: FakeClock) -> None:
+def test_hourly_share_is_a_sliding_window_of_all_endpoints(clock: FakeClock) -> None:
     limiter = rate_limiter(clock, requests_per_hour=12)
     start = clock.monotonic()
     for _ in range(9):
@@ -215,7 +213,7 @@ def test_the_hourly_share_is_a_sliding_hour_over_all_endpoints(clock: FakeClock)
     call(limiter, clock)
 
 
-def test_near_the_end_of_the_share_syncs_slow_down_and_do_not_stop(clock: FakeClock) -> None:
+def test_syncs_slow_down_near_the_end_of_the_share(clock: FakeClock) -> None:
     limiter = rate_limiter(clock, requests_per_hour=100)
     start, gaps = clock.monotonic(), []
     while clock.monotonic() < start + 2 * 3600:
@@ -227,7 +225,7 @@ def test_near_the_end_of_the_share_syncs_slow_down_and_do_not_stop(clock: FakeCl
     assert len(gaps) >= 180
 
 
-def test_names_cannot_use_up_the_share_of_the_sync(clock: FakeClock) -> None:
+def test_lock_details_cannot_exhaust_the_hourly_share(clock: FakeClock) -> None:
     limiter = rate_limiter(clock, requests_per_hour=30)
     for _ in range(10):
         call(limiter, clock, LOCKS, takes=0.0)
@@ -235,7 +233,7 @@ def test_names_cannot_use_up_the_share_of_the_sync(clock: FakeClock) -> None:
     assert limiter.wait(SYNC) == 0.0
 
 
-def test_a_record_failured_call_waits_like_a_failed_one_and_costs_nothing(clock: FakeClock) -> None:
+def test_recorded_failure_backs_off_without_a_request(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     limiter.record_failure(LOCKS)
     limiter.record_failure(LOCKS)
@@ -261,7 +259,7 @@ def test_renamed_account_shares_the_limit_of_its_user(clock: FakeClock) -> None:
     assert house.remaining() == home.remaining() == 348
 
 
-def test_call_under_way_blocks_the_other_account_of_a_user(clock: FakeClock) -> None:
+def test_call_in_progress_blocks_other_account_of_user(clock: FakeClock) -> None:
     store = MemoryStateStore(clock)
     home = rate_limiter(clock, store=store)
     other = rate_limiter(clock, store=store, account="hotel")
@@ -273,13 +271,13 @@ def test_call_under_way_blocks_the_other_account_of_a_user(clock: FakeClock) -> 
     assert other.wait(SYNC) == 20.0
 
 
-def test_accounts_of_different_users_do_not_wait_for_each_other(clock: FakeClock) -> None:
+def test_accounts_of_different_users_are_independent(clock: FakeClock) -> None:
     store = MemoryStateStore(clock)
     call(rate_limiter(clock, store=store), clock)
     call(rate_limiter(clock, store=store, account="hotel"), clock, user="user 2")
 
 
-def test_unknown_account_waits_for_a_call_and_the_spacing(clock: FakeClock) -> None:
+def test_unknown_account_waits_for_call_and_spacing(clock: FakeClock) -> None:
     limiter = rate_limiter(clock, is_first_start=False)
     assert limiter.wait(SYNC) == 30.0
     clock.advance(5.0)
@@ -288,7 +286,7 @@ def test_unknown_account_waits_for_a_call_and_the_spacing(clock: FakeClock) -> N
     assert limiter.wait(SYNC) == 25.0
 
 
-def test_unknown_user_of_a_known_account_waits_likewise(clock: FakeClock) -> None:
+def test_unknown_user_of_known_account_waits(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock)
     clock.advance(60.0)
@@ -300,7 +298,7 @@ def test_unknown_user_of_a_known_account_waits_likewise(clock: FakeClock) -> Non
     assert limiter.wait(SYNC) == 0.0
 
 
-def test_user_of_an_account_that_was_never_called_may_be_called(clock: FakeClock) -> None:
+def test_user_of_unused_account_may_be_called(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     clock.advance(3600.0)
     limiter.record_failure(SYNC)
@@ -308,14 +306,14 @@ def test_user_of_an_account_that_was_never_called_may_be_called(clock: FakeClock
     call(limiter, clock)
 
 
-def test_two_keys_of_one_user_in_turn_share_the_account_limit(clock: FakeClock) -> None:
+def test_two_keys_of_an_account_share_its_limit(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock, user="key 1")
     clock.advance(limiter.wait(SYNC))
     limiter.set_user("key 2")
     clock.advance(limiter.wait(SYNC))
     call(limiter, clock, user="key 2")
-    # The first key is known, and was not used for long. Its user may be the same.
+    # The first key was not used for long, but its user may be the same.
     limiter.set_user("key 1")
     assert limiter.wait(SYNC) == 20.0
 
@@ -345,7 +343,7 @@ def test_end_of_backoff_leaves_retry_after(clock: FakeClock) -> None:
     assert limiter.wait(SYNC) == 900.0
 
 
-def test_end_of_backoff_covers_failures_without_a_request(clock: FakeClock) -> None:
+def test_end_of_backoff_covers_recorded_failures(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     for _ in range(5):
         limiter.record_failure(SYNC)
@@ -354,7 +352,7 @@ def test_end_of_backoff_covers_failures_without_a_request(clock: FakeClock) -> N
     assert limiter.wait(SYNC) == 0.0
 
 
-def test_backoff_of_one_credential_does_not_delay_another(clock: FakeClock) -> None:
+def test_backoff_of_a_credential_does_not_delay_another(clock: FakeClock) -> None:
     store = MemoryStateStore(clock)
     wrong, right = (rate_limiter(clock, store=store) for _ in range(2))
     right.set_user("right key")
@@ -366,7 +364,7 @@ def test_backoff_of_one_credential_does_not_delay_another(clock: FakeClock) -> N
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_no_two_syncs_are_closer_than_20_seconds_and_no_hour_holds_more_than_the_share(
+def test_random_calls_never_exceed_the_limits(
     seed: int,
 ) -> None:
     rng = random.Random(seed)
@@ -378,13 +376,13 @@ def test_whatever_happens_no_two_syncs_are_closer_than_20_seconds_and_no_hour_ho
     sent: list[float] = []
     gaps: list[float] = []
 
-    def attempts() -> Iterator[None]:
-        """Three simulated hours of someone who tries all the time, in every way."""
+    def steps() -> Iterator[None]:
+        """Advance the clock by random steps for three hours."""
         while clock.monotonic() < 1_000 + 3 * 3600:
             yield
             clock.advance(rng.choice([0.0, 0.1, 1.0, 5.0, 19.99, 20.0, 60.0]))
 
-    for _ in attempts():
+    for _ in steps():
         endpoint = rng.choice([SYNC, SYNC, LOCKS])
         with suppress(NotAllowedYet, CallError), limiter.acquire(endpoint, "user 1"):
             sent.append(clock.monotonic())

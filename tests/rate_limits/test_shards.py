@@ -1,4 +1,4 @@
-"""Lost if these fail: accounts that several exporters share, each called by one of them and never early."""
+"""Shards: each account belongs to one, and no account is called early after a change of their number."""
 
 from pathlib import Path
 
@@ -34,26 +34,26 @@ def test_every_account_is_in_exactly_one_shard(account: str, count: int) -> None
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
-def test_the_shards_are_of_about_the_same_size(count: int) -> None:
+def test_shards_have_similar_sizes(count: int) -> None:
     sizes = [sum(shard.holds(name) for name in NAMES) for shard in shards(count)]
     assert max(sizes) < 1.2 * len(NAMES) / count
     assert min(sizes) > 0.8 * len(NAMES) / count
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-def test_with_one_shard_more_few_accounts_move_and_all_of_them_to_it(count: int) -> None:
+def test_added_shard_moves_few_accounts_all_of_them_to_it(count: int) -> None:
     moves = [(owner(name, count), owner(name, count + 1)) for name in NAMES]
     moved = [after for before, after in moves if before != after]
     assert set(moved) == {count}
     assert len(moved) < 1.2 * len(NAMES) / (count + 1)
 
 
-def test_an_account_stays_where_it_was_from_release_to_release() -> None:
+def test_shard_of_an_account_is_stable_across_releases() -> None:
     assert [owner(name, 3) for name in ("home", "hotel", "office", "Müller")] == [0, 2, 2, 1]
 
 
 @pytest.mark.parametrize("text", ["3/3", "0/0", "-1/3", "1", "1/3/5", "a/b", "1/", "", "1 /3", "²/3", "0/10000"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
+def test_invalid_shard_is_rejected(text: str) -> None:
     with pytest.raises(BadShard):
         Shard.parse(text)
 
@@ -63,7 +63,7 @@ def settings(*names: str) -> Settings:
     return Settings.model_validate({"accounts": accounts})
 
 
-def test_settings_keep_the_accounts_of_the_shard_in_their_order() -> None:
+def test_settings_of_a_shard_preserve_the_order_of_accounts() -> None:
     names = ["home", "hotel", "office", "attic", "cellar"]
     parts = [[account.name for account in shard.of(settings(*names)).accounts] for shard in shards(2)]
     assert sorted(name for part in parts for name in part) == sorted(names)
@@ -71,7 +71,7 @@ def test_settings_keep_the_accounts_of_the_shard_in_their_order() -> None:
 
 
 def wait(clock: FakeClock, folder: Path, shards: int) -> float:
-    """Return the seconds from the start of the first shard to the account's first sync."""
+    """Start the first shard, and return the seconds until the account's first sync."""
     registry, store = StatusRegistry(), open_store(folder / "state.db", clock, shard=f"0/{shards}")
     Accounts(clock, store, registry, Scheduler(clock), shards=shards).apply(settings("home"))
     (status,) = registry.statuses()
@@ -82,19 +82,19 @@ def wait(clock: FakeClock, folder: Path, shards: int) -> float:
 CALL_AND_SPACING = 31.0
 
 
-def test_account_that_is_new_to_a_shard_is_not_called_early(clock: FakeClock, tmp_path: Path) -> None:
+def test_account_new_to_a_shard_is_not_called_early(clock: FakeClock, tmp_path: Path) -> None:
     assert wait(clock, tmp_path / "1", shards=1) == 0
     assert wait(clock, tmp_path / "2", shards=2) == CALL_AND_SPACING
 
 
-def test_restarted_shard_continues_where_it_was(clock: FakeClock, tmp_path: Path) -> None:
+def test_restarted_shard_does_not_wait(clock: FakeClock, tmp_path: Path) -> None:
     wait(clock, tmp_path, shards=2)
     clock.advance(40)
     assert wait(clock, tmp_path, shards=2) == 0
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (1, 2), (2, 1)])
-def test_account_is_not_called_early_if_the_number_of_shards_changes(
+def test_changed_number_of_shards_leads_to_no_early_call(
     clock: FakeClock, tmp_path: Path, before: int, after: int
 ) -> None:
     wait(clock, tmp_path, before)
@@ -122,9 +122,7 @@ def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
         ([[], ["home"], []], 2),
     ],
 )
-def test_a_shard_that_starts_without_accounts_or_loses_its_last_one_says_so_once(
-    clock: FakeClock, applied: list[list[str]], warnings: int
-) -> None:
+def test_shard_without_accounts_is_logged_once(clock: FakeClock, applied: list[list[str]], warnings: int) -> None:
     accounts = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), Scheduler(clock), shards=2)
     with capture_logs() as logs:
         for names in applied:

@@ -1,4 +1,4 @@
-"""Damaged, shortened and lost state files: whatever is left of them, no call comes too early."""
+"""Damaged, truncated and lost state files lead to no early call."""
 
 import itertools
 import mmap
@@ -39,19 +39,19 @@ def limiters(path: Path, clock: FakeClock) -> tuple[FallbackStateStore, list[Rat
 
 
 @dataclass(frozen=True)
-class Left:
-    """What a process left behind: the files by name, and when the first account may be called again."""
+class StateFiles:
+    """The files that a process left, by name, and the time from which its first account may be called."""
 
     files: dict[str, bytes]
     now: float
     allowed_at: float
 
     @classmethod
-    def of(cls, path: Path, now: float, allowed_at: float) -> "Left":
+    def of(cls, path: Path, now: float, allowed_at: float) -> "StateFiles":
         return cls({each.name: each.read_bytes() for each in path.parent.iterdir()}, now, allowed_at)
 
     def wait(self, folder: Path) -> float:
-        """Seconds that the next start waits with these files."""
+        """Return the seconds that the next start waits with these files."""
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
@@ -63,78 +63,80 @@ class Left:
         store.close()
         return wait
 
-    def without(self, name: str) -> "Left":
-        return Left(
+    def without(self, name: str) -> "StateFiles":
+        return StateFiles(
             {other: content for other, content in self.files.items() if other != name}, self.now, self.allowed_at
         )
 
-    def truncated(self, name: str, size: int) -> "Left":
-        return Left({**self.files, name: self.files[name][:size]}, self.now, self.allowed_at)
+    def truncated(self, name: str, size: int) -> "StateFiles":
+        return StateFiles({**self.files, name: self.files[name][:size]}, self.now, self.allowed_at)
 
-    def changed(self, name: str, at: int, value: int) -> "Left":
+    def changed(self, name: str, at: int, value: int) -> "StateFiles":
         content = bytearray(self.files[name])
         content[at] = value
-        return Left({**self.files, name: bytes(content)}, self.now, self.allowed_at)
+        return StateFiles({**self.files, name: bytes(content)}, self.now, self.allowed_at)
 
 
-def damages(left: Left) -> Iterator[tuple[str, Left]]:
-    """Every truncation and four changes of every byte of every file."""
-    for name, content in left.files.items():
+def damages(state_files: StateFiles) -> Iterator[tuple[str, StateFiles]]:
+    """Generate every truncation of every file, and four changes of every byte."""
+    for name, content in state_files.files.items():
         for size in range(len(content)):
-            yield f"{name} cut to {size} bytes", left.truncated(name, size)
+            yield f"{name} cut to {size} bytes", state_files.truncated(name, size)
         for at, byte in enumerate(content):
             for value in {byte ^ 1, byte ^ 0x80, 0, 0xFF} - {byte}:
-                yield f"byte {at} of {name} changed from {byte} to {value}", left.changed(name, at, value)
+                yield f"byte {at} of {name} changed from {byte} to {value}", state_files.changed(name, at, value)
 
 
-def after_calls(path: Path, *, under_way: bool, clean: bool) -> Left:
-    """Let a process make calls and end: in the middle of a call, or five seconds after one."""
+def after_calls(path: Path, *, in_progress: bool, clean: bool) -> StateFiles:
+    """Return the files of a process that made calls and ended during a call, or five seconds after one."""
     clock = FakeClock()
     store, (home, hotel) = limiters(path, clock)
     for _ in range(3):
         for account, limiter in zip(ACCOUNTS, (home, hotel), strict=True):
             with limiter.acquire(SYNC, f"user of {account}"):
                 clock.advance(0.5)
-            store.cache(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'], Instant.now(clock)))
+            store.store_response(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'], Instant.now(clock)))
         clock.advance(20)
     with home.acquire(SYNC, "user of home"):
-        began = clock.monotonic()
-        if under_way:
+        started = clock.monotonic()
+        if in_progress:
             clock.advance(1)
-            return Left.of(path, clock.monotonic(), began + LONGEST_CALL + 20.0)
+            return StateFiles.of(path, clock.monotonic(), started + LONGEST_CALL + 20.0)
     ended = clock.monotonic()
     clock.advance(5)
     if clean:
         store.close()
-    return Left.of(path, clock.monotonic(), ended + 20.0)
+    return StateFiles.of(path, clock.monotonic(), ended + 20.0)
 
 
-# A real process that is killed at random moments, in the middle of a transaction, too
+# A real process that is killed at random times, including during a transaction
 
 _SHARED = struct.Struct("ddd")
-"""Clock, begin of the last call of the first account, its end (0 while it is under way)."""
+"""Clock, start of the last call of the first account, its end (0 during the call)."""
 
 
 def _work(path: Path, shared: mmap.mmap) -> None:
     clock = FakeClock()
     store, pair = limiters(path, clock)
-    began = ended = 0.0
+    started = ended = 0.0
     while True:
         for account, limiter in zip(ACCOUNTS, pair, strict=True):
             clock.advance(limiter.wait(SYNC))
             with limiter.acquire(SYNC, f"user of {account}"):
                 if account == "home":
-                    began, ended = clock.monotonic(), 0.0
-                    shared[:] = _SHARED.pack(clock.monotonic(), began, ended)
+                    started, ended = clock.monotonic(), 0.0
+                    shared[:] = _SHARED.pack(clock.monotonic(), started, ended)
                 clock.advance(3.0)
                 if account == "home":
                     ended = clock.monotonic()
-                shared[:] = _SHARED.pack(clock.monotonic(), began, ended)
-            store.cache(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'] * 50, Instant.now(clock)))
+                shared[:] = _SHARED.pack(clock.monotonic(), started, ended)
+            store.store_response(
+                account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'] * 50, Instant.now(clock))
+            )
 
 
-def killed(path: Path, rng: random.Random) -> Left:
-    """Kill a process that makes calls as fast as it can."""
+def killed(path: Path, rng: random.Random) -> StateFiles:
+    """Kill a process that makes calls as fast as it can, and return its files."""
     shared = mmap.mmap(-1, _SHARED.size)
     child = os.fork()
     if child == 0:
@@ -147,36 +149,36 @@ def killed(path: Path, rng: random.Random) -> Left:
     time.sleep(rng.uniform(0.0, 0.05))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    now, began, ended = _SHARED.unpack(shared[:])
-    return Left.of(path, now, ended + 20.0 if ended else began + LONGEST_CALL + 20.0)
+    now, started, ended = _SHARED.unpack(shared[:])
+    return StateFiles.of(path, now, ended + 20.0 if ended else started + LONGEST_CALL + 20.0)
 
 
-def check(left: Left, folder: Path, what: str) -> None:
-    assert left.now + left.wait(folder) >= left.allowed_at - 0.001, what
+def check(state_files: StateFiles, folder: Path, what: str) -> None:
+    assert state_files.now + state_files.wait(folder) >= state_files.allowed_at - 0.001, what
 
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in memory, if there is one: thousands of files are written."""
+    """A folder in memory if possible, because thousands of files are written."""
     shared = Path("/dev/shm")
     folder = shared / f"damage-{os.getpid()}" if os.access(shared, os.W_OK) else tmp_path_factory.mktemp("damage")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
-ENDS = [(under_way, clean) for under_way in (False, True) for clean in (False, True) if not (under_way and clean)]
+ENDS = [(in_progress, clean) for in_progress in (False, True) for clean in (False, True) if not (in_progress and clean)]
 
 
-@pytest.mark.parametrize(("under_way", "clean"), ENDS)
-def test_undamaged_files_are_trusted(tmp_path: Path, memory: Path, under_way: bool, clean: bool) -> None:
-    left = after_calls(tmp_path / "state" / "state.db", under_way=under_way, clean=clean)
-    assert left.now + left.wait(memory) == left.allowed_at
+@pytest.mark.parametrize(("in_progress", "clean"), ENDS)
+def test_undamaged_files_are_trusted(tmp_path: Path, memory: Path, in_progress: bool, clean: bool) -> None:
+    state_files = after_calls(tmp_path / "state" / "state.db", in_progress=in_progress, clean=clean)
+    assert state_files.now + state_files.wait(memory) == state_files.allowed_at
 
 
-@pytest.mark.parametrize(("under_way", "clean"), ENDS)
-def test_damaged_files_lead_to_no_early_call(tmp_path: Path, memory: Path, under_way: bool, clean: bool) -> None:
-    left = after_calls(tmp_path / "state" / "state.db", under_way=under_way, clean=clean)
-    every = list(damages(left))
+@pytest.mark.parametrize(("in_progress", "clean"), ENDS)
+def test_damaged_files_lead_to_no_early_call(tmp_path: Path, memory: Path, in_progress: bool, clean: bool) -> None:
+    state_files = after_calls(tmp_path / "state" / "state.db", in_progress=in_progress, clean=clean)
+    every = list(damages(state_files))
     for what, damaged in random.Random(7).sample(every, 700):
         check(damaged, memory, what)
 
@@ -185,35 +187,35 @@ def test_damaged_files_lead_to_no_early_call(tmp_path: Path, memory: Path, under
 def test_killed_process_leads_to_no_early_call(tmp_path: Path, memory: Path, seed: int) -> None:
     rng = random.Random(seed)
     for number in itertools.count():
-        left = killed(tmp_path / str(number) / "state.db", rng)
-        check(left, memory, "undamaged")
-        if "state.db-journal" in left.files:
+        state_files = killed(tmp_path / str(number) / "state.db", rng)
+        check(state_files, memory, "undamaged")
+        if "state.db-journal" in state_files.files:
             break
-    check(left.without("state.db-journal"), memory, "journal lost")
-    for what, damaged in rng.sample(list(damages(left)), 300):
+    check(state_files.without("state.db-journal"), memory, "journal lost")
+    for what, damaged in rng.sample(list(damages(state_files)), 300):
         check(damaged, memory, what)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(("under_way", "clean"), ENDS)
-def test_any_damage_leads_to_no_early_call(tmp_path: Path, memory: Path, under_way: bool, clean: bool) -> None:
-    left = after_calls(tmp_path / "state" / "state.db", under_way=under_way, clean=clean)
-    for what, damaged in damages(left):
+@pytest.mark.parametrize(("in_progress", "clean"), ENDS)
+def test_any_damage_leads_to_no_early_call(tmp_path: Path, memory: Path, in_progress: bool, clean: bool) -> None:
+    state_files = after_calls(tmp_path / "state" / "state.db", in_progress=in_progress, clean=clean)
+    for what, damaged in damages(state_files):
         check(damaged, memory, what)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-def test_any_damage_after_a_kill_leads_to_no_early_call(tmp_path: Path, memory: Path) -> None:
+def test_any_damage_after_kill_leads_to_no_early_call(tmp_path: Path, memory: Path) -> None:
     rng = random.Random(1)
     journals = 0
     for number in range(100):
-        left = killed(tmp_path / str(number) / "state.db", rng)
-        check(left, memory, "undamaged")
-        if "state.db-journal" in left.files:
+        state_files = killed(tmp_path / str(number) / "state.db", rng)
+        check(state_files, memory, "undamaged")
+        if "state.db-journal" in state_files.files:
             journals += 1
-            check(left.without("state.db-journal"), memory, "journal lost")
-            for what, damaged in rng.sample(list(damages(left)), 3_000):
+            check(state_files.without("state.db-journal"), memory, "journal lost")
+            for what, damaged in rng.sample(list(damages(state_files)), 3_000):
                 check(damaged, memory, what)
     assert journals > 10

@@ -1,4 +1,4 @@
-"""The state file: limits across restarts, crashes, full disks, clock jumps and several processes."""
+"""The state store: limits after restarts, crashes, full disks and clock jumps, and with several processes."""
 
 import os
 import sqlite3
@@ -26,7 +26,7 @@ from tests.clock import FakeClock
 from tests.stores import LONGEST_CALL, open_store
 
 UNKNOWN = LONGEST_CALL + 20.0
-"""Seconds until the first call if it is not known when the last one ended."""
+"""Seconds until the first call if the end of the last one is unknown."""
 POLICY = RateLimitPolicy(longest_call=LONGEST_CALL)
 USER = "user 1"
 
@@ -62,12 +62,12 @@ def path(tmp_path: Path) -> Path:
 # Restarts
 
 
-def test_first_start_may_call_at_once(path: Path, clock: FakeClock) -> None:
+def test_first_start_calls_at_once(path: Path, clock: FakeClock) -> None:
     assert start(path, clock).wait(SYNC) == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_start_that_was_killed_before_its_first_call_may_call(path: Path, clock: FakeClock) -> None:
+def test_start_killed_before_its_first_call_does_not_block(path: Path, clock: FakeClock) -> None:
     start(path, clock)
     clock.advance(5)
     assert start(path, clock).wait(SYNC) == 0
@@ -98,14 +98,14 @@ def test_restart_after_the_spacing_calls_at_once(path: Path, clock: FakeClock, e
     assert start(path, clock).wait(SYNC) == 0
 
 
-def test_process_killed_during_a_call_leaves_its_reservation(path: Path, clock: FakeClock) -> None:
+def test_process_killed_during_call_leaves_reservation(path: Path, clock: FakeClock) -> None:
     with start(path, clock).acquire(SYNC, USER):
-        # A process killed here leaves the file as it is while the call is under way.
+        # A process that is killed here leaves the file as it is during the call.
         clock.advance(1)
         assert start(path, clock).wait(SYNC) == LONGEST_CALL + 20.0 - 1.0
 
 
-def test_crash_loop_calls_in_the_end(path: Path, clock: FakeClock) -> None:
+def test_crash_loop_does_not_prevent_calls(path: Path, clock: FakeClock) -> None:
     call(start(path, clock), clock)
     waits = []
     for _ in range(8):
@@ -114,7 +114,7 @@ def test_crash_loop_calls_in_the_end(path: Path, clock: FakeClock) -> None:
     assert waits == [15, 10, 5, 0, 0, 0, 0, 0]
 
 
-def test_backoff_retry_after_and_requests_survive(path: Path, clock: FakeClock) -> None:
+def test_backoff_retry_after_and_requests_survive_restart(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_backoff_retry_after_and_requests_survive(path: Path, clock: FakeClock) 
     assert again.wait(SYNC) == 300.0
 
 
-def test_renamed_account_waits_until_the_call_of_its_user_has_ended(path: Path, clock: FakeClock) -> None:
+def test_renamed_account_waits_for_the_call_of_its_user(path: Path, clock: FakeClock) -> None:
     with start(path, clock).acquire(SYNC, USER):
         clock.advance(1)
         limiter = start(path, clock, account="house")
@@ -143,7 +143,7 @@ def test_renamed_account_waits_until_the_call_of_its_user_has_ended(path: Path, 
         call(limiter, clock)
 
 
-def test_unknown_account_waits_even_if_the_file_is_good(path: Path, clock: FakeClock) -> None:
+def test_unknown_account_waits_even_if_file_is_valid(path: Path, clock: FakeClock) -> None:
     call(start(path, clock), clock)
     clock.advance(3600)
     limiter = start(path, clock, account="other")
@@ -151,7 +151,7 @@ def test_unknown_account_waits_even_if_the_file_is_good(path: Path, clock: FakeC
     assert start(path, clock).wait(SYNC) == 0
 
 
-def test_another_division_into_shards_voids_the_file(path: Path, clock: FakeClock) -> None:
+def test_changed_number_of_shards_invalidates_the_file(path: Path, clock: FakeClock) -> None:
     call(limiter_of(open_store(path, clock, shard="0/2"), clock), clock)
     clock.advance(60)
     assert limiter_of(open_store(path, clock, shard="0/2"), clock).wait(SYNC) == 0
@@ -174,9 +174,9 @@ def test_shards_on_one_file_wait_once(path: Path, clock: FakeClock) -> None:
         (lambda path, clock: os.utime(path, (0, 0)), "the last process could not write"),
         (lambda path, clock: clock.reboot(), "before this machine started"),
     ],
-    ids=["nothing", "times", "void", "reboot"],
+    ids=["nothing", "times", "incomplete", "reboot"],
 )
-def test_doubt_is_logged_with_its_reason(
+def test_invalid_proof_is_logged_with_its_reason(
     path: Path, clock: FakeClock, change: Callable[[Path, FakeClock], None], reason: str | None
 ) -> None:
     call(start(path, clock), clock)
@@ -233,13 +233,13 @@ def test_longer_call_of_another_boot_is_waited_for(path: Path, clock: FakeClock)
         assert start(path, clock).wait(SYNC) == 61.0 + 20.0
 
 
-def test_machine_whose_monotonic_clock_went_back_counts_as_rebooted(path: Path, clock: FakeClock) -> None:
+def test_monotonic_clock_that_went_back_counts_as_reboot(path: Path, clock: FakeClock) -> None:
     call(start(path, clock), clock)
     earlier = FakeClock(monotonic=50.0)
     assert start(path, earlier).wait(SYNC) == UNKNOWN
 
 
-def test_two_machines_on_one_file_let_one_of_them_call(path: Path, clock: FakeClock) -> None:
+def test_two_machines_on_one_file_do_not_block_each_other(path: Path, clock: FakeClock) -> None:
     other_clock = FakeClock(monotonic=77.0)
     other_clock.reboot(0.0)
     clocks = (clock, other_clock)
@@ -254,10 +254,10 @@ def test_two_machines_on_one_file_let_one_of_them_call(path: Path, clock: FakeCl
     assert calls > 10
 
 
-# Files that do not prove anything
+# Files without a valid proof
 
 
-def test_old_copy_put_back_is_not_trusted(path: Path, clock: FakeClock) -> None:
+def test_restored_old_copy_is_not_trusted(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock, copied=60.0)
     call(limiter_of(store, clock), clock)
     store.close()
@@ -265,16 +265,16 @@ def test_old_copy_put_back_is_not_trusted(path: Path, clock: FakeClock) -> None:
     assert start(path, clock).wait(SYNC) == UNKNOWN
 
 
-def test_old_copy_with_its_times_is_not_trusted(path: Path, clock: FakeClock, tmp_path: Path) -> None:
+def test_restored_old_copy_with_its_mtime_is_not_trusted(path: Path, clock: FakeClock, tmp_path: Path) -> None:
     store = open_store(path, clock, copied=60.0)
     call(limiter_of(store, clock), clock)
-    # The time of the content is what programs that copy can set; the time of the inode is not.
+    # Programs that copy files can set the modification time, but not the change time.
     os.utime(path, (time.time() - 60.0,) * 2)
     clock.advance(60)
     assert start(path, clock).wait(SYNC) == UNKNOWN
 
 
-def test_distrust_of_one_start_holds_for_the_next(path: Path, clock: FakeClock) -> None:
+def test_wait_for_an_invalid_proof_survives_restart(path: Path, clock: FakeClock) -> None:
     call(limiter_of(open_store(path, clock, copied=60.0), clock), clock)
     clock.advance(60)
     assert start(path, clock).wait(SYNC) == UNKNOWN
@@ -302,7 +302,7 @@ def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> No
     assert limiter.wait(SYNC) == UNKNOWN
     clock.advance(UNKNOWN)
     call(limiter, clock)
-    assert store.usable()
+    assert store.is_usable()
     store.close()
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
 
@@ -319,7 +319,7 @@ def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> 
     clock.advance(UNKNOWN)
     call(limiter, clock)
     assert limiter.wait(SYNC) == 20.0
-    assert not store.usable()
+    assert not store.is_usable()
     assert path.read_bytes() == before
 
 
@@ -336,21 +336,21 @@ def test_database_of_another_program_is_not_touched(path: Path, clock: FakeClock
     assert limiter.wait(SYNC) == UNKNOWN
     clock.advance(UNKNOWN)
     call(limiter, clock)
-    assert not store.usable()
+    assert not store.is_usable()
     assert (path.read_bytes(), path.stat().st_mtime) == (before, modified)
 
 
-@pytest.mark.parametrize("where", ["/proc/state.db", "/dev/null/state.db", "a-folder"])
-def test_place_that_cannot_hold_a_file_is_no_first_start(tmp_path: Path, clock: FakeClock, where: str) -> None:
+@pytest.mark.parametrize("name", ["/proc/state.db", "/dev/null/state.db", "a-folder"])
+def test_unusable_path_is_not_a_first_start(tmp_path: Path, clock: FakeClock, name: str) -> None:
     (tmp_path / "a-folder").mkdir()
-    store = open_store(tmp_path / where, clock)
+    store = open_store(tmp_path / name, clock)
     limiter = limiter_of(store, clock)
     assert limiter.wait(SYNC) == UNKNOWN
     clock.advance(UNKNOWN)
     call(limiter, clock)
     with pytest.raises(NotAllowedYet):
         call(limiter, clock)
-    assert not store.usable()
+    assert not store.is_usable()
 
 
 def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
@@ -359,7 +359,7 @@ def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     assert limiter_of(store, clock).wait(SYNC) == UNKNOWN
     assert path.with_name("state.db.broken").read_bytes().startswith(b"this is no database")
-    assert store.usable()
+    assert store.is_usable()
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM store", "UPDATE store SET secret = 'text'", "DROP TABLE states"])
@@ -376,7 +376,7 @@ def test_file_damaged_while_in_use_is_set_aside(path: Path, clock: FakeClock, st
     with pytest.raises(NotAllowedYet):
         # The new file does not prove that no other process made a call.
         call(limiter, clock)
-    assert store.usable()
+    assert store.is_usable()
     assert limiter.wait(SYNC) == UNKNOWN - 20
     assert path.with_name("state.db.broken").exists()
 
@@ -394,12 +394,12 @@ def test_file_damaged_while_in_use_is_not_trusted(path: Path, clock: FakeClock, 
     assert limiter.wait(SYNC) == UNKNOWN
 
 
-# Calls that cannot be written
+# Calls that cannot be saved
 
 
 @contextmanager
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let SQLite itself refuse to let the file grow, as it does when the disk is full."""
+    """Make SQLite refuse to enlarge the file, as if the disk were full."""
     connect = sqlite3.connect
 
     class Full(sqlite3.Connection):
@@ -433,11 +433,13 @@ def test_full_disk_is_logged_and_limits_hold_in_memory(
         clock.advance(UNKNOWN)
         call(limiter, clock)
         assert limiter.wait(SYNC) == 20.0
-        assert not store.usable()
+        assert not store.is_usable()
     assert capsys.readouterr().out.count("database or disk is full") == 1
 
 
-def test_disk_with_room_again_gets_everything(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsaved_states_are_written_when_the_disk_has_room(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     call(limiter, clock)
@@ -446,20 +448,18 @@ def test_disk_with_room_again_gets_everything(path: Path, clock: FakeClock, monk
         call(limiter, clock)
     clock.advance(20)
     with pytest.raises(NotAllowedYet):
-        # The file can be used again, but another process may have made a call meanwhile.
+        # The file can be used again, but another process may have made a call in the meantime.
         call(limiter, clock)
     clock.advance(limiter.wait(SYNC))
     call(limiter, clock)
-    assert store.usable()
+    assert store.is_usable()
     clock.advance(3)
     limiter = start(path, clock)
     assert limiter.wait(SYNC) == 17.0
     assert limiter.remaining() == 347
 
 
-def test_unwritten_call_is_written_by_a_clean_end(
-    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unsaved_call_is_written_at_a_clean_end(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     call(limiter, clock)
@@ -472,26 +472,24 @@ def test_unwritten_call_is_written_by_a_clean_end(
 
 
 @pytest.mark.parametrize("second_process", [False, True])
-def test_unwritten_call_is_not_repeated_by_the_next_start(
+def test_unsaved_call_delays_the_next_start(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, second_process: bool
 ) -> None:
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     call(limiter, clock)
     if second_process:
-        # One that ends well says nothing about the first.
+        # The clean end of a second process proves nothing about the first.
         open_store(path, clock).close()
     clock.advance(60)
     with disk_full_for(store, monkeypatch):
         call(limiter, clock)
     clock.advance(1)
-    # The first is killed and the disk has room again: in the file, the last call was 62 seconds ago.
+    # The first process is killed, and the disk has room again. In the file, the last call was 62 seconds ago.
     assert start(path, clock).wait(SYNC) == UNKNOWN
 
 
-def test_unwritten_call_stops_a_process_that_can_write(
-    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unsaved_call_delays_other_processes(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     stores = [open_store(path, clock) for _ in range(2)]
     one, two = (limiter_of(store, clock) for store in stores)
     call(two, clock)
@@ -504,7 +502,7 @@ def test_unwritten_call_stops_a_process_that_can_write(
         assert two.wait(SYNC) == UNKNOWN
 
 
-def test_file_that_cannot_even_be_marked_is_reported(
+def test_file_that_cannot_be_marked_is_logged(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = open_store(path, clock)
@@ -519,7 +517,7 @@ def test_file_that_cannot_even_be_marked_is_reported(
     assert capsys.readouterr().out.count("neither written nor marked") == 1
 
 
-def test_file_removed_while_in_use_is_written_again(path: Path, clock: FakeClock) -> None:
+def test_file_removed_while_in_use_is_created_again(path: Path, clock: FakeClock) -> None:
     limiter = start(path, clock)
     call(limiter, clock)
     path.unlink()
@@ -558,7 +556,7 @@ def test_two_processes_share_one_limit(path: Path, clock: FakeClock) -> None:
     assert two.remaining() == 348
 
 
-def test_two_processes_with_two_names_of_a_user_share_one_limit(path: Path, clock: FakeClock) -> None:
+def test_two_accounts_of_a_user_share_one_limit(path: Path, clock: FakeClock) -> None:
     one, two = start(path, clock), start(path, clock, account="house")
     clock.advance(UNKNOWN)
     call(one, clock)
@@ -571,13 +569,13 @@ def test_two_processes_with_two_names_of_a_user_share_one_limit(path: Path, cloc
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_two_processes_whose_file_is_removed_call_no_earlier(path: Path, clock: FakeClock, replaced: bool) -> None:
+def test_removed_file_leads_to_no_early_call(path: Path, clock: FakeClock, replaced: bool) -> None:
     open_store(path, clock, copied=60.0).close()
     old = path.read_bytes()
     one, two = (start(path, clock) for _ in range(2))
     clock.advance(max(one.wait(SYNC), two.wait(SYNC)))
     with one.acquire(SYNC, USER):
-        # The second sees a call under way, and nothing of the first after that.
+        # The second process reads the reservation of this call, and nothing after it.
         with pytest.raises(NotAllowedYet):
             call(two, clock)
         clock.advance(1)
@@ -594,7 +592,7 @@ def test_two_processes_whose_file_is_removed_call_no_earlier(path: Path, clock: 
         clock.advance(0.5)
 
 
-def test_old_copy_put_in_place_stops_running_processes(path: Path, clock: FakeClock) -> None:
+def test_old_copy_put_in_place_delays_running_processes(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock, copied=60.0)
     limiter = limiter_of(store, clock)
     clock.advance(60)
@@ -611,7 +609,7 @@ def test_old_copy_put_in_place_stops_running_processes(path: Path, clock: FakeCl
     assert limiter.remaining() == 346
 
 
-def test_two_processes_share_the_hour(path: Path, clock: FakeClock) -> None:
+def test_two_processes_share_the_hourly_share(path: Path, clock: FakeClock) -> None:
     policy = RateLimitPolicy(requests_per_hour=30)
     one, two = (start(path, clock, policy=policy) for _ in range(2))
     for limiter in [one, two] * 5:
@@ -621,23 +619,25 @@ def test_two_processes_share_the_hour(path: Path, clock: FakeClock) -> None:
             call(limiter, clock, LOCKS)
 
 
-def test_process_that_holds_the_file_stops_calls(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_file_prevents_calls(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_TIMEOUT", 0.01)
     limiter = start(path, clock)
     with limiter.acquire(SYNC, USER):
-        stuck = sqlite3.connect(path, isolation_level=None)
-        stuck.execute("BEGIN IMMEDIATE")
+        locking = sqlite3.connect(path, isolation_level=None)
+        locking.execute("BEGIN IMMEDIATE")
     clock.advance(60)
     with pytest.raises(NotAllowedYet, match="does not release"):
         call(limiter, clock)
-    stuck.execute("ROLLBACK")
-    stuck.close()
+    locking.execute("ROLLBACK")
+    locking.close()
     clock.advance(0.01)
     call(limiter, clock)
     assert limiter.remaining() == 348
 
 
-def test_many_accounts_wait_once_for_a_busy_file(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_accounts_wait_once_for_a_locked_file(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     busy: list[str] = []
 
     class Connection(sqlite3.Connection):
@@ -653,13 +653,13 @@ def test_many_accounts_wait_once_for_a_busy_file(path: Path, clock: FakeClock, m
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, factory=Connection, **more))
     store = open_store(path, clock)
     limiter_of(store, clock)
-    stuck = connect(path, isolation_level=None)
-    stuck.execute("BEGIN IMMEDIATE")
+    locking = connect(path, isolation_level=None)
+    locking.execute("BEGIN IMMEDIATE")
     for number in range(40):
         limiter_of(store, clock, f"account {number}")
-        store.cached(f"account {number}", SYNC, "credential")
+        store.cached_response(f"account {number}", SYNC, "credential")
     assert len(busy) == 1
-    stuck.close()
+    locking.close()
 
 
 # Cached responses
@@ -669,34 +669,34 @@ def response(clock: FakeClock, **changes: object) -> CachedResponse:
     return CachedResponse([b'{"id": 1}'], Instant.now(clock), **changes)  # type: ignore[arg-type]
 
 
-def test_second_process_reads_what_the_first_cached(path: Path, clock: FakeClock) -> None:
+def test_second_process_reads_cached_response_of_first(path: Path, clock: FakeClock) -> None:
     one, two = (open_store(path, clock) for _ in range(2))
     failure = Failure("server", "it broke \ud83d", 5.0)
     rows = [b'{"id": 1, "odd": NaN}', b"\xff\r\0"]
     cached = CachedResponse(rows, Instant.now(clock), failure, {1: None, 2: 7}, (1, 2**52))
-    one.cache("home", SYNC, "key 1", cached)
-    assert two.cached("home", SYNC, "key 1") == cached
-    assert two.cached("home", LOCKS, "key 1") is None
-    assert two.cached("house", SYNC, "key 1") is None
+    one.store_response("home", SYNC, "key 1", cached)
+    assert two.cached_response("home", SYNC, "key 1") == cached
+    assert two.cached_response("home", LOCKS, "key 1") is None
+    assert two.cached_response("house", SYNC, "key 1") is None
 
 
-def test_response_of_another_credential_is_not_returned(path: Path, clock: FakeClock) -> None:
+def test_response_for_another_credential_is_not_returned(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
-    store.cache("home", SYNC, "key 1", response(clock))
-    assert store.cached("home", SYNC, "key 2") is None
+    store.store_response("home", SYNC, "key 1", response(clock))
+    assert store.cached_response("home", SYNC, "key 2") is None
 
 
 @pytest.mark.parametrize("rows", [None, [], [b""], [b'{"id": %d}' % number for number in range(2_500)]])
 def test_response_of_any_length_is_returned_unchanged(path: Path, clock: FakeClock, rows: list[bytes] | None) -> None:
     cached = CachedResponse(rows, Instant.now(clock))
-    open_store(path, clock).cache("home", SYNC, "key", cached)
-    assert open_store(path, clock).cached("home", SYNC, "key") == cached
+    open_store(path, clock).store_response("home", SYNC, "key", cached)
+    assert open_store(path, clock).cached_response("home", SYNC, "key") == cached
 
 
-def test_row_of_several_lines_keeps_its_meaning(path: Path, clock: FakeClock) -> None:
+def test_row_of_several_lines_is_stored_as_one(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
-    store.cache("home", SYNC, "key", CachedResponse([b'{\n  "id": 1\n}', b"[\n]"], Instant.now(clock)))
-    cached = store.cached("home", SYNC, "key")
+    store.store_response("home", SYNC, "key", CachedResponse([b'{\n  "id": 1\n}', b"[\n]"], Instant.now(clock)))
+    cached = store.cached_response("home", SYNC, "key")
     assert cached
     assert cached.rows == [b'{   "id": 1 }', b"[ ]"]
 
@@ -706,29 +706,31 @@ def test_row_of_several_lines_keeps_its_meaning(path: Path, clock: FakeClock) ->
 )
 def test_changed_response_is_not_returned(path: Path, clock: FakeClock, change: str) -> None:
     store = open_store(path, clock)
-    store.cache("home", SYNC, "key", response(clock))
+    store.store_response("home", SYNC, "key", response(clock))
     with sqlite3.connect(path) as database:
         database.execute(f"UPDATE responses SET {change}")
     database.close()
-    assert store.cached("home", SYNC, "key") is None
-    assert store.cached("house", SYNC, "key") is None
+    assert store.cached_response("home", SYNC, "key") is None
+    assert store.cached_response("house", SYNC, "key") is None
 
 
-def test_removed_accounts_leave_the_file(path: Path, clock: FakeClock) -> None:
+def test_responses_of_removed_accounts_are_deleted(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     for account in ("old-tenant", "home"):
         limiter_of(store, clock, account)
-        store.cache(account, SYNC, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()]))
-        store.cache(account, LOCKS, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0)))
-    store.keep_only(["home"])
+        store.store_response(account, SYNC, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()]))
+        store.store_response(
+            account, LOCKS, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0))
+        )
+    store.delete_other_accounts(["home"])
     store.close()
     content = path.read_bytes()
     assert b"home" in content
     assert b"tenant" not in content
-    assert store.cached("home", LOCKS, "key")
+    assert store.cached_response("home", LOCKS, "key")
 
 
-def test_states_that_no_longer_matter_leave_the_file(path: Path, clock: FakeClock) -> None:
+def test_expired_states_are_deleted(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     for number in range(50):
@@ -742,7 +744,7 @@ def test_states_that_no_longer_matter_leave_the_file(path: Path, clock: FakeCloc
     database.close()
 
 
-# All of it together
+# Random histories
 
 EVENTS = [
     "call",
@@ -763,7 +765,7 @@ EVENTS = [
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 40)), min_size=20, max_size=60))
-def test_no_history_brings_two_syncs_closer_than_20_seconds(
+def test_random_history_never_shortens_the_spacing(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, float]]
 ) -> None:
     clock = FakeClock()
@@ -773,7 +775,7 @@ def test_no_history_brings_two_syncs_closer_than_20_seconds(
     limiter = limiter_of(store, clock, account)
     true_time, ended = 0.0, -100.0
 
-    def passes(seconds: float) -> None:
+    def advance(seconds: float) -> None:
         nonlocal true_time
         clock.advance(seconds)
         true_time += seconds
@@ -783,14 +785,14 @@ def test_no_history_brings_two_syncs_closer_than_20_seconds(
             case "call" | "fail" | "limited":
                 with suppress(NotAllowedYet, CallError), limiter.acquire(SYNC, user):
                     assert true_time - ended >= 20.0
-                    passes(min(amount, LONGEST_CALL))
+                    advance(min(amount, LONGEST_CALL))
                     ended = true_time
                     if event == "fail":
                         raise ServerFailed("x", account="home", endpoint=SYNC)
                     if event == "limited":
                         raise RateLimited("x", account="home", endpoint=SYNC, retry_after=amount)
             case "advance":
-                passes(amount)
+                advance(amount)
             case "reboot":
                 clock.reboot(amount)
                 true_time += amount
@@ -809,7 +811,7 @@ def test_no_history_brings_two_syncs_closer_than_20_seconds(
             limiter = limiter_of(store, clock, account)
 
 
-def test_folder_holds_the_file_alone(path: Path, clock: FakeClock) -> None:
+def test_folder_has_only_the_state_file(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     with limiter_of(store, clock).acquire(SYNC, USER):
         assert [each.name for each in path.parent.iterdir()] == ["state.db"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 SYNCED = {"result": [{"id": 1, "isConnected": True}], "success": True, "errorMessages": [], "statusCode": 200}
 TOKEN = {"access_token": "an-access-token", "expires_in": 3600}
@@ -63,7 +63,7 @@ class Server(ThreadingHTTPServer):
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        request.settimeout(PATIENCE)
+        request.settimeout(TIMEOUT)
         with self.tls.wrap_socket(request, server_side=True) if self.tls else nullcontext(request) as connection:
             super().finish_request(connection, client_address)
 

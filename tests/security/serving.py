@@ -16,7 +16,7 @@ from exporter.web.server import WebServer, listen
 from tests.clock import FakeClock
 from tests.cloud import synced
 from tests.factories import locks_of, registry, status
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 LIMITS = Limits(
     connections=20,
@@ -51,7 +51,7 @@ class Server:
 
     def open(self, send: bytes = b"") -> socket.socket:
         """Return a connection on which `send` has been sent."""
-        client = socket.create_connection(self.address, timeout=PATIENCE)
+        client = socket.create_connection(self.address, timeout=TIMEOUT)
         client.sendall(send)
         return client
 
@@ -61,7 +61,7 @@ class Server:
             return read_all(client)
 
     def scrape(self) -> str:
-        return requests.get(f"{self.url}/metrics", timeout=PATIENCE).text
+        return requests.get(f"{self.url}/metrics", timeout=TIMEOUT).text
 
     def count(self) -> int:
         return len(self.connections._all)

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.secrets import Secret
 from exporter.web.basic_auth import MAX_PENDING, MAX_PENDING_PER_CLIENT, BasicAuth, TooManyAttempts
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 from tests.security.web_files import HASH, PASSWORD
 
 USERS = {"alice": Secret(HASH)}
@@ -144,7 +144,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     done = threading.Event()
 
     def check(password: bytes, _hashed: bytes) -> bool:
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         return password == PASSWORD.encode()
 
     monkeypatch.setattr(bcrypt, "checkpw", check)
@@ -162,7 +162,7 @@ def test_known_client_does_not_wait_for_guessing_clients(slow: threading.Event) 
         ]
         await asyncio.sleep(0)
         at_once = await asyncio.wait_for(
-            basic_auth.authenticate(USERS, basic("alice", PASSWORD), "prometheus"), PATIENCE
+            basic_auth.authenticate(USERS, basic("alice", PASSWORD), "prometheus"), TIMEOUT
         )
         slow.set()
         assert await asyncio.gather(*guesses) == [False] * 5

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 
 from exporter.simulator import Address, Cloud, World, serve
 from tests.end_to_end.chromium import chromium
-from tests.program import PATIENCE, Exporter, configuration, eventually, running
+from tests.program import TIMEOUT, Exporter, configuration, eventually, running
 from tests.security.listeners import Reply, Server, listening
 from tests.security.web_files import HASH, PASSWORD, WebFiles
 
@@ -28,7 +28,7 @@ HOSTS = "--host-resolver-rules=MAP *.example 127.0.0.1"
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     with chromium(tmp_path_factory.mktemp("chromium"), HOSTS) as browser:
-        browser.set_script_timeout(PATIENCE)
+        browser.set_script_timeout(TIMEOUT)
         yield browser
 
 
@@ -190,7 +190,7 @@ def reloads(exporter: Exporter) -> int:
 
 def reload(exporter: Exporter, **credentials: Any) -> None:
     """Reload the configuration as an administrator does."""
-    response = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE, **credentials)
+    response = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT, **credentials)
     assert (response.status_code, response.text) == (200, "reloaded\n")
 
 

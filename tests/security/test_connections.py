@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from exporter.secrets import Secret
 from exporter.web.configuration import SecurityPolicy, load
 from exporter.web.connections import WRITE_BUFFER, Limits
-from tests.program import PATIENCE, eventually
+from tests.program import TIMEOUT, eventually
 from tests.security.serving import LIMITS, Server, read_all, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
 
@@ -105,7 +105,7 @@ def test_client_that_does_not_read_is_closed(server: Server) -> None:
 
 
 def test_stalled_client_is_closed_before_response_timeout() -> None:
-    with serving(replace(LIMITS, response_seconds=10 * PATIENCE)) as server, socket.socket() as client:
+    with serving(replace(LIMITS, response_seconds=10 * TIMEOUT)) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(server.address)
         client.sendall(GET * 8)
@@ -114,8 +114,8 @@ def test_stalled_client_is_closed_before_response_timeout() -> None:
 
 
 def test_slow_client_gets_whole_response() -> None:
-    with serving(replace(LIMITS, response_seconds=10 * PATIENCE)) as server, socket.socket() as client:
-        client.settimeout(PATIENCE)
+    with serving(replace(LIMITS, response_seconds=10 * TIMEOUT)) as server, socket.socket() as client:
+        client.settimeout(TIMEOUT)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WRITE_BUFFER // 2)
         client.connect(server.address)
         client.sendall(GET)
@@ -144,12 +144,12 @@ def test_memory_of_slow_clients_is_limited(tls: bool, web: WebFiles) -> None:
     context = ssl.create_default_context()
     web.ca.configure_trust(context)
     policy = load(web.write(tls_server_config=PAIR)).security_policy if tls else None
-    limits = replace(LIMITS, max_pending_bytes=2**20, response_seconds=10 * PATIENCE, stall_seconds=10 * PATIENCE)
+    limits = replace(LIMITS, max_pending_bytes=2**20, response_seconds=10 * TIMEOUT, stall_seconds=10 * TIMEOUT)
     with serving(limits, policy) as server, contextlib.ExitStack() as stack:
 
         def reader() -> socket.socket:
             client = socket.socket()
-            client.settimeout(PATIENCE)
+            client.settimeout(TIMEOUT)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(server.address)
             if tls:
@@ -231,10 +231,10 @@ def test_thousands_of_pipelined_requests_are_cut_off(server: Server) -> None:
 
 def test_requests_are_limited_during_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = threading.Semaphore(0)
-    monkeypatch.setattr(bcrypt, "checkpw", lambda _password, _hashed: not checks.acquire(timeout=PATIENCE))
+    monkeypatch.setattr(bcrypt, "checkpw", lambda _password, _hashed: not checks.acquire(timeout=TIMEOUT))
     burst = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n") * 230
     assert len(burst) < LIMITS.request_bytes < 2 * len(burst)
-    limits = replace(LIMITS, response_seconds=PATIENCE, request_seconds=PATIENCE)
+    limits = replace(LIMITS, response_seconds=TIMEOUT, request_seconds=TIMEOUT)
     with serving(limits, SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(burst) as client:
 
@@ -258,13 +258,13 @@ def test_requests_of_disconnected_client_are_dropped(monkeypatch: pytest.MonkeyP
 
     def slow(_password: bytes, _hashed: bytes) -> bool:
         checking.set()
-        return disconnected.wait(PATIENCE)
+        return disconnected.wait(TIMEOUT)
 
     monkeypatch.setattr(bcrypt, "checkpw", slow)
     request = GET.replace(b"\r\n\r\n", b"\r\nAuthorization: Basic YWxpY2U6eA==\r\n\r\n")
     with serving(policy=SecurityPolicy(users={"alice": Secret(HASH)})) as server:
         with server.open(request * 3):
-            assert checking.wait(PATIENCE)
+            assert checking.wait(TIMEOUT)
         eventually(lambda: server.count() == 0, "the server to notice")
         disconnected.set()
         eventually(lambda: not server.web._server.server_state.tasks, "the requests to end")
@@ -274,16 +274,16 @@ def test_requests_of_disconnected_client_are_dropped(monkeypatch: pytest.MonkeyP
 
 
 def test_new_connection_evicts_least_recently_served() -> None:
-    limits = replace(LIMITS, request_seconds=PATIENCE, response_seconds=PATIENCE)
+    limits = replace(LIMITS, request_seconds=TIMEOUT, response_seconds=TIMEOUT)
     with serving(limits) as server, contextlib.ExitStack() as stack:
         served = stack.enter_context(requests.Session())
         stalled = [stack.enter_context(server.open(b"G")) for _ in range(LIMITS.connections - 1)]
         eventually(lambda: server.count() == LIMITS.connections - 1, "the connections")
-        assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
+        assert served.get(f"{server.url}/-/healthy", timeout=TIMEOUT).ok
         new = stack.enter_context(server.open(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"))
         assert b"200 OK" in new.recv(4096)
         assert read_all(stalled[0]) == b"", "it was served least recently"
-        assert served.get(f"{server.url}/-/healthy", timeout=PATIENCE).ok
+        assert served.get(f"{server.url}/-/healthy", timeout=TIMEOUT).ok
         assert server.count() == LIMITS.connections
 
 
@@ -398,7 +398,7 @@ def scrape_secured(server: Server, web: WebFiles, **options: object) -> requests
     return requests.get(
         f"https://localhost:{server.address[1]}/metrics",
         verify=str(web.folder / "ca.pem"),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         **options,  # type: ignore[arg-type]
     )
 
@@ -413,7 +413,7 @@ def test_incomplete_handshake_is_timed_out(secured: Server, web: WebFiles, sent:
 
 
 def test_incomplete_handshakes_make_room_for_others(web: WebFiles) -> None:
-    limits = replace(LIMITS, request_seconds=PATIENCE)
+    limits = replace(LIMITS, request_seconds=TIMEOUT)
     policy = load(web.write(tls_server_config=PAIR)).security_policy
     with serving(limits, policy) as server, contextlib.ExitStack() as stack:
         for _ in range(3 * LIMITS.connections):

@@ -37,7 +37,7 @@ from exporter.tedee.credentials import personal_key
 from exporter.tedee.errors import REASONS, CallError
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.transport import session
-from tests.program import PATIENCE, run, running
+from tests.program import TIMEOUT, run, running
 from tests.security.listeners import Reply, Server, listening
 from tests.tcp import tcp_server
 
@@ -61,7 +61,7 @@ class UnlimitedRateLimiter:
         return nullcontext(boottime())
 
 
-def client(url: str, timeout: float = PATIENCE) -> TedeeClient:
+def client(url: str, timeout: float = TIMEOUT) -> TedeeClient:
     return TedeeClient(
         "home",
         url=url,
@@ -75,7 +75,7 @@ def client(url: str, timeout: float = PATIENCE) -> TedeeClient:
     )
 
 
-def token_endpoint(url: str, timeout: float = PATIENCE) -> TokenEndpoint:
+def token_endpoint(url: str, timeout: float = TIMEOUT) -> TokenEndpoint:
     return TokenEndpoint(
         "home",
         url=f"{url}/token",
@@ -88,11 +88,11 @@ def token_endpoint(url: str, timeout: float = PATIENCE) -> TokenEndpoint:
     )
 
 
-def sync(url: str, timeout: float = PATIENCE) -> object:
+def sync(url: str, timeout: float = TIMEOUT) -> object:
     return client(url, timeout).sync().rows
 
 
-def refresh(url: str, timeout: float = PATIENCE) -> object:
+def refresh(url: str, timeout: float = TIMEOUT) -> object:
     return token_endpoint(url, timeout).refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None).lifetime
 
 
@@ -109,7 +109,7 @@ both = pytest.mark.parametrize("call", [sync, refresh])
 shut_down_early = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 
-def outcome(call: Call, url: str, timeout: float = PATIENCE) -> CallError | None:
+def outcome(call: Call, url: str, timeout: float = TIMEOUT) -> CallError | None:
     """Return the error of a call, None if it succeeds. Assert that the error is printable and contains no secret."""
     try:
         call(url, timeout)
@@ -124,7 +124,7 @@ def outcome(call: Call, url: str, timeout: float = PATIENCE) -> CallError | None
     return error
 
 
-def failure(call: Call, url: str, timeout: float = PATIENCE) -> CallError:
+def failure(call: Call, url: str, timeout: float = TIMEOUT) -> CallError:
     error = outcome(call, url, timeout)
     assert error
     return error

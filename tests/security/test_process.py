@@ -22,7 +22,7 @@ from exporter.config import default_state_file
 from exporter.simulator import TOKEN_PATH, Account, Address, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
 from tests.cli.conftest import stop_being_root
 from tests.clock import FakeClock
-from tests.program import PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
+from tests.program import ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
 from tests.stores import open_store
 
 __all__ = ["stop_being_root"]
@@ -184,7 +184,7 @@ def test_a_state_file_that_it_may_not_even_look_for_is_told(
     tmp_path.chmod(0)
     stop_being_root()
     for path in (tmp_path / "folder" / "state.db", tmp_path / ("name" * 100)):
-        assert not open_store(path, clock).usable()
+        assert not open_store(path, clock).is_usable()
 
 
 def test_without_a_variable_that_says_so_the_home_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +296,7 @@ def test_it_dumps_no_core(address: Address, tmp_path: Path) -> None:
         (core,) = [line.split() for line in limits.splitlines() if line.startswith("Max core file size")]
         assert core[4] == "0"
         process.send_signal(signal.SIGSEGV)
-        assert process.wait(PATIENCE) == -signal.SIGSEGV
+        assert process.wait(TIMEOUT) == -signal.SIGSEGV
     finally:
         exporter.kill()
     assert list(tmp_path.iterdir()) == []

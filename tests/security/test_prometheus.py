@@ -12,9 +12,9 @@ import requests
 import trustme
 
 from exporter.simulator import Address, Cloud, World, serve
-from tests.conftest import real_part
+from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus, prometheus
-from tests.program import PATIENCE, Exporter, configuration, eventually, run, running
+from tests.program import TIMEOUT, Exporter, configuration, eventually, run, running
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 HOME = {"name": "home", "personal_key": "simulated-key-home"}
@@ -124,7 +124,7 @@ def test_certificate_and_password_change_without_restart(web: WebFiles, address:
 def status_of(exporter: Exporter, ca: Path, password: str) -> int:
     """Return the status code for a client that trusts the CA and has the password."""
     url = f"https://127.0.0.1:{exporter.port}/metrics"
-    return requests.get(url, verify=str(ca), auth=("prometheus", password), timeout=PATIENCE).status_code
+    return requests.get(url, verify=str(ca), auth=("prometheus", password), timeout=TIMEOUT).status_code
 
 
 def trusts(exporter: Exporter, ca: Path) -> bool:
@@ -152,7 +152,7 @@ def test_promtool_and_exporter_accept_the_same_file(web: WebFiles, address: Addr
         },
         basic_auth_users={"prometheus": HASH, "other": HASH},
     )
-    command = [real_part("promtool"), "check", "web-config", str(web.file)]
+    command = [require_program("promtool"), "check", "web-config", str(web.file)]
     promtool = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (promtool.returncode, promtool.stderr) == (0, f"{web.file} SUCCESS\n")
     settings = configuration(web.folder, address.url, [HOME])

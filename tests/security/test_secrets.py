@@ -20,7 +20,7 @@ from exporter import logs
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, Token, World, serve
 from exporter.simulator.faults import TABLE
 from tests.cli.conftest import logging_put_back
-from tests.program import PATIENCE, configuration, environment, eventually, free_port, run
+from tests.program import TIMEOUT, configuration, environment, eventually, free_port, run
 from tests.security.leaking import PIECE, forms, leaks, state_files
 
 __all__ = ["logging_put_back"]
@@ -128,10 +128,10 @@ class Program:
         }
 
     def get(self, path: str, **headers: str) -> bytes:
-        return requests.get(self.url + path, headers=headers, timeout=PATIENCE).content
+        return requests.get(self.url + path, headers=headers, timeout=TIMEOUT).content
 
     def reload(self) -> bytes:
-        return requests.post(f"{self.url}/-/reload", timeout=PATIENCE).content
+        return requests.post(f"{self.url}/-/reload", timeout=TIMEOUT).content
 
     def kernel(self) -> dict[str, bytes]:
         """What the kernel shows everybody of a process."""
@@ -204,7 +204,7 @@ def emitted_by_a_life(
     checked = run(*flags, "--config.check")
     emitted = {"--config.check": (checked.stdout + checked.stderr).encode()}
     with running(path.parent, *flags) as program:
-        eventually(lambda: ready(program) and all_called(), "the first sync of every account", 4 * PATIENCE)
+        eventually(lambda: ready(program) and all_called(), "the first sync of every account", 4 * TIMEOUT)
         emitted |= program.served() | program.kernel()
         emitted["reload"] = program.reload()
         good = path.read_text()
@@ -215,7 +215,7 @@ def emitted_by_a_life(
         emitted |= {f"{where}, later": content for where, content in program.served().items()}
         emitted |= {f"{where}, in use": content for where, content in state_files(state)}
         program.process.terminate()
-        assert program.process.wait(PATIENCE) == 0
+        assert program.process.wait(TIMEOUT) == 0
         emitted |= program.streams() | dict(state_files(state))
     assert b"debug" in emitted["stderr"]
     assert b"not reloaded" in emitted["reload of a wrong file"]

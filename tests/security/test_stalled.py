@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from exporter.simulator import Cloud, World, serve
-from tests.program import LONG_TEST, PATIENCE, Exporter, configuration, eventually, lock_values, running
+from tests.program import LONG_TEST, TIMEOUT, Exporter, configuration, eventually, lock_values, running
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 NOON = 1_790_000_000.0
@@ -60,7 +60,7 @@ class Site:
     def connect(self) -> socket.socket:
         """Return a TCP connection with a small receive buffer."""
         connection = socket.socket()
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TIMEOUT)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         connection.connect((HOST, self.port))
         return connection
@@ -126,9 +126,9 @@ class Scraper:
         if not self._connection:
             address = (HOST, self._site.port)
             self._connection = (
-                HTTPSConnection(*address, timeout=PATIENCE, context=self._site.tls)
+                HTTPSConnection(*address, timeout=TIMEOUT, context=self._site.tls)
                 if self._site.tls
-                else HTTPConnection(*address, timeout=PATIENCE)
+                else HTTPConnection(*address, timeout=TIMEOUT)
             )
         self._connection.request("GET", "/metrics", headers=HEADERS)
         response = self._connection.getresponse()
@@ -378,7 +378,7 @@ def test_clients_that_do_not_read_are_closed(either: Site) -> None:
     with StalledClients(either, not_reading) as clients:
         clients.grow(100)
         eventually(lambda: either.files() >= before + 100, "the exporter to have all of them")
-        eventually(lambda: either.files() <= before, "the exporter to close all of them", 2 * PATIENCE)
+        eventually(lambda: either.files() <= before, "the exporter to close all of them", 2 * TIMEOUT)
 
 
 @pytest.mark.parametrize("protected", [False, True], ids=["plain", "secure with passwords"])

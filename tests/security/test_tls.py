@@ -12,7 +12,7 @@ import trustme
 
 from exporter.web.configuration import load
 from exporter.web.tls import CIPHER_SUITES
-from tests.program import PATIENCE, eventually, running
+from tests.program import TIMEOUT, eventually, running
 from tests.security.serving import LIMITS, Server, serving
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
@@ -21,14 +21,14 @@ CLIENTS = {**PAIR, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_
 
 @contextlib.contextmanager
 def secured(web: WebFiles, **tls: Any) -> Iterator[Server]:
-    limits = replace(LIMITS, request_seconds=PATIENCE)  # a handshake is slow on a busy machine
+    limits = replace(LIMITS, request_seconds=TIMEOUT)  # a handshake is slow on a busy machine
     with serving(limits, load(web.write(tls_server_config={**PAIR, **tls})).security_policy) as server:
         yield server
 
 
 def scrape(server: Server, web: WebFiles, **options: Any) -> requests.Response:
     url = f"https://localhost:{server.address[1]}/metrics"
-    return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=PATIENCE, **options)
+    return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=TIMEOUT, **options)
 
 
 def is_rejected(server: Server, web: WebFiles, **options: Any) -> bool:
@@ -162,7 +162,7 @@ def test_configured_suite_order_takes_precedence(web: WebFiles) -> None:
 def test_new_certificate_closes_old_connections(web: WebFiles) -> None:
     with secured(web) as server, requests.Session() as session:
         trusted, url = str(web.folder / "ca.pem"), f"https://localhost:{server.address[1]}/-/healthy"
-        assert session.get(url, verify=trusted, timeout=PATIENCE).ok
+        assert session.get(url, verify=trusted, timeout=TIMEOUT).ok
         before = connect(server, web)[2]
         web.issue()
         server.policy = load(web.file).security_policy
@@ -171,19 +171,19 @@ def test_new_certificate_closes_old_connections(web: WebFiles) -> None:
 
 
 def test_client_removed_from_list_gets_no_response(web: WebFiles) -> None:
-    limits = replace(LIMITS, response_seconds=PATIENCE, sweep_seconds=PATIENCE)
+    limits = replace(LIMITS, response_seconds=TIMEOUT, sweep_seconds=TIMEOUT)
     allowed = load(
         web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})
     ).security_policy
     with serving(limits, allowed) as server, requests.Session() as session:
         options = {"verify": str(web.folder / "ca.pem"), "cert": str(web.client("prometheus.example"))}
         url = f"https://localhost:{server.address[1]}/metrics"
-        assert session.get(url, timeout=PATIENCE, **options).ok  # type: ignore[arg-type]
+        assert session.get(url, timeout=TIMEOUT, **options).ok  # type: ignore[arg-type]
         web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["other.example"]})
         server.policy = load(web.file).security_policy
         for _ in range(2):
             with pytest.raises(requests.ConnectionError):
-                session.get(url, timeout=PATIENCE, **options)  # type: ignore[arg-type]
+                session.get(url, timeout=TIMEOUT, **options)  # type: ignore[arg-type]
 
 
 def test_exporter_reloads_certificates_and_users(web: WebFiles) -> None:
@@ -193,7 +193,7 @@ def test_exporter_reloads_certificates_and_users(web: WebFiles) -> None:
 
         def status(user: str, ca: str) -> int | None:
             with contextlib.suppress(requests.exceptions.SSLError):
-                response = requests.get(url, verify=str(web.folder / ca), auth=(user, PASSWORD), timeout=PATIENCE)
+                response = requests.get(url, verify=str(web.folder / ca), auth=(user, PASSWORD), timeout=TIMEOUT)
                 return response.status_code
             return None
 
@@ -213,7 +213,7 @@ def test_exporter_reloads_certificates_and_users(web: WebFiles) -> None:
 
         def is_reported() -> bool:
             metrics = requests.get(
-                url, verify=str(web.folder / "other.pem"), auth=("bob", PASSWORD), timeout=PATIENCE
+                url, verify=str(web.folder / "other.pem"), auth=("bob", PASSWORD), timeout=TIMEOUT
             ).text
             return "tedee_exporter_config_last_reload_successful 0.0" in metrics
 
@@ -231,7 +231,7 @@ def test_tls_can_be_enabled_at_runtime(web: WebFiles) -> None:
         def is_enabled() -> bool:
             with contextlib.suppress(requests.exceptions.SSLError):
                 url = f"https://localhost:{exporter.port}/-/healthy"
-                return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=PATIENCE).ok
+                return requests.get(url, verify=str(web.folder / "ca.pem"), timeout=TIMEOUT).ok
             return False
 
         eventually(is_enabled, "TLS")

@@ -244,7 +244,7 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
 )
 def test_late_names_are_announced(clock: FakeClock, rows: list[dict[str, object]], note: str) -> None:
     locks = locks_of(rows, [detailed(1, "Front door")])
-    assert note in text(page(registry(status(clock, locks, names_wait_until=clock.wall() + 2400)), clock))
+    assert note in text(page(registry(status(clock, locks, details_wait_until=clock.wall() + 2400)), clock))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_late_names_are_announced(clock: FakeClock, rows: list[dict[str, object]
 )
 def test_names_due_soon_are_not_announced(clock: FakeClock, named: list[dict[str, object]], wait: float | None) -> None:
     until = None if wait is None else clock.wall() + wait
-    html = page(registry(status(clock, locks_of([synced(1)], named), names_wait_until=until)), clock)
+    html = page(registry(status(clock, locks_of([synced(1)], named), details_wait_until=until)), clock)
     assert "not known yet" not in text(html)
 
 

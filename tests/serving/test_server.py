@@ -15,7 +15,7 @@ from exporter.clock import SystemClock
 from exporter.web.configuration import SecurityPolicy
 from exporter.web.connections import Connections, Limits
 from exporter.web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 HOSTS = ("127.0.0.1", "127.0.0.1", "[::1]")
 
@@ -71,7 +71,7 @@ def test_address_is_reachable_by_its_families(address: str, families: set[str]) 
 
 def is_reachable(host: str, port: int) -> bool:
     try:
-        socket.create_connection((host, port), timeout=PATIENCE).close()
+        socket.create_connection((host, port), timeout=TIMEOUT).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -136,12 +136,12 @@ def test_every_address_serves_until_stop() -> None:
     urls = [f"http://{host}:{each.getsockname()[1]}/" for host, each in zip(HOSTS, listeners, strict=True)]
     server = WebServer(PlainTextResponse("OK"), listeners, Connections(Limits(), SecurityPolicy))
     server.start()
-    assert [requests.get(url, timeout=PATIENCE).text for url in urls] == ["OK"] * 3
+    assert [requests.get(url, timeout=TIMEOUT).text for url in urls] == ["OK"] * 3
     server.stop()
     assert not server.alive()
     for url in urls:
         with pytest.raises(requests.ConnectionError):
-            requests.get(url, timeout=PATIENCE)
+            requests.get(url, timeout=TIMEOUT)
 
 
 def test_systemd_sockets_belong_to_one_process() -> None:

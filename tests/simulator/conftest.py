@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from exporter.simulator import Account, Bridge, Cloud, Lock, PersonalKey, Token, World, serve
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 # Monday 2026-11-23, 12:00 in Warsaw.
 NOON = 1795431600.0
@@ -43,7 +43,7 @@ class Served:
     ) -> requests.Response:
         headers = {} if authorization is None else {"Authorization": authorization}
         return self.session.get(
-            f"{self.url}/api/{version}/{path}", headers=headers, timeout=PATIENCE, allow_redirects=False
+            f"{self.url}/api/{version}/{path}", headers=headers, timeout=TIMEOUT, allow_redirects=False
         )
 
 

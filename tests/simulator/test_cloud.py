@@ -4,7 +4,7 @@ import pytest
 import requests
 
 from exporter.simulator import Cloud, Lock, World, serve
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 from .conftest import NOON, Served
 
@@ -41,7 +41,7 @@ def test_paths_and_query_names_are_case_insensitive(served: Served) -> None:
     answer = served.session.get(
         f"{served.url}/API/V37/My/Lock?pAGE=2&itemsperpage=2",
         headers={"authorization": "personalkey right"},
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert [lock["name"] for lock in answer.json()["result"]] == ["Cellar"]
 
@@ -55,8 +55,8 @@ def test_a_page_has_a_default_size_and_a_largest() -> None:
     cloud = Cloud(World.of_size(1, 250))
     headers = {"Authorization": "PersonalKey key-account-0001"}
     with serve(cloud) as address:
-        default = requests.get(f"{address.url}/api/v37/my/lock", headers=headers, timeout=PATIENCE)
-        largest = requests.get(f"{address.url}/api/v37/my/lock?ItemsPerPage=1000", headers=headers, timeout=PATIENCE)
+        default = requests.get(f"{address.url}/api/v37/my/lock", headers=headers, timeout=TIMEOUT)
+        largest = requests.get(f"{address.url}/api/v37/my/lock?ItemsPerPage=1000", headers=headers, timeout=TIMEOUT)
     assert (len(default.json()["result"]), len(largest.json()["result"])) == (50, 100)
 
 
@@ -127,7 +127,7 @@ def test_another_accounts_key_shows_none_of_the_locks(served: Served) -> None:
 
 
 def test_anything_but_get_is_not_allowed(served: Served) -> None:
-    answer = served.session.post(f"{served.url}/api/v37/my/lock", timeout=PATIENCE)
+    answer = served.session.post(f"{served.url}/api/v37/my/lock", timeout=TIMEOUT)
     assert (answer.status_code, answer.headers["Allow"], answer.json()["success"]) == (405, "GET", False)
 
 
@@ -147,9 +147,9 @@ def test_every_answer_has_its_own_correlation_id_and_the_worlds_date(served: Ser
 
 def test_answers_are_compressed_if_asked(served: Served) -> None:
     plain = served.session.get(
-        f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "identity"}, timeout=PATIENCE
+        f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT
     )
-    packed = served.session.get(f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "gzip"}, timeout=PATIENCE)
+    packed = served.session.get(f"{served.url}/api/v37/my/lock", headers={"Accept-Encoding": "gzip"}, timeout=TIMEOUT)
     assert "Content-Encoding" not in plain.headers
     assert packed.headers["Content-Encoding"] == "gzip"
     assert packed.json() == plain.json()

@@ -3,7 +3,7 @@ import requests
 
 from exporter.simulator import Fault
 from exporter.simulator.faults import TABLE, Faults
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 from .conftest import Served
 
@@ -83,7 +83,7 @@ def test_a_reset_before_any_byte_is_a_connection_error(served: Served) -> None:
 def test_a_reset_in_mid_body_breaks_an_answer_that_had_begun(served: Served, encoding: str) -> None:
     served.cloud.faults.script(Fault.reset_mid_body())
     headers = {"Authorization": "PersonalKey right", "Accept-Encoding": encoding}
-    answer = served.session.get(f"{served.url}/api/v37/my/lock", headers=headers, stream=True, timeout=PATIENCE)
+    answer = served.session.get(f"{served.url}/api/v37/my/lock", headers=headers, stream=True, timeout=TIMEOUT)
     assert answer.status_code == 200
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="reset by peer"):
         _ = answer.content

@@ -5,7 +5,7 @@ import requests
 
 from exporter.simulator import Fault
 from exporter.simulator.limits import Limits
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 from .conftest import Served
 
@@ -120,6 +120,6 @@ def test_a_sync_while_another_is_being_answered_is_recorded(served: Served) -> N
     while not served.cloud.calls:
         time.sleep(0.005)
     served.clock.advance(100)
-    requests.get(f"{served.url}/api/v37/my/lock/sync", headers={"Authorization": "PersonalKey right"}, timeout=PATIENCE)
+    requests.get(f"{served.url}/api/v37/my/lock/sync", headers={"Authorization": "PersonalKey right"}, timeout=TIMEOUT)
     first.join()
     assert [(violation.rule, violation.gap) for violation in served.cloud.violations] == [("spacing", 0.0)]

@@ -6,7 +6,7 @@ import sys
 import pytest
 import requests
 
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
@@ -16,11 +16,11 @@ def test_the_program_says_where_it_is_and_what_opens_it(ending: signal.Signals) 
         assert program.stdout is not None
         url, first, second = (program.stdout.readline().strip() for _ in range(3))
         answer = requests.get(
-            f"{url}/api/v37/my/lock/sync", headers={"Authorization": "PersonalKey key-account-0002"}, timeout=PATIENCE
+            f"{url}/api/v37/my/lock/sync", headers={"Authorization": "PersonalKey key-account-0002"}, timeout=TIMEOUT
         )
         program.send_signal(ending)
         try:
-            assert program.wait(timeout=PATIENCE) == 0
+            assert program.wait(timeout=TIMEOUT) == 0
         finally:
             program.kill()
     assert first == "account-0001: 3 locks, key key-account-0001"

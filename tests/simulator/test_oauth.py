@@ -2,7 +2,7 @@ import pytest
 import requests
 
 from exporter.simulator import TOKEN_PATH, Fault, RefreshToken
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 from .conftest import NOON, Served
 
@@ -10,7 +10,7 @@ FORM = {"grant_type": "refresh_token", "client_id": "me", "client_secret": "hush
 
 
 def refresh(served: Served, **form: str) -> requests.Response:
-    return served.session.post(served.url + TOKEN_PATH, data=FORM | form, timeout=PATIENCE)
+    return served.session.post(served.url + TOKEN_PATH, data=FORM | form, timeout=TIMEOUT)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from exporter.simulator import Cloud, Fault, World, serve
-from tests.program import PATIENCE
+from tests.program import TIMEOUT
 
 from .conftest import Served
 
@@ -20,11 +20,11 @@ def test_a_taken_port_is_an_error_of_the_caller(served: Served) -> None:
 def test_the_port_is_free_again_afterwards() -> None:
     cloud = Cloud(World.demo())
     with serve(cloud) as first:
-        requests.get(first.url, timeout=PATIENCE)
+        requests.get(first.url, timeout=TIMEOUT)
     with pytest.raises(requests.ConnectionError):
-        requests.get(first.url, timeout=PATIENCE)
+        requests.get(first.url, timeout=TIMEOUT)
     with serve(cloud, port=first.port) as second:
-        assert requests.get(second.url, timeout=PATIENCE).status_code == 404
+        assert requests.get(second.url, timeout=TIMEOUT).status_code == 404
 
 
 def test_the_end_does_not_wait_for_calls_under_way(caplog: pytest.LogCaptureFixture) -> None:
@@ -34,7 +34,7 @@ def test_the_end_does_not_wait_for_calls_under_way(caplog: pytest.LogCaptureFixt
 
     def call(url: str) -> None:
         try:
-            requests.get(f"{url}/api/v37/my/lock", timeout=PATIENCE)
+            requests.get(f"{url}/api/v37/my/lock", timeout=TIMEOUT)
         except requests.RequestException as error:
             given_up.append(error)
 
@@ -54,7 +54,7 @@ def test_serving_leaves_the_loggers_alone() -> None:
     names = ("uvicorn", "uvicorn.error", "uvicorn.access")
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
     with serve(Cloud(World.demo())) as address:
-        requests.get(address.url, timeout=PATIENCE)
+        requests.get(address.url, timeout=TIMEOUT)
     after = [(logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
     assert after == before
 
@@ -62,7 +62,7 @@ def test_serving_leaves_the_loggers_alone() -> None:
 def test_it_serves_ipv6_too() -> None:
     try:
         with serve(Cloud(World.demo()), host="::1") as address:
-            assert requests.get(address.url, timeout=PATIENCE).status_code == 404
+            assert requests.get(address.url, timeout=TIMEOUT).status_code == 404
     except OSError as error:
         if isinstance(error, requests.RequestException):
             raise

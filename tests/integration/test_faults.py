@@ -1,4 +1,4 @@
-"""Lost if these fail: Tedee's limits, and the data, when the process is killed or its disk takes no more."""
+"""Killed processes, full disks and huge responses: Tedee's limits, the data and the memory of the exporter."""
 
 import contextlib
 import random
@@ -15,18 +15,18 @@ import requests
 
 from exporter.simulator import Address, Cloud, Fault, World, serve
 from tests.integration.conftest import HOME, HOTEL
-from tests.program import LONG_TEST, PATIENCE, ROOT, Exporter, configuration, environment, eventually, running
+from tests.program import LONG_TEST, ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
 
 
-class Bustle:
-    """Scrapes and reloads, as fast as one thread can, while the exporter lives."""
+class Load:
+    """A thread that scrapes and reloads the exporter as fast as it can."""
 
     def __init__(self, exporter: Exporter) -> None:
         self._exporter = exporter
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Bustle":
+    def __enter__(self) -> "Load":
         self._thread.start()
         return self
 
@@ -38,14 +38,14 @@ class Bustle:
         while not self._over.is_set():
             with contextlib.suppress(requests.RequestException, AssertionError):
                 self._exporter.get("/metrics")
-                requests.post(f"{self._exporter.url}/-/reload", timeout=PATIENCE)
+                requests.post(f"{self._exporter.url}/-/reload", timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.soak)])
 @pytest.mark.timeout(LONG_TEST)
-def test_a_hundred_kills(cloud: Cloud, address: Address, tmp_path: Path, kills: int) -> None:
+def test_killed_processes_keep_limits_and_data(cloud: Cloud, address: Address, tmp_path: Path, kills: int) -> None:
     rng = random.Random(kills)
-    # Slow answers, so that many a kill falls into a call.
+    # Responses are slow, so that many kills happen during a call.
     cloud.faults.script(*[Fault.delayed(rng.uniform(0, 1.5)) for _ in range(1_000)])
     path = configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
     known: dict[str, int] = {"home": 6, "hotel": 12}
@@ -56,14 +56,14 @@ def test_a_hundred_kills(cloud: Cloud, address: Address, tmp_path: Path, kills: 
     for _ in range(kills):
         with running(f"--config.file={path}") as exporter:
             served = {str(account): value for account in ("home", "hotel") if (value := locks(exporter, account))}
-            # What an earlier life has told a scrape is told again, at once.
+            # Values that a previous process served are served again at once.
             assert known.items() <= served.items()
-            with Bustle(exporter):
+            with Load(exporter):
                 time.sleep(rng.uniform(0, 2.5))
                 exporter.kill()
     assert cloud.violations == []
     syncs = [call for call in cloud.calls if call.endpoint == "sync" and call.account == "home"]
-    # Twelve kills may well fit into one spacing; a hundred take longer than the longest wait.
+    # Twelve kills may take less than the spacing. A hundred take longer than the longest wait.
     assert len(syncs) >= (2 if kills == 100 else 1)
 
 
@@ -73,7 +73,7 @@ def locks(exporter: Exporter, account: str) -> int:
 
 @pytest.mark.soak
 @pytest.mark.timeout(LONG_TEST)
-def test_two_processes_for_five_minutes(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_two_processes_run_for_five_minutes(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
     with running(f"--config.file={path}") as one, running(f"--config.file={path}") as two:
         time.sleep(300)
@@ -85,10 +85,10 @@ def test_two_processes_for_five_minutes(cloud: Cloud, address: Address, tmp_path
     assert cloud.violations == []
 
 
-def test_a_disk_that_takes_no_more_stops_nothing(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_full_disk_does_not_stop_the_exporter(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "state.db"))
 
-    def no_more_than_a_kibibyte() -> None:
+    def limit_files_to_a_kibibyte() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 
@@ -98,11 +98,11 @@ def test_a_disk_that_takes_no_more_stops_nothing(cloud: Cloud, address: Address,
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=no_more_than_a_kibibyte,  # noqa: PLW1509  (no threads hold locks here)
+        preexec_fn=limit_files_to_a_kibibyte,  # noqa: PLW1509  (no threads hold locks here)
     )
     exporter = Exporter(process)
     try:
-        # A start that cannot trust its state waits out the 20 seconds first.
+        # A start without a valid state file waits half a minute first.
         eventually(lambda: locks(exporter, "home") == 6, "the first sync")
         assert exporter.value("tedee_exporter_state_file_usable") == 0
         assert [line for line in exporter.log if "the state file cannot be used" in line]
@@ -111,10 +111,8 @@ def test_a_disk_that_takes_no_more_stops_nothing(cloud: Cloud, address: Address,
     assert cloud.violations == []
 
 
-def test_300_megabytes_of_compressed_blanks_do_not_fill_the_memory(
-    cloud: Cloud, address: Address, tmp_path: Path
-) -> None:
-    # The simulated cloud compresses it, to a thousandth.
+def test_compression_bomb_does_not_fill_memory(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+    # The simulated cloud compresses the 300 MiB to a thousandth.
     cloud.faults.script(Fault.body(b" " * (300 * 2**20), "application/json"), account="home", endpoint="sync")
     path = configuration(tmp_path, address.url, [HOME, HOTEL])
     with running(f"--config.file={path}") as exporter:
@@ -125,8 +123,8 @@ def test_300_megabytes_of_compressed_blanks_do_not_fill_the_memory(
         assert "the response exceeds" in "".join(exporter.log)
 
 
-def test_huge_responses_stay_below_limit_of_chart(tmp_path: Path) -> None:
-    """Of 256 MiB. The smallest rows that there are take the most memory."""
+def test_huge_responses_stay_below_memory_limit_of_chart(tmp_path: Path) -> None:
+    """The limit is 256 MiB. The smallest rows take the most memory."""
     world = World.of_size(accounts=41, locks=1)
     cloud = Cloud(world)
     huge = [Fault.body(b" " * 2**25, "application/json"), Fault.result([0] * 900_000)]
@@ -141,11 +139,11 @@ def test_huge_responses_stay_below_limit_of_chart(tmp_path: Path) -> None:
             assert locks(exporter, normal.name) == 1
             assert all(exporter.value("tedee_up", account=each.name) == 0 for each in others)
             assert memory(exporter, "VmHWM") < 200
-            # What was used is returned to the system, so that it is there the next time.
+            # Freed memory is returned to the system.
             assert memory(exporter, "VmRSS") < 100
 
 
 def memory(exporter: Exporter, kind: str) -> float:
-    """MiB of a running program, as the kernel counts them."""
+    """Return the memory of the process in MiB, as the kernel reports it."""
     status = Path(f"/proc/{exporter.process.pid}/status").read_text()
     return int(status.split(f"{kind}:")[1].split()[0]) / 1024

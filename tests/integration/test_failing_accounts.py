@@ -1,6 +1,6 @@
-"""Lost if these fail: Tedee's limits and everybody else's data, with neighbours that fail in every way.
+"""Failing accounts affect neither Tedee's limits nor the data of other accounts.
 
-This takes a minute: the program runs against the real 20 seconds.
+These tests take a minute, because the program waits for the real 20 seconds.
 """
 
 import threading
@@ -16,10 +16,10 @@ GOOD = ("malformed", "home", "hotel")
 
 
 class Scrapers:
-    """Fifty clients that scrape as fast as they can."""
+    """Fifty clients that scrape five times a second."""
 
     def __init__(self, exporter: Exporter) -> None:
-        self.answers: list[int] = []
+        self.codes: list[int] = []
         self._url = exporter.url
         self._exporter = exporter
         self._over = threading.Event()
@@ -37,14 +37,14 @@ class Scrapers:
 
     def _scrape(self) -> None:
         while not self._over.wait(0.2):
-            self.answers.append(self._exporter.get("/metrics").status_code)
+            self.codes.append(self._exporter.get("/metrics").status_code)
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Cloud:
     world = World.demo()
     malformed = Account("malformed", [Lock(1, "Good"), Lock(2, "Bad")], keys=[PersonalKey("key-malformed")])
-    silent = Account("silent", [Lock(3, "Never heard of")], keys=[PersonalKey("key-silent")])
+    silent = Account("silent", [Lock(3, "Silent")], keys=[PersonalKey("key-silent")])
     world.accounts += [malformed, silent]
     malformed.lock(2).override(deviceState="junk", revision=None, isConnected="perhaps")
     return Cloud(world)
@@ -52,7 +52,7 @@ def cloud() -> Cloud:
 
 @pytest.fixture(scope="module")
 def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter that has synced its good accounts three times, scraped by fifty clients all the while."""
+    """An exporter that has synced its good accounts three times while fifty clients scraped it."""
     cloud.faults.script(Fault.silence(), account="silent", forever=True)
     accounts = [
         {"name": "bad key", "personal_key": "revoked-long-ago"},
@@ -67,8 +67,8 @@ def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             exporter.wait_until_ready()
             with Scrapers(exporter) as scrapers:
                 eventually(lambda: all(syncs(cloud, account) >= SYNCS for account in GOOD), "three syncs of each", 120)
-            assert scrapers.answers
-            assert set(scrapers.answers) == {200}
+            assert scrapers.codes
+            assert set(scrapers.codes) == {200}
             yield exporter
 
 
@@ -76,19 +76,19 @@ def syncs(cloud: Cloud, account: str) -> int:
     return sum(call.endpoint == "sync" and call.account == account for call in cloud.calls)
 
 
-def test_no_two_syncs_of_an_account_were_closer_than_20_seconds(exporter: Exporter, cloud: Cloud) -> None:
+def test_syncs_of_an_account_are_20_seconds_apart(exporter: Exporter, cloud: Cloud) -> None:
     assert min(syncs(cloud, account) for account in GOOD) >= SYNCS
     assert cloud.violations == []
 
 
-def test_the_good_accounts_synced_on_time_beside_the_failing_ones(exporter: Exporter, cloud: Cloud) -> None:
+def test_good_accounts_sync_on_time(exporter: Exporter, cloud: Cloud) -> None:
     counts = [syncs(cloud, account) for account in GOOD]
     assert max(counts) - min(counts) <= 1
     for account in GOOD:
         assert exporter.value("tedee_up", account=account) == 1.0
 
 
-def test_the_bad_key_and_the_silence_are_told_by_reason(exporter: Exporter) -> None:
+def test_failures_are_reported_by_reason(exporter: Exporter) -> None:
     assert exporter.value("tedee_up", account="bad key") == 0.0
     assert exporter.value("tedee_up", account="silent") == 0.0
     assert (exporter.value("tedee_sync_failures_total", account="bad key", reason="auth") or 0) >= 2
@@ -96,7 +96,7 @@ def test_the_bad_key_and_the_silence_are_told_by_reason(exporter: Exporter) -> N
     assert exporter.value("tedee_api_requests_total", account="silent", endpoint="my/lock/sync", code="timeout")
 
 
-def test_a_malformed_lock_leaves_the_one_beside_it_exact(exporter: Exporter, cloud: Cloud) -> None:
+def test_malformed_lock_does_not_affect_other_locks(exporter: Exporter, cloud: Cloud) -> None:
     good = cloud.world.account("malformed").lock(1)
     labels = {"account": "malformed", "lock_id": "1", "lock_name": "Good"}
     assert exporter.value("lock_revision", **labels) == good.revision
@@ -105,18 +105,18 @@ def test_a_malformed_lock_leaves_the_one_beside_it_exact(exporter: Exporter, clo
     def counted(field: str) -> bool:
         return (exporter.value("tedee_rejected_values_total", account="malformed", field=field) or 0) >= SYNCS
 
-    # The third answer may have left the cloud and not have arrived yet.
+    # The cloud may have sent the third response before the exporter received it.
     eventually(lambda: counted("device_state") and counted("is_connected"), "the count of three syncs")
     assert len([line for line in exporter.log if "device_state" in line]) == 1
 
 
-def test_names_were_fetched_once(exporter: Exporter, cloud: Cloud) -> None:
+def test_lock_details_are_fetched_once_per_account(exporter: Exporter, cloud: Cloud) -> None:
     assert sum(call.endpoint == "locks" and call.account == "home" for call in cloud.calls) == 2
 
 
-def test_the_exporter_counts_its_requests_as_the_cloud_does(exporter: Exporter, cloud: Cloud) -> None:
+def test_requests_remaining_match_the_cloud(exporter: Exporter, cloud: Cloud) -> None:
     def agree() -> bool:
-        seen = sum(call.account == "hotel" for call in cloud.calls)
-        return exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - seen
+        counted = sum(call.account == "hotel" for call in cloud.calls)
+        return exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - counted
 
     eventually(agree, "the same count on both sides")
