@@ -18,8 +18,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from exporter.config import ConfigurationError
-from exporter.config.model import ConfigModel, Count, Location, Text, config_error, file_name, one_of, seconds
-from exporter.config.permissions import too_open
+from exporter.config.model import (
+    ConfigModel,
+    Count,
+    Location,
+    Text,
+    config_error,
+    exactly_one_error,
+    parse_duration,
+    resolve_path,
+)
+from exporter.config.permissions import permission_warning
 from exporter.config.yaml_source import read_file
 from exporter.secrets import Secret, read_regular_file, safe_path
 
@@ -136,7 +145,7 @@ def _bcrypt_hash(password: Secret) -> Secret:
 
 
 def _interval(value: object) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else seconds(value)
+    return 0.0 if value == 0 and not isinstance(value, bool) else parse_duration(value)
 
 
 def _or(text: Iterable[str]) -> str:
@@ -144,7 +153,7 @@ def _or(text: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-PemFile = Annotated[Pem, BeforeValidator(_read), BeforeValidator(file_name)]
+PemFile = Annotated[Pem, BeforeValidator(_read), BeforeValidator(resolve_path)]
 PemText = Annotated[Pem, BeforeValidator(_inline)]
 Version = Annotated[str, BeforeValidator(_version)]
 
@@ -172,7 +181,7 @@ class TlsServer(ConfigModel):
     ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """A certificate without its key, CAs or names for certificates that nobody demands, no version left."""
         for name in ("cert", "key"):
-            problem = one_of((name, f"{name}_file"), given)
+            problem = exactly_one_error((name, f"{name}_file"), given)
             if problem:
                 yield (), problem
         demanded = given.get("client_auth_type", "NoClientCert")
@@ -287,7 +296,7 @@ def load(path: Path, *, again: bool = False) -> Loaded:
         ConfigurationError: with everything that is wrong with them.
     """
     # A file that is being written is empty for a moment: that must not open the doors.
-    source = read_file(path, may_be_empty=not again, again=again)
+    source = read_file(path, may_be_empty=not again, is_reload=again)
     settings = source.validated(WebSettings)
     tls = settings.tls_server_config
     try:
@@ -320,7 +329,7 @@ def _notes(settings: WebSettings, path: Path) -> Iterator[str]:
         yield f"{path}: basic_auth_users without tls_server_config: the passwords travel unencrypted"
     secret = [tls.key_file.file] if tls and tls.key_file and tls.key_file.file else []
     yield from filter(
-        None, map(too_open, [*secret, *([path] if settings.basic_auth_users or (tls and tls.key) else [])])
+        None, map(permission_warning, [*secret, *([path] if settings.basic_auth_users or (tls and tls.key) else [])])
     )
 
 
@@ -372,7 +381,7 @@ class WebConfiguration:
         except ConfigurationError as error:
             if error.problems != self._problems:
                 for problem in error.problems:
-                    log.error("web configuration not reloaded; the last good one stays", error=problem)
+                    log.error("web configuration not reloaded; the previous one stays in use", error=problem)
             self._problems = error.problems
         else:
             self._problems = []

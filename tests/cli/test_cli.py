@@ -148,7 +148,7 @@ def test_repeated_flag_is_refused_in_both_forms(capsys: pytest.CaptureFixture[st
 
 def test_two_commands_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "--config.check", "--sync.once")
-    assert told == "tedee-exporter: error: --config.check and --sync.once are two commands; give one of them"
+    assert told == "tedee-exporter: error: --config.check and --sync.once cannot be combined"
 
 
 @pytest.mark.parametrize("flag", ["--config.file", "--web.config.file"])
@@ -198,7 +198,8 @@ def test_an_address_of_another_form_is_refused(capsys: pytest.CaptureFixture[str
 )
 def test_a_path_that_cannot_be_that_of_the_metrics_is_refused(capsys: pytest.CaptureFixture[str], path: str) -> None:
     assert refused(capsys, f"--web.telemetry-path={path}") == (
-        f"tedee-exporter: error: argument --web.telemetry-path: {path!r} is not a path of its own, such as /metrics"
+        f"tedee-exporter: error: argument --web.telemetry-path: {path!r} cannot be the path of the metrics; "
+        "choose one such as /metrics"
     )
 
 
@@ -209,7 +210,7 @@ def test_a_port_in_use_is_told_in_a_sentence(program: Program) -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
         f"tedee-exporter: cannot listen on {address}: Address already in use; "
-        "choose another with --web.listen-address\n"
+        "choose another address with --web.listen-address\n"
     )
 
 
@@ -232,7 +233,7 @@ def test_socket_unit_is_named_if_the_port_is_in_use() -> None:
     assert ended.returncode == 1
     assert ended.stderr == (
         f"tedee-exporter: cannot listen on {address}: Address already in use; "
-        f"choose another with --web.listen-address; {SOCKET_UNIT}\n"
+        f"choose another address with --web.listen-address; {SOCKET_UNIT}\n"
     )
 
 
@@ -265,7 +266,7 @@ def test_an_address_that_is_not_of_this_machine_is_told_in_a_sentence(program: P
     ended = program(f"--web.listen-address={address}", TEDEE_PERSONAL_KEY=SECRET)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        f"tedee-exporter: cannot listen on {address}: {why}; choose another with --web.listen-address\n"
+        f"tedee-exporter: cannot listen on {address}: {why}; choose another address with --web.listen-address\n"
     )
 
 
@@ -273,6 +274,6 @@ def test_one_sync_of_a_shard_without_accounts_says_so_in_a_sentence_and_ends_wit
     ended = program("--sync.once", "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET)
     assert (ended.returncode, ended.stdout) == (0, "")
     assert ended.stderr == (
-        "Nothing to sync: shard 0/3 holds none of the configured accounts; "
-        "--config.check with another --shard says which that one holds.\n"
+        "Nothing to sync: shard 0/3 has none of the configured accounts; "
+        "--config.check lists the accounts of another --shard.\n"
     )

@@ -20,19 +20,19 @@ def test_a_good_file_is_answered_with_its_accounts_and_0(program: Program, tmp_p
     path.write_text((TESTDATA / "good" / "minimal.yml").read_text())
     path.chmod(0o600)
     ended = program("--config.check", "--config.file", path)
-    assert ended.stdout == "The configuration is good; accounts: home\n"
+    assert ended.stdout == "The configuration is valid; accounts: home\n"
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_good_environment_is_answered_with_its_account_and_0(program: Program) -> None:
     ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT="home")
-    assert ended.stdout == "The configuration is good; accounts: home\n"
+    assert ended.stdout == "The configuration is valid; accounts: home\n"
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_shard_without_accounts_is_answered_with_that_and_0(program: Program) -> None:
     ended = program("--config.check", "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET)
-    assert ended.stdout == "The configuration is good; shard 0/3 holds none of its accounts\n"
+    assert ended.stdout == "The configuration is valid; shard 0/3 has none of its accounts\n"
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
@@ -56,7 +56,7 @@ def test_everything_wrong_in_the_environment_is_told_at_once_and_answered_with_2
     )
     assert ended.stderr.splitlines() == [
         f"environment: TEDEE_PERSONAL_KEY: the key {SEVERAL_LINES}",
-        "environment: TEDEE_API_URL: only scheme, host and port belong here",
+        "environment: TEDEE_API_URL: must have only a scheme, a host and a port",
         f"environment: TEDEE_SYNC_INTERVAL: {TOO_OFTEN}",
     ]
     assert (ended.returncode, ended.stdout) == (2, "")
@@ -138,10 +138,10 @@ def test_a_bad_flag_beside_it_is_told_too(program: Program) -> None:
 def test_an_account_name_that_could_steer_a_terminal_is_refused_and_not_repeated(program: Program) -> None:
     ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT="home\x1b[2J\nall is well")
     assert ended.returncode == 2
-    assert ended.stderr == "environment: TEDEE_ACCOUNT: must not have control characters\n"
+    assert ended.stderr == "environment: TEDEE_ACCOUNT: must not contain control characters\n"
 
 
 def test_an_account_name_that_grafana_cannot_put_into_a_query_is_refused(program: Program) -> None:
     ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCOUNT='the "old" house')
     assert ended.returncode == 2
-    assert ended.stderr == 'environment: TEDEE_ACCOUNT: must not have "\n'
+    assert ended.stderr == 'environment: TEDEE_ACCOUNT: must not contain "\n'

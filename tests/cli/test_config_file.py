@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from exporter.config import ChosenLocks, ConfigurationError, Settings, load
+from exporter.config import ConfigurationError, LockSelection, Settings, load
 from exporter.config.model import BEGINS_WITH_TILDE
 from exporter.config.settings import Api, Sync
 from exporter.secrets import Secret, safe_path
@@ -19,11 +19,11 @@ GOOD = sorted((TESTDATA / "good").glob("*.yml"))
 
 CREDENTIALS = "personal_key, personal_key_file, access_token, access_token_file or oauth"
 ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, oauth, locks"
-ONE_USER = "Tedee counts calls by user, so a user may be one account only"
+ONE_USER = "Tedee counts calls by user, so each user must be one account"
 NO_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
 NO_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
-NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; text that begins so needs quotes"
+NOT_SUPPORTED = "anchors, aliases and tags are not supported; put text that begins with &, * or ! in quotes"
 
 # By the file in testdata/bad: all that is told, after the path of the file.
 BAD: dict[str, list[str]] = {
@@ -50,8 +50,8 @@ BAD: dict[str, list[str]] = {
     ],
     "account-name-without-a-space": [
         (
-            ":3: is not YAML: a colon where none may stand; put text that has one into quotes, "
-            "or a space behind the colon of the line above"
+            ":3: is not valid YAML: a colon is not allowed here; put text with a colon in quotes, "
+            "or add a space after the colon of the line above"
         ),
     ],
     "alias": [
@@ -61,13 +61,13 @@ BAD: dict[str, list[str]] = {
         ": is empty",
     ],
     "control-character": [
-        ":5: is not YAML: holds a control character",
+        ":5: is not valid YAML: contains a control character",
     ],
     "duplicate-keys": [
-        ":6: sync: stands in line 1 already",
-        ":8: sync.interval: stands in line 7 already",
-        ":9: sync.stale_after: must be at least twice the interval, or every late sync leaves a hole",
-        ":10: accounts: stands in line 3 already",
+        ":6: sync: duplicate key, already in line 1",
+        ":8: sync.interval: duplicate key, already in line 7",
+        ":9: sync.stale_after: must be at least twice the interval, or every late sync causes a gap",
+        ":10: accounts: duplicate key, already in line 3",
         ":11: accounts[0].name: is missing",
     ],
     "empty": [
@@ -88,18 +88,18 @@ BAD: dict[str, list[str]] = {
         ":11: accounts[0].personal_keyfile: unknown key; did you mean 'personal_key_file'?",
         ":12: accounts[0].locks: needs one of ids or serial_numbers; it has none",
         f":13: accounts[1]: needs one of {CREDENTIALS}; it has personal_key and access_token_file",
-        ":16: accounts[2].name: is the name of accounts[1] too",
-        f":17: accounts[2].personal_key: is the key of accounts[1] too; {ONE_USER}",
+        ":16: accounts[2].name: is also the name of accounts[1]",
+        f":17: accounts[2].personal_key: is also the key of accounts[1]; {ONE_USER}",
         f":19: accounts[2].locks.ids[0]: {NO_NUMBER}",
     ],
     "flow-without-closing": [
-        ":1: is not YAML: a quote or bracket that opens here is not closed",
+        ":1: is not valid YAML: a quote or bracket is opened here but not closed",
     ],
     "http-to-another-host": [
         ":5: api.url: http:// would send the key unencrypted; use https://",
     ],
     "indentation": [
-        ":3: is not YAML: something does not belong here; is it indented as the lines above?",
+        ":3: is not valid YAML: unexpected content; check that it is indented like the lines above",
     ],
     "interval-is-a-list": [
         f":5: sync.interval: {NO_DURATION}",
@@ -155,21 +155,21 @@ BAD: dict[str, list[str]] = {
     ],
     "key-is-the-key": [
         f":2: accounts[0]: needs one of {CREDENTIALS}; it has none",
-        f":3: accounts[0]: unknown key; known here: {ACCOUNT_KEYS}",
+        f":3: accounts[0]: unknown key; known keys: {ACCOUNT_KEYS}",
     ],
     "key-without-a-space": [
-        ":3: is not YAML: a key without a colon, or a colon without the space behind it",
+        ":3: is not valid YAML: a key without a colon, or a colon without a space after it",
     ],
     "key-without-a-space-in-braces": [
         f":2: accounts[0]: needs one of {CREDENTIALS}; it has none",
-        ":2: accounts[0]: unknown key; a colon needs a space behind it",
+        ":2: accounts[0]: unknown key; add a space after the colon",
     ],
     "keys-that-are-no-text": [
-        ":4: unknown key; known here: api, sync, state_file, accounts",
-        ":5: yes: unknown key; known here: api, sync, state_file, accounts",
+        ":4: unknown key; known keys: api, sync, state_file, accounts",
+        ":5: yes: unknown key; known keys: api, sync, state_file, accounts",
     ],
     "list-as-key": [
-        ":4: is not YAML: a list or a mapping stands where a key belongs",
+        ":4: is not valid YAML: a list or a mapping cannot be a key",
     ],
     "list-at-top-level": [
         ":1: must be a mapping of keys to values",
@@ -190,7 +190,7 @@ BAD: dict[str, list[str]] = {
         f":5: accounts[0].locks.ids[3]: {NO_NUMBER}",
     ],
     "merge-key": [
-        f":4: accounts[0]: unknown key; known here: {ACCOUNT_KEYS}",
+        f":4: accounts[0]: unknown key; known keys: {ACCOUNT_KEYS}",
     ],
     "misspelt-key": [
         ":5: sync.intervall: unknown key; did you mean 'interval'?",
@@ -215,10 +215,10 @@ BAD: dict[str, list[str]] = {
         ": is nested too deeply",
     ],
     "no-break-spaces": [
-        ":4: is not YAML: U+00A0 stands where only a space may; type the space again",
+        ":4: is not valid YAML: U+00A0 is not a space; replace it with a normal space",
     ],
     "number-that-is-none": [
-        ": holds a number that cannot be read",
+        ": contains a number that cannot be read",
     ],
     "numbers-that-are-not-decimal": [
         *(f":5: accounts[0].locks.ids[{index}]: {NO_NUMBER}" for index in range(11)),
@@ -228,16 +228,16 @@ BAD: dict[str, list[str]] = {
         ":5: sync.requests_per_hour: must be at least 10",
     ],
     "same-key": [
-        f":5: accounts[1].personal_key: is the key of accounts[0] too; {ONE_USER}",
+        f":5: accounts[1].personal_key: is also the key of accounts[0]; {ONE_USER}",
     ],
     "same-key-file": [
-        f":5: accounts[1].personal_key_file: is the key of accounts[0] too; {ONE_USER}",
+        f":5: accounts[1].personal_key_file: is also the key of accounts[0]; {ONE_USER}",
     ],
     "same-name": [
-        ":4: accounts[1].name: is the name of accounts[0] too",
+        ":4: accounts[1].name: is also the name of accounts[0]",
     ],
     "second-document": [
-        ":4: a second document begins here; a file holds one",
+        ":4: a second document begins here; the file must have only one",
     ],
     "sections-are-text": [
         ":1: api: must be a mapping of keys to values",
@@ -248,10 +248,10 @@ BAD: dict[str, list[str]] = {
         ":2: sync: has no value",
     ],
     "stale-after-too-short": [
-        ":5: sync.stale_after: must be at least twice the interval, or every late sync leaves a hole",
+        ":5: sync.stale_after: must be at least twice the interval, or every late sync causes a gap",
     ],
     "tab": [
-        ":5: is not YAML: a tab stands where only spaces may",
+        ":5: is not valid YAML: a tab is not allowed here; use spaces",
     ],
     "text-at-top-level": [
         ":1: must be a mapping of keys to values",
@@ -263,34 +263,34 @@ BAD: dict[str, list[str]] = {
         ":5: api.timeout: must be between 100ms and 5m",
     ],
     "unclosed-quote": [
-        ":3: is not YAML: a quote or bracket that opens here is not closed",
+        ":3: is not valid YAML: a quote or bracket is opened here but not closed",
     ],
     "unknown-key": [
-        f":4: accounts[0].colour: unknown key; known here: {ACCOUNT_KEYS}",
+        f":4: accounts[0].colour: unknown key; known keys: {ACCOUNT_KEYS}",
     ],
     "url-of-another-scheme": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "url-with-a-path": [
-        ":5: api.url: only scheme, host and port belong here",
+        ":5: api.url: must have only a scheme, a host and a port",
     ],
     "url-with-a-query": [
-        ":5: api.url: only scheme, host and port belong here",
+        ":5: api.url: must have only a scheme, a host and a port",
     ],
     "url-with-a-secret-for-a-host": [
         ":5: api.url: http:// would send the key unencrypted; use https://",
     ],
     "url-with-a-secret-for-a-port": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "url-with-a-space": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "url-with-user-info": [
-        ":5: api.url: only scheme, host and port belong here",
+        ":5: api.url: must have only a scheme, a host and a port",
     ],
     "url-without-a-host": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "version-is-a-number": [
         ":5: api.version: must be text; put it in quotes",
@@ -376,8 +376,8 @@ def test_name_is_used_as_written(tmp_path: Path, name: str) -> None:
 def test_locks_are_chosen_by_id_or_by_serial_number(example: Path) -> None:
     by_id = load(TESTDATA / "good" / "chosen-locks.yml").accounts[0].locks
     by_serial_number = load(example).accounts[1].locks
-    assert by_id == ChosenLocks(ids=(1, 22))
-    assert by_serial_number == ChosenLocks(serial_numbers=("12345678-123456", "12345678-654321"))
+    assert by_id == LockSelection(ids=(1, 22))
+    assert by_serial_number == LockSelection(serial_numbers=("12345678-123456", "12345678-654321"))
 
 
 def test_settings_show_no_secret() -> None:
@@ -536,7 +536,7 @@ accounts:
     personal_key: {SECRET}
 """
     )
-    same = f"is the key of accounts[0] too; {ONE_USER}"
+    same = f"is also the key of accounts[0]; {ONE_USER}"
     assert problems(path) == [
         f"{path}:5: accounts[1].personal_key_file: {same}",
         f"{path}:7: accounts[2].personal_key: {same}",
@@ -578,5 +578,5 @@ def test_an_hourly_share_must_suffice_to_keep_data_fresh(
     if good:
         assert load(config).sync.requests_per_hour == share
     else:
-        with pytest.raises(ConfigurationError, match=r":2: sync\.requests_per_hour: is too little to keep data"):
+        with pytest.raises(ConfigurationError, match=r":2: sync\.requests_per_hour: is too low to keep data"):
             load(config)

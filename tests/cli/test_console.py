@@ -10,7 +10,7 @@ from typing import TextIO
 import pytest
 
 from exporter import console
-from exporter.console import Output, delivered, escape_unencodable, print_out, printable
+from exporter.console import Output, escape_unencodable, flush_stdout, print_out, printable
 from tests.program import PATIENCE, eventually
 
 
@@ -125,12 +125,12 @@ def test_lines_that_cannot_be_written_are_counted(lines: list[dict[str, object]]
 def test_output_that_fails_is_not_delivered(monkeypatch: pytest.MonkeyPatch, make: Callable[[], TextIO | None]) -> None:
     monkeypatch.setattr(sys, "stdout", make())
     print_out("text")
-    assert not delivered()
+    assert not flush_stdout()
 
 
 def test_output_that_succeeds_is_delivered(capsys: pytest.CaptureFixture[str]) -> None:
     print_out("text")
-    assert delivered()
+    assert flush_stdout()
     assert capsys.readouterr().out == "text\n"
 
 

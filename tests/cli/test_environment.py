@@ -83,8 +83,8 @@ def test_without_a_key_nothing_is_configured(environ: dict[str, str]) -> None:
     [
         ("TEDEE_ACCOUNT", "n" * 201, "must be at most 200 characters long"),
         ("TEDEE_ACCOUNT", "b\udcfcro", "must be text"),
-        ("TEDEE_API_URL", "https://api.tedee.com/api", "only scheme, host and port belong here"),
-        ("TEDEE_API_URL", f"https://home:{SECRET}@api.tedee.com", "only scheme, host and port belong here"),
+        ("TEDEE_API_URL", "https://api.tedee.com/api", "must have only a scheme, a host and a port"),
+        ("TEDEE_API_URL", f"https://home:{SECRET}@api.tedee.com", "must have only a scheme, a host and a port"),
         ("TEDEE_API_URL", "http://tedee.example", "http:// would send the key unencrypted; use https://"),
         ("TEDEE_API_VERSION", "37", "must look like v37 or v1.36"),
         (
@@ -175,7 +175,7 @@ def test_unknown_variable_is_named_with_the_nearest(name: str, meant: str) -> No
 @pytest.mark.parametrize("name", ["TEDEE_LOG_LEVEL", "TEDEE_EXPORTER_LOG_LEVEL", "TEDEE_PORT", "TEDEE_NAME"])
 def test_variable_unlike_any_is_named_with_all(name: str) -> None:
     assert unused_variables({name: "10333"}) == [
-        f"environment: {name}: unknown variable; known: {', '.join(ENVIRONMENT)}"
+        f"environment: {name}: unknown variable; known variables: {', '.join(ENVIRONMENT)}"
     ]
 
 

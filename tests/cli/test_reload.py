@@ -7,7 +7,7 @@ import pytest
 
 from exporter import reload as module
 from exporter.config import Account, ConfigurationError, Settings
-from exporter.reload import BUG, STUCK_SECONDS, Reload
+from exporter.reload import STUCK_SECONDS, UNHANDLED, Reload
 from tests.clock import FakeClock
 from tests.program import PATIENCE
 
@@ -69,13 +69,13 @@ def test_exception_does_not_end_reloads(clock: FakeClock, log: Log) -> None:
     loads = Loads(clock)
     loads.results = [RuntimeError("a bug"), ConfigurationError(["tedee.yml:1: is empty"]), SETTINGS]
     loads.reload.start()
-    for problems, good in (([BUG], False), (["tedee.yml:1: is empty"], False), ([], True)):
+    for problems, good in (([UNHANDLED], False), (["tedee.yml:1: is empty"], False), ([], True)):
         loads.may_end.release()
         assert loads.reload.request().result(PATIENCE) == problems
-        assert loads.reload.state()[0] is good
+        assert loads.reload.result()[0] is good
     assert log.messages == [
         "unhandled exception while reloading; please report this",
-        "configuration not reloaded; the last good one stays",
+        "configuration not reloaded; the previous one stays in use",
         "configuration reloaded",
     ]
 
@@ -94,10 +94,10 @@ def test_exception_in_the_web_configuration_is_logged_once(
     loads.reload.start()
     for _ in range(5):
         assert looks.acquire(timeout=PATIENCE)
-    assert not loads.reload.state()[0]
+    assert not loads.reload.result()[0]
     assert log.messages == ["unhandled exception while reloading; please report this"]
     loads.may_end.release()
-    assert loads.reload.request().result(PATIENCE) == [BUG]
+    assert loads.reload.request().result(PATIENCE) == [UNHANDLED]
 
 
 def test_reload_that_hangs_is_logged_once(clock: FakeClock, log: Log) -> None:
@@ -110,10 +110,10 @@ def test_reload_that_hangs_is_logged_once(clock: FakeClock, log: Log) -> None:
     clock.advance(STUCK_SECONDS + 1)
     for _ in range(3):
         loads.reload.check()
-    assert not loads.reload.state()[0]
+    assert not loads.reload.result()[0]
     assert len(log.messages) == 1
-    assert "has not ended" in log.messages[0]
+    assert "reload is stuck" in log.messages[0]
     loads.may_end.release()
     assert request.result(PATIENCE) == []
     loads.reload.check()
-    assert loads.reload.state()[0]
+    assert loads.reload.result()[0]

@@ -74,7 +74,7 @@ def test_the_state_file_cannot_be_changed_by_a_reload(exporter: Exporter, addres
     configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "other.db"))
     answer = requests.post(f"{exporter.url}/-/reload", timeout=PATIENCE)
     assert answer.status_code == 500
-    assert "state_file: a reload cannot change it; restart the exporter" in answer.text
+    assert "state_file: cannot be changed by a reload; restart the exporter" in answer.text
 
 
 def test_a_get_reloads_nothing(exporter: Exporter) -> None:

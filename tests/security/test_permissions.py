@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exporter.config import load
-from exporter.config.permissions import private_files, too_open
+from exporter.config.permissions import permission_warning, private_files
 from exporter.simulator import TOKEN_PATH, Account, Cloud, PersonalKey, RefreshToken, World, serve
 from tests.program import configuration, eventually, run, running
 
@@ -29,27 +29,27 @@ def written(path: Path, mode: int, content: str = KEY) -> Path:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700, 0o640, 0o440, 0o750, 0o000])
 def test_a_file_for_its_owner_and_for_its_group_to_read_is_as_it_should_be(tmp_path: Path, mode: int) -> None:
-    assert too_open(written(tmp_path / "key", mode)) is None
+    assert permission_warning(written(tmp_path / "key", mode)) is None
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o601, 0o602, 0o777, 0o666, 0o641])
 def test_a_file_that_is_open_to_all_is_told_with_what_to_do(tmp_path: Path, mode: int) -> None:
     path = written(tmp_path / "key", mode)
-    assert too_open(path) == f"{path} is open to all users (mode {mode:04o}); run: chmod g-w,o= {path}"
+    assert permission_warning(path) == f"{path} is accessible to all users (mode {mode:04o}); run: chmod g-w,o= {path}"
 
 
 @pytest.mark.parametrize("mode", [0o660, 0o620, 0o770])
 def test_a_file_that_its_group_can_write_is_told(tmp_path: Path, mode: int) -> None:
     path = written(tmp_path / "key", mode)
-    assert too_open(path) == f"{path} can be written by its group (mode {mode:04o}); run: chmod g-w,o= {path}"
+    assert permission_warning(path) == f"{path} is writable by its group (mode {mode:04o}); run: chmod g-w,o= {path}"
 
 
 @pytest.mark.parametrize("name", ["key", "a key", "k'e'y", "-key", "$(key)"])
 def test_what_it_says_to_do_helps(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, 0o666)
-    told = too_open(path) or ""
+    told = permission_warning(path) or ""
     subprocess.run(told.partition("run: ")[2], shell=True, check=True)
-    assert too_open(path) is None
+    assert permission_warning(path) is None
     assert path.stat().st_mode & 0o777 == 0o640
 
 
@@ -60,9 +60,9 @@ def test_a_link_is_as_open_as_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("..2026")
     link = tmp_path / "key"
     link.symlink_to("..data/key")
-    assert too_open(link) is None
+    assert permission_warning(link) is None
     key.chmod(0o444)
-    assert too_open(link) == f"{link} is open to all users (mode 0444); run: chmod g-w,o= {link}"
+    assert permission_warning(link) == f"{link} is accessible to all users (mode 0444); run: chmod g-w,o= {link}"
 
 
 def test_what_is_no_file_is_told_elsewhere(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_is_no_file_is_told_elsewhere(tmp_path: Path) -> None:
         Path("/dev/null"),
         Path("k" * 300),
     ):
-        assert too_open(path) is None
+        assert permission_warning(path) is None
 
 
 # The files of a configuration
@@ -115,7 +115,7 @@ def test_of_the_environment_there_is_no_file_but_what_it_names(tmp_path: Path) -
 
 def told(lines: str) -> list[str]:
     """The names of the files that are told, in order."""
-    return re.findall(r"([\w.-]+) (?:is open to all users|can be written by its group) \(mode", lines)
+    return re.findall(r"([\w.-]+) (?:is accessible to all users|is writable by its group) \(mode", lines)
 
 
 @pytest.fixture
@@ -174,8 +174,8 @@ def test_what_the_program_makes_itself_is_not_told(path: Path, tmp_path: Path) -
 
 def test_a_check_tells_it_on_standard_error_and_is_passed_all_the_same(path: Path) -> None:
     ended = run(f"--config.file={path}", "--config.check", "--log.level=error")
-    assert (ended.returncode, ended.stdout) == (0, "The configuration is good; accounts: home, hotel, guests\n")
-    assert ended.stderr.splitlines()[0] == (f"{path} is open to all users (mode 0644); run: chmod g-w,o= {path}")
+    assert (ended.returncode, ended.stdout) == (0, "The configuration is valid; accounts: home, hotel, guests\n")
+    assert ended.stderr.splitlines()[0] == (f"{path} is accessible to all users (mode 0644); run: chmod g-w,o= {path}")
     assert told(ended.stderr) == ["tedee-exporter.yml", "hotel.key", "client", "refresh"]
     assert len(ended.stderr.splitlines()) == 4
 

@@ -208,7 +208,7 @@ def test_the_program_takes_up_certificates_and_users_without_being_asked(web: We
         assert status("bob", "ca.pem") is None
 
         web.put("cert.pem", b"nonsense")
-        eventually(lambda: "the last good one stays" in "".join(exporter.log), "the broken file to be told")
+        eventually(lambda: "the previous one stays in use" in "".join(exporter.log), "the broken file to be told")
         assert status("bob", "other.pem") == 200
 
         def told() -> bool:
@@ -219,7 +219,7 @@ def test_the_program_takes_up_certificates_and_users_without_being_asked(web: We
 
         eventually(told, "the metric to tell it")
         exporter.stop()
-        assert "".join(exporter.log).count("the last good one stays") == 1, "told once"
+        assert "".join(exporter.log).count("the previous one stays in use") == 1, "told once"
 
 
 def test_tls_can_be_switched_on_while_it_runs(web: WebFiles) -> None:
