@@ -387,7 +387,7 @@ def _parser() -> _Parser:
         action="store_true",
         help="sync once, print a table of the locks, and exit (0: all accounts succeeded, 1: some failed)",
     )
-    add("--demo", action="store_true", help="run against a simulated Tedee cloud inside this process, without a key")
+    add("--demo", action="store_true", help="run with a simulated Tedee cloud, without a key")
     add(
         "--version",
         action="version",
