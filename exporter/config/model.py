@@ -63,7 +63,7 @@ def resolve_state_path(value: object, info: ValidationInfo) -> Path:
     path = resolve_path(value, info)
     if value == ":memory:" or str(value).startswith("file:"):
         raise config_error("must be the name of a file; SQLite's :memory: and file: URIs are not supported")
-    # os.path does not raise if a folder must not be searched; pathlib does.
+    # os.path does not raise if a folder cannot be searched; pathlib does.
     if os.path.isdir(path) or str(value).endswith("/"):  # noqa: PTH112
         raise config_error("is a folder; name a file in it, such as state.db")
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113

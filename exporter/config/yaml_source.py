@@ -161,7 +161,7 @@ def read_file(path: Path, *, may_be_empty: bool = False, is_reload: bool = False
     Args:
         path: Path of the file.
         may_be_empty: Whether an empty file is an empty mapping instead of an error.
-        is_reload: Whether this is a reload. Only at the start the file may be a pipe, such as a shell's <(…).
+        is_reload: Whether this is a reload. The file may be a pipe, such as a shell's <(…), only at the start.
 
     Raises:
         ConfigurationError: The file cannot be read, or is not valid YAML.
