@@ -220,7 +220,7 @@ def crash(*_):
         cli.log.info("before", number=number)
     raise RuntimeError("a bug")
 
-cli._configured = crash
+cli._load_configuration = crash
 sys.argv = ["tedee-exporter", "--config.file={path}", "--sync.once"]
 main()
 """
