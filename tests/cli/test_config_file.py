@@ -374,7 +374,7 @@ def test_name_is_used_as_written(tmp_path: Path, name: str) -> None:
 
 
 def test_locks_are_selected_by_id_or_serial_number(example: Path) -> None:
-    by_id = load(TESTDATA / "good" / "chosen-locks.yml").accounts[0].locks
+    by_id = load(TESTDATA / "good" / "selected-locks.yml").accounts[0].locks
     by_serial_number = load(example).accounts[1].locks
     assert by_id == LockSelection(ids=(1, 22))
     assert by_serial_number == LockSelection(serial_numbers=("12345678-123456", "12345678-654321"))
