@@ -1,4 +1,4 @@
-"""The program's entrance: `python -m exporter`, and the command `tedee-exporter`."""
+"""Entry point of `python -m exporter` and of the command `tedee-exporter`."""
 
 import contextlib
 import ctypes
@@ -11,86 +11,85 @@ from typing import NoReturn
 
 FAILED, INTERRUPTED = 1, 130
 
-NEEDED_FILES = 32
-"""Files that may have to be open at the same time: 14 always, 8 for clients, the others for syncs and what is read."""
+MIN_OPEN_FILES = 32
+"""Files that may have to be open at the same time: 14 permanently, 8 for clients, the rest for syncs and file reads."""
 
 
 def main() -> NoReturn:
     """Run the command line and end the process.
 
-    Python's own finalization is left out: it waits for threads, which may hang, and writes to outputs, which may be
-    blocked.
+    Skip Python's finalization: it waits for threads, which may hang, and writes to streams, which may be blocked.
     """
     os._exit(_run())
 
 
 def _run() -> int:
-    """Run the command line. A signal during the start ends it as it would later, without a traceback."""
+    """Run the command line. A signal during startup has the same exit code as later, and no traceback."""
     interrupted = INTERRUPTED if {"--config.check", "--sync.once"} & set(sys.argv) else 0
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(interrupted))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        _keep_to_itself()
-        _share_the_processor()
-        _return_memory()
-        if not _enough_files():
+        _protect_secrets()
+        _reduce_pauses()
+        _return_freed_memory()
+        if not _ensure_file_limit():
             return FAILED
         from . import console, logs  # noqa: PLC0415
 
         console.escape_unencodable()
         logs.capture_unhandled()
-        from .cli import main as run  # noqa: PLC0415  (most of the start is this import)
+        from .cli import main as run  # noqa: PLC0415  (this import takes most of the startup time)
 
         return run()
-    except SystemExit as ended:  # --help, --version, or wrong flags
+    except SystemExit as exit_request:  # --help, --version, or invalid flags
         try:
             print(end="", flush=True)
         except OSError:
             return FAILED
-        return int(ended.code or 0)
+        return int(exit_request.code or 0)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _keep_to_itself() -> None:
-    """Leave nothing behind that others could read, whatever the process was started with."""
-    # A core dump would have the keys in it.
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
-    # What it writes, the state file above all, is for its user; and under an odd umask not even that one could read it.
+def _protect_secrets() -> None:
+    """Disable core dumps, and make new files accessible to the process's user only."""
+    # A core dump would contain the keys.
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard_limit))
+    # The inherited umask may be too open, or so strict that the process cannot read its own state file.
     os.umask(0o077)
 
 
-def _share_the_processor() -> None:
-    """Have scrapes answered beside the sync of a large fleet, which makes some hundred thousand objects that stay."""
-    # With Python's defaults the garbage collector looks through all there are in most syncs, and everybody waits for
-    # it; and a tenth of a start is its looking through what is being imported.
+def _reduce_pauses() -> None:
+    """Keep scrapes fast during a sync of many locks, which creates some 100,000 long-lived objects."""
+    # With the default thresholds most syncs trigger a full garbage collection, which pauses all threads. Collections
+    # also take a tenth of the startup time.
     gc.set_threshold(50_000, 10, 100)
-    # Whoever wants to answer waits that long for a thread that does not let go by itself: by default, 5 ms each time.
+    # The web server waits up to this long for each busy thread to release the GIL. The default is 5 ms.
     sys.setswitchinterval(0.001)
 
 
-def _enough_files() -> bool:
-    """Return whether enough files may be open at the same time, after raising the limit if that is allowed."""
+def _ensure_file_limit() -> bool:
+    """Raise the limit of open files if it is too low. Returns False if that is not allowed."""
     limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY or limit >= NEEDED_FILES:
+    if limit == resource.RLIM_INFINITY or limit >= MIN_OPEN_FILES:
         return True
-    if hard_limit == resource.RLIM_INFINITY or hard_limit >= NEEDED_FILES:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (NEEDED_FILES, hard_limit))
+    if hard_limit == resource.RLIM_INFINITY or hard_limit >= MIN_OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_OPEN_FILES, hard_limit))
         return True
-    with contextlib.suppress(OSError, AttributeError):  # the latter if standard error is closed
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError if standard error is closed
         sys.stderr.write(
-            f"tedee-exporter: the process may open only {limit} files at the same time and needs {NEEDED_FILES}; "
-            "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)\n"
+            f"tedee-exporter: the limit of open files is {limit}, but at least {MIN_OPEN_FILES} are needed; "
+            "raise it (ulimit -n, or LimitNOFILE= in a systemd unit)\n"
         )
         sys.stderr.flush()
     return False
 
 
-def _return_memory() -> None:
-    """Have the C library return freed memory to the system, if it is glibc."""
-    # By default glibc keeps what large responses took: after the first, it no longer maps blocks of their size one by
-    # one, and each thread may have a heap of its own. Values are those of <malloc.h>.
+def _return_freed_memory() -> None:
+    """Configure glibc to return freed memory to the system. Other C libraries are left as they are."""
+    # By default glibc keeps the memory of large responses: after it freed the first, it raises the threshold above
+    # which it maps blocks one by one, and each thread may have its own heap. The constants are from <malloc.h>.
     m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""The accounts of a configuration, put to work; and put to work again when the configuration changes."""
+"""Creates, changes and removes accounts when a configuration is loaded or reloaded."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import structlog
 
 from . import __version__
 from .clock import Clock
-from .config import Account, Api, ChosenLocks, OAuth, Settings, Sync
+from .config import Account, Api, LockSelection, OAuth, Settings, Sync
 from .sync.account import AccountSync, Options
 from .sync.limiter import RateLimiter
 from .sync.lock_details import LockFilter
@@ -24,23 +24,24 @@ log = structlog.get_logger(__name__)
 
 USER_AGENT = f"tedee-exporter/{__version__}"
 CALL_GRACE = 1.0
-"""Seconds by which a call may outlast its time-out until it has ended for both sides."""
+"""Seconds after its time-out until a call has ended on both sides."""
 
 
 class Accounts:
-    """All accounts, each with its own rate limiter; they share one state store, and no connections."""
+    """All accounts. Each has its own rate limiter; all share one state store. Connections are not reused."""
 
     def __init__(
         self, clock: Clock, store: StateStore, registry: StatusRegistry, scheduler: Scheduler, *, shards: int = 1
     ) -> None:
-        """Create a fleet without accounts.
+        """Create an empty collection.
 
         Args:
-            clock: For all of them.
-            store: Has the state of their rate limits, and their last responses.
-            registry: Gets their statuses.
-            scheduler: Runs their turns.
-            shards: Processes that share the accounts: another one may have called an account that is new here.
+            clock: Clock of all accounts.
+            store: Stores the rate-limit states and the last responses.
+            registry: Receives the statuses.
+            scheduler: Runs the accounts.
+            shards: Number of processes that share the accounts. With several, another process may just have called
+                an account that is new in this one.
         """
         self.syncs: dict[str, AccountSync] = {}
         self._clock = clock
@@ -55,43 +56,43 @@ class Accounts:
         self._owners = CredentialOwners()
 
     def apply(self, settings: Settings) -> None:
-        """Have just the accounts of these settings. One that stays keeps its limiter, its snapshot and its counters."""
+        """Apply new settings. An account that remains keeps its rate limiter, snapshot and counters."""
         applied = self._applied
-        # Of calls that may be under way, and of those to come.
+        # For calls in progress the previous time-out applies, which may be longer.
         self._longest_call = max(self._longest_call, settings.api.timeout + CALL_GRACE)
         self._store.longest_call = self._longest_call
-        wanted = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
-        gone = [self.syncs.pop(name) for name in list(self.syncs) if name not in wanted]
-        for account in gone:
+        configured = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
+        removed = [self.syncs.pop(name) for name in list(self.syncs) if name not in configured]
+        for account in removed:
             account.remove()
-        self._scheduler.remove(gone)
-        self._registry.set_accounts(wanted)
-        self._owners.set_accounts(wanted)
+        self._scheduler.remove(removed)
+        self._registry.set_accounts(configured)
+        self._owners.set_accounts(configured)
         new, changed = [], []
-        for name, what in wanted.items():
-            before = (applied or {}).get(name)
+        for name, config in configured.items():
+            previous = (applied or {}).get(name)
             if name not in self.syncs:
-                self.syncs[name] = self._build(name, self._options(*what), is_reload=applied is not None)
+                self.syncs[name] = self._build(name, self._options(*config), is_reload=applied is not None)
                 self._registry.publish(self.syncs[name].status())
                 new.append(self.syncs[name])
-            elif what != before:
-                if before is None or what[0].credential != before[0].credential:
+            elif config != previous:
+                if previous is None or config[0].credential != previous[0].credential:
                     self._owners.release(name)
-                    # The data may be of another user's locks, and a call may be under way.
+                    # The data may belong to another user, and a call may be in progress.
                     self._registry.remove_snapshot(name)
-                self.syncs[name].configure(self._options(*what))
+                self.syncs[name].configure(self._options(*config))
                 changed.append(self.syncs[name])
             else:
                 self.syncs[name].retry()
-        if not wanted and applied != {}:
+        if not configured and applied != {}:
             log.warning("no accounts are assigned to this shard", shards=self._shards)
-        self._applied = wanted
-        self._store.delete_other_accounts(wanted)
+        self._applied = configured
+        self._store.delete_other_accounts(configured)
         self._scheduler.reschedule(changed)
         self._scheduler.add(new, interval=settings.sync.interval)
 
     def close(self) -> bool:
-        """Wait for refresh tokens that are being exchanged and store those in memory. Return False if one is lost."""
+        """Wait for refresh token exchanges and store tokens that are only in memory. Returns False if one is lost."""
         return self._refresh_tokens.close(max(self._longest_call, MIN_TIMEOUT + CALL_GRACE))
 
     def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
@@ -100,7 +101,7 @@ class Accounts:
             self._store,
             self._clock,
             options.policy,
-            # An account that a reload brings, or a shard, may be one that was called a moment ago.
+            # An account that a reload adds, or another shard had, may have been called a moment ago.
             is_first_start=self._store.is_new and self._shards == 1 and not is_reload,
         )
         return AccountSync(
@@ -123,16 +124,15 @@ class Accounts:
             requests_per_hour=sync.requests_per_hour,
             longest_call=self._longest_call,
         )
-        chosen = account.locks or ChosenLocks.model_construct()
-        return Options(
-            create_client, policy, sync.stale_after, LockFilter(chosen.ids or (), chosen.serial_numbers or ())
-        )
+        selection = account.locks or LockSelection.model_construct()
+        lock_filter = LockFilter(selection.ids or (), selection.serial_numbers or ())
+        return Options(create_client, policy, sync.stale_after, lock_filter)
 
     def _credentials(self, account: Account, api: Api) -> Credentials:
         key, secret = account.credential
         if not isinstance(secret, OAuth):
-            kind = personal_key if key.startswith("personal_key") else access_token
-            return kind(secret, account.name, self._owners)
+            create = personal_key if key.startswith("personal_key") else access_token
+            return create(secret, account.name, self._owners)
         endpoint = TokenEndpoint(
             account.name,
             url=secret.token_url,

@@ -1,4 +1,4 @@
-"""Low-priority threads, so that syncing and rendering do not delay scrapes; and work that the end must not cut off."""
+"""Low-priority threads, so that syncing and rendering do not delay scrapes; work that a shutdown must not interrupt."""
 
 import contextlib
 import os
@@ -7,43 +7,43 @@ import threading
 from collections.abc import Callable, Iterator
 
 NICENESS = 5
-"""Added to the process's own: a third of the weight, where both want the same core. Enough to get on under any load."""
+"""Added to the niceness of the process. On a busy core such a thread gets a third of the time of a normal thread."""
 
 
 def start(work: Callable[[], None], name: str) -> None:
-    """Do some work on a thread of its own, which does not hold up the end of the process."""
-    threading.Thread(target=_give_way_and, args=(work,), name=name, daemon=True).start()
+    """Run a function on a low-priority daemon thread, which does not delay the end of the process."""
+    threading.Thread(target=_run_with_low_priority, args=(work,), name=name, daemon=True).start()
 
 
-def _give_way_and(work: Callable[[], None]) -> None:
-    if sys.platform == "linux":  # where it is the thread's alone
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
+def _run_with_low_priority(work: Callable[[], None]) -> None:
+    if sys.platform == "linux":  # elsewhere niceness applies to the whole process
+        with contextlib.suppress(OSError):  # a sandbox may forbid the system call
             os.nice(NICENESS)
     work()
 
 
 class CriticalWork:
-    """Work that the end of the process must not cut off, such as storing what cannot be had again."""
+    """Counter of work that a shutdown must not interrupt, such as storing a new refresh token."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._number = 0
+        self._count = 0
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Enclose such work."""
+        """Count the body of a `with` statement as critical work."""
         with self._lock:
-            self._number += 1
+            self._count += 1
         try:
             yield
         finally:
             with self._lock:
-                self._number -= 1
+                self._count -= 1
 
-    def is_under_way(self) -> bool:
-        """Return True if there is such work now."""
-        return self._number > 0
+    def in_progress(self) -> bool:
+        """Return True if critical work is in progress."""
+        return self._count > 0
 
 
 CRITICAL_WORK = CriticalWork()
-"""The process's own."""
+"""The critical work of this process."""

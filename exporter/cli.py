@@ -1,6 +1,6 @@
-"""The command line: flags, wiring, signals and exit codes.
+"""Command line: flags, wiring and exit codes.
 
-Exit codes: 0 all well (SIGTERM and SIGINT included), 1 it could not do its work, 2 it was told to do something wrong.
+Exit codes: 0 success (also after SIGTERM and SIGINT), 1 failure, 2 invalid flags or configuration.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from .config import (
     unused_variables,
 )
 from .config.model import BEGINS_WITH_TILDE
-from .console import OUTPUT, delivered, print_err, print_out, printable
+from .console import OUTPUT, flush_stdout, print_err, print_out, printable
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
 from .presentation import LockRow, format_time
@@ -54,54 +54,54 @@ from .web.server import BadAddress, CannotListen, WebServer, is_socket_activated
 
 log = structlog.get_logger(__name__)
 
-OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
 
 DEFAULT_ADDRESS = ":10333"
 REPEATABLE = frozenset({"--web.listen-address"})
-"""The flags that may be given several times."""
-SOCKET_UNIT = "systemd passes sockets (LISTEN_FDS), which are not used here: disable the .socket unit of this service"
+"""Flags that may be repeated."""
+SOCKET_UNIT = "socket activation by systemd (LISTEN_FDS) is not supported; disable the .socket unit of this service"
 
 HOW_TO_START = """\
-tedee-exporter: no account is configured. Either set TEDEE_PERSONAL_KEY (or TEDEE_PERSONAL_KEY_FILE) to a Tedee
-personal access key, or name a file that lists accounts with --config.file=tedee-exporter.yml,
-or see it work without a key, against a simulated Tedee cloud, with --demo."""
+tedee-exporter: no account is configured. Set TEDEE_PERSONAL_KEY to a Tedee personal access key,
+or TEDEE_PERSONAL_KEY_FILE to a file with the key, or list the accounts in a file: --config.file=tedee-exporter.yml.
+To try the exporter without a key, run it with a simulated Tedee cloud: --demo."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command line.
 
     Args:
-        arguments: without the program's name; those of the process by default.
+        arguments: Arguments without the name of the program. By default those of the process.
 
     Returns:
-        the exit code.
+        The exit code.
     """
     parser = _parser()
     options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if options.demo and (options.config_file or options.config_check):
-        parser.error("--demo brings its own configuration; it goes with neither --config.file nor --config.check")
+        parser.error("--demo cannot be combined with --config.file or --config.check")
     if options.config_check and options.sync_once:
-        parser.error("--config.check and --sync.once are two commands; give one of them")
+        parser.error("--config.check and --sync.once cannot be combined")
     logs.configure(options.log_level, options.log_format)
     return supervise(partial(_run, options), serves=not (options.config_check or options.sync_once))
 
 
 def _run(options: argparse.Namespace, commands: Commands) -> int:
     try:
-        with _configured(options) as (settings, web):
+        with _load_configuration(options) as (settings, web):
             if options.config_check:
                 names = ", ".join(printable(account.name) for account in settings.accounts)
-                held = f"accounts: {names}" if names else f"shard {options.shard} holds none of its accounts"
-                print_out(f"The configuration is good; {held}")
-                return OK if delivered() else FAILED
+                accounts = f"accounts: {names}" if names else f"shard {options.shard} has none of its accounts"
+                print_out(f"The configuration is valid; {accounts}")
+                return OK if flush_stdout() else FAILED
             if options.sync_once:
                 return sync_once(settings, commands, options)
             return serve(settings, web, commands, options)
-    except NotConfigured as nothing:
-        print_err("\n".join([HOW_TO_START, *nothing.args]))
+    except NotConfigured as error:
+        print_err("\n".join([HOW_TO_START, *error.args]))
     except ConfigurationError as error:
         print_err(str(error))
-    return MISUSED
+    return INVALID
 
 
 def serve(
@@ -110,29 +110,29 @@ def serve(
     commands: Commands,
     options: argparse.Namespace,
 ) -> int:
-    """Sync and serve until a signal says to stop."""
+    """Sync and serve until a signal stops the program."""
     addresses = options.web_listen_addresses or [DEFAULT_ADDRESS]
     try:
         listeners = listen(addresses)
     except CannotListen as error:
         hint = f"; {SOCKET_UNIT}" if is_socket_activated(os.environ) else ""
-        print_err(f"tedee-exporter: {error}; choose another with --web.listen-address{hint}")
+        print_err(f"tedee-exporter: {error}; choose another address with --web.listen-address{hint}")
         return FAILED
     if is_socket_activated(os.environ):
         log.warning(SOCKET_UNIT)
     clock = SystemClock()
-    store = _store(settings, clock, options)
+    store = _create_store(settings, clock, options)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
-    accounts = Accounts(clock, store, registry, scheduler, shards=_shards(options))
+    accounts = Accounts(clock, store, registry, scheduler, shards=_shard_count(options))
     accounts.apply(settings)
     reload = Reload(
         settings,
-        lambda: settings if options.demo else options.shard.of(load(options.config_file, again=True)),
+        lambda: settings if options.demo else options.shard.select(load(options.config_file, is_reload=True)),
         accounts.apply,
         web_configuration.refresh,
         clock,
     )
-    collector = ExporterCollector(__version__, reload.state, store.is_usable, lambda: OUTPUT.dropped_lines)
+    collector = ExporterCollector(__version__, reload.result, store.is_usable, lambda: OUTPUT.dropped_lines)
     exposition = Exposition(registry, collector, clock)
     renderer = Renderer(exposition)
     registry.on_change(renderer.wake)
@@ -168,18 +168,18 @@ def serve(
         scheme = "https" if web_configuration.security_policy.tls else "http"
         host = addresses[0].rpartition(":")[0]
         host = "localhost" if host in {"", "[::]", "0.0.0.0"} else host  # noqa: S104
-        _invite(f"{scheme}://{host}:{listeners[0].getsockname()[1]}", options.web_telemetry_path)
+        _print_demo_urls(f"{scheme}://{host}:{listeners[0].getsockname()[1]}", options.web_telemetry_path)
     code = FAILED
     while web.alive():
-        asked = _asked(commands)
-        if Command.STOP in asked:
+        received = _receive(commands)
+        if Command.STOP in received:
             code = OK
             break
-        if Command.RELOAD in asked:
+        if Command.RELOAD in received:
             reload.request()
         reload.check()
     if code != OK:
-        log.error("the web server ended by itself")
+        log.error("the web server stopped unexpectedly")
     scheduler.stop()
     web.stop()
     accounts.close()
@@ -188,8 +188,8 @@ def serve(
     return code
 
 
-def _store(settings: Settings, clock: Clock, options: argparse.Namespace) -> StateStore:
-    """Return the state store: in memory for the demo, whose cloud ends with it."""
+def _create_store(settings: Settings, clock: Clock, options: argparse.Namespace) -> StateStore:
+    """Create the state store. The demo stores states in memory, since its cloud ends with the process."""
     if options.demo:
         return MemoryStateStore(clock)
     path = settings.state_file or default_state_file(os.environ)
@@ -197,28 +197,28 @@ def _store(settings: Settings, clock: Clock, options: argparse.Namespace) -> Sta
     return FallbackStateStore(SQLiteStateStore(path, clock, longest_call=longest_call, shard=str(options.shard)), clock)
 
 
-def _shards(options: argparse.Namespace) -> int:
-    """How many processes may have called an account: for the demo this one, whose cloud nobody else knows."""
+def _shard_count(options: argparse.Namespace) -> int:
+    """Return the number of processes that share the accounts. The demo has its own accounts."""
     return 1 if options.demo else options.shard.count
 
 
 def sync_once(settings: Settings, commands: Commands, options: argparse.Namespace) -> int:
-    """One real sync of each account, and a table of the locks."""
+    """Sync each account once and print a table of the locks."""
     if not settings.accounts:
         print_err(
-            f"Nothing to sync: shard {options.shard} holds none of the configured accounts; "
-            "--config.check with another --shard says which that one holds."
+            f"Nothing to sync: shard {options.shard} has none of the configured accounts; "
+            "--config.check lists the accounts of another --shard."
         )
         return OK
     clock = SystemClock()
     started = clock.wall()
-    store = _store(settings, clock, options)
+    store = _create_store(settings, clock, options)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
-    accounts = Accounts(clock, store, registry, scheduler, shards=_shards(options))
+    accounts = Accounts(clock, store, registry, scheduler, shards=_shard_count(options))
     accounts.apply(settings)
     wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in registry.statuses()))
     if wait > 1:
-        print_err(f"Waiting for {wait:.0f} seconds: Tedee allows one sync in {SYNC_SPACING:.0f} seconds.")
+        print_err(f"Waiting for {wait:.0f} seconds: Tedee allows one sync every {SYNC_SPACING:.0f} seconds.")
     scheduler.start()
     while not all(status.is_complete(started, clock.wall()) for status in registry.statuses()):
         with suppress(Empty):
@@ -235,7 +235,7 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
 
 
 def _print_table(statuses: Sequence[AccountStatus]) -> int:
-    from tabulate import tabulate  # noqa: PLC0415  (a twentieth of the time that a start takes)
+    from tabulate import tabulate  # noqa: PLC0415  (this import takes a twentieth of the startup time)
 
     for status in statuses:
         for failure in filter(None, (status.failure, status.details_failure)):
@@ -243,16 +243,16 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
     rows = [
         _table_row(status.account, lock) for status in statuses if status.snapshot for lock in status.snapshot.locks
     ]
-    good = all(status.up for status in statuses)
-    table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "Tedee knows no locks in these accounts."
-    if rows or good:
+    succeeded = all(status.up for status in statuses)
+    table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "These accounts have no locks."
+    if rows or succeeded:
         print_out(table)
-    return OK if delivered() and good else FAILED
+    return OK if flush_stdout() and succeeded else FAILED
 
 
 @contextmanager
-def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConfiguration]]:
-    """Both configurations; what is wrong with them is told at once."""
+def _load_configuration(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConfiguration]]:
+    """Load both configurations. All errors are reported at once."""
     web, problems = None, []
     try:
         web = WebConfiguration(options.web_config_file, warn=print_err if options.config_check else log.warning)
@@ -260,7 +260,7 @@ def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConf
         problems = error.problems
     with ExitStack() as stack:
         try:
-            settings = options.shard.of(stack.enter_context(_settings(options)))
+            settings = options.shard.select(stack.enter_context(_load_settings(options)))
         except ConfigurationError as error:
             raise ConfigurationError(error.problems + problems) from None
         except NotConfigured:
@@ -273,15 +273,15 @@ def _configured(options: argparse.Namespace) -> Iterator[tuple[Settings, WebConf
 
 
 @contextmanager
-def _settings(options: argparse.Namespace) -> Iterator[Settings]:
-    """The settings to run with; for the demo, those of a simulated cloud that runs as long as they are used."""
+def _load_settings(options: argparse.Namespace) -> Iterator[Settings]:
+    """Load the settings. For the demo, run a simulated cloud while the context is open."""
     if not options.demo:
         check = options.config_check
         yield load(options.config_file, check_secrets=check, warn=print_err if check else log.warning)
         return
     for problem in unused_variables(os.environ, "--demo"):
         log.warning(problem)
-    from . import simulator  # noqa: PLC0415  (only the demo pays for it)
+    from . import simulator  # noqa: PLC0415  (only the demo needs this import)
 
     world = simulator.World.demo()
     with simulator.serve(simulator.Cloud(world, strict=True)) as cloud:
@@ -296,36 +296,36 @@ def _settings(options: argparse.Namespace) -> Iterator[Settings]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that refuses repeated flags and does not repeat a key in its errors, which may end in a log."""
+    """Parser that rejects repeated flags and hides possible secrets in its errors, which may be logged."""
 
-    _given: Sequence[str] = ()
+    _arguments: Sequence[str] = ()
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse the flags. One that is unknown, or given more than once without need, ends the program with code 2."""
-        self._given = arguments
+        """Parse the flags. An unknown flag, or a repeated one that is not REPEATABLE, ends the program with code 2."""
+        self._arguments = arguments
         options, unknown = self.parse_known_args(arguments)
-        given = Counter(each.partition("=")[0] for each in arguments if each.startswith("--"))
+        counts = Counter(each.partition("=")[0] for each in arguments if each.startswith("--"))
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-        for flag, times in given.items():
+        for flag, times in counts.items():
             if times > 1 and flag not in REPEATABLE:
                 self.error(f"argument {flag}: given {times} times; give it once")
         return options
 
     def error(self, message: str) -> NoReturn:
-        super().error(hide_arguments(message, self._given, known=self._option_string_actions))
+        super().error(hide_arguments(message, self._arguments, known=self._option_string_actions))
 
 
 def _parser() -> _Parser:
     parser = _Parser(
         prog="tedee-exporter",
         description="Prometheus exporter for Tedee smart locks.",
-        epilog="Without --config.file one account is taken from the environment: "
+        epilog="Without --config.file, environment variables configure one account: "
         + ", ".join(ENVIRONMENT)
-        + ". README.md says more.",
+        + ". See https://github.com/tedee-exporter/tedee-exporter/blob/main/docs/configuration.md.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -372,16 +372,22 @@ def _parser() -> _Parser:
         type=_log_level,
         choices=logs.LEVELS,
         default="info",
-        help="minimum level (default %(default)s)",
+        help="minimum level of log lines (default %(default)s)",
     )
-    add("--log.format", dest="log_format", choices=get_args(logs.Format), default="logfmt", help="default %(default)s")
+    add(
+        "--log.format",
+        dest="log_format",
+        choices=get_args(logs.Format),
+        default="logfmt",
+        help="format of log lines (default %(default)s)",
+    )
     add(
         "--sync.once",
         dest="sync_once",
         action="store_true",
-        help="sync once, print a table of the locks, and exit (0: all accounts succeeded, 1: not)",
+        help="sync once, print a table of the locks, and exit (0: all accounts succeeded, 1: some failed)",
     )
-    add("--demo", action="store_true", help="run against a simulated Tedee cloud inside this process, without a key")
+    add("--demo", action="store_true", help="run with a simulated Tedee cloud, without a key")
     add(
         "--version",
         action="version",
@@ -399,7 +405,7 @@ def _listen_address(address: str) -> str:
 
 
 def _log_level(text: str) -> str:
-    """Return the level in the spelling of LEVELS; exporter-toolkit takes any case, and log lines say `warning`."""
+    """Return the level as in LEVELS. exporter-toolkit accepts any case, and log lines have `warning`."""
     return {"warning": "warn"}.get(text.lower(), text.lower())
 
 
@@ -418,9 +424,9 @@ def _shard(text: str) -> Shard:
 
 def _telemetry_path(path: str) -> str:
     segments = path.split("/")[1:]
-    odd = {"", ".", "..", "-"} & set(segments)
-    if not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) or odd or path == "/docs":
-        raise argparse.ArgumentTypeError(f"{path!r} is not a path of its own, such as /metrics")
+    reserved = {"", ".", "..", "-"} & set(segments)
+    if not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) or reserved or path == "/docs":
+        raise argparse.ArgumentTypeError(f"{path!r} cannot be the path of the metrics; choose one such as /metrics")
     return path
 
 
@@ -438,24 +444,24 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
     }
 
 
-def _asked(commands: Commands) -> set[Command]:
-    """All that was asked for, however often, within a second."""
-    asked = set()
+def _receive(commands: Commands) -> set[Command]:
+    """Wait up to a second for commands and return all that are in the queue, without duplicates."""
+    received = set()
     with suppress(Empty):
-        asked.add(commands.get(timeout=1.0))
+        received.add(commands.get(timeout=1.0))
         while True:
-            asked.add(commands.get_nowait())
-    return asked
+            received.add(commands.get_nowait())
+    return received
 
 
-def _invite(url: str, telemetry_path: str) -> None:
+def _print_demo_urls(url: str, telemetry_path: str) -> None:
     print_out(
         f"""
-  A simulated Tedee cloud is running, and the exporter reads it as it would the real one. Open
+  The exporter is polling a simulated Tedee cloud. Open
 
-    {url}/{" " * len(telemetry_path)}the locks
-    {url}{telemetry_path} what Prometheus scrapes
+    {url}/{" " * len(telemetry_path)}for the status page
+    {url}{telemetry_path} for the metrics
 
-  Ctrl+C ends both.
+  Press Ctrl+C to stop.
 """
     )

@@ -1,4 +1,4 @@
-"""What time it is, as a parameter: everything that waits or compares times is given a clock."""
+"""Clocks. Everything that waits or compares times gets a clock as a parameter, so that tests can control the time."""
 
 import time
 import uuid
@@ -8,18 +8,18 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two readings of time, both in seconds."""
+    """Source of wall-clock time and monotonic time, both in seconds."""
 
     def wall(self) -> float:
-        """Unix time: for people and for metrics. It may jump."""
+        """Return the Unix time, for display and metrics. It may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Time since the machine was booted: for ages and waits. It never goes back."""
+        """Return the time since the machine was booted, for ages and waits. It never decreases."""
         ...
 
     def boot(self) -> str:
-        """Which boot of which machine it is: monotonic times of the same boot can be compared between processes."""
+        """Return an id of the boot. Processes with the same boot id can compare their monotonic times."""
         ...
 
 
@@ -27,37 +27,36 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boottime() -> float:
-    """Return the seconds since the machine was started.
+    """Return the seconds since the machine was booted, including the time for which it was suspended.
 
-    They include the time for which it was suspended, since doors move while a laptop sleeps: CLOCK_BOOTTIME does that
-    on Linux, CLOCK_MONOTONIC does not.
+    Doors move while a laptop is suspended. On Linux CLOCK_BOOTTIME counts that time, CLOCK_MONOTONIC does not.
     """
     return time.clock_gettime(_BOOTTIME)
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """Clock of the machine."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         try:
             self._boot = (proc / "sys/kernel/random/boot_id").read_text("ascii").strip()
         except (OSError, ValueError):
-            # Unknown: the monotonic time of no other process is comparable.
+            # With a random id, no other process compares its monotonic times with those of this one.
             self._boot = str(uuid.uuid4())
         with suppress(OSError, ValueError):
-            # A container may have clocks of its own (a time namespace), in the same boot.
+            # A container may be in a time namespace, with other clocks in the same boot.
             offsets = (proc / "self/timens_offsets").read_text("ascii").split()
             if {*offsets} - {"monotonic", "boottime", "0"}:
                 self._boot += " " + " ".join(offsets)
 
     def wall(self) -> float:
-        """Unix time in seconds."""
+        """Return the Unix time in seconds."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since the machine was started."""
+        """Return the seconds since the machine was booted."""
         return boottime()
 
     def boot(self) -> str:
-        """The kernel's boot id; where there is none, a new one for each process."""
+        """Return the kernel's boot id, or a random id of this process if the kernel has none."""
         return self._boot

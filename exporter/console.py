@@ -1,4 +1,4 @@
-"""Standard output and standard error, which may be blocked, closed, full, or unable to encode a character."""
+"""Standard output and standard error, which may be blocked, closed, on a full disk, or unable to encode a character."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 MAX_PENDING = 2**20
-"""Characters that may wait to be written before further log lines are dropped: some 5,000 lines."""
+"""Queued characters (about 5,000 lines) above which log lines are dropped."""
 
 
 class _Text(NamedTuple):
@@ -21,16 +21,16 @@ class _Text(NamedTuple):
 
 
 class Output:
-    """A queue of text and the one thread that writes it, in the order in which it came.
+    """Queue of text, written in order by one thread.
 
     A pipe without a reader, or a terminal stopped with Ctrl+S, blocks only that thread.
     """
 
     def __init__(self, max_pending: int = MAX_PENDING) -> None:
         self.dropped_lines = 0
-        """Log lines that were not written, since the start."""
+        """Number of log lines that were not written since the start."""
         self.failed: set[TextIO | None] = set()
-        """Streams that did not take all of what was not a log line. None is a stream closed before the start."""
+        """Streams that lost text other than log lines. None is a stream that was closed at the start."""
         self._max_pending = max_pending
         self._pending: deque[_Text] = deque()
         self._size = 0
@@ -41,10 +41,10 @@ class Output:
         self._thread: threading.Thread | None = None
 
     def put(self, stream: TextIO | None, text: str, *, is_log_line: bool = False) -> None:
-        """Queue text without waiting. A log line is dropped if too much text waits already."""
+        """Queue text without waiting. A log line is dropped if the queue is full."""
         with self._lock:
             if stream is None or (is_log_line and self._size + len(text) > self._max_pending):
-                self._lose(stream, is_log_line=is_log_line)
+                self._record_loss(stream, is_log_line=is_log_line)
                 return
             self._pending.append(_Text(stream, text, is_log_line))
             self._size += len(text)
@@ -54,13 +54,13 @@ class Output:
                 self._thread.start()
 
     def flush(self, stall: float | None = None) -> bool:
-        """Wait until everything is written.
+        """Wait until the queue is written.
 
         Args:
-            stall: seconds without progress after which to give up; None to wait as long as it takes.
+            stall: Seconds without progress after which to give up. None to wait without a limit.
 
         Returns:
-            False if it was given up.
+            False if some text is not written.
         """
         with self._lock:
             while self._pending:
@@ -77,21 +77,21 @@ class Output:
                 stream.write(text)
                 stream.flush()
                 written = True
-            except (OSError, ValueError):  # the latter if the stream is closed
+            except (OSError, ValueError):  # ValueError if the stream is closed
                 written = False
             dropped = 0
             with self._lock:
                 self._pending.popleft()
                 self._size -= len(text)
                 if not written:
-                    self._lose(stream, is_log_line=is_log_line)
-                elif self._size <= self._max_pending // 2:  # or a slow reader would get one such line for each other
+                    self._record_loss(stream, is_log_line=is_log_line)
+                elif self._size <= self._max_pending // 2:  # otherwise a slow reader gets one warning per dropped line
                     dropped, self._unreported = self._unreported, 0
                 self._written.notify_all()
             if dropped:
-                log.warning("log lines were dropped because standard error did not take them", lines=dropped)
+                log.warning("log lines were dropped because standard error was blocked", lines=dropped)
 
-    def _lose(self, stream: TextIO | None, *, is_log_line: bool) -> None:
+    def _record_loss(self, stream: TextIO | None, *, is_log_line: bool) -> None:
         if is_log_line:
             self.dropped_lines += 1
             self._unreported += 1
@@ -100,42 +100,42 @@ class Output:
 
 
 OUTPUT = Output()
-"""The process's own."""
+"""The output of this process."""
 
 
 class LogStream:
-    """Standard error for log lines: a `write` never blocks."""
+    """Standard error for log lines. `write` never blocks."""
 
     def write(self, line: str) -> None:
-        """Queue a line, or drop it."""
+        """Queue a line, or drop it if the queue is full."""
         OUTPUT.put(sys.stderr, line, is_log_line=True)
 
 
 def print_out(text: str) -> None:
-    """Print to standard output, without waiting."""
+    """Print a line to standard output without waiting."""
     OUTPUT.put(sys.stdout, f"{text}\n")
 
 
 def print_err(text: str) -> None:
-    """Print to standard error, without waiting."""
+    """Print a line to standard error without waiting."""
     OUTPUT.put(sys.stderr, f"{text}\n")
 
 
-def delivered() -> bool:
-    """Wait until everything is written. Returns False if standard output did not take it."""
+def flush_stdout() -> bool:
+    """Wait until the queue is written. Returns False if standard output has failed."""
     OUTPUT.flush()
     return sys.stdout not in OUTPUT.failed
 
 
 def escape_unencodable() -> None:
-    r"""Have both outputs write a character that their encoding lacks as an escape sequence, such as `\xfc`."""
+    r"""Make both streams write characters outside their encoding as escape sequences, such as `\xfc`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def encodable(text: str, stream: TextIO | None) -> bool:
-    """Return whether a stream's encoding has all characters of the text."""
+def is_encodable(text: str, stream: TextIO | None) -> bool:
+    """Return True if the encoding of a stream has all characters of the text."""
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
@@ -144,8 +144,8 @@ def encodable(text: str, stream: TextIO | None) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal: control characters, and those that its encoding lacks, are escaped."""
+    """Escape control characters, which could control the terminal, and characters outside its encoding."""
     return "".join(
-        char if char.isprintable() and encodable(char, sys.stdout) else char.encode("unicode_escape").decode()
+        char if char.isprintable() and is_encodable(char, sys.stdout) else char.encode("unicode_escape").decode()
         for char in text
     )

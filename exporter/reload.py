@@ -1,4 +1,4 @@
-"""The configuration, loaded again while the exporter runs."""
+"""Reloads of the configuration while the exporter runs."""
 
 import threading
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from .config import ConfigurationError, NotConfigured, Settings
 log = structlog.get_logger(__name__)
 
 WATCH_INTERVAL = 1.0
-"""Seconds between two checks of the files of the web configuration."""
+"""Seconds between two checks for changes of the web configuration."""
 STUCK_SECONDS = 10.0
-"""Seconds after which a reload counts as stuck, as if a file is on a server that does not answer."""
+"""Seconds after which a reload counts as stuck, for example because a file server does not respond."""
 
-BUG = "unhandled exception; the log has it"
+UNHANDLED = "unhandled exception; see the log"
 
 
 class Reload:
-    """Loads the configuration again, on a thread of its own. A broken one changes nothing."""
+    """Reloads the configuration on its own thread. An invalid configuration changes nothing."""
 
     def __init__(
         self,
@@ -30,14 +30,14 @@ class Reload:
         refresh_web: Callable[[], list[str]],
         clock: Clock,
     ) -> None:
-        """Begin with settings that were loaded successfully.
+        """Create a reload.
 
         Args:
-            settings: as they were at the start.
-            load: reads them again.
-            apply: puts them to work.
-            refresh_web: reads what has changed of the web configuration, and returns what is wrong with it.
-            clock: for the time of the last success, and the duration of a reload.
+            settings: The settings loaded at the start.
+            load: Loads the settings.
+            apply: Applies the settings.
+            refresh_web: Loads changes of the web configuration, and returns its errors.
+            clock: For the time of the last success, and the duration of a reload.
         """
         self._state_file = settings.state_file
         self._load = load
@@ -46,21 +46,21 @@ class Reload:
         self._clock = clock
         self._problems: list[str] = []
         self._web_problems: list[str] = []
-        self._good_at = clock.wall()
+        self._last_success = clock.wall()
         self._changed = threading.Condition()
         self._requested: Future[list[str]] | None = None
-        self._began: float | None = None
+        self._started_at: float | None = None
         self._stuck = False
 
     def start(self) -> None:
-        """Start the thread. It also applies changes of the web configuration, which need no request."""
+        """Start the thread. It also applies changes of the web configuration, without a request."""
         threading.Thread(target=self._run, name="reload", daemon=True).start()
 
     def request(self) -> Future[list[str]]:
         """Request a reload that begins after this call. All requests that arrive before it begins share it.
 
         Returns:
-            what is wrong with the configuration; empty if it was loaded.
+            The errors of the configuration; empty if it was loaded.
         """
         with self._changed:
             if self._requested is None:
@@ -68,17 +68,17 @@ class Reload:
                 self._changed.notify_all()
             return self._requested
 
-    def state(self) -> tuple[bool, float]:
-        """Whether the last load was successful, and when the last successful one was (Unix seconds)."""
-        return not (self._problems or self._web_problems or self._stuck), self._good_at
+    def result(self) -> tuple[bool, float]:
+        """Return whether the last load was successful, and the Unix time of the last successful load."""
+        return not (self._problems or self._web_problems or self._stuck), self._last_success
 
     def check(self) -> None:
         """Log once that a reload is stuck."""
-        began = self._began
-        stuck = began is not None and self._clock.monotonic() - began > STUCK_SECONDS
+        started_at = self._started_at
+        stuck = started_at is not None and self._clock.monotonic() - started_at > STUCK_SECONDS
         if stuck and not self._stuck:
             log.error(
-                "reading the configuration has not ended; is a file of it on a server that does not answer?",
+                "reload is stuck; check whether a configuration file is on a file server that does not respond",
                 seconds=STUCK_SECONDS,
             )
         self._stuck = stuck
@@ -88,31 +88,31 @@ class Reload:
             with self._changed:
                 self._changed.wait_for(lambda: self._requested, WATCH_INTERVAL)
                 requested, self._requested = self._requested, None
-            self._began = self._clock.monotonic()
-            self._web_problems = self._guarded(self._refresh_web, self._web_problems)
+            self._started_at = self._clock.monotonic()
+            self._web_problems = self._catch(self._refresh_web, self._web_problems)
             if requested:
-                self._problems = self._guarded(self._reload, [])
-            self._began = None
+                self._problems = self._catch(self._reload, [])
+            self._started_at = None
             if requested:
                 requested.set_result(self._problems + self._web_problems)
 
-    def _guarded(self, work: Callable[[], list[str]], before: list[str]) -> list[str]:
-        """Return what `work` returns, or BUG after an exception, which is logged unless `before` has it, too."""
+    def _catch(self, load: Callable[[], list[str]], previous: list[str]) -> list[str]:
+        """Return the errors of a load, or UNHANDLED after an exception, which is logged unless it happened before."""
         try:
-            return work()
+            return load()
         except Exception:
-            if before != [BUG]:
+            if previous != [UNHANDLED]:
                 log.exception("unhandled exception while reloading; please report this")
-            return [BUG]
+            return [UNHANDLED]
 
     def _reload(self) -> list[str]:
         try:
             self._apply(self._load_checked())
         except ConfigurationError as error:
             for problem in error.problems:
-                log.error("configuration not reloaded; the last good one stays", error=problem)
+                log.error("configuration not reloaded; the previous one stays in use", error=problem)
             return error.problems
-        self._good_at = self._clock.wall()
+        self._last_success = self._clock.wall()
         log.info("configuration reloaded")
         return []
 
@@ -120,7 +120,7 @@ class Reload:
         try:
             settings = self._load()
         except NotConfigured:
-            raise ConfigurationError(["no account is configured any more"]) from None
+            raise ConfigurationError(["no account is configured"]) from None
         if settings.state_file != self._state_file:
-            raise ConfigurationError(["state_file: a reload cannot change it; restart the exporter"])
+            raise ConfigurationError(["state_file: cannot be changed by a reload; restart the exporter"])
         return settings

@@ -1,4 +1,4 @@
-"""Secrets: a type that does not print them, and what to do if text from elsewhere may contain one."""
+"""A type for secrets that does not print them, and functions that find or hide secrets in other text."""
 
 import errno
 import html
@@ -17,33 +17,33 @@ from pydantic import SecretStr
 
 HIDDEN = "[hidden: may be a secret]"
 READ_BYTES = 2**16
-"""Read at once. A buffer for the largest file at once would teach the C library to keep what it is given back."""
-SHORTEST = 8
-"""Characters of a secret that are searched for in text from elsewhere. Fewer may occur in any word; Tedee's keys have
-some 60."""
-LONG = 16
-"""Characters from which on a name that does not exist may be a secret in a wrong place. Shorter ones are repeated,
-which helps to find a mistake; Tedee issues none so short."""
+"""Bytes per read. After freeing a larger buffer, glibc would keep memory of that size instead of returning it."""
+MIN_MATCH_LENGTH = 8
+"""Minimum length of the parts of a secret that are searched for. Shorter parts occur by chance; Tedee's keys have about
+60 characters."""
+MIN_HIDDEN_LENGTH = 16
+"""Minimum length of an unknown name that is hidden because it may be a misplaced secret. Shorter names are repeated,
+which helps to find a typo; Tedee issues no secrets so short."""
 
 
 class Secret(SecretStr):
-    """Text that only `get_secret_value` hands out.
+    """Text that only `get_secret_value` returns.
 
-    Printed, formatted, logged or dumped by pydantic it is a row of stars; pickled, copied or written as JSON or YAML
-    it is an error.
+    Printing, formatting, logging and dumping by pydantic show asterisks. Pickling, copying and writing as JSON or YAML
+    raise an error.
     """
 
-    # Takes the attribute out of `vars()`, and of whatever shows an object's insides by that.
+    # Keeps the value out of `vars()`, and of tools that use it to show the attributes of an object.
     __slots__ = ("_secret_value",)
 
     def __getstate__(self) -> NoReturn:
-        """Refuse: pickle and copy ask for this."""
-        raise TypeError("a secret is not to be written down")
+        """Raise TypeError, so that secrets cannot be pickled or copied."""
+        raise TypeError("a secret cannot be pickled or copied")
 
 
 def redact(value: Any, secret: str) -> Any:
-    """Return JSON data, or a text, with `[secret]` in place of the secret."""
-    if len(secret) < SHORTEST:
+    """Return JSON data, or a text, with `[secret]` instead of the secret."""
+    if len(secret) < MIN_MATCH_LENGTH:
         return value
     match value:
         case str():
@@ -56,14 +56,13 @@ def redact(value: Any, secret: str) -> Any:
 
 
 class SecretDetector:
-    """Finds parts of a secret in text that a server sent, which may have been encoded on the way."""
+    """Finds parts of a secret in text from a server, also if they are encoded."""
 
     def __init__(self, secret: Secret) -> None:
-        """Create a detector of one secret."""
         self._secret = secret
 
     def finds_in(self, text: str) -> bool:
-        """Return whether a text contains eight or more characters of the secret in a row.
+        """Return True if a text contains at least eight consecutive characters of the secret.
 
         Case and punctuation do not matter. The characters may be percent-encoded, escaped as in HTML or JSON, or
         encoded in hexadecimal or base64 at any position.
@@ -76,20 +75,20 @@ class SecretDetector:
 
     @cached_property
     def _secret_parts(self) -> dict[int, set[str]]:
-        """The parts to look for, by their length."""
+        """The parts to search for, by their length."""
         secret = self._secret.get_secret_value()
         raw = secret.encode()
-        parts = _parts(secret.lower(), SHORTEST) | _parts(_alphanumeric(secret), SHORTEST)
+        parts = _parts(secret.lower(), MIN_MATCH_LENGTH) | _parts(_alphanumeric(secret), MIN_MATCH_LENGTH)
         for before in range(3):
-            # A byte has one of three positions in a group of base64. What only the secret determines is the same in
-            # whatever it is encoded with.
+            # A byte has one of three positions in a base64 group. The digits that depend only on the secret are the
+            # same whatever text surrounds it.
             encoded = b64encode(bytes(before) + raw).decode()[-(-8 * before // 6) : 8 * (before + len(raw)) // 6]
-            parts |= _parts(_alphanumeric(encoded), SHORTEST)
-        return {SHORTEST: parts, 2 * SHORTEST: _parts(raw.hex(), 2 * SHORTEST)}
+            parts |= _parts(_alphanumeric(encoded), MIN_MATCH_LENGTH)
+        return {MIN_MATCH_LENGTH: parts, 2 * MIN_MATCH_LENGTH: _parts(raw.hex(), 2 * MIN_MATCH_LENGTH)}
 
 
 def _parts(text: str, length: int) -> set[str]:
-    """Return all substrings of a length."""
+    """Return all substrings of this length."""
     return {text[at : at + length] for at in range(len(text) - length + 1)}
 
 
@@ -98,55 +97,55 @@ def _alphanumeric(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    r"""Return a text without percent-encoding, character references, and escapes such as `\u0041` or `=41`."""
+    r"""Decode percent-encoding, character references, and escapes such as `\u0041` or `=41`."""
     characters = re.sub(r"(?:%|=|0x|\\x|\\u00|&#x0*)([0-9A-Fa-f]{2});?", lambda code: chr(int(code[1], 16)), text)
     return html.unescape(characters)
 
 
 def safe_path(path: Path) -> str:
-    """Return the name of a file for a message.
+    """Return a path for messages.
 
-    If there is no such file, a secret may have been given instead of its name: of a long name, only the folders that
-    exist are repeated.
+    A long name of a missing file may be a secret that was given instead of a path. It is hidden; only the existing
+    folders are repeated.
     """
     try:
         existing = next(part for part in (path, *path.parents) if os.path.lexists(part))
-    except StopIteration:  # there is no working directory
+    except StopIteration:  # the working directory was removed
         existing = Path()
     missing = str(path.relative_to(existing))
-    return str(existing / HIDDEN if len(missing) >= LONG and existing != path else path)
+    return str(existing / HIDDEN if len(missing) >= MIN_HIDDEN_LENGTH and existing != path else path)
 
 
-def is_near(word: str, known: Iterable[str]) -> bool:
-    """Return whether a word is one of the known ones, or looks like a misspelt one, and so is no secret."""
+def is_similar(word: str, known: Iterable[str]) -> bool:
+    """Return True if a word is known, or looks like a typo of a known word, and therefore is no secret."""
     return bool(get_close_matches(word, known, n=1, cutoff=0.7))
 
 
 def hide_arguments(message: str, arguments: Iterable[str], known: Iterable[str]) -> str:
-    """Return a message about command-line arguments without long ones, which may be a secret in a wrong place.
+    """Hide long arguments in a message about the command line: they may be misplaced secrets.
 
     Args:
-        message: What is wrong.
-        arguments: The arguments that were given.
-        known: The flags that exist. One that is nearly the same is repeated.
+        message: The error message.
+        arguments: The arguments of the command line.
+        known: The existing flags. Arguments similar to one of them are not hidden.
     """
-    # argparse takes arguments apart: a flag and its value, or a short flag and the value right behind it.
+    # argparse splits arguments: a flag and its value, or a short flag and the value that follows it directly.
     parts = {part for each in arguments for part in (each, each.lstrip("-"), each[2:], *each.split("=", 1))}
     for part in sorted(parts, key=len, reverse=True):
-        if len(part) >= LONG and not is_near(part, known):
+        if len(part) >= MIN_HIDDEN_LENGTH and not is_similar(part, known):
             message = message.replace(repr(part)[1:-1], HIDDEN).replace(part, HIDDEN)
     return message
 
 
-def read_regular_file(path: Path, most: int) -> bytes | None:
-    """Return at most so many bytes of a file, or None if it is not a regular one.
+def read_regular_file(path: Path, max_bytes: int) -> bytes | None:
+    """Return at most `max_bytes` of a file, or None if it is not a regular file.
 
-    A FIFO or a device might never end, or never begin.
+    Reading a FIFO or a device might block, or never end.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
-    # Without O_NONBLOCK the opening of a FIFO waits until another process opens it for writing.
+    # Without O_NONBLOCK, opening a FIFO waits until another process opens it for writing.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -155,6 +154,6 @@ def read_regular_file(path: Path, most: int) -> bytes | None:
         if not stat.S_ISREG(mode):
             return None
         parts = iter(partial(os.read, descriptor, READ_BYTES), b"")
-        return b"".join(islice(parts, most // READ_BYTES + 1))[:most]
+        return b"".join(islice(parts, max_bytes // READ_BYTES + 1))[:max_bytes]
     finally:
         os.close(descriptor)

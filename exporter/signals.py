@@ -1,8 +1,8 @@
-"""Signals, and the thread that runs the program while the main thread waits for them.
+"""Signal handling: the main thread waits for signals, and another thread runs the program.
 
-Python runs signal handlers on the main thread, between two of its instructions. A system call that does not return
-there (a file on a server that does not answer, a slow resolver, a pipe without a reader) would keep signals from having
-any effect. So the main thread makes no such call.
+Python runs signal handlers on the main thread, between two of its instructions. A system call that blocks there (a
+file server that does not respond, a slow resolver, a pipe without a reader) would delay the handlers. So the main
+thread makes no such call.
 """
 
 import signal
@@ -19,25 +19,25 @@ from .background import CRITICAL_WORK
 from .console import OUTPUT, print_err
 
 OK, CRASHED, INTERRUPTED = 0, 1, 130
-"""Exit codes. The last is the one by which shells know a program that Ctrl+C ended."""
+"""Exit codes. 130 is the convention of shells for a program ended by Ctrl+C."""
 
 STOP_SECONDS = 1.5
-"""How long a program that serves may take to end after a signal."""
+"""Time in which a server must end after a signal."""
 CRITICAL_SECONDS = 20.0
-"""How long it may take to end while there is work that must not be cut off."""
+"""Time in which the program must end if critical work is in progress."""
 STALL_SECONDS = 0.5
-"""How long the end of the process waits for an output that takes nothing, and for a program that does not serve."""
+"""Time to wait at the end for a blocked output stream, and for a program that is not a server."""
 
 
 class Command(Enum):
-    """What a signal asks for."""
+    """Command sent by a signal."""
 
     STOP = auto()
     RELOAD = auto()
 
 
 Commands = SimpleQueue[Command]
-"""What signals ask for. A signal handler may put something into a SimpleQueue at any time."""
+"""Queue of commands. SimpleQueue is reentrant, so a signal handler can put into it at any time."""
 
 SIGNALS = {signal.SIGTERM: Command.STOP, signal.SIGINT: Command.STOP, signal.SIGHUP: Command.RELOAD}
 
@@ -46,39 +46,39 @@ def supervise(program: Callable[[Commands], int], *, serves: bool) -> int:
     """Run a program until it ends, or until SIGTERM or SIGINT ends it.
 
     Args:
-        program: gets the queue of commands and returns the exit code.
-        serves: whether it runs until a signal ends it, for which it is then given some time. A program that ends by
-            itself (one sync, a check) is interrupted by the signal; otherwise all that it prints is waited for.
+        program: Receives the queue of commands and returns the exit code.
+        serves: Whether the program is a server, which runs until a signal and then has some time to end. Other
+            programs (one sync, a check) are interrupted by a signal. Without one, wait until their output is written.
 
     Returns:
-        the exit code.
+        The exit code.
     """
     commands: Commands = SimpleQueue()
     events: SimpleQueue[Command | int] = SimpleQueue()
     for number, command in SIGNALS.items():
         signal.signal(number, partial(_handle, commands, events, command))
     stall = STALL_SECONDS if serves else None
-    # All other threads block the signals: one that is delivered to another thread does not wake the main thread, and
-    # its handler would not run.
+    # All other threads block the signals: a signal delivered to another thread does not wake the main thread, so its
+    # handler would not run.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_run, args=(program, commands, events, stall), name="program", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     event = events.get()
     grace = STOP_SECONDS if serves else STALL_SECONDS
-    latest = time.monotonic() + CRITICAL_SECONDS
-    ends = time.monotonic() + grace
+    critical_deadline = time.monotonic() + CRITICAL_SECONDS
+    deadline = time.monotonic() + grace
     while isinstance(event, Command):
         try:
-            event = events.get(timeout=max(0.0, ends - time.monotonic()))
+            event = events.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
             code = OK if serves else INTERRUPTED
-            if not CRITICAL_WORK.is_under_way():
+            if not CRITICAL_WORK.in_progress():
                 return code
-            if time.monotonic() >= latest:
-                print_err("stopped while a refresh token was exchanged; it may be necessary to sign in to Tedee again")
+            if time.monotonic() >= critical_deadline:
+                print_err("stopped during the exchange of a refresh token; you may have to sign in to Tedee again")
                 OUTPUT.flush(STALL_SECONDS)
                 return code
-            ends = time.monotonic() + grace
+            deadline = time.monotonic() + grace
     return event
 
 
@@ -95,7 +95,7 @@ def _run(
 ) -> None:
     try:
         code = program(commands)
-    except BaseException:  # noqa: BLE001  (what Python itself would print, but into the queue)
+    except BaseException:  # noqa: BLE001  (print the traceback as Python does, but through the queue)
         print_err(traceback.format_exc().rstrip())
         code = CRASHED
     OUTPUT.flush(stall)

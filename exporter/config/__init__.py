@@ -1,6 +1,6 @@
-"""Configuration: a YAML file, or the environment, to validated settings.
+"""Loads validated settings from a YAML file or the environment.
 
-Whatever is wrong is told at once, each with its file, line and key, or with its variable.
+All errors are reported at once, each with its file, line and key, or with its variable.
 """
 
 import os
@@ -12,8 +12,8 @@ import structlog
 from exporter.tedee.token_file import problem_with
 
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
-from .permissions import private_files, too_open
-from .settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
+from .permissions import permission_warning, private_files
+from .settings import Account, Api, LockSelection, OAuth, Settings, Sync
 from .shard import BadShard, Shard
 from .yaml_source import ConfigurationError, read_file
 
@@ -22,8 +22,8 @@ __all__ = [
     "Account",
     "Api",
     "BadShard",
-    "ChosenLocks",
     "ConfigurationError",
+    "LockSelection",
     "NotConfigured",
     "OAuth",
     "Settings",
@@ -43,31 +43,31 @@ def load(
     *,
     check_secrets: bool = False,
     warn: Callable[[str], object] | None = None,
-    again: bool = False,
+    is_reload: bool = False,
 ) -> Settings:
-    """Read the file, or without one the environment.
+    """Load the settings from a file, or from the environment if there is no file.
 
-    Warn about variables without effect, files of secrets that are open to others, and files of refresh tokens that
+    Warn about variables without effect, secret files that other users can access, and files of refresh tokens that
     could not be replaced.
 
     Args:
-        config_file: YAML.
-        environ: used where there is no file.
-        check_secrets: also say which files of secrets cannot be used now. A running exporter reads them at each
-            call, so that for it this is one account's failed sync and no reason not to start.
-        warn: takes what is not as it should be, but no reason not to start; it is logged by default.
-        again: whether this is a reload, at which the file has to be a regular one.
+        config_file: YAML file.
+        environ: Environment variables, used if there is no file.
+        check_secrets: Also report secret files that cannot be used now. A running exporter reads them at each call,
+            so an unusable file fails the syncs of one account and does not prevent the start.
+        warn: Called with each warning. By default it is logged.
+        is_reload: Whether this is a reload, for which the file must be a regular file.
 
     Raises:
-        ConfigurationError: it cannot be used.
-        NotConfigured: there is no file and no key in the environment.
+        ConfigurationError: The configuration cannot be used.
+        NotConfigured: There is no file, and no key in the environment.
     """
     warn = warn or log.warning
-    source = read_file(config_file, again=again) if config_file else read_environment(environ)
+    source = read_file(config_file, is_reload=is_reload) if config_file else read_environment(environ)
     for problem in unused_variables(environ, "--config.file" if config_file else ""):
         warn(problem)
     settings = source.validated(Settings, check_secrets=check_secrets)
-    problems = [too_open(file) for file in private_files(settings, config_file, environ)]
+    problems = [permission_warning(file) for file in private_files(settings, config_file, environ)]
     if not check_secrets:
         problems += [problem_with(account.oauth.refresh_token_file) for account in settings.accounts if account.oauth]
     for problem in filter(None, problems):

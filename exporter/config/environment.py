@@ -1,4 +1,4 @@
-"""One account's configuration in environment variables, for those who need no file."""
+"""Configuration of one account by environment variables, without a file."""
 
 import difflib
 import os
@@ -14,7 +14,7 @@ from .yaml_source import Source
 
 
 class NotConfigured(Exception):
-    """There is neither a file nor a key in the environment. The arguments name variables that may have been meant."""
+    """There is neither a file nor a key in the environment. The arguments are messages about similar variables."""
 
 
 ENVIRONMENT: dict[str, Location] = {
@@ -28,15 +28,15 @@ ENVIRONMENT: dict[str, Location] = {
     "TEDEE_SYNC_INTERVAL": ("sync", "interval"),
     "TEDEE_STATE_FILE": ("state_file",),
 }
-"""The variables that make up one account's configuration where there is no file."""
+"""The variables that configure one account, each with the location of its value."""
 DEFAULT_ACCOUNT = "default"
 
 
 def read_environment(environ: Mapping[str, str]) -> Source:
-    """Read the variables of ENVIRONMENT. An empty one counts as not set.
+    """Read the variables of ENVIRONMENT. An empty variable counts as not set.
 
     Raises:
-        NotConfigured: none of them holds or names a credential.
+        NotConfigured: No variable has a credential or the name of its file.
     """
     given = {variable: path for variable, path in ENVIRONMENT.items() if environ.get(variable)}
     if not any(path[-1] in Account.SECRETS for path in given.values()):
@@ -45,8 +45,8 @@ def read_environment(environ: Mapping[str, str]) -> Source:
     data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
     locations: dict[Location, str] = {("accounts", 0): "environment"}
     for variable, path in given.items():
-        section = account if path[0] == "accounts" else data.get(str(path[0]), data)
-        section[str(path[-1])] = environ[variable]
+        parent = account if path[0] == "accounts" else data.get(str(path[0]), data)
+        parent[str(path[-1])] = environ[variable]
         locations[path] = f"environment: {variable}"
     return Source(data, locations, variables={path: variable for variable, path in ENVIRONMENT.items()})
 
@@ -55,8 +55,8 @@ def unused_variables(environ: Mapping[str, str], flag: str = "") -> list[str]:
     """Return a message about each TEDEE_* variable that has no effect, without its value.
 
     Args:
-        environ: the environment. An empty variable counts as not set.
-        flag: the flag that replaces the environment as the configuration; empty if there is none.
+        environ: Environment variables. An empty variable counts as not set.
+        flag: The flag that replaces the environment as the configuration. Empty if there is none.
     """
     messages = []
     for name, value in environ.items():
@@ -71,7 +71,7 @@ def unused_variables(environ: Mapping[str, str], flag: str = "") -> list[str]:
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    """Return whether Kubernetes or Docker makes such a variable for a Service or container called tedee or tedee-…."""
+    """Return True if Kubernetes or Docker sets this variable for a Service or container named tedee or tedee-…."""
     return bool(
         re.fullmatch(r"TEDEE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?|ENV_\w+)", name)
         or (name.endswith("_PORT") and "://" in value)
@@ -85,19 +85,19 @@ def _suggestion(name: str) -> str:
         kind = {"KEY": "TEDEE_PERSONAL_KEY", "TOKEN": "TEDEE_ACCESS_TOKEN"}[credential[1]]
         return f"did you mean {kind}{'_FILE' if credential[2] else ''}?"
     close = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.7)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(ENVIRONMENT)}"
+    return f"did you mean {close[0]}?" if close else f"known variables: {', '.join(ENVIRONMENT)}"
 
 
 def default_state_file(environ: Mapping[str, str]) -> Path:
-    """Where the operating system wants such a file: in systemd's StateDirectory, or in the XDG state directory."""
+    """Return the default path: in systemd's StateDirectory, otherwise in the XDG state directory."""
     if folder := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(folder) / "state.db"
-    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or _home(), ".local", "state")
-    return Path(home, "tedee-exporter", "state.db")
+    base = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or _home(), ".local", "state")
+    return Path(base, "tedee-exporter", "state.db")
 
 
 def _home() -> str:
-    """Of the user of this process, who may be one that the system does not know."""
+    """Return the home directory of the user of this process, or a missing one if the system does not know the user."""
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:

@@ -1,4 +1,4 @@
-"""What can be set, and what each setting may be."""
+"""Models of the configuration, with the type, range and default of each setting."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -33,28 +33,28 @@ from .model import (
     Seconds,
     StateFileName,
     Text,
+    base_folder,
     checks_secrets,
     config_error,
-    folder_of,
-    one_of,
+    exactly_one_error,
 )
 
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        raise config_error("must not have control characters")
+        raise config_error("must not contain control characters")
     return name
 
 
 def _without_quotes(name: str) -> str:
-    # Grafana puts what is chosen of a variable into a query as it is: with one such account its dashboards show errors.
+    # Grafana inserts the values of dashboard variables into queries without escaping them.
     if '"' in name:
-        raise config_error('must not have "')
+        raise config_error('must not contain "')
     return name
 
 
 def _serial_number(number: str) -> str:
-    # It is told where an account does not have the lock: a key that stands in its place must not be.
+    # Messages about missing locks repeat serial numbers. A key in the wrong place must not get there.
     if not re.fullmatch("[0-9A-Z-]{1,32}", number):
         raise config_error("must look like 12345678-123456")
     return number
@@ -64,24 +64,24 @@ def _check_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-        # What will connect reads a URL in its own way.
+        # urllib3 makes the connection, and its parser differs from that of urllib.
         if (parse_url(url).host or "").strip("[]") != host:
             host = None
     except (ValueError, LocationParseError):
         host = None
     if not host or parts.scheme not in {"http", "https"} or not url.isprintable() or " " in url:
-        raise config_error("not a URL of the form https://host")
+        raise config_error("is not a URL of the form https://host")
     try:
         host.encode("idna")
     except UnicodeError:
-        raise config_error("has a host name that cannot be one") from None
+        raise config_error("has an invalid host name") from None
     if parts.scheme == "http" and not is_loopback(host):
         raise config_error("http:// would send the key unencrypted; use https://")
     return parts
 
 
 def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key") -> None:
-    """Refuse a secret that cannot be right, and, if files are to be checked, one that cannot be read now."""
+    """Reject an invalid secret and, if secret files are to be checked, a file that cannot be read."""
     if isinstance(secret, Secret) or checks_secrets(info):
         try:
             read_secret(secret, what)
@@ -93,7 +93,7 @@ Key = Annotated[Secret, Field(min_length=1)]
 
 
 class Api(ConfigModel):
-    """Location Tedee is, and how to speak to it."""
+    """Address and version of the Tedee API, and the time-out of its calls."""
 
     url: Text = "https://api.tedee.com"
     version: Annotated[Text, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")] = "v37"
@@ -101,21 +101,21 @@ class Api(ConfigModel):
 
     @field_validator("url")
     @classmethod
-    def _carries_the_key_safely(cls, url: str) -> str:
+    def _check_api_url(cls, url: str) -> str:
         if set(url) & set("@?#") or _check_url(url).path.strip("/"):
-            raise config_error("only scheme, host and port belong here")
+            raise config_error("must have only a scheme, a host and a port")
         return url
 
     @field_validator("timeout")
     @classmethod
-    def _reasonable(cls, timeout: float) -> float:
+    def _check_timeout(cls, timeout: float) -> float:
         if not 0.1 <= timeout <= 300:  # noqa: PLR2004
             raise config_error("must be between 100ms and 5m")
         return timeout
 
 
 class Sync(ConfigModel):
-    """How often to ask, and how long an answer is good."""
+    """Sync interval, maximum age of data, and hourly limit of requests."""
 
     interval: Seconds = 20.0
     stale_after: Annotated[
@@ -125,7 +125,7 @@ class Sync(ConfigModel):
 
     @field_validator("interval")
     @classmethod
-    def _within_the_contract(cls, interval: float) -> float:
+    def _check_interval(cls, interval: float) -> float:
         if interval < 20:  # noqa: PLR2004
             raise config_error("Tedee allows one sync in 20s; a shorter interval would lock the account out of the API")
         if interval > 86_400:  # noqa: PLR2004
@@ -134,24 +134,24 @@ class Sync(ConfigModel):
 
     @field_validator("stale_after")
     @classmethod
-    def _outlives_a_missed_sync(cls, stale_after: float, info: ValidationInfo) -> float:
+    def _check_stale_after(cls, stale_after: float, info: ValidationInfo) -> float:
         if stale_after < 2 * float(info.data.get("interval", 0)):
-            raise config_error("must be at least twice the interval, or every late sync leaves a hole")
+            raise config_error("must be at least twice the interval, or every late sync causes a gap")
         return stale_after
 
     @field_validator("requests_per_hour")
     @classmethod
-    def _suffices(cls, requests_per_hour: int, info: ValidationInfo) -> int:
+    def _check_hourly_requests(cls, requests_per_hour: int, info: ValidationInfo) -> int:
         stale_after = float(info.data.get("stale_after", 3600))
         if requests_per_hour * stale_after < 2 * 3600:
-            raise config_error(f"is too little to keep data younger than a stale_after of {stale_after:g}s")
+            raise config_error(f"is too low to keep data younger than a stale_after of {stale_after:g}s")
         return requests_per_hour
 
 
-class ChosenLocks(ConfigModel):
-    """The locks an account is limited to."""
+class LockSelection(ConfigModel):
+    """The locks of an account that are exported."""
 
-    WAYS: ClassVar = ("ids", "serial_numbers")
+    KEYS: ClassVar = ("ids", "serial_numbers")
 
     ids: Annotated[tuple[Annotated[Count, Field(ge=0, lt=2**53)], ...], NotEmpty] | None = None
     serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_serial_number)], ...], NotEmpty] | None = None
@@ -160,14 +160,14 @@ class ChosenLocks(ConfigModel):
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
     ) -> Iterator[tuple[Location, PydanticCustomError]]:
-        """Neither way of choosing, or both."""
-        problem = one_of(cls.WAYS, given)
+        """Yield an error unless exactly one key is set."""
+        problem = exactly_one_error(cls.KEYS, given)
         if problem:
             yield (), problem
 
 
 class OAuth(ConfigModel):
-    """An OAuth client of Tedee's, and a user who has signed in with it."""
+    """OAuth client issued by Tedee, and the refresh token of a user who has signed in with it."""
 
     client_id: Annotated[Text, AfterValidator(_printable)]
     client_secret_file: FileName | None = None
@@ -177,29 +177,29 @@ class OAuth(ConfigModel):
 
     @field_validator("client_secret_file", "refresh_token_file")
     @classmethod
-    def _readable(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+    def _check_files(cls, file: Path | None, info: ValidationInfo) -> Path | None:
         if file is not None:
             _check_readable(file, info, REFRESH_TOKEN if info.field_name == "refresh_token_file" else CLIENT_SECRET)
         return file
 
     @field_validator("refresh_token_file")
     @classmethod
-    def _writable(cls, file: Path, info: ValidationInfo) -> Path:
+    def _check_writable(cls, file: Path, info: ValidationInfo) -> Path:
         if checks_secrets(info) and (problem := problem_with(file)):
             raise config_error(problem)
         return file
 
     @field_validator("token_url")
     @classmethod
-    def _carries_secrets_safely(cls, url: str) -> str:
+    def _check_token_url(cls, url: str) -> str:
         _check_url(url)
         if set(url) & set("@#"):
-            raise config_error("a user name, a password or a fragment does not belong here")
+            raise config_error("must not contain a user name, a password or a fragment")
         return url
 
 
 class Account(ConfigModel):
-    """One Tedee user: Tedee counts requests by user, so each user is one account here."""
+    """One Tedee user. Tedee counts requests by user, so each user must be one account."""
 
     SECRETS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
     CREDENTIALS: ClassVar = (*SECRETS, "oauth")
@@ -210,11 +210,11 @@ class Account(ConfigModel):
     access_token: Key | None = None
     access_token_file: FileName | None = None
     oauth: OAuth | None = None
-    locks: ChosenLocks | None = None
+    locks: LockSelection | None = None
 
     @field_validator(*SECRETS)
     @classmethod
-    def _readable(cls, secret: Secret | Path | None, info: ValidationInfo) -> Secret | Path | None:
+    def _check_secrets(cls, secret: Secret | Path | None, info: ValidationInfo) -> Secret | Path | None:
         if secret is not None:
             _check_readable(secret, info)
         return secret
@@ -223,31 +223,31 @@ class Account(ConfigModel):
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
     ) -> Iterator[tuple[Location, PydanticCustomError]]:
-        """No credentials, or several."""
-        problem = one_of(cls.CREDENTIALS, given)
+        """Yield an error unless the account has exactly one credential."""
+        problem = exactly_one_error(cls.CREDENTIALS, given)
         if problem:
             yield (), problem
 
     @property
     def credential(self) -> tuple[str, Secret | Path | OAuth]:
-        """The key that is set, and its value."""
+        """The configured key and its value."""
         return next((key, value) for key in self.CREDENTIALS if (value := getattr(self, key)) is not None)
 
 
 class Settings(ConfigModel):
-    """All of the configuration."""
+    """The whole configuration."""
 
     api: Api = Api()
     sync: Annotated[Sync, Field(default_factory=lambda: Sync.model_validate({}))]
     state_file: StateFileName | None = None
-    """None for the place that the operating system has for such files."""
+    """None for `default_state_file`."""
     accounts: Annotated[tuple[Account, ...], NotEmpty]
 
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], info: ValidationInfo
     ) -> Iterator[tuple[Location, PydanticCustomError]]:
-        """Accounts that share a name or a key; the keys in files are compared if secrets are to be checked."""
+        """Yield errors for accounts with the same name or key. Keys in files are compared if they are to be checked."""
         accounts = given.get("accounts")
         names: dict[str, int] = {}
         secrets: dict[SecretSource, int] = {}
@@ -256,38 +256,38 @@ class Settings(ConfigModel):
                 continue
             name = account.get("name")
             if isinstance(name, str) and names.setdefault(name, index) != index:
-                yield ("accounts", index, "name"), config_error(f"is the name of accounts[{names[name]}] too")
-            for place, value in _secrets_of(account):
-                secret = _secret_of(place[-1], value, info)
+                yield ("accounts", index, "name"), config_error(f"is also the name of accounts[{names[name]}]")
+            for location, value in _secrets_of(account):
+                secret = _identity(location[-1], value, info)
                 if secret and secrets.setdefault(secret, index) != index:
                     yield (
-                        ("accounts", index, *place),
+                        ("accounts", index, *location),
                         config_error(
-                            f"is the key of accounts[{secrets[secret]}] too; "
-                            "Tedee counts calls by user, so a user may be one account only"
+                            f"is also the key of accounts[{secrets[secret]}]; "
+                            "Tedee counts calls by user, so each user must be one account"
                         ),
                     )
 
 
 def _secrets_of(account: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
-    """What an account as it was given says of who its user is, each with its place."""
+    """Yield the unvalidated values that identify the user of an account, each with its location."""
     for key in Account.SECRETS:
         yield (key,), account.get(key)
     oauth = account.get("oauth")
     if isinstance(oauth, dict):
-        # The client may well be the same: it is the refresh token that is a user's.
+        # Accounts may share a client. The refresh token belongs to one user.
         yield ("oauth", "refresh_token_file"), oauth.get("refresh_token_file")
 
 
-def _secret_of(key: str, value: object, info: ValidationInfo) -> SecretSource | None:
-    """Return what tells one user's secret from another's: the secret, or the name of its file.
+def _identity(key: str, value: object, info: ValidationInfo) -> SecretSource | None:
+    """Return the secret, or the path of its file if secret files are not to be checked or cannot be read.
 
-    Files change while an exporter runs. Two that hold the same key are found when they are read for a call, so that one
-    account fails and not all of them.
+    Secret files change while the exporter runs. If two contain the same key, this is detected when they are read for a
+    call: then one account fails instead of all.
     """
     if not isinstance(value, str) or not value or "\0" in value:
         return None
-    source = folder_of(info) / value if key.endswith("_file") else Secret(value)
+    source = base_folder(info) / value if key.endswith("_file") else Secret(value)
     if isinstance(source, Path) and not checks_secrets(info):
         return source
     try:

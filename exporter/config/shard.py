@@ -1,4 +1,4 @@
-"""Which accounts of a configuration are this process's, where several share the work."""
+"""Shards: processes that divide the accounts of one configuration."""
 
 import re
 from dataclasses import dataclass
@@ -8,43 +8,43 @@ from .settings import Settings
 
 
 class BadShard(ValueError):
-    """A shard that is not of the form i/n. The message says why."""
+    """The text is not a shard. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `count` processes that have the same configuration, each with a part of its accounts."""
+    """One of `count` processes with the same configuration. Each account belongs to exactly one of them."""
 
     index: int = 0
-    """From 0, as a StatefulSet counts its pods."""
+    """Zero-based, as the pods of a StatefulSet."""
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read `i/n`.
+        """Parse `i/n`.
 
         Raises:
-            BadShard: it is not of that form, or i is not below n.
+            BadShard: The text is not of that form, or i is not less than n.
         """
         if not (found := re.fullmatch(r"(\d{1,4})/(\d{1,4})", text, re.ASCII)):
             raise BadShard(f"{text!r} is not of the form i/n, such as 0/3 for the first of three")
         shard = cls(int(found[1]), int(found[2]))
         if shard.index >= shard.count:
-            raise BadShard(f"{text!r} is none of {shard.count}: they are counted from 0")
+            raise BadShard(f"{text!r} is out of range: the first of {shard.count} shards is 0/{shard.count}")
         return shard
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def holds(self, account: str) -> bool:
-        """Whether the account of this name is in this shard.
+    def contains(self, account: str) -> bool:
+        """Return True if the account with this name belongs to this shard.
 
-        It is in the one that draws the highest number for it. One shard more draws for each account, too, and takes
-        those for which it draws highest: one account of n moves, all of them to the new shard.
+        Rendezvous hashing: each shard has a hash for the account, and the highest hash wins. Adding a shard moves about
+        1/n of the accounts, all of them to the new shard.
         """
         return max(range(self.count), key=lambda index: blake2b(f"{index} {account}".encode()).digest()) == self.index
 
-    def of(self, settings: Settings) -> Settings:
-        """The settings with the accounts of this shard alone; there may be none."""
-        accounts = tuple(account for account in settings.accounts if self.holds(account.name))
+    def select(self, settings: Settings) -> Settings:
+        """Return the settings with only the accounts of this shard. There may be none."""
+        accounts = tuple(account for account in settings.accounts if self.contains(account.name))
         return settings.model_copy(update={"accounts": accounts})

@@ -18,8 +18,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from exporter.config import ConfigurationError
-from exporter.config.model import ConfigModel, Count, Location, Text, config_error, file_name, one_of, seconds
-from exporter.config.permissions import too_open
+from exporter.config.model import (
+    ConfigModel,
+    Count,
+    Location,
+    Text,
+    config_error,
+    exactly_one_error,
+    parse_duration,
+    resolve_path,
+)
+from exporter.config.permissions import permission_warning
 from exporter.config.yaml_source import read_file
 from exporter.secrets import Secret, read_regular_file, safe_path
 
@@ -136,7 +145,7 @@ def _bcrypt_hash(password: Secret) -> Secret:
 
 
 def _interval(value: object) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else seconds(value)
+    return 0.0 if value == 0 and not isinstance(value, bool) else parse_duration(value)
 
 
 def _either(values: Iterable[str]) -> str:
@@ -144,7 +153,7 @@ def _either(values: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-PemFile = Annotated[Pem, BeforeValidator(_read_pem), BeforeValidator(file_name)]
+PemFile = Annotated[Pem, BeforeValidator(_read_pem), BeforeValidator(resolve_path)]
 PemText = Annotated[Pem, BeforeValidator(_inline_pem)]
 TlsVersion = Annotated[str, BeforeValidator(_tls_version)]
 
@@ -172,7 +181,7 @@ class TlsServer(ConfigModel):
     ) -> Iterator[tuple[Location, PydanticCustomError]]:
         """Yield an error if certificate and key, the options for client certificates, or the versions do not match."""
         for name in ("cert", "key"):
-            problem = one_of((name, f"{name}_file"), given)
+            problem = exactly_one_error((name, f"{name}_file"), given)
             if problem:
                 yield (), problem
         client_auth = given.get("client_auth_type", "NoClientCert")
@@ -289,7 +298,7 @@ def load(path: Path, *, again: bool = False) -> LoadedFile:
         ConfigurationError: with all errors in the files.
     """
     # A file that is being written is empty for a moment. It must not disable TLS and passwords.
-    source = read_file(path, may_be_empty=not again, again=again)
+    source = read_file(path, may_be_empty=not again, is_reload=again)
     settings = source.validated(WebSettings)
     tls = settings.tls_server_config
     try:
@@ -324,7 +333,7 @@ def _warnings(settings: WebSettings, path: Path) -> Iterator[str]:
     secret_files = [tls.key_file.file] if tls and tls.key_file and tls.key_file.file else []
     if settings.basic_auth_users or (tls and tls.key):
         secret_files.append(path)
-    yield from filter(None, map(too_open, secret_files))
+    yield from filter(None, map(permission_warning, secret_files))
 
 
 class WebConfiguration:
@@ -375,7 +384,7 @@ class WebConfiguration:
         except ConfigurationError as error:
             if error.problems != self._problems:
                 for problem in error.problems:
-                    log.error("web configuration not reloaded; the last good one stays", error=problem)
+                    log.error("web configuration not reloaded; the previous one stays in use", error=problem)
             self._problems = error.problems
         else:
             self._problems = []

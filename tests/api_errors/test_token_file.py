@@ -25,11 +25,11 @@ from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
 from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, problem_with
 from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee
-from tests.cli.conftest import NOBODY, stop_being_root
+from tests.cli.conftest import NOBODY, drop_privileges
 from tests.conftest import require_program
 from tests.program import eventually
 
-__all__ = ["stop_being_root", "tedee"]
+__all__ = ["drop_privileges", "tedee"]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, or make files of other users")
 NEXT = Secret("simulated-refresh-next")
@@ -51,7 +51,7 @@ def file() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["replaced", "in place"])
-def stored(request: pytest.FixtureRequest, file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> Path:
+def stored(request: pytest.FixtureRequest, file: Path, tedee: Tedee, drop_privileges: Callable[[], None]) -> Path:
     """The refresh token file of the account, for each way of writing it."""
     tedee.file = file
     tedee.secret_file.chmod(0o644)
@@ -60,7 +60,7 @@ def stored(request: pytest.FixtureRequest, file: Path, tedee: Tedee, stop_being_
     tedee.secret_file = file.parent / "client"
     if request.param == "in place":
         file.parent.chmod(0o555)
-    stop_being_root()
+    drop_privileges()
     return file
 
 
@@ -153,13 +153,13 @@ def test_symlink_is_preserved_in_place(tedee: Tedee, in_place: Path, tmp_path: P
 
 @as_root
 def test_file_in_sticky_folder_is_written_in_place(
-    file: Path, tedee: Tedee, stop_being_root: Callable[[], None]
+    file: Path, tedee: Tedee, drop_privileges: Callable[[], None]
 ) -> None:
     tedee.file = file
     for path, mode in ((file, 0o666), (file.parent, 0o1777)):
         os.chown(path, 0, 0)
         path.chmod(mode)
-    stop_being_root()
+    drop_privileges()
     before = file_status(file)
     credentials = tedee.credentials(client_secret=None)
     credentials.refresh()
@@ -189,19 +189,19 @@ def assert_unused_until(credentials: OAuthCredentials, tedee: Tedee, why: str, r
     assert tedee.on_file() == tedee.current() != FIRST
 
 
-def test_token_in_read_only_folder_is_not_used(file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> None:
+def test_token_in_read_only_folder_is_not_used(file: Path, tedee: Tedee, drop_privileges: Callable[[], None]) -> None:
     tedee.file = file
     credentials = tedee.credentials(client_secret=None)
     file.chmod(0o444)
     file.parent.chmod(0o555)
-    stop_being_root()
+    drop_privileges()
     assert_unused_until(credentials, tedee, "Permission denied", lambda: file.parent.chmod(0o755))
 
 
-def test_access_token_is_used_until_it_expires(file: Path, tedee: Tedee, stop_being_root: Callable[[], None]) -> None:
+def test_access_token_is_used_until_it_expires(file: Path, tedee: Tedee, drop_privileges: Callable[[], None]) -> None:
     tedee.file = file
     credentials = tedee.credentials(client_secret=None)
-    stop_being_root()
+    drop_privileges()
     credentials.refresh()
     file.chmod(0o444)
     file.parent.chmod(0o555)
@@ -455,10 +455,10 @@ def test_check_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch, moun
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_check_returns_problem_and_advice(file: Path, stop_being_root: Callable[[], None]) -> None:
+def test_check_returns_problem_and_advice(file: Path, drop_privileges: Callable[[], None]) -> None:
     file.chmod(0o444)
     file.parent.chmod(0o555)
-    stop_being_root()
+    drop_privileges()
     assert problem_with(file) == (
         f"refresh token file {file} can neither be replaced (Permission denied) nor be written in place "
         "(Permission denied): make the folder of the file writable for the exporter's user, or the file itself if it "

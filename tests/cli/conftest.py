@@ -1,4 +1,4 @@
-"""The program as a child process, and this process put back as it was after a run of it in here."""
+"""Fixtures that run the program as a child process, and that restore this process after a run in it."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ TESTDATA = Path(__file__).parent / "testdata"
 EXAMPLE = ROOT / "tedee-exporter.example.yml"
 
 SECRET = "PK-5ecr3t-of-home"
-"""Stands in the files of testdata/bad, in the right place or in a wrong one."""
+"""Secret in the files of testdata/bad, in the right place or a wrong one."""
 
 NOBODY = 65_534
 
@@ -27,7 +27,7 @@ Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def program() -> Program:
-    """Runs `python -m exporter` to its end, with these arguments, and with these variables alone."""
+    """Return a function that runs `python -m exporter` to its end, with only the given environment variables."""
 
     def run(*arguments: str | Path, **environ: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -45,23 +45,23 @@ def program() -> Program:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    """The example file, with keys in place of its placeholders."""
+    """The example file with keys instead of its placeholders."""
     path = tmp_path / "tedee-exporter.yml"
     path.write_text(EXAMPLE.read_text("utf-8").replace("replace-with-", "PK-"), "utf-8")
     return path
 
 
 @pytest.fixture
-def stop_being_root() -> Iterator[Callable[[], None]]:
-    """From its call to the end of the test, file permissions hold: root, whom they do not stop, is somebody else."""
+def drop_privileges() -> Iterator[Callable[[], None]]:
+    """Return a function that changes the user until the test ends. File permissions do not apply to root."""
     user = os.geteuid()
     yield lambda: None if user else os.seteuid(NOBODY)
     os.seteuid(user)
 
 
 @pytest.fixture
-def logging_put_back() -> Iterator[None]:
-    """What `logs.configure` changes in this process lasts as long as the test."""
+def restore_logging() -> Iterator[None]:
+    """Undo the changes of `logs.configure` after the test."""
     loggers = [logging.getLogger(name) for name in (None, "uvicorn", "asyncio", "urllib3", "urllib3.connection")]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     yield

@@ -1,4 +1,4 @@
-"""Flags and exit codes, and what stands on the screen when it cannot start."""
+"""Flags, exit codes, and messages if the program cannot start."""
 
 import platform
 import re
@@ -33,8 +33,8 @@ FLAGS = {
 """All flags, each with a value if it takes one."""
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The last line of what is told about flags that are refused."""
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the last line of the error about invalid flags."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
@@ -43,7 +43,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err.splitlines()[-1]
 
 
-def test_without_configuration_three_lines_say_what_to_do(program: Program) -> None:
+def test_missing_configuration_prints_three_lines_of_help(program: Program) -> None:
     ended = program()
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"{HOW_TO_START}\n"
@@ -56,7 +56,7 @@ def test_without_configuration_three_lines_say_what_to_do(program: Program) -> N
     }
 
 
-def test_variable_that_looks_like_a_key_is_named(program: Program) -> None:
+def test_misspelt_key_variable_gets_a_suggestion(program: Program) -> None:
     ended = program(TEDEE_PERSONALKEY=SECRET, TEDEE_EXPORTER_SERVICE_HOST="10.0.0.7")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.removeprefix(f"{HOW_TO_START}\n") == (
@@ -65,33 +65,33 @@ def test_variable_that_looks_like_a_key_is_named(program: Program) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--config.check", "--sync.once"])
-def test_misspelt_variable_is_warned_about(program: Program, flag: str) -> None:
+def test_misspelt_variable_causes_a_warning(program: Program, flag: str) -> None:
     ended = program(flag, "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET, TEDEE_SYNC_INTERVALL="5m")
     assert ended.returncode == 0
     assert "environment: TEDEE_SYNC_INTERVALL: unknown variable; did you mean TEDEE_SYNC_INTERVAL?" in ended.stderr
     assert SECRET not in ended.stderr
 
 
-def test_demo_warns_of_variables_without_effect(program: Program) -> None:
+def test_demo_warns_about_unused_variables(program: Program) -> None:
     ended = program("--demo", "--sync.once", TEDEE_PERSONAL_KEY=SECRET)
     assert ended.returncode == 0
     assert "environment: TEDEE_PERSONAL_KEY: has no effect with --demo" in ended.stderr
 
 
-def test_a_bad_file_keeps_it_from_starting(program: Program) -> None:
+def test_invalid_file_prevents_the_start(program: Program) -> None:
     path = TESTDATA / "bad" / "misspelt-key.yml"
     ended = program(f"--config.file={path}", "--web.listen-address=127.0.0.1:0")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"{path}:5: sync.intervall: unknown key; did you mean 'interval'?\n"
 
 
-def test_the_version_is_that_of_the_package(program: Program) -> None:
+def test_version_flag_prints_the_package_version(program: Program) -> None:
     ended = program("--version")
     assert ended.returncode == 0
     assert ended.stdout == f"tedee-exporter, version {__version__} (python {platform.python_version()})\n"
 
 
-def test_help_names_every_flag_and_variable(
+def test_help_lists_every_flag_and_variable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
@@ -120,15 +120,15 @@ def test_help_names_every_flag_and_variable(
         ("--listen-address=:1", "; did you mean --web.listen-address?"),
         ("-config.file=x", "; did you mean --config.file?"),
         ("--log-level=debug", "; did you mean --log.level?"),
-        # What is short for one flag today may be short for two tomorrow.
+        # An abbreviation of one flag becomes ambiguous when a flag is added.
         ("--config.che", "; did you mean --config.check?"),
         ("--unlike-any", ""),
         ("word", ""),
     ],
 )
 def test_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str], flag: str, hint: str) -> None:
-    told = refused(capsys, "--demo", flag)
-    assert told == f"tedee-exporter: error: unrecognized arguments: {flag}{hint}"
+    message = usage_error(capsys, "--demo", flag)
+    assert message == f"tedee-exporter: error: unrecognized arguments: {flag}{hint}"
 
 
 @pytest.mark.parametrize(
@@ -137,43 +137,43 @@ def test_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str], flag: str, 
 )
 def test_repeated_flag_is_refused(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
     given = f"{flag}={value}" if value else flag
-    told = refused(capsys, given, given)
-    assert told == f"tedee-exporter: error: argument {flag}: given 2 times; give it once"
+    message = usage_error(capsys, given, given)
+    assert message == f"tedee-exporter: error: argument {flag}: given 2 times; give it once"
 
 
 def test_repeated_flag_is_refused_in_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(capsys, "--log.level", "info", "--log.level=debug")
-    assert told == "tedee-exporter: error: argument --log.level: given 2 times; give it once"
+    message = usage_error(capsys, "--log.level", "info", "--log.level=debug")
+    assert message == "tedee-exporter: error: argument --log.level: given 2 times; give it once"
 
 
-def test_two_commands_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(capsys, "--config.check", "--sync.once")
-    assert told == "tedee-exporter: error: --config.check and --sync.once are two commands; give one of them"
+def test_check_and_sync_once_cannot_be_combined(capsys: pytest.CaptureFixture[str]) -> None:
+    message = usage_error(capsys, "--config.check", "--sync.once")
+    assert message == "tedee-exporter: error: --config.check and --sync.once cannot be combined"
 
 
 @pytest.mark.parametrize("flag", ["--config.file", "--web.config.file"])
 def test_tilde_in_a_file_flag_is_refused(capsys: pytest.CaptureFixture[str], flag: str) -> None:
-    told = refused(capsys, f"{flag}=~/tedee.yml")
-    assert told == f"tedee-exporter: error: argument {flag}: {BEGINS_WITH_TILDE}"
+    message = usage_error(capsys, f"{flag}=~/tedee.yml")
+    assert message == f"tedee-exporter: error: argument {flag}: {BEGINS_WITH_TILDE}"
 
 
 @pytest.mark.parametrize("level", ["warning", "WARN", "Warning", "DEBUG", "error"])
-def test_level_may_be_written_in_any_case(program: Program, level: str) -> None:
+def test_log_level_is_case_insensitive(program: Program, level: str) -> None:
     ended = program("--config.check", f"--log.level={level}", TEDEE_PERSONAL_KEY=SECRET)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--log.level", "loud"), ("--log.format", "xml")])
-def test_a_value_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
-    assert f"argument {flag}: invalid choice: '{value}'" in refused(capsys, flag, value)
+def test_invalid_choice_is_refused(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
+    assert f"argument {flag}: invalid choice: '{value}'" in usage_error(capsys, flag, value)
 
 
 @pytest.mark.parametrize(
     "address",
     ["", "10333", "localhost", ":", ":http", ":65536", ":-1", "::1:10333", "[::1]", "http://host:1", "a b:1"],
 )
-def test_an_address_of_another_form_is_refused(capsys: pytest.CaptureFixture[str], address: str) -> None:
-    assert refused(capsys, f"--web.listen-address={address}") == (
+def test_invalid_listen_address_is_refused(capsys: pytest.CaptureFixture[str], address: str) -> None:
+    assert usage_error(capsys, f"--web.listen-address={address}") == (
         f"tedee-exporter: error: argument --web.listen-address: {address!r} "
         "is not of the form :10333, 127.0.0.1:10333 or [::1]:10333"
     )
@@ -196,25 +196,26 @@ def test_an_address_of_another_form_is_refused(capsys: pytest.CaptureFixture[str
         "/docs",
     ],
 )
-def test_a_path_that_cannot_be_that_of_the_metrics_is_refused(capsys: pytest.CaptureFixture[str], path: str) -> None:
-    assert refused(capsys, f"--web.telemetry-path={path}") == (
-        f"tedee-exporter: error: argument --web.telemetry-path: {path!r} is not a path of its own, such as /metrics"
+def test_invalid_telemetry_path_is_refused(capsys: pytest.CaptureFixture[str], path: str) -> None:
+    assert usage_error(capsys, f"--web.telemetry-path={path}") == (
+        f"tedee-exporter: error: argument --web.telemetry-path: {path!r} cannot be the path of the metrics; "
+        "choose one such as /metrics"
     )
 
 
-def test_a_port_in_use_is_told_in_a_sentence(program: Program) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as somebody_else:
-        address = f"127.0.0.1:{somebody_else.getsockname()[1]}"
+def test_port_in_use_is_reported_in_one_sentence(program: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
         ended = program(f"--web.listen-address={address}", TEDEE_PERSONAL_KEY=SECRET)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
         f"tedee-exporter: cannot listen on {address}: Address already in use; "
-        "choose another with --web.listen-address\n"
+        "choose another address with --web.listen-address\n"
     )
 
 
-def test_socket_unit_is_named_if_the_port_is_in_use() -> None:
-    # Only a process itself knows the id that systemd would put into LISTEN_PID.
+def test_socket_activation_is_named_if_the_port_is_in_use() -> None:
+    # systemd sets LISTEN_PID to the process id, which only the process itself knows.
     start = (
         "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); from exporter.cli import main; sys.exit(main())"
     )
@@ -232,7 +233,7 @@ def test_socket_unit_is_named_if_the_port_is_in_use() -> None:
     assert ended.returncode == 1
     assert ended.stderr == (
         f"tedee-exporter: cannot listen on {address}: Address already in use; "
-        f"choose another with --web.listen-address; {SOCKET_UNIT}\n"
+        f"choose another address with --web.listen-address; {SOCKET_UNIT}\n"
     )
 
 
@@ -249,7 +250,7 @@ def test_program_listens_on_each_address_and_logs_it() -> None:
         assert exporter.stop() == 0
 
 
-def test_second_address_in_use_is_named(program: Program) -> None:
+def test_second_address_in_use_is_reported(program: Program) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         ended = program("--web.listen-address=127.0.0.1:0", f"--web.listen-address={taken}", TEDEE_PERSONAL_KEY=SECRET)
@@ -258,21 +259,21 @@ def test_second_address_in_use_is_named(program: Program) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "why"),
+    ("address", "reason"),
     [("192.0.2.1:10333", "Cannot assign requested address"), ("a..b:10333", "not a host name")],
 )
-def test_an_address_that_is_not_of_this_machine_is_told_in_a_sentence(program: Program, address: str, why: str) -> None:
+def test_foreign_address_is_reported_in_one_sentence(program: Program, address: str, reason: str) -> None:
     ended = program(f"--web.listen-address={address}", TEDEE_PERSONAL_KEY=SECRET)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        f"tedee-exporter: cannot listen on {address}: {why}; choose another with --web.listen-address\n"
+        f"tedee-exporter: cannot listen on {address}: {reason}; choose another address with --web.listen-address\n"
     )
 
 
-def test_one_sync_of_a_shard_without_accounts_says_so_in_a_sentence_and_ends_with_0(program: Program) -> None:
+def test_sync_once_of_an_empty_shard_succeeds(program: Program) -> None:
     ended = program("--sync.once", "--shard=0/3", TEDEE_PERSONAL_KEY=SECRET)
     assert (ended.returncode, ended.stdout) == (0, "")
     assert ended.stderr == (
-        "Nothing to sync: shard 0/3 holds none of the configured accounts; "
-        "--config.check with another --shard says which that one holds.\n"
+        "Nothing to sync: shard 0/3 has none of the configured accounts; "
+        "--config.check lists the accounts of another --shard.\n"
     )

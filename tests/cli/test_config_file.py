@@ -1,4 +1,4 @@
-"""Configuration files: which are taken, and what a person is told about the others."""
+"""Configuration files: valid ones, and the error messages of invalid ones."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from exporter.config import ChosenLocks, ConfigurationError, Settings, load
+from exporter.config import ConfigurationError, LockSelection, Settings, load
 from exporter.config.model import BEGINS_WITH_TILDE
 from exporter.config.settings import Api, Sync
 from exporter.secrets import Secret, safe_path
@@ -19,13 +19,13 @@ GOOD = sorted((TESTDATA / "good").glob("*.yml"))
 
 CREDENTIALS = "personal_key, personal_key_file, access_token, access_token_file or oauth"
 ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, oauth, locks"
-ONE_USER = "Tedee counts calls by user, so a user may be one account only"
-NO_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
-NO_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
+ONE_USER = "Tedee counts calls by user, so each user must be one account"
+NOT_A_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
+NOT_A_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
-NOT_SUPPORTED = "anchors, aliases and tags (&, *, !) are not supported here; text that begins so needs quotes"
+NOT_SUPPORTED = "anchors, aliases and tags are not supported; put text that begins with &, * or ! in quotes"
 
-# By the file in testdata/bad: all that is told, after the path of the file.
+# All errors of each file in testdata/bad, without the path of the file.
 BAD: dict[str, list[str]] = {
     "access-token-and-key": [
         f":2: accounts[0]: needs one of {CREDENTIALS}; it has personal_key and access_token",
@@ -50,8 +50,8 @@ BAD: dict[str, list[str]] = {
     ],
     "account-name-without-a-space": [
         (
-            ":3: is not YAML: a colon where none may stand; put text that has one into quotes, "
-            "or a space behind the colon of the line above"
+            ":3: is not valid YAML: a colon is not allowed here; put text with a colon in quotes, "
+            "or add a space after the colon of the line above"
         ),
     ],
     "alias": [
@@ -61,13 +61,13 @@ BAD: dict[str, list[str]] = {
         ": is empty",
     ],
     "control-character": [
-        ":5: is not YAML: holds a control character",
+        ":5: is not valid YAML: contains a control character",
     ],
     "duplicate-keys": [
-        ":6: sync: stands in line 1 already",
-        ":8: sync.interval: stands in line 7 already",
-        ":9: sync.stale_after: must be at least twice the interval, or every late sync leaves a hole",
-        ":10: accounts: stands in line 3 already",
+        ":6: sync: duplicate key, already in line 1",
+        ":8: sync.interval: duplicate key, already in line 7",
+        ":9: sync.stale_after: must be at least twice the interval, or every late sync causes a gap",
+        ":10: accounts: duplicate key, already in line 3",
         ":11: accounts[0].name: is missing",
     ],
     "empty": [
@@ -88,30 +88,30 @@ BAD: dict[str, list[str]] = {
         ":11: accounts[0].personal_keyfile: unknown key; did you mean 'personal_key_file'?",
         ":12: accounts[0].locks: needs one of ids or serial_numbers; it has none",
         f":13: accounts[1]: needs one of {CREDENTIALS}; it has personal_key and access_token_file",
-        ":16: accounts[2].name: is the name of accounts[1] too",
-        f":17: accounts[2].personal_key: is the key of accounts[1] too; {ONE_USER}",
-        f":19: accounts[2].locks.ids[0]: {NO_NUMBER}",
+        ":16: accounts[2].name: is also the name of accounts[1]",
+        f":17: accounts[2].personal_key: is also the key of accounts[1]; {ONE_USER}",
+        f":19: accounts[2].locks.ids[0]: {NOT_A_NUMBER}",
     ],
     "flow-without-closing": [
-        ":1: is not YAML: a quote or bracket that opens here is not closed",
+        ":1: is not valid YAML: a quote or bracket is opened here but not closed",
     ],
     "http-to-another-host": [
         ":5: api.url: http:// would send the key unencrypted; use https://",
     ],
     "indentation": [
-        ":3: is not YAML: something does not belong here; is it indented as the lines above?",
+        ":3: is not valid YAML: unexpected content; check that it is indented like the lines above",
     ],
     "interval-is-a-list": [
-        f":5: sync.interval: {NO_DURATION}",
+        f":5: sync.interval: {NOT_A_DURATION}",
     ],
     "interval-is-a-number": [
         ":5: sync.interval: is not a duration; write it with its unit, as in 20s or 5m",
     ],
     "interval-is-a-secret": [
-        f":5: sync.interval: {NO_DURATION}",
+        f":5: sync.interval: {NOT_A_DURATION}",
     ],
     "interval-is-a-switch": [
-        f":5: sync.interval: {NO_DURATION}",
+        f":5: sync.interval: {NOT_A_DURATION}",
     ],
     "interval-of-19s": [
         f":5: sync.interval: {TOO_OFTEN}",
@@ -120,7 +120,7 @@ BAD: dict[str, list[str]] = {
         ":5: sync.interval: must be at most 24h",
     ],
     "interval-with-a-space": [
-        f":5: sync.interval: {NO_DURATION}",
+        f":5: sync.interval: {NOT_A_DURATION}",
     ],
     "key-file-has-no-name": [
         ":3: accounts[0].personal_key_file: must not be empty",
@@ -155,21 +155,21 @@ BAD: dict[str, list[str]] = {
     ],
     "key-is-the-key": [
         f":2: accounts[0]: needs one of {CREDENTIALS}; it has none",
-        f":3: accounts[0]: unknown key; known here: {ACCOUNT_KEYS}",
+        f":3: accounts[0]: unknown key; known keys: {ACCOUNT_KEYS}",
     ],
     "key-without-a-space": [
-        ":3: is not YAML: a key without a colon, or a colon without the space behind it",
+        ":3: is not valid YAML: a key without a colon, or a colon without a space after it",
     ],
     "key-without-a-space-in-braces": [
         f":2: accounts[0]: needs one of {CREDENTIALS}; it has none",
-        ":2: accounts[0]: unknown key; a colon needs a space behind it",
+        ":2: accounts[0]: unknown key; add a space after the colon",
     ],
     "keys-that-are-no-text": [
-        ":4: unknown key; known here: api, sync, state_file, accounts",
-        ":5: yes: unknown key; known here: api, sync, state_file, accounts",
+        ":4: unknown key; known keys: api, sync, state_file, accounts",
+        ":5: yes: unknown key; known keys: api, sync, state_file, accounts",
     ],
     "list-as-key": [
-        ":4: is not YAML: a list or a mapping stands where a key belongs",
+        ":4: is not valid YAML: a list or a mapping cannot be a key",
     ],
     "list-at-top-level": [
         ":1: must be a mapping of keys to values",
@@ -184,13 +184,13 @@ BAD: dict[str, list[str]] = {
         ":4: accounts[0].locks: needs one of ids or serial_numbers; it has none",
     ],
     "locks-of-wrong-types": [
-        f":5: accounts[0].locks.ids[0]: {NO_NUMBER}",
-        f":5: accounts[0].locks.ids[1]: {NO_NUMBER}",
+        f":5: accounts[0].locks.ids[0]: {NOT_A_NUMBER}",
+        f":5: accounts[0].locks.ids[1]: {NOT_A_NUMBER}",
         ":5: accounts[0].locks.ids[2]: must be at least 0",
-        f":5: accounts[0].locks.ids[3]: {NO_NUMBER}",
+        f":5: accounts[0].locks.ids[3]: {NOT_A_NUMBER}",
     ],
     "merge-key": [
-        f":4: accounts[0]: unknown key; known here: {ACCOUNT_KEYS}",
+        f":4: accounts[0]: unknown key; known keys: {ACCOUNT_KEYS}",
     ],
     "misspelt-key": [
         ":5: sync.intervall: unknown key; did you mean 'interval'?",
@@ -215,29 +215,29 @@ BAD: dict[str, list[str]] = {
         ": is nested too deeply",
     ],
     "no-break-spaces": [
-        ":4: is not YAML: U+00A0 stands where only a space may; type the space again",
+        ":4: is not valid YAML: U+00A0 is not a space; replace it with a normal space",
     ],
     "number-that-is-none": [
-        ": holds a number that cannot be read",
+        ": contains a number that cannot be read",
     ],
     "numbers-that-are-not-decimal": [
-        *(f":5: accounts[0].locks.ids[{index}]: {NO_NUMBER}" for index in range(11)),
-        f":7: sync.requests_per_hour: {NO_NUMBER}",
+        *(f":5: accounts[0].locks.ids[{index}]: {NOT_A_NUMBER}" for index in range(11)),
+        f":7: sync.requests_per_hour: {NOT_A_NUMBER}",
     ],
     "requests-out-of-range": [
         ":5: sync.requests_per_hour: must be at least 10",
     ],
     "same-key": [
-        f":5: accounts[1].personal_key: is the key of accounts[0] too; {ONE_USER}",
+        f":5: accounts[1].personal_key: is also the key of accounts[0]; {ONE_USER}",
     ],
     "same-key-file": [
-        f":5: accounts[1].personal_key_file: is the key of accounts[0] too; {ONE_USER}",
+        f":5: accounts[1].personal_key_file: is also the key of accounts[0]; {ONE_USER}",
     ],
     "same-name": [
-        ":4: accounts[1].name: is the name of accounts[0] too",
+        ":4: accounts[1].name: is also the name of accounts[0]",
     ],
     "second-document": [
-        ":4: a second document begins here; a file holds one",
+        ":4: a second document begins here; the file must have only one",
     ],
     "sections-are-text": [
         ":1: api: must be a mapping of keys to values",
@@ -248,10 +248,10 @@ BAD: dict[str, list[str]] = {
         ":2: sync: has no value",
     ],
     "stale-after-too-short": [
-        ":5: sync.stale_after: must be at least twice the interval, or every late sync leaves a hole",
+        ":5: sync.stale_after: must be at least twice the interval, or every late sync causes a gap",
     ],
     "tab": [
-        ":5: is not YAML: a tab stands where only spaces may",
+        ":5: is not valid YAML: a tab is not allowed here; use spaces",
     ],
     "text-at-top-level": [
         ":1: must be a mapping of keys to values",
@@ -263,34 +263,34 @@ BAD: dict[str, list[str]] = {
         ":5: api.timeout: must be between 100ms and 5m",
     ],
     "unclosed-quote": [
-        ":3: is not YAML: a quote or bracket that opens here is not closed",
+        ":3: is not valid YAML: a quote or bracket is opened here but not closed",
     ],
     "unknown-key": [
-        f":4: accounts[0].colour: unknown key; known here: {ACCOUNT_KEYS}",
+        f":4: accounts[0].colour: unknown key; known keys: {ACCOUNT_KEYS}",
     ],
     "url-of-another-scheme": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "url-with-a-path": [
-        ":5: api.url: only scheme, host and port belong here",
+        ":5: api.url: must have only a scheme, a host and a port",
     ],
     "url-with-a-query": [
-        ":5: api.url: only scheme, host and port belong here",
+        ":5: api.url: must have only a scheme, a host and a port",
     ],
     "url-with-a-secret-for-a-host": [
         ":5: api.url: http:// would send the key unencrypted; use https://",
     ],
     "url-with-a-secret-for-a-port": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "url-with-a-space": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "url-with-user-info": [
-        ":5: api.url: only scheme, host and port belong here",
+        ":5: api.url: must have only a scheme, a host and a port",
     ],
     "url-without-a-host": [
-        ":5: api.url: not a URL of the form https://host",
+        ":5: api.url: is not a URL of the form https://host",
     ],
     "version-is-a-number": [
         ":5: api.version: must be text; put it in quotes",
@@ -305,61 +305,61 @@ BAD: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_person_is_told_what_is_wrong_and_where(name: str) -> None:
+def test_invalid_file_is_reported_with_all_lines(name: str) -> None:
     path = TESTDATA / "bad" / f"{name}.yml"
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as caught:
         load(path)
-    assert told.value.problems == [f"{path}{line}" for line in BAD[name]]
-    assert str(told.value).splitlines() == told.value.problems
+    assert caught.value.problems == [f"{path}{line}" for line in BAD[name]]
+    assert str(caught.value).splitlines() == caught.value.problems
 
 
-def test_every_bad_file_stands_in_the_table() -> None:
+def test_every_invalid_file_is_in_the_table() -> None:
     assert {path.stem for path in (TESTDATA / "bad").iterdir()} == set(BAD)
 
 
-def test_no_message_holds_the_secret_that_stands_in_the_file() -> None:
+def test_no_message_repeats_a_secret_of_the_file() -> None:
     with_secret = [path for path in (TESTDATA / "bad").iterdir() if SECRET in path.read_text("utf-8")]
     assert len(with_secret) > len(BAD) / 2
     for path in with_secret:
-        with pytest.raises(ConfigurationError) as told:
+        with pytest.raises(ConfigurationError) as caught:
             load(path, check_secrets=True)
-        assert SECRET.lower() not in str(told.value).lower()
+        assert SECRET.lower() not in str(caught.value).lower()
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
-def test_a_good_file_is_taken(path: Path) -> None:
+def test_valid_file_is_loaded(path: Path) -> None:
     written = yaml.safe_load(path.read_text("utf-8-sig"))
     assert [account.name for account in load(path).accounts] == [account["name"] for account in written["accounts"]]
 
 
-def test_the_example_is_taken_once_it_has_keys(example: Path) -> None:
+def test_example_with_keys_is_loaded(example: Path) -> None:
     written = yaml.safe_load(example.read_text("utf-8"))
     assert [account.name for account in load(example).accounts] == [account["name"] for account in written["accounts"]]
 
 
-def test_the_environment_does_not_reach_into_a_file() -> None:
+def test_environment_does_not_change_a_file() -> None:
     settings = load(TESTDATA / "good" / "minimal.yml", {"TEDEE_SYNC_INTERVAL": "1h", "TEDEE_PERSONAL_KEY": "other"})
     assert settings.sync.interval == 20
     assert [account.name for account in settings.accounts] == ["home"]
 
 
-def test_what_is_left_out_has_the_default_of_the_documentation() -> None:
+def test_missing_settings_have_the_documented_defaults() -> None:
     settings = load(TESTDATA / "good" / "minimal.yml")
     assert settings.api == Api(url="https://api.tedee.com", version="v37", timeout="10s")  # type: ignore[arg-type]
     assert settings.sync.model_dump() == {"interval": 20, "stale_after": 300, "requests_per_hour": 350}
     assert settings.accounts[0].locks is None
 
 
-def test_an_interval_longer_than_the_default_stale_after_draws_it_out() -> None:
+def test_long_interval_extends_the_default_stale_after() -> None:
     sync = load(TESTDATA / "good" / "slow.yml").sync
     assert (sync.interval, sync.stale_after) == (600, 1800)
 
 
-def test_a_duration_may_have_several_units() -> None:
+def test_duration_can_have_several_units() -> None:
     assert load(TESTDATA / "good" / "json.yml").sync.interval == 5400
 
 
-def test_a_key_that_looks_like_a_date_stays_as_it_is_written() -> None:
+def test_key_that_looks_like_a_date_is_used_as_written() -> None:
     name, secret = load(TESTDATA / "good" / "key-that-looks-like-a-date.yml").accounts[0].credential
     assert name == "personal_key"
     assert isinstance(secret, Secret)
@@ -373,11 +373,11 @@ def test_name_is_used_as_written(tmp_path: Path, name: str) -> None:
     assert [account.name for account in load(path).accounts] == [name]
 
 
-def test_locks_are_chosen_by_id_or_by_serial_number(example: Path) -> None:
-    by_id = load(TESTDATA / "good" / "chosen-locks.yml").accounts[0].locks
+def test_locks_are_selected_by_id_or_serial_number(example: Path) -> None:
+    by_id = load(TESTDATA / "good" / "selected-locks.yml").accounts[0].locks
     by_serial_number = load(example).accounts[1].locks
-    assert by_id == ChosenLocks(ids=(1, 22))
-    assert by_serial_number == ChosenLocks(serial_numbers=("12345678-123456", "12345678-654321"))
+    assert by_id == LockSelection(ids=(1, 22))
+    assert by_serial_number == LockSelection(serial_numbers=("12345678-123456", "12345678-654321"))
 
 
 def test_settings_show_no_secret() -> None:
@@ -387,65 +387,65 @@ def test_settings_show_no_secret() -> None:
     assert settings.accounts[0].personal_key.get_secret_value() == SECRET
 
 
-def keys_known(section: type[BaseModel], above: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
+def known_keys(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
         yield f"{above}{name}"
-        for below in sections_in(field.annotation):
-            yield from keys_known(below, f"{above}{name}.")
+        for below in models_in(field.annotation):
+            yield from known_keys(below, f"{above}{name}.")
 
 
-def sections_in(annotation: object) -> Iterator[type[BaseModel]]:
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from sections_in(part)
+        yield from models_in(part)
 
 
-def keys_used(value: object, above: str = "") -> Iterator[str]:
+def used_keys(value: object, above: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for key, below in value.items():
             yield f"{above}{key}"
-            yield from keys_used(below, f"{above}{key}.")
+            yield from used_keys(below, f"{above}{key}.")
     elif isinstance(value, list):
         for item in value:
-            yield from keys_used(item, above)
+            yield from used_keys(item, above)
 
 
-def test_the_example_shows_every_key() -> None:
-    known = set(keys_known(Settings))
+def test_example_has_every_key() -> None:
+    known = set(known_keys(Settings))
     assert known >= {"api.url", "sync.interval", "accounts.personal_key", "accounts.locks.ids"}
-    assert set(keys_used(yaml.safe_load(EXAMPLE.read_text("utf-8")))) == known
+    assert set(used_keys(yaml.safe_load(EXAMPLE.read_text("utf-8")))) == known
 
 
-def test_the_example_shows_the_defaults(example: Path) -> None:
+def test_example_has_the_defaults(example: Path) -> None:
     settings = load(example)
     assert settings.api == Api()
     assert settings.sync == Sync.model_validate({})
 
 
-# Files that cannot stand in testdata
+# Files that cannot be in testdata
 
 
 def problems(path: Path) -> list[str]:
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as caught:
         load(path, check_secrets=True)
-    return told.value.problems
+    return caught.value.problems
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "tedee.yml"
     assert problems(path) == [f"{path}: cannot be read: No such file or directory"]
 
 
-def test_a_folder_for_a_file_is_told(tmp_path: Path) -> None:
+def test_folder_instead_of_a_file_is_reported(tmp_path: Path) -> None:
     assert problems(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
 
 
-def test_a_file_without_the_permission_to_read_it_is_told(tmp_path: Path, stop_being_root: Callable[[], None]) -> None:
+def test_file_without_read_permission_is_reported(tmp_path: Path, drop_privileges: Callable[[], None]) -> None:
     path = tmp_path / "tedee.yml"
     path.write_text("accounts: []")
     path.chmod(0)
-    stop_being_root()
+    drop_privileges()
     assert problems(path) == [f"{safe_path(path)}: cannot be read: Permission denied"]
 
 
@@ -454,22 +454,22 @@ def test_a_file_without_the_permission_to_read_it_is_told(tmp_path: Path, stop_b
     [f"accounts: [{{name: b\u00fcro, personal_key: {SECRET}}}]".encode(coding) for coding in ("latin-1", "utf-16")],
     ids=["latin-1", "utf-16"],
 )
-def test_a_file_in_another_encoding_is_told(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_utf_8_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tedee.yml"
     path.write_bytes(content)
     assert problems(path) == [f"{path}: is not UTF-8 text"]
 
 
-# Secrets that cannot be right, and files that cannot be the state file
+# Invalid secrets and state files
 
 
 @pytest.mark.parametrize("key", ["personal_key", "access_token"])
 def test_inline_placeholder_is_refused_at_start(tmp_path: Path, key: str) -> None:
     path = tmp_path / "tedee.yml"
     path.write_text(f"accounts:\n  - name: home\n    {key}: replace-with-the-key\n")
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as caught:
         load(path)
-    assert told.value.problems == [
+    assert caught.value.problems == [
         f"{path}:3: accounts[0].{key}: the key is the placeholder of the example; write the key instead"
     ]
 
@@ -488,17 +488,17 @@ def test_inline_placeholder_is_refused_at_start(tmp_path: Path, key: str) -> Non
         ("tedee.yml/a/b/state.db", "is below {folder}/tedee.yml, which is not a folder"),
     ],
 )
-def test_state_file_that_cannot_be_one_is_refused(tmp_path: Path, value: str, message: str) -> None:
+def test_invalid_state_file_path_is_refused(tmp_path: Path, value: str, message: str) -> None:
     (tmp_path / "sub").mkdir()
     path = tmp_path / "tedee.yml"
     path.write_text(f"accounts: [{{name: home, personal_key: k}}]\nstate_file: '{value}'\n")
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as caught:
         load(path)
-    assert told.value.problems == [f"{path}:2: state_file: {message.format(folder=tmp_path)}"]
+    assert caught.value.problems == [f"{path}:2: state_file: {message.format(folder=tmp_path)}"]
 
 
 @pytest.mark.parametrize("value", ["state.db", "new/folder/state.db", "./~state.db", "sub/state.db", "tedee.yml"])
-def test_state_file_that_can_be_created_is_taken(tmp_path: Path, value: str) -> None:
+def test_state_file_that_can_be_created_is_accepted(tmp_path: Path, value: str) -> None:
     (tmp_path / "sub").mkdir()
     path = tmp_path / "tedee.yml"
     path.write_text(f"accounts: [{{name: home, personal_key: k}}]\nstate_file: '{value}'\n")
@@ -521,7 +521,7 @@ def test_tilde_in_a_file_name_is_refused(tmp_path: Path, account: str) -> None:
         load(path)
 
 
-def test_one_key_in_two_files_is_one_user(tmp_path: Path) -> None:
+def test_same_key_in_two_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home.key").write_text(SECRET)
     (tmp_path / "copy.key").write_text(f"{SECRET}\n")
     path = tmp_path / "tedee.yml"
@@ -536,16 +536,16 @@ accounts:
     personal_key: {SECRET}
 """
     )
-    same = f"is the key of accounts[0] too; {ONE_USER}"
+    same = f"is also the key of accounts[0]; {ONE_USER}"
     assert problems(path) == [
         f"{path}:5: accounts[1].personal_key_file: {same}",
         f"{path}:7: accounts[2].personal_key: {same}",
     ]
-    # A running exporter finds that when it reads the files for a call: one account fails, and not all of them.
+    # A running exporter detects this when it reads the files for a call. Then one account fails instead of all.
     assert len(load(path).accounts) == 3
 
 
-def test_files_of_secrets_that_are_not_there_yet_do_not_keep_it_from_starting() -> None:
+def test_missing_secret_files_do_not_prevent_the_start() -> None:
     accounts = load(TESTDATA / "good" / "two-accounts.yml").accounts
     assert [account.credential for account in accounts] == [
         ("personal_key_file", Path("/run/secrets/home")),
@@ -553,9 +553,7 @@ def test_files_of_secrets_that_are_not_there_yet_do_not_keep_it_from_starting() 
     ]
 
 
-def test_a_relative_key_file_is_the_one_beside_the_configuration_wherever_the_program_was_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_path_starts_at_the_configuration_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -568,9 +566,7 @@ def test_a_relative_key_file_is_the_one_beside_the_configuration_wherever_the_pr
 
 
 @pytest.mark.parametrize(("share", "stale_after", "good"), [(24, "5m", True), (23, "5m", False), (10, "12m", True)])
-def test_an_hourly_share_must_suffice_to_keep_data_fresh(
-    tmp_path: Path, share: int, stale_after: str, good: bool
-) -> None:
+def test_hourly_requests_must_suffice_for_stale_after(tmp_path: Path, share: int, stale_after: str, good: bool) -> None:
     config = tmp_path / "tedee-exporter.yml"
     config.write_text(
         f"accounts: [{{name: home, personal_key: k}}]\nsync: {{stale_after: {stale_after}, requests_per_hour: {share}}}"
@@ -578,5 +574,5 @@ def test_an_hourly_share_must_suffice_to_keep_data_fresh(
     if good:
         assert load(config).sync.requests_per_hour == share
     else:
-        with pytest.raises(ConfigurationError, match=r":2: sync\.requests_per_hour: is too little to keep data"):
+        with pytest.raises(ConfigurationError, match=r":2: sync\.requests_per_hour: is too low to keep data"):
             load(config)

@@ -1,4 +1,4 @@
-"""Standard output and standard error that are slow, blocked, full, closed, or of another encoding."""
+"""Output to streams that are slow, blocked, full, closed, or have another encoding."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from typing import TextIO
 import pytest
 
 from exporter import console
-from exporter.console import Output, delivered, escape_unencodable, print_out, printable
+from exporter.console import Output, escape_unencodable, flush_stdout, print_out, printable
 from tests.program import TIMEOUT, eventually
 
 
@@ -37,7 +37,7 @@ def blocked() -> Iterator[Stream]:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-    """What is logged about dropped lines."""
+    """Values of the log lines about dropped lines."""
     logged: list[dict[str, object]] = []
 
     class Log:
@@ -56,7 +56,7 @@ def test_text_arrives_in_order() -> None:
     assert stream.getvalue() == "".join(f"{number}\n" for number in range(500))
 
 
-def test_blocked_stream_does_not_block_put(blocked: Stream) -> None:
+def test_put_does_not_wait_for_a_blocked_stream(blocked: Stream) -> None:
     output = Output()
     for _ in range(1000):
         output.put(blocked, "line\n", is_log_line=True)
@@ -72,13 +72,13 @@ def test_lines_beyond_the_limit_are_dropped_and_counted(blocked: Stream, lines: 
     assert blocked.entered.acquire(timeout=TIMEOUT)
     for line in ("5678\n", "lost\n", "lost\n"):
         output.put(blocked, line, is_log_line=True)
-    output.put(blocked, "an error message is kept\n")
+    output.put(blocked, "an error message is written\n")
     assert output.dropped_lines == 2
     blocked.open.set()
     assert output.flush()
     eventually(lambda: lines, "the warning")
     assert lines == [{"lines": 2}]
-    assert blocked.getvalue() == "1234\n5678\nan error message is kept\n"
+    assert blocked.getvalue() == "1234\n5678\nan error message is written\n"
 
 
 def test_flush_waits_while_lines_are_added(blocked: Stream) -> None:
@@ -122,15 +122,15 @@ def test_lines_that_cannot_be_written_are_counted(lines: list[dict[str, object]]
 
 
 @pytest.mark.parametrize("make", [Broken, lambda: None], ids=["full", "closed"])
-def test_output_that_fails_is_not_delivered(monkeypatch: pytest.MonkeyPatch, make: Callable[[], TextIO | None]) -> None:
+def test_failed_stdout_is_reported_by_flush(monkeypatch: pytest.MonkeyPatch, make: Callable[[], TextIO | None]) -> None:
     monkeypatch.setattr(sys, "stdout", make())
     print_out("text")
-    assert not delivered()
+    assert not flush_stdout()
 
 
-def test_output_that_succeeds_is_delivered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_written_stdout_is_reported_by_flush(capsys: pytest.CaptureFixture[str]) -> None:
     print_out("text")
-    assert delivered()
+    assert flush_stdout()
     assert capsys.readouterr().out == "text\n"
 
 
@@ -164,4 +164,4 @@ def test_pipe_without_a_reader_fails() -> None:
         output.put(stream, "text\n")
         assert output.flush()
         assert output.failed == {stream}
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what it has in its buffer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # so that flushing its buffer does not fail

@@ -1,4 +1,4 @@
-"""One account from the environment, where there is no file."""
+"""Configuration of one account by environment variables."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ def from_environment(**environ: str) -> Settings:
 
 
 def problems(**environ: str) -> list[str]:
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as caught:
         from_environment(**environ)
-    return told.value.problems
+    return caught.value.problems
 
 
-def test_a_key_alone_is_enough() -> None:
+def test_personal_key_is_sufficient() -> None:
     settings = from_environment(TEDEE_PERSONAL_KEY=SECRET)
     assert [account.name for account in settings.accounts] == ["default"]
     assert settings.accounts[0].credential == ("personal_key", Secret(SECRET))
@@ -32,20 +32,20 @@ def test_a_key_alone_is_enough() -> None:
     assert settings.sync.interval == 20
 
 
-def test_an_access_token_alone_is_enough() -> None:
+def test_access_token_is_sufficient() -> None:
     account = from_environment(TEDEE_ACCESS_TOKEN=SECRET).accounts[0]
     assert account.credential == ("access_token", Secret(SECRET))
 
 
 @pytest.mark.parametrize("key", ["personal_key_file", "access_token_file"])
-def test_the_secret_may_be_in_a_file(tmp_path: Path, key: str) -> None:
+def test_secret_can_be_in_a_file(tmp_path: Path, key: str) -> None:
     file = tmp_path / "key"
     file.write_text(f"{SECRET}\n")
     account = from_environment(**{f"TEDEE_{key.upper()}": str(file)}).accounts[0]
     assert account.credential == (key, file)
 
 
-def test_each_of_the_other_variables_has_its_effect() -> None:
+def test_every_other_variable_has_its_effect() -> None:
     settings = from_environment(
         TEDEE_PERSONAL_KEY=SECRET,
         TEDEE_ACCOUNT="home",
@@ -58,12 +58,12 @@ def test_each_of_the_other_variables_has_its_effect() -> None:
     assert settings.sync.interval == 90
 
 
-def test_an_interval_longer_than_the_default_stale_after_draws_it_out() -> None:
+def test_long_interval_extends_the_default_stale_after() -> None:
     sync = from_environment(TEDEE_PERSONAL_KEY=SECRET, TEDEE_SYNC_INTERVAL="10m").sync
     assert (sync.interval, sync.stale_after) == (600, 1800)
 
 
-def test_an_empty_variable_counts_as_not_set() -> None:
+def test_empty_variable_counts_as_not_set() -> None:
     empty = dict.fromkeys(ENVIRONMENT, "")
     assert from_environment(**{**empty, "TEDEE_PERSONAL_KEY": SECRET}) == from_environment(TEDEE_PERSONAL_KEY=SECRET)
 
@@ -73,7 +73,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     [{}, dict.fromkeys(ENVIRONMENT, ""), {"TEDEE_ACCOUNT": "home", "TEDEE_SYNC_INTERVAL": "1m"}],
     ids=["empty", "empty variables", "no key"],
 )
-def test_without_a_key_nothing_is_configured(environ: dict[str, str]) -> None:
+def test_environment_without_a_key_is_not_configured(environ: dict[str, str]) -> None:
     with pytest.raises(NotConfigured):
         from_environment(**environ)
 
@@ -83,8 +83,8 @@ def test_without_a_key_nothing_is_configured(environ: dict[str, str]) -> None:
     [
         ("TEDEE_ACCOUNT", "n" * 201, "must be at most 200 characters long"),
         ("TEDEE_ACCOUNT", "b\udcfcro", "must be text"),
-        ("TEDEE_API_URL", "https://api.tedee.com/api", "only scheme, host and port belong here"),
-        ("TEDEE_API_URL", f"https://home:{SECRET}@api.tedee.com", "only scheme, host and port belong here"),
+        ("TEDEE_API_URL", "https://api.tedee.com/api", "must have only a scheme, a host and a port"),
+        ("TEDEE_API_URL", f"https://home:{SECRET}@api.tedee.com", "must have only a scheme, a host and a port"),
         ("TEDEE_API_URL", "http://tedee.example", "http:// would send the key unencrypted; use https://"),
         ("TEDEE_API_VERSION", "37", "must look like v37 or v1.36"),
         (
@@ -102,7 +102,7 @@ def test_without_a_key_nothing_is_configured(environ: dict[str, str]) -> None:
         ),
     ],
 )
-def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, message: str) -> None:
+def test_invalid_value_is_reported_with_its_variable(variable: str, value: str, message: str) -> None:
     assert problems(**{"TEDEE_PERSONAL_KEY": SECRET, variable: value}) == [f"environment: {variable}: {message}"]
 
 
@@ -121,36 +121,36 @@ def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, messag
         ),
     ],
 )
-def test_a_bad_secret_is_told_with_its_variable(variable: str, value: str, message: str) -> None:
+def test_invalid_secret_is_reported_with_its_variable(variable: str, value: str, message: str) -> None:
     assert problems(**{variable: value}) == [f"environment: {variable}: {message}"]
 
 
-def test_several_credentials_are_told_by_their_variables() -> None:
-    told = problems(TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCESS_TOKEN="another")
-    assert told == [f"environment: needs one of {CREDENTIALS}; it has TEDEE_PERSONAL_KEY and TEDEE_ACCESS_TOKEN"]
+def test_several_credentials_are_reported_by_variable() -> None:
+    messages = problems(TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCESS_TOKEN="another")
+    assert messages == [f"environment: needs one of {CREDENTIALS}; it has TEDEE_PERSONAL_KEY and TEDEE_ACCESS_TOKEN"]
 
 
-def test_everything_wrong_is_told_at_once() -> None:
-    told = problems(
+def test_all_errors_of_variables_are_reported_at_once() -> None:
+    messages = problems(
         TEDEE_PERSONAL_KEY=SECRET,
         TEDEE_PERSONAL_KEY_FILE="/nowhere/key",
         TEDEE_API_VERSION="37",
         TEDEE_SYNC_INTERVAL="5s",
     )
-    assert [line.split(":")[1].split(" ")[1] for line in told] == [
+    assert [line.split(":")[1].split(" ")[1] for line in messages] == [
         "needs",
         "TEDEE_PERSONAL_KEY_FILE",
         "TEDEE_API_VERSION",
         "TEDEE_SYNC_INTERVAL",
     ]
-    assert SECRET not in "".join(told)
+    assert SECRET not in "".join(messages)
 
 
 # Variables without effect
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "suggestion"),
     [
         ("TEDEE_SYNC_INTERVALL", "TEDEE_SYNC_INTERVAL"),
         ("TEDEE_INTERVAL", "TEDEE_SYNC_INTERVAL"),
@@ -168,14 +168,14 @@ def test_everything_wrong_is_told_at_once() -> None:
         ("TEDEE_STATEFILE", "TEDEE_STATE_FILE"),
     ],
 )
-def test_unknown_variable_is_named_with_the_nearest(name: str, meant: str) -> None:
-    assert unused_variables({name: SECRET}) == [f"environment: {name}: unknown variable; did you mean {meant}?"]
+def test_unknown_variable_gets_the_nearest_suggestion(name: str, suggestion: str) -> None:
+    assert unused_variables({name: SECRET}) == [f"environment: {name}: unknown variable; did you mean {suggestion}?"]
 
 
 @pytest.mark.parametrize("name", ["TEDEE_LOG_LEVEL", "TEDEE_EXPORTER_LOG_LEVEL", "TEDEE_PORT", "TEDEE_NAME"])
-def test_variable_unlike_any_is_named_with_all(name: str) -> None:
+def test_unknown_variable_without_suggestion_lists_all(name: str) -> None:
     assert unused_variables({name: "10333"}) == [
-        f"environment: {name}: unknown variable; known: {', '.join(ENVIRONMENT)}"
+        f"environment: {name}: unknown variable; known variables: {', '.join(ENVIRONMENT)}"
     ]
 
 
@@ -194,13 +194,13 @@ SERVICE_LINKS = {
 
 
 @pytest.mark.parametrize("service", ["TEDEE", "TEDEE_EXPORTER", "TEDEE_GRAFANA"])
-def test_service_links_are_not_named(service: str) -> None:
+def test_service_links_cause_no_warning(service: str) -> None:
     environ = {f"{service}_{name}": value for name, value in SERVICE_LINKS.items()}
     assert unused_variables(environ) == []
     assert unused_variables(environ, "--config.file") == []
 
 
-def test_known_variables_are_named_only_beside_a_file() -> None:
+def test_known_variables_cause_warnings_only_with_a_file() -> None:
     environ = {**dict.fromkeys(ENVIRONMENT, SECRET), "TEDEE_ACCOUNT": "", "BEGINS_WITH_TILDE": "/", "XTEDEE_KEY": "x"}
     assert unused_variables(environ) == []
     assert unused_variables(environ, "--config.file") == [
@@ -208,7 +208,7 @@ def test_known_variables_are_named_only_beside_a_file() -> None:
     ]
 
 
-def test_load_warns_of_variables_without_effect(tmp_path: Path) -> None:
+def test_load_warns_about_unused_variables(tmp_path: Path) -> None:
     path = tmp_path / "tedee.yml"
     path.write_text(f"accounts: [{{name: home, personal_key: {SECRET}}}]\n")
     path.chmod(0o600)

@@ -1,4 +1,4 @@
-"""Log lines, as a log collector and a terminal get them."""
+"""Log lines, as log collectors and terminals receive them."""
 
 import io
 import json
@@ -16,28 +16,28 @@ import structlog
 from exporter import logs
 from exporter.console import OUTPUT
 
-pytestmark = pytest.mark.usefixtures("logging_put_back")
+pytestmark = pytest.mark.usefixtures("restore_logging")
 
 Logged = Callable[[Callable[[], object]], list[dict[str, str]]]
-"""The lines that a call logs, each as its keys and values."""
+"""Runs a function and returns the lines that it logs, each as a dict."""
 
-FORMS: dict[logs.Format, Callable[[str], dict[str, str]]] = {}
+READERS: dict[logs.Format, Callable[[str], dict[str, str]]] = {}
 
-# A name that somebody gave to a lock or an account: quotes, line ends and a terminal's "clear the screen".
-FORGER = 'Tür "1" \\\r\nlevel=error msg=forged\x1b[2J\x85\u2028\t=🔒'
+# Name of a lock or account with quotes, line ends and the control sequence that clears a terminal.
+FORGED_NAME = 'Tür "1" \\\r\nlevel=error msg=forged\x1b[2J\x85\u2028\t=🔒'
 
 
-def reader(form: logs.Format) -> Callable[[Callable[[str], dict[str, str]]], Callable[[str], dict[str, str]]]:
-    def keep(read: Callable[[str], dict[str, str]]) -> Callable[[str], dict[str, str]]:
-        FORMS[form] = read
+def reader(log_format: logs.Format) -> Callable[[Callable[[str], dict[str, str]]], Callable[[str], dict[str, str]]]:
+    def register(read: Callable[[str], dict[str, str]]) -> Callable[[str], dict[str, str]]:
+        READERS[log_format] = read
         return read
 
-    return keep
+    return register
 
 
 @reader("logfmt")
 def read_logfmt(line: str) -> dict[str, str]:
-    """Keys and values of a line, by the grammar of go-logfmt: a value with anything special in it is a JSON string."""
+    """Parse a line by the grammar of go-logfmt: a value with special characters is a JSON string."""
     pair = r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"=\\]*)'
     assert re.fullmatch(rf"{pair}( {pair})*", line), line
     return {key: json.loads(value) if value[:1] == '"' else value for key, value in re.findall(pair, line)}
@@ -50,31 +50,31 @@ def read_json(line: str) -> dict[str, str]:
     return event
 
 
-@pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest) -> logs.Format:
-    form: logs.Format = request.param
-    return form
+@pytest.fixture(params=READERS)
+def log_format(request: pytest.FixtureRequest) -> logs.Format:
+    log_format: logs.Format = request.param
+    return log_format
 
 
 @pytest.fixture
-def logged(form: logs.Format, capsys: pytest.CaptureFixture[str]) -> Logged:
-    def read(speak: Callable[[], object]) -> list[dict[str, str]]:
-        logs.configure("info", form)
-        speak()
+def logged(log_format: logs.Format, capsys: pytest.CaptureFixture[str]) -> Logged:
+    def read(act: Callable[[], object]) -> list[dict[str, str]]:
+        logs.configure("info", log_format)
+        act()
         OUTPUT.flush()
         out, err = capsys.readouterr()
         assert out == ""
         assert {char for char in err if not char.isprintable()} == {"\n"}
-        return [FORMS[form](line) for line in err.splitlines()]
+        return [READERS[log_format](line) for line in err.splitlines()]
 
     return read
 
 
 def fail() -> None:
-    raise KeyError(FORGER)
+    raise KeyError(FORGED_NAME)
 
 
-def test_a_line_has_the_time_the_level_the_message_and_what_it_is_about(logged: Logged) -> None:
+def test_line_has_time_level_message_and_values(logged: Logged) -> None:
     log = structlog.get_logger("exporter.sync")
     before = datetime.now(UTC)
     (line,) = logged(lambda: log.warning("sync failed", account="home", reason="timeout"))
@@ -97,30 +97,28 @@ def test_time_level_and_message_come_first_in_logfmt(capsys: pytest.CaptureFixtu
     )
 
 
-def test_an_umlaut_and_an_emoji_stay_legible(form: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", form)
+def test_umlaut_and_emoji_are_not_escaped(log_format: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", log_format)
     structlog.get_logger("exporter").info("Tür 🔒")
     OUTPUT.flush()
     (line,) = capsys.readouterr().err.splitlines()
     assert "Tür 🔒" in line
 
 
-def test_characters_that_the_encoding_lacks_can_be_read_back(
-    form: logs.Format, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unencodable_characters_can_be_decoded(log_format: logs.Format, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
     monkeypatch.setattr(sys, "stderr", stream)
-    logs.configure("info", form)
+    logs.configure("info", log_format)
     structlog.get_logger("exporter").info("Tür", account="🔒")
     OUTPUT.flush()
     stream.seek(0)
     (line,) = stream.read().splitlines()
-    assert (FORMS[form](line)["msg"], FORMS[form](line)["account"]) == ("Tür", "🔒")
+    assert (READERS[log_format](line)["msg"], READERS[log_format](line)["account"]) == ("Tür", "🔒")
 
 
 @pytest.fixture
 def hooks() -> Iterator[None]:
-    """Python's own ways to tell what nothing handles, put back after the test."""
+    """Restore Python's hooks for unhandled exceptions after the test."""
     before = threading.excepthook, sys.unraisablehook
     yield
     logging.captureWarnings(False)
@@ -128,12 +126,12 @@ def hooks() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hooks")
-def test_what_python_would_print_is_logged(logged: Logged) -> None:
+def test_unhandled_exceptions_and_warnings_are_logged(logged: Logged) -> None:
     class Finalized:
         def __del__(self) -> None:
             fail()
 
-    def speak() -> None:
+    def act() -> None:
         logs.capture_unhandled()
         thread = threading.Thread(target=fail)
         thread.start()
@@ -143,35 +141,35 @@ def test_what_python_would_print_is_logged(logged: Logged) -> None:
             warnings.simplefilter("always")
             warnings.warn("an old API", stacklevel=1)
 
-    in_thread, in_finalizer, warning = logged(speak)
+    in_thread, in_finalizer, warning = logged(act)
     for line in (in_thread, in_finalizer):
         assert (line["msg"], line["level"]) == ("unhandled exception; please report this", "error")
         assert "in fail\n" in line["exception"]
     assert "UserWarning: an old API" in warning["msg"]
 
 
-@pytest.mark.parametrize("name", [FORGER, *sorted(set(FORGER)), "a\nb", "level=error", ""])
-def test_a_name_cannot_forge_a_line(logged: Logged, name: str) -> None:
+@pytest.mark.parametrize("name", [FORGED_NAME, *sorted(set(FORGED_NAME)), "a\nb", "level=error", ""])
+def test_value_cannot_forge_a_line(logged: Logged, name: str) -> None:
     log = structlog.get_logger("exporter")
     (line,) = logged(lambda: log.info(name, account=name))
     assert (line["msg"], line["account"], line["level"]) == (name, name, "info")
 
 
-def test_a_name_in_a_librarys_message_cannot_forge_a_line(logged: Logged) -> None:
+def test_value_in_a_library_message_cannot_forge_a_line(logged: Logged) -> None:
     log = logging.getLogger("urllib3.connectionpool")
-    (line,) = logged(lambda: log.warning("Retrying %s", FORGER))
-    assert (line["msg"], line["level"]) == (f"Retrying {FORGER}", "warning")
+    (line,) = logged(lambda: log.warning("Retrying %s", FORGED_NAME))
+    assert (line["msg"], line["level"]) == (f"Retrying {FORGED_NAME}", "warning")
 
 
 @pytest.mark.parametrize("log", [structlog.get_logger("exporter"), logging.getLogger("uvicorn.error")])
-def test_an_exception_is_one_line(logged: Logged, log: logging.Logger) -> None:
-    def speak() -> None:
+def test_exception_is_logged_as_one_line(logged: Logged, log: logging.Logger) -> None:
+    def act() -> None:
         try:
             fail()
         except KeyError:
             log.exception("unhandled exception while syncing")
 
-    (line,) = logged(speak)
+    (line,) = logged(act)
     assert (line["msg"], line["level"]) == ("unhandled exception while syncing", "error")
     assert line["exception"].startswith("Traceback (most recent call last):\n")
     assert "in fail\n" in line["exception"]
@@ -186,15 +184,15 @@ def test_an_exception_is_one_line(logged: Logged, log: logging.Logger) -> None:
         ("error", ["error"]),
     ],
 )
-def test_what_is_below_the_level_is_not_written(
-    form: logs.Format, capsys: pytest.CaptureFixture[str], level: str, written: list[str]
+def test_events_below_the_level_are_not_written(
+    log_format: logs.Format, capsys: pytest.CaptureFixture[str], level: str, written: list[str]
 ) -> None:
-    logs.configure(level, form)
+    logs.configure(level, log_format)
     log = structlog.get_logger("exporter")
-    for speak in (log.debug, log.info, log.warning, log.error):
-        speak("heard")
+    for write in (log.debug, log.info, log.warning, log.error):
+        write("event")
     OUTPUT.flush()
-    assert [FORMS[form](line)["level"] for line in capsys.readouterr().err.splitlines()] == written
+    assert [READERS[log_format](line)["level"] for line in capsys.readouterr().err.splitlines()] == written
 
 
 @pytest.mark.parametrize("library", ["uvicorn.error", "urllib3.connectionpool", "asyncio"])
@@ -202,19 +200,19 @@ def test_what_is_below_the_level_is_not_written(
     ("level", "written"),
     [("debug", ["debug", "info", "error"]), ("info", ["error"]), ("error", ["error"])],
 )
-def test_what_libraries_say_in_passing_is_for_debugging(
-    form: logs.Format, capsys: pytest.CaptureFixture[str], library: str, level: str, written: list[str]
+def test_library_events_are_written_only_at_debug_level(
+    log_format: logs.Format, capsys: pytest.CaptureFixture[str], library: str, level: str, written: list[str]
 ) -> None:
-    logs.configure(level, form)
+    logs.configure(level, log_format)
     log = logging.getLogger(library)
-    for speak in (log.debug, log.info, log.error):
-        speak("heard")
+    for write in (log.debug, log.info, log.error):
+        write("event")
     OUTPUT.flush()
-    lines = [FORMS[form](line) for line in capsys.readouterr().err.splitlines()]
+    lines = [READERS[log_format](line) for line in capsys.readouterr().err.splitlines()]
     assert [line["level"] for line in lines] == written
     assert {line["logger"] for line in lines} == {library}
 
 
-def test_there_are_no_other_levels_and_forms() -> None:
+def test_levels_and_formats_are_complete() -> None:
     assert logs.LEVELS == ("debug", "info", "warn", "error")
-    assert set(FORMS) == {"logfmt", "json"}
+    assert set(READERS) == {"logfmt", "json"}

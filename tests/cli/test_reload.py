@@ -1,4 +1,4 @@
-"""Reloads of the configuration: on a thread of their own, which nothing ends."""
+"""Reloads of the configuration, on a thread that survives exceptions."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import pytest
 
 from exporter import reload as module
 from exporter.config import Account, ConfigurationError, Settings
-from exporter.reload import BUG, STUCK_SECONDS, Reload
+from exporter.reload import STUCK_SECONDS, UNHANDLED, Reload
 from tests.clock import FakeClock
 from tests.program import TIMEOUT
 
@@ -32,7 +32,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 
 
 class Loads:
-    """Loads settings, as a test has it, and notes what was applied."""
+    """Reload whose loads are controlled by the test. Records the applied settings."""
 
     def __init__(self, clock: FakeClock, refresh_web: Callable[[], list[str]] = list) -> None:
         self.applied: list[tuple[Account, ...]] = []
@@ -52,12 +52,12 @@ class Loads:
         self.applied.append(settings.accounts)
 
 
-def test_requests_that_wait_share_one_reload(clock: FakeClock, log: Log) -> None:
+def test_waiting_requests_share_one_reload(clock: FakeClock, log: Log) -> None:
     loads = Loads(clock)
     loads.reload.start()
     first = loads.reload.request()
     assert loads.started.acquire(timeout=TIMEOUT)
-    # The first may have read the file already: what these ask for has to begin after them.
+    # The first reload may have read the file already, so these requests need another one.
     others = [loads.reload.request() for _ in range(50)]
     for _ in range(2):
         loads.may_end.release()
@@ -69,13 +69,13 @@ def test_exception_does_not_end_reloads(clock: FakeClock, log: Log) -> None:
     loads = Loads(clock)
     loads.results = [RuntimeError("a bug"), ConfigurationError(["tedee.yml:1: is empty"]), SETTINGS]
     loads.reload.start()
-    for problems, good in (([BUG], False), (["tedee.yml:1: is empty"], False), ([], True)):
+    for problems, successful in (([UNHANDLED], False), (["tedee.yml:1: is empty"], False), ([], True)):
         loads.may_end.release()
         assert loads.reload.request().result(TIMEOUT) == problems
-        assert loads.reload.state()[0] is good
+        assert loads.reload.result()[0] is successful
     assert log.messages == [
         "unhandled exception while reloading; please report this",
-        "configuration not reloaded; the last good one stays",
+        "configuration not reloaded; the previous one stays in use",
         "configuration reloaded",
     ]
 
@@ -83,24 +83,24 @@ def test_exception_does_not_end_reloads(clock: FakeClock, log: Log) -> None:
 def test_exception_in_the_web_configuration_is_logged_once(
     clock: FakeClock, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = threading.Semaphore(0)
+    checks = threading.Semaphore(0)
 
     def refresh_web() -> list[str]:
-        looks.release()
+        checks.release()
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(module, "WATCH_INTERVAL", 0.001)
     loads = Loads(clock, refresh_web)
     loads.reload.start()
     for _ in range(5):
-        assert looks.acquire(timeout=TIMEOUT)
-    assert not loads.reload.state()[0]
+        assert checks.acquire(timeout=TIMEOUT)
+    assert not loads.reload.result()[0]
     assert log.messages == ["unhandled exception while reloading; please report this"]
     loads.may_end.release()
-    assert loads.reload.request().result(TIMEOUT) == [BUG]
+    assert loads.reload.request().result(TIMEOUT) == [UNHANDLED]
 
 
-def test_reload_that_hangs_is_logged_once(clock: FakeClock, log: Log) -> None:
+def test_stuck_reload_is_logged_once(clock: FakeClock, log: Log) -> None:
     loads = Loads(clock)
     loads.reload.start()
     request = loads.reload.request()
@@ -110,10 +110,10 @@ def test_reload_that_hangs_is_logged_once(clock: FakeClock, log: Log) -> None:
     clock.advance(STUCK_SECONDS + 1)
     for _ in range(3):
         loads.reload.check()
-    assert not loads.reload.state()[0]
+    assert not loads.reload.result()[0]
     assert len(log.messages) == 1
-    assert "has not ended" in log.messages[0]
+    assert "reload is stuck" in log.messages[0]
     loads.may_end.release()
     assert request.result(TIMEOUT) == []
     loads.reload.check()
-    assert loads.reload.state()[0]
+    assert loads.reload.result()[0]

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from exporter import config
 from exporter.cli import _parser
-from exporter.config.settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
+from exporter.config.settings import Account, Api, LockSelection, OAuth, Settings, Sync
 
 from .pages import DOCUMENTS, blocks, name_of, page, section
 
@@ -45,7 +45,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`<api>`": Api,
     "`<sync>`": Sync,
     "`<account>`": Account,
-    "`<locks>`": ChosenLocks,
+    "`<locks>`": LockSelection,
     "`<oauth>`": OAuth,
 }
 

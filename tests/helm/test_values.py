@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from exporter import __version__
 from exporter.config import load
-from exporter.config.settings import Account, Api, ChosenLocks, OAuth, Settings, Sync
+from exporter.config.settings import Account, Api, LockSelection, OAuth, Settings, Sync
 from exporter.web.configuration import BCRYPT_HASH, HEADERS, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
@@ -477,7 +477,7 @@ def test_the_state_has_a_file_since_the_pod_has_no_home() -> None:
         ("sync", Sync),
         ("accounts.items", Account),
         ("accounts.items.oauth", OAuth),
-        ("accounts.items.locks", ChosenLocks),
+        ("accounts.items.locks", LockSelection),
     ],
 )
 def test_the_configuration_may_have_what_the_exporter_knows_and_nothing_else(

@@ -197,9 +197,9 @@ def test_command_waits_for_a_slow_reader(address: Address, tmp_path: Path, pipe:
         pipe.read()
         assert process.popen.wait(TIMEOUT) == code
         lines = pipe.rest()
-    assert f"{path} is open to all users" in lines[0]
+    assert f"{path} is accessible to all users" in lines[0]
     if command == "--config.check":
-        assert lines[1:] == [f"The configuration is good; accounts: {', '.join(a['name'] for a in [*WRONG, HOME])}"]
+        assert lines[1:] == [f"The configuration is valid; accounts: {', '.join(a['name'] for a in [*WRONG, HOME])}"]
     else:
         failed = [line for line in lines if "sync failed" in line]
         summary = [line for line in lines if line.startswith("wrong-")]
@@ -220,7 +220,7 @@ def crash(*_):
         cli.log.info("before", number=number)
     raise RuntimeError("a bug")
 
-cli._configured = crash
+cli._load_configuration = crash
 sys.argv = ["tedee-exporter", "--config.file={path}", "--sync.once"]
 main()
 """
@@ -268,7 +268,7 @@ def test_configuration_may_be_a_pipe_at_the_start(tmp_path: Path) -> None:
         check=False,
     )
     os.close(reading)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "The configuration is good; accounts: home\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "The configuration is valid; accounts: home\n", "")
 
 
 def test_reload_rejects_a_pipe(address: Address, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_reload_rejects_a_pipe(address: Address, tmp_path: Path) -> None:
         with ThreadPoolExecutor(50) as clients:
             reload = partial(requests.post, f"{exporter.url}/-/reload", timeout=TIMEOUT)
             responses = [each.result() for each in [clients.submit(reload) for _ in range(50)]]
-        refusal = f"not reloaded: {path}: is not a regular file; any other is read at the start alone\n"
+        refusal = f"not reloaded: {path}: is not a regular file; other files can be read only at the start\n"
         assert {(response.status_code, response.text) for response in responses} == {(500, refusal)}
         assert exporter.get("/").ok
         assert exporter.value("tedee_up", account="home") == 1
@@ -348,9 +348,7 @@ def test_hanging_reload_does_not_stop_the_exporter(hanging: Path, address: Addre
             assert exporter.value("tedee_up", account="home") == 1
             assert {each.result().status_code for each in waiting} == {503}
         eventually(lambda: exporter.value("tedee_exporter_config_last_reload_successful") == 0, "the metric")
-        eventually(
-            lambda: [line for line in exporter.log if "reading the configuration has not ended" in line], "the log"
-        )
+        eventually(lambda: [line for line in exporter.log if "reload is stuck" in line], "the log")
         assert exporter.stop() == 0
 
 
@@ -442,8 +440,8 @@ def test_too_low_file_limit_is_an_error(limit: int, arguments: Sequence[str]) ->
         check=False,
     )
     message = (
-        f"tedee-exporter: the process may open only {limit} files at the same time and needs 32; "
-        "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)\n"
+        f"tedee-exporter: the limit of open files is {limit}, but at least 32 are needed; "
+        "raise it (ulimit -n, or LimitNOFILE= in a systemd unit)\n"
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", message)
 

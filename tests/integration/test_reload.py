@@ -70,7 +70,7 @@ def test_reload_cannot_change_the_state_file(exporter: Exporter, address: Addres
     configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "other.db"))
     response = requests.post(f"{exporter.url}/-/reload", timeout=TIMEOUT)
     assert response.status_code == 500
-    assert "state_file: a reload cannot change it; restart the exporter" in response.text
+    assert "state_file: cannot be changed by a reload; restart the exporter" in response.text
 
 
 def test_get_does_not_reload(exporter: Exporter) -> None:

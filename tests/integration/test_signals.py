@@ -31,7 +31,7 @@ def test_endless_token_exchange_is_reported() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert ended.returncode == OK
-    assert ended.stderr.startswith("stopped while a refresh token was exchanged; it may be necessary to sign in")
+    assert ended.stderr.startswith("stopped during the exchange of a refresh token; you may have to sign in")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")

@@ -24,7 +24,7 @@ def shards(count: int) -> list[Shard]:
 
 
 def owner(account: str, count: int) -> int:
-    (index,) = [shard.index for shard in shards(count) if shard.holds(account)]
+    (index,) = [shard.index for shard in shards(count) if shard.contains(account)]
     return index
 
 
@@ -35,7 +35,7 @@ def test_every_account_is_in_exactly_one_shard(account: str, count: int) -> None
 
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_shards_have_similar_sizes(count: int) -> None:
-    sizes = [sum(shard.holds(name) for name in NAMES) for shard in shards(count)]
+    sizes = [sum(shard.contains(name) for name in NAMES) for shard in shards(count)]
     assert max(sizes) < 1.2 * len(NAMES) / count
     assert min(sizes) > 0.8 * len(NAMES) / count
 
@@ -65,7 +65,7 @@ def settings(*names: str) -> Settings:
 
 def test_settings_of_a_shard_preserve_the_order_of_accounts() -> None:
     names = ["home", "hotel", "office", "attic", "cellar"]
-    parts = [[account.name for account in shard.of(settings(*names)).accounts] for shard in shards(2)]
+    parts = [[account.name for account in shard.select(settings(*names)).accounts] for shard in shards(2)]
     assert sorted(name for part in parts for name in part) == sorted(names)
     assert all(part == [name for name in names if name in part] for part in parts)
 
@@ -105,7 +105,7 @@ def test_changed_number_of_shards_leads_to_no_early_call(
 def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
     registry = StatusRegistry()
     accounts = Accounts(clock, MemoryStateStore(clock), registry, Scheduler(clock))
-    accounts.apply(Shard(1, 2).of(settings("home")))
+    accounts.apply(Shard(1, 2).select(settings("home")))
     assert registry.statuses() == ()
     accounts.apply(settings("home"))
     assert registry.statuses()[0].next_sync == clock.wall() + CALL_AND_SPACING
@@ -126,6 +126,6 @@ def test_shard_without_accounts_is_logged_once(clock: FakeClock, applied: list[l
     accounts = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), Scheduler(clock), shards=2)
     with capture_logs() as logs:
         for names in applied:
-            accounts.apply(Shard(0, 2).of(settings("hotel", *names)))
+            accounts.apply(Shard(0, 2).select(settings("hotel", *names)))
     lines = [line for line in logs if "no accounts are assigned to this shard" in line["event"]]
     assert [(line["log_level"], line["shards"]) for line in lines] == [("warning", 2)] * warnings

@@ -1,4 +1,4 @@
-"""Lost if these fail: the keys, to whoever reads the traceback of a bug, or what a library says of an odd answer."""
+"""Tracebacks of bugs, and messages of libraries about malformed responses, contain no secrets."""
 
 import http.client
 import socket
@@ -28,19 +28,19 @@ from exporter.tedee import client, credentials, oauth
 from exporter.tedee.models import SyncReader
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
-from tests.cli.conftest import logging_put_back
+from tests.cli.conftest import restore_logging
 from tests.program import run
 from tests.security.leaking import leaks
 from tests.security.test_secrets import jwt, secret
 from tests.tcp import tcp_server
 
-__all__ = ["logging_put_back"]
+__all__ = ["restore_logging"]
 
 KEY, REFRESH, CLIENT = secret("home"), jwt("hotel"), secret("client")
 
 
 class Home:
-    """Two accounts, with a key and with OAuth, and turns for both in this process."""
+    """Two accounts, one with a key and one with OAuth, synced in this process."""
 
     def __init__(self, url: str, folder: Path, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -59,8 +59,8 @@ class Home:
         issued = {each.value for account in accounts for each in (*account.tokens, *account.refresh_tokens)}
         return {KEY, REFRESH, CLIENT} | issued
 
-    def turns(self) -> None:
-        """What is due now, and a moment later, when the second account begins."""
+    def sync(self) -> None:
+        """Run both accounts. The second one is due a moment later."""
         self.scheduler.run_due()
         time.sleep(2 * MAX_STAGGER)
         self.scheduler.run_due()
@@ -81,34 +81,34 @@ def bug(*_: Any, **__: Any) -> NoReturn:
     raise RuntimeError("a bug")
 
 
-DEPTHS: dict[str, tuple[object, str]] = {
+METHODS: dict[str, tuple[object, str]] = {
     "reading a key": (credentials, "validate_secret"),
-    "looking into a token": (oauth, "validate_secret"),
+    "reading a token": (oauth, "validate_secret"),
     "signing": (requests.models.PreparedRequest, "prepare_auth"),
     "sending": (HTTPAdapter, "send"),
     "writing the request": (http.client.HTTPConnection, "putheader"),
-    "reading the answer": (urllib3.HTTPResponse, "read1"),
-    "opening the answer": (client, "open_envelope"),
-    "understanding the answer": (SyncReader, "read"),
+    "reading the response": (urllib3.HTTPResponse, "read1"),
+    "opening the envelope": (client, "open_envelope"),
+    "parsing the response": (SyncReader, "read"),
     "refreshing": (authlib.oauth2.client.OAuth2Client, "refresh_token"),
     "storing the refresh token": (RefreshTokens, "_store_new"),
     "publishing": (AccountSync, "status"),
 }
 
 
-@pytest.mark.usefixtures("logging_put_back")
+@pytest.mark.usefixtures("restore_logging")
 @pytest.mark.parametrize("form", ["logfmt", "json"])
-@pytest.mark.parametrize("place", DEPTHS.values(), ids=DEPTHS)
-def test_the_traceback_of_a_bug_holds_no_secret(
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_traceback_of_a_bug_contains_no_secret(
     home: Home,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    place: tuple[object, str],
+    method: tuple[object, str],
     form: logs.Format,
 ) -> None:
     logs.configure("debug", form)
-    monkeypatch.setattr(*place, bug)
-    home.turns()
+    monkeypatch.setattr(*method, bug)
+    home.sync()
     OUTPUT.flush()
     errors = capsys.readouterr().err
     assert "unhandled exception while syncing" in errors
@@ -117,34 +117,34 @@ def test_the_traceback_of_a_bug_holds_no_secret(
 
 
 FAILURES = [
-    ((AccountSync, "_fail"), Fault.echo()),
-    ((AccountSync, "_fail"), Fault.error(500)),
-    ((AccountSync, "_fail"), Fault.malformed()),
-    ((AccountSync, "_fail"), Fault.reset()),
+    ((AccountSync, "_record_failure"), Fault.echo()),
+    ((AccountSync, "_record_failure"), Fault.error(500)),
+    ((AccountSync, "_record_failure"), Fault.malformed()),
+    ((AccountSync, "_record_failure"), Fault.reset()),
     ((Deadline, "classify"), Fault.reset()),
 ]
 
 
-@pytest.mark.usefixtures("logging_put_back")
-@pytest.mark.parametrize(("place", "fault"), FAILURES)
-def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
+@pytest.mark.usefixtures("restore_logging")
+@pytest.mark.parametrize(("method", "fault"), FAILURES)
+def test_traceback_of_a_bug_after_a_fault_has_no_secret(
     home: Home,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    place: tuple[object, str],
+    method: tuple[object, str],
     fault: Fault,
 ) -> None:
     logs.configure("debug", "json")
-    monkeypatch.setattr(*place, bug)
+    monkeypatch.setattr(*method, bug)
     home.cloud.faults.script(fault, forever=True)
-    home.turns()
+    home.sync()
     OUTPUT.flush()
     errors = capsys.readouterr().err
     assert errors.count("unhandled exception while syncing") == 2
     assert leaks({"errors": errors.encode()}, home.secrets()) == {}
 
 
-# What libraries say of an odd response, and of an odd proxy
+# Library messages about malformed responses and invalid proxies
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_the_traceback_of_a_bug_in_dealing_with_a_failure_holds_no_secret(
         lambda request: b"HTTP/1.1 401 No\r\nX-Correlation-ID: " + request.split(b"Authorization: ")[1],
         lambda request: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + request,
     ],
-    ids=["odd headers", "headers", "phrase", "echo", "status line", "type", "redirect", "trace", "chunk"],
+    ids=["malformed header", "headers", "phrase", "echo", "status line", "type", "redirect", "trace", "chunk"],
 )
-def test_an_odd_answer_that_repeats_the_key_is_not_repeated(respond: Callable[[bytes], bytes]) -> None:
-    def speak(connection: socket.socket) -> None:
+def test_key_in_a_malformed_response_is_not_repeated(respond: Callable[[bytes], bytes]) -> None:
+    def handle(connection: socket.socket) -> None:
         connection.sendall(respond(connection.recv(65_536)))
 
-    with tcp_server(speak) as port:
+    with tcp_server(handle) as port:
         url = f"http://127.0.0.1:{port}"
         ended = run("--sync.once", "--log.level=debug", TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=url)
     assert ended.returncode == 1
@@ -177,7 +177,7 @@ def test_an_odd_answer_that_repeats_the_key_is_not_repeated(respond: Callable[[b
 @pytest.mark.parametrize(
     "proxy", ["http://user:SECRET@127.0.0.1:1", "http://user:SECRET@proxy:99999", "SECRET://proxy"]
 )
-def test_the_password_of_a_proxy_is_not_repeated(proxy: str) -> None:
+def test_password_of_a_proxy_is_not_repeated(proxy: str) -> None:
     password = quote(KEY, safe="")
     variables: dict[str, Any] = {"TEDEE_PERSONAL_KEY": KEY, "HTTPS_PROXY": proxy.replace("SECRET", password)}
     ended = run("--sync.once", "--log.level=debug", TEDEE_API_URL="https://tedee.invalid", **variables)

@@ -1,4 +1,4 @@
-"""Lost if these fail: a key that somebody put in a wrong place, to whoever reads the error about it."""
+"""Error messages do not repeat a secret that was put in the wrong place."""
 
 import traceback
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 
 from exporter.cli import main
 from exporter.tedee.credentials import CredentialsUnavailable, read_secret
-from tests.cli.conftest import logging_put_back
+from tests.cli.conftest import restore_logging
 from tests.program import configuration, run
 from tests.security.leaking import leaks, state_files
 from tests.security.test_secrets import jwt, secret
 
-__all__ = ["logging_put_back"]
+__all__ = ["restore_logging"]
 
 SECRETS = [
     secret("misplaced"),
@@ -24,8 +24,8 @@ SECRETS = [
     "abcdefghijklmnopqrstuvwxyz",
 ]
 KINDS = ["key", "token", "plain", "name", "punctuation", "text", "letters"]
-"""One with slashes and such, a long one, one without, one that looks rather like the name of a file, and some that a
-person or another service might choose."""
+"""With punctuation, a long one, without punctuation, similar to a file name, and secrets that a person or another
+service could choose."""
 
 KEY = "accounts:\n  - name: home\n    "
 GOOD = f"{KEY}personal_key: another-key\n"
@@ -91,21 +91,21 @@ FILES = {
 }
 
 
-@pytest.mark.usefixtures("logging_put_back")
+@pytest.mark.usefixtures("restore_logging")
 @pytest.mark.parametrize("value", SECRETS, ids=KINDS)
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
-def test_a_secret_in_a_wrong_place_of_a_file_is_not_repeated(
+def test_misplaced_secret_in_a_file_is_not_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, value: str
 ) -> None:
     path = tmp_path / "tedee.yml"
     path.write_text(content.replace("SECRET", value), "utf-8")
     code = main(["--config.check", f"--config.file={path}", "--log.level=debug"])
-    told = "".join(capsys.readouterr())
-    assert (code, bool(told)) == (2, True)
-    assert leaks({"told": told.encode()}, {value}) == {}
+    output = "".join(capsys.readouterr())
+    assert (code, bool(output)) == (2, True)
+    assert leaks({"output": output.encode()}, {value}) == {}
 
 
-@pytest.mark.usefixtures("logging_put_back")
+@pytest.mark.usefixtures("restore_logging")
 @pytest.mark.parametrize("value", SECRETS, ids=KINDS)
 @pytest.mark.parametrize(
     "flags",
@@ -125,35 +125,37 @@ def test_a_secret_in_a_wrong_place_of_a_file_is_not_repeated(
     ],
     ids=" ".join,
 )
-def test_a_secret_in_a_flag_is_not_repeated(capsys: pytest.CaptureFixture[str], flags: list[str], value: str) -> None:
+def test_misplaced_secret_in_a_flag_is_not_repeated(
+    capsys: pytest.CaptureFixture[str], flags: list[str], value: str
+) -> None:
     try:
         code: object = main([flag.replace("SECRET", value) for flag in flags])
     except SystemExit as ended:
         code = ended.code
-    told = "".join(capsys.readouterr())
-    assert (code, bool(told)) == (2, True)
-    assert leaks({"told": told.encode()}, {value}) == {}
+    output = "".join(capsys.readouterr())
+    assert (code, bool(output)) == (2, True)
+    assert leaks({"output": output.encode()}, {value}) == {}
 
 
-@pytest.mark.usefixtures("logging_put_back")
+@pytest.mark.usefixtures("restore_logging")
 @pytest.mark.parametrize("value", SECRETS, ids=KINDS)
 @pytest.mark.parametrize(
     "variable",
     ["TEDEE_PERSONAL_KEY_FILE", "TEDEE_ACCESS_TOKEN_FILE", "TEDEE_API_URL", "TEDEE_API_VERSION", "TEDEE_SYNC_INTERVAL"],
 )
-def test_a_secret_in_a_wrong_variable_is_not_repeated(
+def test_misplaced_secret_in_a_variable_is_not_repeated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
 ) -> None:
     if not variable.endswith("_FILE"):
         monkeypatch.setenv("TEDEE_PERSONAL_KEY", "another-key")
     monkeypatch.setenv(variable, value)
     assert main(["--config.check"]) == 2
-    told = "".join(capsys.readouterr())
-    assert leaks({"told": told.encode()}, {value}) == {}
+    output = "".join(capsys.readouterr())
+    assert leaks({"output": output.encode()}, {value}) == {}
 
 
-def test_a_file_that_looks_like_a_key_is_told_to_look_like_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, logging_put_back: None
+def test_missing_file_that_looks_like_a_key_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, restore_logging: None
 ) -> None:
     monkeypatch.setenv("TEDEE_PERSONAL_KEY_FILE", f"{tmp_path}/{SECRETS[0]}")
     assert main(["--config.check"]) == 2
@@ -163,14 +165,14 @@ def test_a_file_that_looks_like_a_key_is_told_to_look_like_one(
     )
 
 
-def test_not_even_the_traceback_of_its_error_repeats_it(tmp_path: Path) -> None:
+def test_traceback_does_not_repeat_a_misplaced_secret(tmp_path: Path) -> None:
     with pytest.raises(CredentialsUnavailable) as caught:
         read_secret(tmp_path / SECRETS[0])
-    told = "".join(traceback.format_exception(caught.value))
-    assert leaks({"told": told.encode()}, {SECRETS[0]}) == {}
+    output = "".join(traceback.format_exception(caught.value))
+    assert leaks({"output": output.encode()}, {SECRETS[0]}) == {}
 
 
-def test_a_sync_with_a_key_for_the_name_of_its_file_does_not_write_it_down(tmp_path: Path) -> None:
+def test_sync_does_not_store_a_key_used_as_a_file_name(tmp_path: Path) -> None:
     value, state = SECRETS[0], tmp_path / "state.db"
     path = configuration(
         tmp_path, "http://127.0.0.1:1", [{"name": "home", "personal_key_file": value}], state_file=str(state)

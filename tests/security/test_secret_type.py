@@ -1,4 +1,4 @@
-"""Lost if these fail: a key that stays where it is, whatever somebody prints, logs or dumps beside it."""
+"""Secrets are not shown if they are printed, logged, dumped, misplaced or returned by a server."""
 
 import base64
 import copy
@@ -25,9 +25,9 @@ from exporter.secrets import HIDDEN, Secret, SecretDetector, hide_arguments, red
 from exporter.tedee.credentials import Authorization, personal_key
 from exporter.tedee.oauth import TokenResponse
 from exporter.tedee.refresh_tokens import StoredToken
-from tests.cli.conftest import logging_put_back
+from tests.cli.conftest import restore_logging
 
-__all__ = ["logging_put_back"]
+__all__ = ["restore_logging"]
 
 VALUE = "PK-0pens/the+d00r=="
 SECRET = Secret(VALUE)
@@ -51,7 +51,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "f-string": lambda: f"{SECRET} {SECRET!r} {SECRET!s} {SECRET!a}",
     "format": lambda: "{} {!r}".format(SECRET, SECRET),  # noqa: UP032
     "percent": lambda: "%s %r" % (SECRET, SECRET),  # noqa: UP031
-    "print of what holds it": lambda: pprint.pformat([{"key": SECRET}, (SECRET,), Holder(SECRET)]),
+    "print of a container": lambda: pprint.pformat([{"key": SECRET}, (SECRET,), Holder(SECRET)]),
     "vars": lambda: vars(SECRET),
     "dict": lambda: SECRET.__dict__,
     "dataclass": lambda: repr(Holder(SECRET)),
@@ -62,14 +62,14 @@ SHOWN: dict[str, Callable[[], object]] = {
     "to_json": lambda: pydantic_core.to_json(SECRET),
     "to_jsonable_python": lambda: pydantic_core.to_jsonable_python({"key": SECRET}),
     "TypeAdapter": lambda: [TypeAdapter(kind).dump_json(SECRET) for kind in (Secret, object)],
-    "JSON of whatever has no form": lambda: json.dumps(SECRET, default=str) + json.dumps(SECRET, default=repr),
+    "JSON with a default function": lambda: json.dumps(SECRET, default=str) + json.dumps(SECRET, default=repr),
     "credentials": lambda: [personal_key(SECRET), Authorization("Bearer", SECRET, "", "")],
     "tokens": lambda: [StoredToken(SECRET, SECRET), TokenResponse(SECRET, 1.0, SECRET, None)],
 }
 
 REFUSED: dict[str, Callable[[], object]] = {
     **{f"pickle {number}": partial(pickle.dumps, SECRET, number) for number in range(6)},
-    "pickle of what holds it": lambda: pickle.dumps([Holder(SECRET)]),
+    "pickle of a container": lambda: pickle.dumps([Holder(SECRET)]),
     "copy": lambda: copy.copy(SECRET),
     "deepcopy": lambda: copy.deepcopy({"key": SECRET}),
     "reduce": SECRET.__reduce__,
@@ -88,31 +88,31 @@ REFUSED: dict[str, Callable[[], object]] = {
 }
 
 
-def test_there_is_a_way_to_the_secret() -> None:
+def test_get_secret_value_returns_the_secret() -> None:
     assert SECRET.get_secret_value() == VALUE
     assert MODEL.key.get_secret_value() == VALUE
 
 
-def test_two_of_the_same_are_one_for_a_set() -> None:
+def test_equal_secrets_have_the_same_hash() -> None:
     assert {SECRET, Secret(VALUE)} == {MODEL.key}
     assert Secret("another") != SECRET
 
 
-def test_an_error_of_pydantic_does_not_repeat_it() -> None:
+def test_pydantic_error_does_not_repeat_the_secret() -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(int).validate_python(SECRET)
     assert VALUE not in f"{caught.value} {caught.value!r} {caught.value.errors()}"
 
 
 @pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
-def test_what_shows_it_shows_stars(show: Callable[[], object]) -> None:
+def test_printed_secret_shows_asterisks(show: Callable[[], object]) -> None:
     shown = str(show())
     assert VALUE not in shown
     assert VALUE[:8] not in shown
 
 
 @pytest.mark.parametrize("write", REFUSED.values(), ids=REFUSED)
-def test_what_would_write_it_down_is_refused(write: Callable[[], object]) -> None:
+def test_serialization_of_a_secret_is_refused(write: Callable[[], object]) -> None:
     with pytest.raises((TypeError, yaml.YAMLError)) as refused:
         write()
     assert VALUE not in "".join(traceback.format_exception(refused.value))
@@ -123,8 +123,8 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize("form", ["logfmt", "json"])
-@pytest.mark.usefixtures("logging_put_back")
-def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("restore_logging")
+def test_logged_secret_shows_asterisks(form: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("debug", form)
     log = structlog.get_logger("exporter")
     log.debug("key", key=SECRET, within=[SECRET, {"key": SECRET}], holder=Holder(SECRET), model=MODEL)
@@ -140,7 +140,7 @@ def test_a_log_line_has_stars_for_it(form: logs.Format, capsys: pytest.CaptureFi
     assert VALUE not in err
 
 
-# A secret in text from elsewhere, and one in a wrong place
+# Secrets in other text, and misplaced secrets
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_secret_is_redacted_in_json(value: Any, redacted: Any) -> None:
     assert redact(value, VALUE) == redacted
 
 
-def test_short_secret_is_not_looked_for() -> None:
+def test_short_secret_is_not_searched_for() -> None:
     assert redact("text", "") == redact("text", "t") == "text"
     assert not SecretDetector(Secret("seven77")).finds_in("seven77")
 
@@ -201,7 +201,7 @@ def test_part_of_secret_is_found_in_any_coding(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "Key expired", "The scope Device.Read is missing", TOKEN[:7], "0HN7:00000001", "%", "%zz &#xx; =4"]
 )
-def test_text_without_secret_is_not_suspected(text: str) -> None:
+def test_text_without_secret_is_not_reported(text: str) -> None:
     assert not SecretDetector(Secret(TOKEN)).finds_in(text)
 
 
@@ -232,7 +232,7 @@ def test_short_or_misspelt_argument_is_repeated(argument: str) -> None:
 
 
 @pytest.mark.parametrize("word", MISPLACED)
-def test_existing_file_is_named(tmp_path: Path, word: str) -> None:
+def test_path_of_an_existing_file_is_shown(tmp_path: Path, word: str) -> None:
     path = tmp_path / word
     assert safe_path(path) == f"{tmp_path}/{HIDDEN}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,13 +240,13 @@ def test_existing_file_is_named(tmp_path: Path, word: str) -> None:
     assert safe_path(path) == str(path)
 
 
-def test_missing_file_is_named_by_existing_folders(tmp_path: Path) -> None:
+def test_path_of_a_missing_file_shows_existing_folders(tmp_path: Path) -> None:
     assert safe_path(tmp_path / "sub" / "key") == f"{tmp_path}/sub/key"
     assert safe_path(tmp_path / "AbCdEfGh" / "IjKlMnOp") == f"{tmp_path}/{HIDDEN}"
     assert safe_path(tmp_path / ("A1" * 2_000)) == f"{tmp_path}/{HIDDEN}"
     assert safe_path(Path("PK-5ecr3t-of-home")) == HIDDEN
 
 
-def test_broken_link_is_named(tmp_path: Path) -> None:
+def test_path_of_a_broken_link_is_shown(tmp_path: Path) -> None:
     (tmp_path / MISPLACED[0]).symlink_to("nowhere")
     assert safe_path(tmp_path / MISPLACED[0]) == f"{tmp_path}/{MISPLACED[0]}"

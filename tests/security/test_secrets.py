@@ -1,4 +1,4 @@
-"""Lost if these fail: the keys that open doors, to whoever reads a log, a scrape, a page or a disk."""
+"""No output of the program contains a secret: streams, pages, metrics, state files."""
 
 import base64
 import contextlib
@@ -19,11 +19,11 @@ import requests
 from exporter import logs
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, Token, World, serve
 from exporter.simulator.faults import TABLE
-from tests.cli.conftest import logging_put_back
+from tests.cli.conftest import restore_logging
 from tests.program import TIMEOUT, configuration, environment, eventually, free_port, run
-from tests.security.leaking import PIECE, forms, leaks, state_files
+from tests.security.leaking import PART_LENGTH, forms, leaks, state_files
 
-__all__ = ["logging_put_back"]
+__all__ = ["restore_logging"]
 
 FORMS: tuple[logs.Format, ...] = ("logfmt", "json")
 
@@ -34,23 +34,23 @@ FAULTS: Mapping[str, Fault | None] = {
     **{f"echo with {status}": Fault.echo(status) for status in (200, 400, 500)},
 }
 
-MISPLACED = "a key for the name of a file"
+MISPLACED = "key instead of a file name"
 
 
 def secret(name: str) -> str:
-    """One that is nobody else's, with all that is special about base64 in it."""
+    """Return a unique secret with the special characters of base64."""
     return f"k+/{base64.b64encode(hashlib.sha256(name.encode()).digest()).decode()}"
 
 
 def jwt(name: str) -> str:
-    """A token that says when it expires."""
+    """Return a unique JSON Web Token with an expiry time."""
     parts = ({"alg": "RS256"}, {"exp": 4_000_000_000, "sub": name}, {"signature": secret(name)})
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
 
 
 @dataclass
 class Users:
-    """Accounts of a simulated cloud, and of a configuration, and every secret that gives access to them."""
+    """Accounts of a simulated cloud and of a configuration, with all their secrets."""
 
     folder: Path
     url: str = ""
@@ -93,7 +93,7 @@ class Users:
             }
         }
 
-    def key_for_the_name_of_a_file(self, account: Account) -> dict[str, Any]:
+    def key_as_file_name(self, account: Account) -> dict[str, Any]:
         return {"personal_key_file": self.personal_key(account)["personal_key"]}
 
 
@@ -104,14 +104,14 @@ KINDS: dict[str, tuple[Callable[[Users, Account], dict[str, Any]], str | None]] 
     "access token file": (Users.access_token_file, None),
     "oauth": (Users.oauth, "sync"),
     "oauth, refreshing": (Users.oauth, "token"),
-    MISPLACED: (Users.key_for_the_name_of_a_file, None),
+    MISPLACED: (Users.key_as_file_name, None),
 }
-"""How an account gets at Tedee, and the endpoint whose calls go wrong."""
+"""Kinds of credentials, each with the endpoint whose calls fail. None for all endpoints."""
 
 
 @dataclass
 class Program:
-    """The program, all that it writes to its streams, and all that it serves."""
+    """Running program, with its streams and pages."""
 
     folder: Path
     process: subprocess.Popen[bytes]
@@ -134,7 +134,7 @@ class Program:
         return requests.post(f"{self.url}/-/reload", timeout=TIMEOUT).content
 
     def kernel(self) -> dict[str, bytes]:
-        """What the kernel shows everybody of a process."""
+        """Return what all users can read about a process."""
         folder = Path("/proc", str(self.process.pid))
         threads = [task / "comm" for task in (folder / "task").iterdir()]
         return {"cmdline": (folder / "cmdline").read_bytes(), "comm": b"\n".join(path.read_bytes() for path in threads)}
@@ -163,15 +163,15 @@ def ready(program: Program) -> bool:
     return False
 
 
-def test_nothing_that_the_program_emits_holds_a_secret_whatever_goes_wrong(tmp_path: Path) -> None:
-    # Both at once: the first syncs of so many accounts are spread over 20 seconds.
+def test_no_output_contains_a_secret_after_any_fault(tmp_path: Path) -> None:
+    # Both at the same time: the first syncs of so many accounts are spread over 20 seconds.
     with ThreadPoolExecutor() as pool:
-        leaked = dict(zip(FORMS, pool.map(leaked_by_a_life, FORMS, map(tmp_path.joinpath, FORMS)), strict=True))
+        leaked = dict(zip(FORMS, pool.map(leaked_by_run, FORMS, map(tmp_path.joinpath, FORMS)), strict=True))
     assert leaked == {form: {} for form in FORMS}
 
 
-def leaked_by_a_life(form: logs.Format, folder: Path) -> dict[str, set[str]]:
-    """What leaks of a program with an account for each kind of credentials and each fault."""
+def leaked_by_run(form: logs.Format, folder: Path) -> dict[str, set[str]]:
+    """Return the secrets that leak from a program with an account for each kind of credential and each fault."""
     folder.mkdir()
     world = World([Account(f"{kind}: {fault}", [Lock(1, "Front door")]) for kind in KINDS for fault in FAULTS])
     cloud = Cloud(world)
@@ -187,18 +187,18 @@ def leaked_by_a_life(form: logs.Format, folder: Path) -> dict[str, set[str]]:
         path = configuration(folder, address.url, accounts, api={"timeout": "5s"}, state_file=str(state))
         expected = {account.name for account in world.accounts if not account.name.startswith(MISPLACED)}
         # On a busy machine a first request can time out before the cloud reads it.
-        emitted = emitted_by_a_life(path, state, form, lambda: {call.account for call in cloud.calls} == expected)
+        emitted = emitted_by_run(path, state, form, lambda: {call.account for call in cloud.calls} == expected)
     issued = {each.value for account in world.accounts for each in (*account.tokens, *account.refresh_tokens)}
     assert len(issued - users.secrets) > len(FAULTS)
     return leaks(emitted, users.secrets | issued)
 
 
-def emitted_by_a_life(
+def emitted_by_run(
     path: Path, state: Path, form: logs.Format, all_called: Callable[[], bool] = lambda: True
 ) -> dict[str, bytes]:
-    """Return all that the program emits from its start over good and bad reloads to its end.
+    """Return all output of the program, from its start through valid and invalid reloads to its end.
 
-    It is ended after the first sync of every account, and not before `all_called` returns True.
+    The program is stopped after the first sync of every account, and not before `all_called` returns True.
     """
     flags = (f"--config.file={path}", f"--log.format={form}", "--log.level=debug")
     checked = run(*flags, "--config.check")
@@ -207,18 +207,18 @@ def emitted_by_a_life(
         eventually(lambda: ready(program) and all_called(), "the first sync of every account", 4 * TIMEOUT)
         emitted |= program.served() | program.kernel()
         emitted["reload"] = program.reload()
-        good = path.read_text()
-        path.write_text(f"{good}\nmisspelt: {good!r}\n")
-        emitted["reload of a wrong file"] = program.reload()
-        path.write_text(f"{good}\n  - name: 'no end\n")
+        valid = path.read_text()
+        path.write_text(f"{valid}\nmisspelt: {valid!r}\n")
+        emitted["reload of an invalid file"] = program.reload()
+        path.write_text(f"{valid}\n  - name: 'no end\n")
         emitted["reload of a broken file"] = program.reload()
-        emitted |= {f"{where}, later": content for where, content in program.served().items()}
-        emitted |= {f"{where}, in use": content for where, content in state_files(state)}
+        emitted |= {f"{name}, later": content for name, content in program.served().items()}
+        emitted |= {f"{name}, in use": content for name, content in state_files(state)}
         program.process.terminate()
         assert program.process.wait(TIMEOUT) == 0
         emitted |= program.streams() | dict(state_files(state))
     assert b"debug" in emitted["stderr"]
-    assert b"not reloaded" in emitted["reload of a wrong file"]
+    assert b"not reloaded" in emitted["reload of an invalid file"]
     assert b"not reloaded" in emitted["reload of a broken file"]
     return emitted
 
@@ -226,7 +226,7 @@ def emitted_by_a_life(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("variable", ["TEDEE_PERSONAL_KEY", "TEDEE_ACCESS_TOKEN"])
 @pytest.mark.parametrize("fault", ["none", "echo"])
-def test_nothing_that_one_sync_emits_holds_a_secret_of_the_environment(
+def test_sync_once_does_not_print_a_secret_variable(
     tmp_path: Path, variable: str, form: logs.Format, fault: str
 ) -> None:
     value = jwt("home")
@@ -241,20 +241,20 @@ def test_nothing_that_one_sync_emits_holds_a_secret_of_the_environment(
     assert leaks({"streams": (ended.stdout + ended.stderr).encode(), **dict(state_files(state))}, {value}) == {}
 
 
-# That the search finds what there is to find
+# Tests of the search
 
 
-def test_a_name_that_is_a_secret_is_found_wherever_names_are_emitted(tmp_path: Path) -> None:
+def test_search_finds_a_secret_used_as_a_name(tmp_path: Path) -> None:
     name = secret("planted")
     account = Account(name, [Lock(1, secret("lock"))], keys=[PersonalKey(name)])
     state = tmp_path / "state" / "state.db"
     with serve(Cloud(World([account]))) as address:
         accounts = [{"name": name, "personal_key": "another-key"}, {"name": "home", "personal_key": name}]
         path = configuration(tmp_path, address.url, accounts, state_file=str(state))
-        emitted = emitted_by_a_life(path, state, "json")
+        emitted = emitted_by_run(path, state, "json")
     found = leaks(emitted, {name})
     assert found.keys() >= {"--config.check", "/metrics", "/metrics as OpenMetrics", "/", "stderr"}
-    assert any(where.startswith("state.db") for where in found)
+    assert any(name.startswith("state.db") for name in found)
     assert "responses" in leaks(emitted, {secret("lock")})
 
 
@@ -275,11 +275,11 @@ def test_a_name_that_is_a_secret_is_found_wherever_names_are_emitted(tmp_path: P
     ],
 )
 @pytest.mark.parametrize("value", [secret("planted"), jwt("planted")], ids=["key", "token"])
-def test_a_planted_secret_is_found_in_every_form(write: Callable[[str], str], value: str) -> None:
+def test_search_finds_a_secret_in_every_encoding(write: Callable[[str], str], value: str) -> None:
     planted = f"ts=… level=debug msg=planted key={write(value)} logger=exporter".encode()
     assert leaks({"log": planted}, {value}) == {"log": {value}}
     assert leaks({"log": planted}, {secret("another")}) == {}
 
 
-def test_no_form_is_so_short_that_it_stands_anywhere() -> None:
-    assert min(len(form) for form in forms(secret("any"))) >= PIECE
+def test_every_searched_form_has_a_minimum_length() -> None:
+    assert min(len(form) for form in forms(secret("any"))) >= PART_LENGTH

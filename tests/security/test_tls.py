@@ -208,7 +208,7 @@ def test_exporter_reloads_certificates_and_users(web: WebFiles) -> None:
         assert status("bob", "ca.pem") is None
 
         web.put("cert.pem", b"nonsense")
-        eventually(lambda: "the last good one stays" in "".join(exporter.log), "the error to be logged")
+        eventually(lambda: "the previous one stays in use" in "".join(exporter.log), "the error to be logged")
         assert status("bob", "other.pem") == 200
 
         def is_reported() -> bool:
@@ -219,7 +219,7 @@ def test_exporter_reloads_certificates_and_users(web: WebFiles) -> None:
 
         eventually(is_reported, "the metric to report the error")
         exporter.stop()
-        assert "".join(exporter.log).count("the last good one stays") == 1, "logged once"
+        assert "".join(exporter.log).count("the previous one stays in use") == 1, "logged once"
 
 
 def test_tls_can_be_enabled_at_runtime(web: WebFiles) -> None:

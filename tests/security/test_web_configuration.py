@@ -177,7 +177,7 @@ def test_readable_secret_file_causes_a_warning(web: WebFiles, name: str) -> None
     assert load(file).warnings == ()
     (web.folder / name).chmod(0o644)
     (note,) = load(file).warnings
-    assert note.startswith(f"{web.folder / name} is open to ")
+    assert note.startswith(f"{web.folder / name} is accessible to ")
     assert "chmod" in note
 
 
@@ -195,7 +195,10 @@ def tls(**keys: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
-    "not YAML": ("tls_server_config: [", ["web.yml:1: is not YAML: a quote or bracket that opens here is not closed"]),
+    "not YAML": (
+        "tls_server_config: [",
+        ["web.yml:1: is not valid YAML: a quote or bracket is opened here but not closed"],
+    ),
     "not a mapping": ("- a", ["web.yml:1: must be a mapping of keys to values"]),
     "an unknown section": (
         {"tls_config": PAIR},
@@ -231,8 +234,8 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tls(cert_file="~/cert.pem"),
         [
             (
-                "web.yml:2: tls_server_config.cert_file: begins with ~, which only a shell replaces; "
-                "write the full path, or ./~ for a file of that name"
+                "web.yml:2: tls_server_config.cert_file: begins with ~, which only a shell expands; "
+                "write the full path, or ./~ if the name begins with ~"
             )
         ],
     ),
@@ -394,7 +397,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         {"tls_server_config": {**PAIR, "min_version": "x"}, "basic_auth_users": {"alice": "y"}, "rate": 1},
         [
             "web.yml:2: basic_auth_users.alice: is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'",
-            "web.yml:3: rate: unknown key; known here: tls_server_config, http_server_config, basic_auth_users, rate_limit",
+            "web.yml:3: rate: unknown key; known keys: tls_server_config, http_server_config, basic_auth_users, rate_limit",
             "web.yml:7: tls_server_config.min_version: must be TLS12 or TLS13",
         ],
     ),

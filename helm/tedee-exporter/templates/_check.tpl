@@ -78,10 +78,10 @@ podMonitor.scheme: is not a value of this chart; it is known from webConfig
 {{- $problems = append $problems "config.sync.interval: must be at most 24h" -}}
 {{- end -}}
 {{- if lt $stale (mulf 2 $interval) -}}
-{{- $problems = append $problems "config.sync.stale_after: must be at least twice the interval, or every late sync leaves a hole" -}}
+{{- $problems = append $problems "config.sync.stale_after: must be at least twice the interval, or every late sync causes a gap" -}}
 {{- end -}}
 {{- if lt (mulf $stale (default 350 .requests_per_hour)) 7200.0 -}}
-{{- $problems = append $problems "config.sync.requests_per_hour: is too little to keep data younger than stale_after" -}}
+{{- $problems = append $problems "config.sync.requests_per_hour: is too low to keep data younger than stale_after" -}}
 {{- end -}}
 {{- end -}}
 
