@@ -481,7 +481,7 @@ def test_exhausted_file_limit_does_not_stop_the_exporter(address: Address, tmp_p
         assert scraper.get(f"{url}/metrics", timeout=TIMEOUT).ok
         for page in ("/", "/docs"):
             response = scraper.get(url + page, timeout=TIMEOUT)
-            assert (response.status_code, response.text) == (503, "not now: Too many open files\n")
+            assert (response.status_code, response.text) == (503, "temporarily unavailable: Too many open files\n")
         response = scraper.post(f"{url}/-/reload", timeout=TIMEOUT)
         assert (response.status_code, response.text) == (
             500,
