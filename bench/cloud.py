@@ -73,7 +73,7 @@ def _serve(asks: Connection, accounts: int, locks: int) -> None:
             while True:
                 asked = asks.recv()
                 if asked == "calls":
-                    asks.send([(str(call.account), call.endpoint, call.arrived, call.answered) for call in cloud.calls])
+                    asks.send([(str(call.account), call.endpoint, call.arrived, call.finished) for call in cloud.calls])
                 else:
                     asks.send(len(cloud.violations))
 

@@ -36,7 +36,7 @@ from exporter.simulator import (
     World,
     serve,
 )
-from exporter.simulator.response import Answer
+from exporter.simulator.response import Response
 from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
 from exporter.tedee.client import SYNC
@@ -255,7 +255,7 @@ class Story:
     def _accept(self) -> None:
         self._cloud.world.account("refused").keys[0].revoked = False
 
-    def _list_versions(self, answer: Answer) -> Answer:
+    def _list_versions(self, answer: Response) -> Response:
         return answer.with_headers({"API-Supported-Versions": "38, 39"}) if self._is_outdated else answer
 
     def _speak_again(self) -> None:
@@ -282,7 +282,7 @@ class Story:
     def _renew(self, account: str) -> None:
         self._token_file(account).write_text(token(LASTING[account]))
 
-    def _refreshed(self, answer: Answer) -> Answer:
+    def _refreshed(self, answer: Response) -> Response:
         """Take the folder away in which the token was to be stored."""
         if not self._is_stored:
             shutil.rmtree(self._refresh_token.parent, ignore_errors=True)

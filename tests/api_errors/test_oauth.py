@@ -27,7 +27,7 @@ from exporter.accounts import Accounts
 from exporter.config import Settings
 from exporter.secrets import Secret
 from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
-from exporter.simulator.response import Answer
+from exporter.simulator.response import Response
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
@@ -142,7 +142,7 @@ def tedee(tmp_path: Path, clock: FakeClock) -> Iterator[Tedee]:
 def edited(**changes: object) -> Fault:
     """The normal answer with other values; `...` takes a key out."""
 
-    def edit(answer: Answer) -> Answer:
+    def edit(answer: Response) -> Response:
         values = {**json.loads(answer.body()), **changes}
         kept = {key: value for key, value in values.items() if value is not ...}
         return replace(answer, raw=json.dumps(kept).encode())
@@ -509,7 +509,7 @@ def test_account_renamed_during_its_exchange_is_not_called(tedee: Tedee, capsys:
         }
         return Settings.model_validate({"api": {"url": tedee.url}, "accounts": [{"name": name, "oauth": oauth}]})
 
-    def rename(answer: Answer) -> Answer:
+    def rename(answer: Response) -> Response:
         # The configuration is loaded again while the token endpoint takes its time.
         accounts.apply(settings("house"))
         tedee.clock.advance(8.5)

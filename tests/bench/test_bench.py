@@ -15,7 +15,7 @@ from tests.factories import registry, status
 from tests.soak import Resources, Week
 
 
-def test_the_peer_says_of_locks_what_we_say(clock: FakeClock) -> None:
+def test_peer_exposes_the_same_lock_metrics(clock: FakeClock) -> None:
     ours = expose(registry(status(clock)), clock).scrape("", "").body.decode().splitlines()
     theirs = generate_latest(peers.registry([status(clock)])).decode().splitlines()
     of_locks = {line for line in ours if line.startswith(("lock_", "# HELP lock_", "# TYPE lock_"))}
@@ -43,15 +43,15 @@ def figures(p50: float = 1.0) -> report.Figures:
     )
 
 
-def test_a_goal_that_is_reached_is_not_called_missed() -> None:
+def test_reached_goal_is_not_reported_as_missed() -> None:
     assert "missed" not in report.goals(figures())
 
 
 @pytest.mark.parametrize(("p50", "missed"), [(1.5, 1), (2.5, 2), (3.5, 3)])
-def test_a_goal_that_is_missed_is_called_so(p50: float, missed: int) -> None:
+def test_missed_goal_is_reported(p50: float, missed: int) -> None:
     assert report.goals(figures(p50)).count("**missed**") == missed
 
 
-def test_every_load_has_its_row() -> None:
+def test_every_load_has_a_row() -> None:
     everything = figures()
     assert report.scrapes(everything).count("\n") == 2 + len(everything.scrapes)

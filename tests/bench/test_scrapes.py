@@ -20,7 +20,7 @@ def _real_parts() -> None:
         real_part(program)
 
 
-def test_nginx_serves_the_very_bytes_that_we_send() -> None:
+def test_nginx_serves_the_same_bytes() -> None:
     with servers(LOAD.locks) as candidates:
         headers = {"Accept": scrapes.ACCEPTS[LOAD.format], "Accept-Encoding": "gzip"}
         sent = {}

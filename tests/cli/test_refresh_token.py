@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
-from exporter.simulator.response import Answer
+from exporter.simulator.response import Response
 from tests.program import PATIENCE, Exporter, configuration, environment, eventually
 from tests.security.test_process import UID, as_somebody
 
@@ -86,7 +86,7 @@ class House:
         """Hold the response of the token endpoint: set as soon as the token is replaced; to be set to let it go."""
         replaced, response = threading.Event(), threading.Event()
 
-        def edit(answer: Answer) -> Answer:
+        def edit(answer: Response) -> Response:
             replaced.set()
             assert response.wait(PATIENCE)
             return answer

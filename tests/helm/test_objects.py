@@ -62,7 +62,7 @@ def _strict(schema: Any) -> Any:
 
 
 @each_ci_file
-def test_helm_has_nothing_to_say_against_it(path: Path) -> None:
+def test_helm_lint_has_no_findings(path: Path) -> None:
     report = helm_python.lint(CHART, values_of(path), strict=True, namespace="locks")
     # That charts should have an icon is all.
     assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
@@ -71,12 +71,12 @@ def test_helm_has_nothing_to_say_against_it(path: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @each_ci_file
-def test_kubernetes_and_the_operator_take_every_object(path: Path, version: str) -> None:
+def test_all_objects_match_schemas(path: Path, version: str) -> None:
     for thing in release(values_of(path)).objects:
         check(thing, version)
 
 
-def test_the_oldest_kubernetes_is_the_one_that_the_chart_asks_for() -> None:
+def test_oldest_kubernetes_is_that_of_the_chart() -> None:
     oldest = ".".join(VERSIONS[0].split(".")[:2])
     assert chart().metadata["kubeVersion"] == f">={oldest}.0-0"
     assert f"Kubernetes {oldest} or newer" in (CHART / "README.md").read_text("utf-8")
@@ -92,7 +92,7 @@ def test_the_oldest_kubernetes_is_the_one_that_the_chart_asks_for() -> None:
         ("PrometheusRule", ["spec", "groups", 0, "rules", 0]),
     ],
 )
-def test_what_is_misspelt_in_an_object_would_be_found(kind: str, place: list[str | int]) -> None:
+def test_misspelt_field_of_object_is_detected(kind: str, place: list[str | int]) -> None:
     values = {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
     thing: Any = release({**HOME, **values}).one(kind)
     check(thing, VERSIONS[0])
@@ -105,7 +105,7 @@ def test_what_is_misspelt_in_an_object_would_be_found(kind: str, place: list[str
 
 
 @each_ci_file
-def test_no_two_objects_are_one_and_all_names_are_names(path: Path) -> None:
+def test_names_of_objects_are_valid_and_unique(path: Path) -> None:
     objects = release(values_of(path), name="a-release-with-a-name-that-is-as-long-as-helm-allows").objects
     names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
     assert len(set(names)) == len(names)
@@ -131,14 +131,14 @@ AT_THE_LIMIT = "a" * 48
         (f"{AT_THE_LIMIT}.tee", "locks-at--t", f"{AT_THE_LIMIT}-tee-locks-at"),
     ],
 )
-def test_a_name_is_one_that_a_service_may_have(name: str, override: str, expected: str) -> None:
+def test_name_is_valid_for_a_service(name: str, override: str, expected: str) -> None:
     for made in release({**HOME, "nameOverride": override}, name=name).objects:
         assert made["metadata"]["name"] == expected
         assert is_name("Service", expected)
 
 
 @pytest.mark.parametrize("name", ["123abc", "1.tedee-exporter"])
-def test_a_release_whose_name_no_service_can_have_is_refused(name: str) -> None:
+def test_release_name_invalid_for_a_service_is_refused(name: str) -> None:
     with pytest.raises(helm_python.HelmRenderError, match=r"cannot be the name of a Service.*set fullnameOverride"):
         release(name=name)
     assert release({**HOME, "fullnameOverride": "locks"}, name=name).objects
@@ -146,13 +146,13 @@ def test_a_release_whose_name_no_service_can_have_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("which", ["nameOverride", "fullnameOverride"])
 @pytest.mark.parametrize("name", ["x.y", "MyTedee", "locks-", "1locks", "a" * 64])
-def test_an_override_that_no_service_can_have_is_refused(which: str, name: str) -> None:
+def test_override_invalid_for_a_service_is_refused(which: str, name: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=which):
         release({**HOME, which: name})
 
 
 @each_ci_file
-def test_every_object_says_whose_it_is_and_is_where_it_was_asked_for(path: Path) -> None:
+def test_objects_have_labels_and_namespace(path: Path) -> None:
     values = values_of(path)
     for thing in release({**values, "extraObjects": []}).objects:
         metadata = thing["metadata"]

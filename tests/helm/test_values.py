@@ -76,7 +76,7 @@ def refusal(values: Values) -> str:
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_every_value_is_tried_out_and_changes_something(name: str) -> None:
+def test_every_value_has_an_effect(name: str) -> None:
     tried = []
     for path in CI:
         values = values_of(path)
@@ -91,7 +91,7 @@ def test_every_value_is_tried_out_and_changes_something(name: str) -> None:
     assert any(release(values).objects != release(each).objects for values, each in left if not refusal(each))
 
 
-def test_each_of_the_keys_is_an_account_where_no_other_is_named() -> None:
+def test_each_key_is_an_account_by_default() -> None:
     made = release({"keys": {"home": "a", "hotel": "b"}})
     assert yaml.safe_load(made.config)["accounts"] == [
         {"name": "home", "personal_key_file": "/etc/tedee-exporter/keys/home"},
@@ -99,7 +99,7 @@ def test_each_of_the_keys_is_an_account_where_no_other_is_named() -> None:
     ]
 
 
-def test_an_account_has_the_key_of_its_name_unless_it_names_another_credential() -> None:
+def test_account_uses_key_of_its_name_by_default() -> None:
     oauth = {"client_id": "c", "refresh_token_file": "/somewhere/else"}
     accounts = [{"name": "home"}, {"name": "hotel", "access_token_file": "/token"}, {"name": "guests", "oauth": oauth}]
     made = release({"keys": {"home": "a"}, "config": {"accounts": accounts}})
@@ -107,7 +107,7 @@ def test_an_account_has_the_key_of_its_name_unless_it_names_another_credential()
     assert yaml.safe_load(made.config)["accounts"] == [with_key, *accounts[1:]]
 
 
-def test_numbers_and_texts_arrive_as_they_are(tmp_path: Path) -> None:
+def test_numbers_and_texts_are_passed_unchanged(tmp_path: Path) -> None:
     # Helm is known to write 1e+06 for a million, and YAML to read a number where a text was meant.
     names = ["101", "1e6", "0x1f", "yes", "null", "2026-01-01", "12:30", "1_000", "~", "=", "a: b", "# no", "ä ż"]
     locks = {"ids": [1000000, 9007199254740991]}
@@ -120,7 +120,7 @@ def test_numbers_and_texts_arrive_as_they_are(tmp_path: Path) -> None:
     assert {account.locks.ids for account in settings.accounts if account.locks} == {tuple(locks["ids"])}
 
 
-def test_limits_are_replaced_alerts_left_out_and_groups_added() -> None:
+def test_alert_values_change_rules() -> None:
     values = values_of(next(path for path in CI if path.name.startswith("alerts-")))
     before = release({**HOME, "prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"]["groups"]
     after = release(values).one("PrometheusRule")["spec"]["groups"]
@@ -136,12 +136,12 @@ def test_limits_are_replaced_alerts_left_out_and_groups_added() -> None:
     assert sum(len(group["rules"]) for group in before) == sum(len(group["rules"]) for group in after[:-1]) + 1
 
 
-def test_a_token_beside_the_states_folder_is_not_taken_for_one_in_it() -> None:
+def test_token_outside_state_folder_is_recognised() -> None:
     oauth = {"client_id": "c", "refresh_token_file": "/var/lib/tedee-exporter2/token"}
     assert not refusal({"config": {"accounts": [{"name": "guests", "oauth": oauth}]}})
 
 
-def test_what_the_pod_is_given_arrives_as_it_is() -> None:
+def test_pod_values_are_passed_unchanged() -> None:
     values = values_of(CHART / "ci/pod-values.yaml")
     spec = release(values).pod["spec"]
     for name in (
@@ -171,7 +171,7 @@ def test_what_the_pod_is_given_arrives_as_it_is() -> None:
     assert (container["env"], container["envFrom"]) == (more["extraEnv"], more["extraEnvFrom"])
 
 
-def test_host_network_reaches_the_pod() -> None:
+def test_host_network_is_set_on_the_pod() -> None:
     values = values_of(CHART / "ci/host-network-values.yaml")
     spec = release(values).pod["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
@@ -179,7 +179,7 @@ def test_host_network_reaches_the_pod() -> None:
 
 
 @pytest.mark.parametrize("which", ["service", "load-balancer", "dual-stack"])
-def test_values_of_the_service_reach_it(which: str) -> None:
+def test_service_values_are_set_on_the_service(which: str) -> None:
     values = values_of(CHART / f"ci/{which}-values.yaml")
     spec = release(values).one("Service")["spec"]
     given_to_it = values["service"].keys() - {"port", "nodePort", "annotations", "labels"}
@@ -187,13 +187,13 @@ def test_values_of_the_service_reach_it(which: str) -> None:
     assert set(release().one("Service")["spec"]) == {"type", "selector", "ports"}
 
 
-def test_extra_object_may_be_text() -> None:
+def test_extra_object_can_be_text() -> None:
     made = release(values_of(CHART / "ci/extra-values.yaml"))
     assert made.one("ConfigMap", "tedee-exporter-more")["metadata"]["namespace"] == "locks"
 
 
 @pytest.mark.parametrize("monitor", ["ServiceMonitor", "PodMonitor"])
-def test_what_a_monitor_is_given_arrives_as_it_is(monitor: str) -> None:
+def test_monitor_values_are_passed_unchanged(monitor: str) -> None:
     path = CHART / "ci" / f"{monitor.removesuffix('Monitor').lower()}-monitor-values.yaml"
     given_to_it = values_of(path)[f"{monitor[0].lower()}{monitor[1:]}"]
     spec = release(values_of(path)).one(monitor)["spec"]
@@ -209,26 +209,24 @@ def test_what_a_monitor_is_given_arrives_as_it_is(monitor: str) -> None:
     }
 
 
-def test_a_limit_may_be_zero() -> None:
+def test_limit_can_be_zero() -> None:
     zero = {"enabled": True, "limits": {"tedee:battery_percent:low": 0}}
     (limits, *_) = release({**HOME, "prometheusRule": zero}).one("PrometheusRule")["spec"]["groups"]
     assert [rule["expr"] for rule in limits["rules"] if rule["record"] == "tedee:battery_percent:low"] == ["0"]
 
 
 @pytest.mark.parametrize(("storage_class", "expected"), [("", None), ("-", ""), ("fast", "fast")])
-def test_a_claim_has_the_clusters_storage_class_or_none_or_the_one_that_is_named(
-    storage_class: str, expected: str | None
-) -> None:
+def test_claim_has_requested_storage_class(storage_class: str, expected: str | None) -> None:
     made = release({**HOME, "persistence": {"enabled": True, "storageClass": storage_class}})
     assert made.one("PersistentVolumeClaim")["spec"].get("storageClassName") == expected
 
 
-def test_nobody_but_the_exporter_and_what_it_needs_is_made_unasked() -> None:
+def test_defaults_create_only_required_objects() -> None:
     kinds = [each["kind"] for each in release().objects]
     assert sorted(kinds) == ["ConfigMap", "Deployment", "Secret", "Service", "ServiceAccount"]
 
 
-def test_it_can_be_a_part_of_another_chart(tmp_path: Path) -> None:
+def test_chart_can_be_a_subchart(tmp_path: Path) -> None:
     part = {"name": "tedee-exporter", "version": chart().version, "condition": "tedee-exporter.enabled"}
     (tmp_path / "Chart.yaml").write_text(
         yaml.safe_dump({"apiVersion": "v2", "name": "house", "version": "1.0.0", "dependencies": [part]})
@@ -249,7 +247,7 @@ def test_it_can_be_a_part_of_another_chart(tmp_path: Path) -> None:
 
 # Other charts of an umbrella chart have their own keys in global.
 @pytest.mark.parametrize("name", [name for name in DOCUMENTED if not name.startswith("global.")])
-def test_a_misspelt_value_is_refused_by_name(name: str) -> None:
+def test_misspelt_value_is_refused_by_name(name: str) -> None:
     misspelt = given(DOCUMENTED[name], f"{name}s")
     with pytest.raises(helm_python.HelmValuesError, match=f"{name.rpartition('.')[2]}s"):
         release({**HOME, **misspelt})
@@ -278,7 +276,7 @@ TRIED = {
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_a_misspelt_value_within_another_is_refused_by_name(name: str) -> None:
+def test_nested_misspelt_value_is_refused_by_name(name: str) -> None:
     above, _, last = name.rpartition(".")
     misspelt = copy.deepcopy(TRIED[name])
     leaf(misspelt, above)[f"{last}Misspelt"] = leaf(misspelt, above).pop(last)
@@ -286,7 +284,7 @@ def test_a_misspelt_value_within_another_is_refused_by_name(name: str) -> None:
         release({**HOME, **misspelt})
 
 
-def test_what_is_misspelt_is_looked_for_in_every_corner() -> None:
+def test_misspelt_values_are_detected_everywhere() -> None:
     places = {name.rpartition(".")[0] for name in TRIED}
     assert places >= {
         "podSecurityContext",
@@ -306,7 +304,7 @@ SECTIONS = {name.rsplit(".", dots)[0] for name in DOCUMENTED for dots in range(1
 
 # The last is one of two of which there must be one.
 @pytest.mark.parametrize("name", sorted(SECTIONS | DOCUMENTED.keys() - {"podDisruptionBudget.maxUnavailable"}))
-def test_null_is_refused_by_name_or_the_same_as_nothing(name: str) -> None:
+def test_null_is_refused_or_the_same_as_absent(name: str) -> None:
     section, _, rest = name.partition(".")
     values: dict[str, Any] = {**HOME, section: given(None, rest) if rest else None}
     if rest and f"{section}.enabled" in DOCUMENTED:
@@ -320,7 +318,7 @@ def test_null_is_refused_by_name_or_the_same_as_nothing(name: str) -> None:
         assert "nil>" not in str(thing)
 
 
-def test_null_is_refused_deep_in_the_web_configuration_too() -> None:
+def test_null_in_web_configuration_is_refused() -> None:
     with pytest.raises(helm_python.HelmValuesError, match="tls_server_config': got null"):
         release({**HOME, "webConfig": {"config": {"tls_server_config": None}}})
 
@@ -361,12 +359,12 @@ def accounts(**account: Any) -> dict[str, Any]:
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )
-def test_what_the_pod_would_stumble_over_is_refused(values: Values, message: str) -> None:
+def test_values_that_break_the_pod_are_refused(values: Values, message: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=message):
         release({**HOME, **values})
 
 
-def test_resources_may_be_any_that_there_are() -> None:
+def test_resources_can_be_any_kind() -> None:
     more = {"ephemeral-storage": "1Gi", "hugepages-2Mi": "4Mi", "nvidia.com/gpu": 1}
     limits = release({**HOME, "resources": {"limits": more}}).container["resources"]["limits"]
     assert limits == {"memory": "256Mi", **more}
@@ -384,7 +382,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_name_of_another_chart_is_refused_with_ours(name: str) -> None:
+def test_name_of_another_chart_is_refused_with_hint(name: str) -> None:
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release({**HOME, **given(3, name)})
     (told,) = str(refused.value).strip().splitlines()[1:]
@@ -459,12 +457,12 @@ def test_value_kubernetes_refuses_is_refused(values: Values, place: str) -> None
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_a_value_of_another_type_is_refused(name: str) -> None:
+def test_value_of_wrong_type_is_refused(name: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=name.replace(".", "/")):
         release({**HOME, **given(7.5, name)})
 
 
-def test_the_state_has_a_file_since_the_pod_has_no_home() -> None:
+def test_state_file_is_set_explicitly() -> None:
     with pytest.raises(helm_python.HelmValuesError, match="state_file"):
         release({**HOME, "config": {"state_file": None}})
 
@@ -480,9 +478,7 @@ def test_the_state_has_a_file_since_the_pod_has_no_home() -> None:
         ("accounts.items.locks", ChosenLocks),
     ],
 )
-def test_the_configuration_may_have_what_the_exporter_knows_and_nothing_else(
-    place: str, section: type[BaseModel]
-) -> None:
+def test_configuration_has_exactly_keys_of_exporter(place: str, section: type[BaseModel]) -> None:
     schema = SCHEMA
     for step in ["config", *place.split(".")] if place else ["config"]:
         schema = schema["items"] if step == "items" else schema["properties"][step]
@@ -509,15 +505,13 @@ def properties(schema: Any, *steps: str) -> Any:
         (["rate_limit"], RateLimit),
     ],
 )
-def test_the_web_configuration_may_have_what_the_exporter_knows_and_nothing_else(
-    place: list[str], section: type[BaseModel]
-) -> None:
+def test_web_configuration_has_exactly_keys_of_exporter(place: list[str], section: type[BaseModel]) -> None:
     found = properties(SCHEMA, "webConfig", "config", *place)
     # The exporter knows those that it cannot choose, to say so.
     assert set(found) == section.model_fields.keys() - {"curve_preferences"}
 
 
-def test_what_may_be_chosen_for_tls_and_headers_is_what_the_exporter_takes() -> None:
+def test_tls_and_header_choices_match_exporter() -> None:
     tls = properties(SCHEMA, "webConfig", "config", "tls_server_config")
     assert tls["client_auth_type"]["enum"] == list(CLIENT_AUTH)
     assert tls["cipher_suites"]["items"]["enum"] == [*CIPHER_SUITES, *TLS13_SUITES]
@@ -533,7 +527,7 @@ def test_what_may_be_chosen_for_tls_and_headers_is_what_the_exporter_takes() -> 
     ("value", "definition"),
     [("podSecurityContext", "PodSecurityContext"), ("securityContext", "SecurityContext")],
 )
-def test_a_security_context_may_have_what_kubernetes_knows(value: str, definition: str) -> None:
+def test_security_context_has_keys_of_kubernetes(value: str, definition: str) -> None:
     assert set(properties(SCHEMA, value)) == set(kubernetes(definition)["properties"])
 
 
@@ -548,7 +542,7 @@ def kubernetes(definition: str) -> Any:
     [["tlsConfig"], ["tlsConfig", "ca"], ["tlsConfig", "ca", "secret"], ["basicAuth"], ["basicAuth", "username"]],
     ids=".".join,
 )
-def test_what_a_monitor_shows_and_demands_may_have_what_the_operator_knows(monitor: str, place: list[str]) -> None:
+def test_monitor_has_keys_of_operator(monitor: str, place: list[str]) -> None:
     endpoints = "endpoints" if monitor == "ServiceMonitor" else "podMetricsEndpoints"
     known = json.loads((Path(__file__).parent / "crds" / f"{monitor.lower()}.json").read_text("utf-8"))
     known = known["properties"]["spec"]["properties"][endpoints]["items"]
@@ -566,7 +560,7 @@ def test_what_a_monitor_shows_and_demands_may_have_what_the_operator_knows(monit
         ("rule", "prometheusrule", ["groups", "rules"]),
     ],
 )
-def test_operator_types_have_all_their_keys(definition: str, kind: str, place: list[str]) -> None:
+def test_operator_types_are_complete(definition: str, kind: str, place: list[str]) -> None:
     known = json.loads((Path(__file__).parent / "crds" / f"{kind}.json").read_text("utf-8"))["properties"]["spec"]
     for step in place:
         known = known["properties"][step]["items"]
@@ -588,7 +582,7 @@ REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yml").read_text("utf-
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["message"][:40])
-def test_what_goes_not_together_is_refused_with_what_to_do(case: dict[str, Any]) -> None:
+def test_conflicting_values_are_refused_with_advice(case: dict[str, Any]) -> None:
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release(case["values"])
     message = case["message"]
@@ -597,7 +591,7 @@ def test_what_goes_not_together_is_refused_with_what_to_do(case: dict[str, Any])
     assert str(refused.value).strip().splitlines()[1:] == [message]
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     monitors = {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release({"webConfig": {"tls": True}, **monitors})
@@ -608,7 +602,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
-def test_the_notes_name_what_there_is(path: Path) -> None:
+def test_notes_name_the_objects(path: Path) -> None:
     values = values_of(path)
     made = release(values)
     assert f"deployment/{made.one('Deployment')['metadata']['name']}" in made.notes
@@ -626,7 +620,7 @@ def test_the_notes_name_what_there_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
-def test_upgrades_in_the_notes_are_whole_commands(path: Path) -> None:
+def test_upgrade_commands_in_notes_are_complete(path: Path) -> None:
     notes = release(values_of(path), name="ours", namespace="locks").notes
     upgrades = [line for line in re.sub(r" \\\n +", " ", notes).splitlines() if "--set" in line]
     begins = (
@@ -637,7 +631,7 @@ def test_upgrades_in_the_notes_are_whole_commands(path: Path) -> None:
     assert upgrades or "serviceMonitor" in values_of(path)
 
 
-def test_the_notes_name_the_accounts_and_say_how_to_get_a_key() -> None:
+def test_notes_list_accounts_and_explain_keys() -> None:
     assert "\n  - home\n" in release().notes
     assert "https://portal.tedee.com" in release({"demo": True}).notes
 
@@ -688,7 +682,7 @@ USER = {"basicAuth": {"username": {"name": "p", "key": "u"}, "password": {"name"
     ],
 )
 @pytest.mark.parametrize("which", ["serviceMonitor", "podMonitor"])
-def test_the_notes_warn_of_doors_that_are_open_and_of_prometheus_without_a_key(
+def test_notes_warn_of_missing_authentication(
     which: str, web_config: Values, policy: Values, monitor: Values | None, expected: list[str]
 ) -> None:
     monitored = {which: {"enabled": True, **monitor}} if monitor is not None else {}
@@ -697,7 +691,7 @@ def test_the_notes_warn_of_doors_that_are_open_and_of_prometheus_without_a_key(
     assert [each for each in WARNINGS if each.format(which) in notes] == expected
 
 
-def test_the_notes_warn_of_an_ingress_that_asks_for_nothing() -> None:
+def test_notes_warn_of_ingress_without_authentication() -> None:
     ingress = {"enabled": True, "hosts": ["locks.example.com"]}
     warning = "Everybody whom the Ingress lets in may look at the locks"
     assert warning in release({**HOME, "ingress": ingress}).notes
@@ -705,5 +699,5 @@ def test_the_notes_warn_of_an_ingress_that_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
-def test_the_notes_have_no_two_empty_lines(path: Path) -> None:
+def test_notes_have_no_consecutive_empty_lines(path: Path) -> None:
     assert "\n\n\n" not in release(values_of(path)).notes

@@ -50,7 +50,7 @@ def test_what_is_served_is_what_tedee_said(cloud: Cloud, address: Address, tmp_p
         eventually(lambda: "Shed" in exporter.get("/metrics").text, "names")
         exposed = exporter.samples()
         expected = lock_values([], [])
-        for row in cloud.last_answer("home"):  # type: ignore[attr-defined]
+        for row in cloud.last_result("home"):  # type: ignore[attr-defined]
             said = {} if row["id"] == 1004 else row["deviceState"]
             usable = {key: value for key, value in said.items() if value not in {255, "junk", None}}
             for name, field in FIELDS.items():

@@ -104,22 +104,22 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, exporter: Exporter, ale
         yield Prometheus(url)
 
 
-def test_the_file_is_of_the_published_schema() -> None:
+def test_compose_file_matches_schema() -> None:
     ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / "compose.yaml")
 
 
-def test_everything_that_is_mounted_exists() -> None:
+def test_mounted_files_exist() -> None:
     assert {str(here) for service in SERVICES if service != "exporter" for here in mounts(service).values()}
     assert [str(here) for service in SERVICES for here in mounts(service).values() if not here.exists()] == []
 
 
-def test_nothing_listens_to_other_machines() -> None:
+def test_all_ports_are_bound_to_loopback() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items()} == {
         name: [f"127.0.0.1:{port}:{port}"] for name, port in PORTS.items()
     }
 
 
-def test_each_image_is_of_one_version() -> None:
+def test_images_have_a_version() -> None:
     images = {service["image"] for service in SERVICES.values() if "image" in service}
     assert len(images) == 3
     assert [image for image in images if not re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", image)] == []
@@ -142,7 +142,7 @@ def test_prometheus_evaluates_the_alerting_rules(prometheus: Prometheus) -> None
     assert (ROOT / "alerts" / "tedee.rules.yml") in mounts("prometheus").values()
 
 
-def test_prometheus_tells_alertmanager(prometheus: Prometheus, alertmanager: str) -> None:
+def test_prometheus_sends_alerts_to_alertmanager(prometheus: Prometheus, alertmanager: str) -> None:
     def told() -> list[dict[str, str]]:
         answer = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=PATIENCE).json()
         active: list[dict[str, str]] = answer["data"]["activeAlertmanagers"]
@@ -151,7 +151,7 @@ def test_prometheus_tells_alertmanager(prometheus: Prometheus, alertmanager: str
     assert eventually(told, "Prometheus to know Alertmanager") == [{"url": f"http://{alertmanager}/api/v2/alerts"}]
 
 
-def test_alertmanager_shows_alerts_and_tells_nobody(alertmanager: str) -> None:
+def test_alertmanager_sends_no_notifications(alertmanager: str) -> None:
     alert = [{"labels": {"alertname": "TedeeTest", "account": "home"}}]
     assert requests.post(f"http://{alertmanager}/api/v2/alerts", json=alert, timeout=PATIENCE).ok
 
@@ -163,7 +163,7 @@ def test_alertmanager_shows_alerts_and_tells_nobody(alertmanager: str) -> None:
     assert read("alertmanager", "/etc/alertmanager/alertmanager.yml")["receivers"] == [{"name": "nobody"}]
 
 
-def test_grafana_has_prometheus_as_its_default_and_knows_how_often_it_scrapes() -> None:
+def test_grafana_data_source_has_scrape_interval() -> None:
     sources = read("grafana", "/etc/grafana/provisioning/datasources/tedee.yml")["datasources"]
     scraping = read("prometheus", "/etc/prometheus/prometheus.yml")
     assert {source["type"]: source["url"] for source in sources} == {
@@ -174,7 +174,7 @@ def test_grafana_has_prometheus_as_its_default_and_knows_how_often_it_scrapes() 
     assert default["jsonData"]["timeInterval"] == scraping["global"]["scrape_interval"]
 
 
-def test_grafana_finds_the_dashboards_and_begins_with_one_of_them() -> None:
+def test_grafana_loads_dashboards_and_home_dashboard() -> None:
     (provider,) = read("grafana", "/etc/grafana/provisioning/dashboards/tedee.yml")["providers"]
     folder = mounts("grafana")[PurePosixPath(provider["options"]["path"])]
     home = PurePosixPath(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])

@@ -71,13 +71,13 @@ def mounted(folder: Path, address: Address) -> list[str]:
 # The image
 
 
-def test_the_base_has_the_python_of_the_dockerfiles_default(engine: Engine) -> None:
+def test_base_has_python_of_dockerfile(engine: Engine) -> None:
     version = default("BASE").partition(":")[2].partition("-")[0]
     code = "import sys; print(*sys.version_info[:2], sep='.')"
     assert engine.says(BASE, "python3", "-c", code).strip() == version
 
 
-def test_the_build_gets_nothing_but_what_it_needs(engine: Engine, tmp_path: Path) -> None:
+def test_build_context_has_only_needed_files(engine: Engine, tmp_path: Path) -> None:
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM scratch\nCOPY . /\n")
     engine.build("localhost/context", f"--file={dockerfile}", ROOT)
@@ -92,7 +92,7 @@ def test_the_build_gets_nothing_but_what_it_needs(engine: Engine, tmp_path: Path
     }
 
 
-def test_the_image_adds_the_program_and_a_place_for_its_state_and_nothing_else(engine: Engine) -> None:
+def test_image_adds_only_program_and_state_folder(engine: Engine) -> None:
     changes = [line.split(maxsplit=1) for line in engine("image", "diff", IMAGE, BASE).splitlines()]
     assert changes
     assert {kind for kind, _ in changes} <= {"A", "C"}
@@ -107,7 +107,7 @@ def test_the_image_adds_the_program_and_a_place_for_its_state_and_nothing_else(e
     assert added < 120 * MEGABYTE
 
 
-def test_the_image_says_what_it_is_and_how_to_run_it(engine: Engine) -> None:
+def test_image_has_labels_and_configuration(engine: Engine) -> None:
     image = engine.inspect(IMAGE)
     config = image["Config"]
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
@@ -123,13 +123,11 @@ def test_the_image_says_what_it_is_and_how_to_run_it(engine: Engine) -> None:
     assert labels["base.name"] == BASE
 
 
-def test_what_follows_the_image_are_flags(engine: Engine) -> None:
+def test_arguments_after_image_are_flags(engine: Engine) -> None:
     assert engine.says(IMAGE, "--version").startswith(f"tedee-exporter, version {__version__} ")
 
 
-def test_it_serves_and_keeps_its_state_where_it_may_do_nothing_else(
-    engine: Engine, tmp_path: Path, address: Address
-) -> None:
+def test_read_only_container_serves_and_stores_state(engine: Engine, tmp_path: Path, address: Address) -> None:
     options = [*CONFINED, *mounted(tmp_path, address)]
     flags = ["--config.file=/etc/tedee-exporter/tedee-exporter.yml", ANY_PORT]
     with engine.exporter("first", IMAGE, *flags, options=options) as exporter:
@@ -152,7 +150,7 @@ def test_it_serves_and_keeps_its_state_where_it_may_do_nothing_else(
         assert exporter.value("tedee_locks", account="home") == locks
 
 
-def test_an_engine_finds_it_healthy_on_whatever_port(engine: Engine) -> None:
+def test_health_check_passes_on_any_port(engine: Engine) -> None:
     port = free_port()
     with engine.exporter("healthy", IMAGE, "--demo", f"--web.listen-address=127.0.0.1:{port}") as exporter:
         exporter.wait_until_ready()
@@ -164,7 +162,7 @@ def test_an_engine_finds_it_healthy_on_whatever_port(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["a volume of another user", "no volume"])
-def test_where_it_cannot_keep_its_state_it_waits_before_it_calls(
+def test_container_without_state_delays_first_call(
     engine: Engine, tmp_path: Path, address: Address, trouble: str
 ) -> None:
     volume = [f"--volume={tmp_path}:/var/lib/tedee-exporter"] if trouble != "no volume" else ["--image-volume=ignore"]
@@ -205,7 +203,7 @@ def test_compose_runs_the_demo(engine: Engine, composed: list[str]) -> None:
 
 
 @pytest.mark.parametrize("variable", ["TEDEE_PERSONAL_KEY", "TEDEE_PERSONAL_KEY_FILE"])
-def test_compose_asks_tedee_where_the_environment_has_a_key(
+def test_compose_calls_tedee_if_a_key_is_set(
     engine: Engine, composed: list[str], address: Address, tmp_path: Path, variable: str
 ) -> None:
     key = tmp_path / "key"
@@ -228,9 +226,7 @@ CLOUD = "http://127.0.0.1:8080"
 DROP_IN = f"[Service]\nEnvironment=TEDEE_API_URL={CLOUD}\n"
 
 
-def test_systemd_starts_the_service_with_its_key_and_its_state_and_reloads_and_stops_it(
-    engine: Engine, tmp_path: Path
-) -> None:
+def test_systemd_starts_reloads_and_stops_the_service(engine: Engine, tmp_path: Path) -> None:
     key, drop_in = tmp_path / "personal-key", tmp_path / "simulated.conf"
     key.write_text("simulated-key-home")
     key.chmod(0o600)

@@ -17,7 +17,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
 
 
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     # The one thing that this machine does not have.
     unit.write_text(UNIT.read_text("utf-8").replace(f"ExecStart={PROGRAM}", f"ExecStart={shutil.which('true')}"))
@@ -26,7 +26,7 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     assert UNIT.name not in verified.stderr
 
 
-def test_systemd_finds_it_well_confined() -> None:
+def test_systemd_rates_the_unit_as_safe() -> None:
     rated = analyze("security", "--offline=true", "--threshold=20", UNIT)
     found = re.search(r"Overall exposure level for .*: ([0-9.]+) OK", rated.stdout)
     assert rated.returncode == 0, rated.stdout
@@ -34,7 +34,7 @@ def test_systemd_finds_it_well_confined() -> None:
     assert float(found[1]) < 2.0
 
 
-def test_the_program_is_where_its_comment_installs_it() -> None:
+def test_program_path_matches_its_comment() -> None:
     text = UNIT.read_text("utf-8")
     folder = PROGRAM.removesuffix("/bin/tedee-exporter")
     assert f"ExecStart={PROGRAM}\n" in text

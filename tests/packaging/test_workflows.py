@@ -28,29 +28,29 @@ def load(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not shutil.which("actionlint"), reason="no package has actionlint; .ci/install-real-parts wants Go")
-def test_actionlint_finds_nothing_in_the_workflows() -> None:
+def test_actionlint_accepts_the_workflows() -> None:
     # It has shellcheck look at what they run.
     ran("actionlint", f"-shellcheck={real_part('shellcheck')}", *WORKFLOWS)
 
 
 @pytest.mark.parametrize("schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
-def test_the_workflows_are_of_the_published_schema_and_end(schema: str) -> None:
+def test_workflows_match_schema_and_have_timeouts(schema: str) -> None:
     ran(sys.executable, "-m", "check_jsonschema", f"--builtin-schema={schema}", *WORKFLOWS)
 
 
-def test_what_keeps_versions_new_is_of_the_published_schema() -> None:
+def test_dependabot_configuration_matches_schema() -> None:
     ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.dependabot", GITHUB / "dependabot.yml")
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_may_only_read_but_for_jobs_that_publish(workflow: Path) -> None:
+def test_only_publishing_jobs_have_write_permissions(workflow: Path) -> None:
     content = load(workflow)
     assert content["permissions"] == {"contents": "read"}
     writing = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
     assert writing == ({"pypi", "image", "chart", "github"} if workflow.stem == "release" else set())
 
 
-def test_nothing_is_released_before_the_tests_and_what_cannot_be_taken_back_comes_last() -> None:
+def test_release_runs_tests_first_and_publishes_last() -> None:
     jobs = load(GITHUB / "workflows" / "release.yml")["jobs"]
 
     def before(job: str) -> set[str]:
@@ -67,7 +67,7 @@ def test_nothing_is_released_before_the_tests_and_what_cannot_be_taken_back_come
     ("tag", "changelog", "released"),
     [("v{}", "## [{}] - 2027-01-31", True), ("v9{}", "## [{}] - 2027-01-31", False), ("v{}", "## [Unreleased]", False)],
 )
-def test_a_release_stops_where_tag_version_and_changelog_do_not_agree(
+def test_release_needs_matching_tag_version_and_changelog(
     tmp_path: Path, tag: str, changelog: str, released: bool
 ) -> None:
     steps = load(GITHUB / "workflows" / "release.yml")["jobs"]["distributions"]["steps"]
@@ -84,18 +84,18 @@ def test_a_release_stops_where_tag_version_and_changelog_do_not_agree(
     assert not released or output.read_text() == f"version={__version__}\n"
 
 
-def test_the_chart_takes_the_image_that_is_released() -> None:
+def test_chart_uses_released_image() -> None:
     values = load(ROOT / "helm" / "tedee-exporter" / "values.yaml")
     assert load(GITHUB / "workflows" / "release.yml")["env"]["IMAGE"] == values["image"]["repository"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_no_expression_of_a_workflow_becomes_a_command(workflow: Path) -> None:
+def test_workflow_commands_contain_no_expressions(workflow: Path) -> None:
     steps = [step for job in load(workflow)["jobs"].values() for step in job.get("steps", [])]
     assert [step["run"] for step in steps if "${{" in step.get("run", "")] == []
 
 
-def test_the_tests_run_with_the_oldest_python_that_is_supported_and_that_of_the_image() -> None:
+def test_ci_runs_oldest_python_and_that_of_image() -> None:
     pythons = load(GITHUB / "workflows" / "tests.yml")["jobs"]["pythons"]["strategy"]["matrix"]["python"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     image = re.search(r"(?m)^ARG BASE=python:([\d.]+)-", (ROOT / "Dockerfile").read_text("utf-8"))
@@ -104,11 +104,11 @@ def test_the_tests_run_with_the_oldest_python_that_is_supported_and_that_of_the_
     assert image[1] in pythons
 
 
-def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     ran(Path(sys.executable).parent / "hadolint", ROOT / "Dockerfile")
 
 
-def test_shellcheck_finds_nothing_in_the_scripts() -> None:
+def test_shellcheck_accepts_the_scripts() -> None:
     scripts = [path for path in (ROOT / ".ci").iterdir() if path.is_file() and path.read_text().startswith("#!")]
     assert scripts
     ran(real_part("shellcheck"), *scripts)
