@@ -1,4 +1,4 @@
-"""Lost if these fail: checks on GitHub that run, and a release that nobody else can make."""
+"""The GitHub workflows: their syntax, their permissions, pinned actions and the order of a release."""
 
 import os
 import re
@@ -27,9 +27,9 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.skipif(not shutil.which("actionlint"), reason="no package has actionlint; .ci/install-real-parts wants Go")
+@pytest.mark.skipif(not shutil.which("actionlint"), reason="not installed; .ci/install-real-parts builds it with Go")
 def test_actionlint_accepts_the_workflows() -> None:
-    # It has shellcheck look at what they run.
+    # actionlint checks the commands of the steps with shellcheck.
     ran("actionlint", f"-shellcheck={real_part('shellcheck')}", *WORKFLOWS)
 
 
@@ -46,21 +46,21 @@ def test_dependabot_configuration_matches_schema() -> None:
 def test_only_publishing_jobs_have_write_permissions(workflow: Path) -> None:
     content = load(workflow)
     assert content["permissions"] == {"contents": "read"}
-    writing = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
-    assert writing == ({"pypi", "image", "chart", "github"} if workflow.stem == "release" else set())
+    jobs_with_write = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
+    assert jobs_with_write == ({"pypi", "image", "chart", "github"} if workflow.stem == "release" else set())
 
 
 def test_release_runs_tests_first_and_publishes_last() -> None:
     jobs = load(GITHUB / "workflows" / "release.yml")["jobs"]
 
-    def before(job: str) -> set[str]:
-        needed = jobs[job].get("needs", [])
-        direct = {needed} if isinstance(needed, str) else set(needed)
-        return direct.union(*map(before, direct))
+    def prerequisites(job: str) -> set[str]:
+        needs = jobs[job].get("needs", [])
+        direct = {needs} if isinstance(needs, str) else set(needs)
+        return direct.union(*map(prerequisites, direct))
 
-    assert all("tests" in before(job) for job in set(jobs) - {"tests"})
-    assert {"distributions", "image", "chart"} <= before("pypi")
-    assert before("github") == set(jobs) - {"github"}
+    assert all("tests" in prerequisites(job) for job in set(jobs) - {"tests"})
+    assert {"distributions", "image", "chart"} <= prerequisites("pypi")
+    assert prerequisites("github") == set(jobs) - {"github"}
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_release_needs_matching_tag_version_and_changelog(
     (tmp_path / "exporter" / "__init__.py").write_text((ROOT / "exporter" / "__init__.py").read_text("utf-8"))
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{changelog.format(__version__)}\n")
     output = tmp_path / "output"
-    said = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag.format(__version__), "GITHUB_OUTPUT": str(output)}
-    # As GitHub runs it.
+    environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag.format(__version__), "GITHUB_OUTPUT": str(output)}
+    # The shell and options of GitHub.
     shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command]
-    ended = subprocess.run(shell, cwd=tmp_path, env=said, check=False)
-    assert (ended.returncode == 0) == released
+    result = subprocess.run(shell, cwd=tmp_path, env=environment, check=False)
+    assert (result.returncode == 0) == released
     assert not released or output.read_text() == f"version={__version__}\n"
 
 
@@ -93,6 +93,14 @@ def test_chart_uses_released_image() -> None:
 def test_workflow_commands_contain_no_expressions(workflow: Path) -> None:
     steps = [step for job in load(workflow)["jobs"].values() for step in job.get("steps", [])]
     assert [step["run"] for step in steps if "${{" in step.get("run", "")] == []
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_to_commits(workflow: Path) -> None:
+    # A tag can be moved to another commit. Dependabot updates the hash together with the version in the comment.
+    actions = re.findall(r"(?m)^ *(?:- )?uses: (?!\./)(.*)$", workflow.read_text("utf-8"))
+    assert actions
+    assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action)] == []
 
 
 def test_ci_runs_oldest_python_and_that_of_image() -> None:
