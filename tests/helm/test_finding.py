@@ -1,4 +1,4 @@
-"""Lost if these fail: a Service, monitors and policies that mean this pod, and no other."""
+"""Service, monitors and policies select the pod of this release, and no other."""
 
 import re
 from typing import Any
@@ -21,7 +21,7 @@ def install(name: str, **values: Any) -> Release:
 
 
 def selectors(made: Release) -> dict[str, Object]:
-    """What selects by labels, and the labels that it wants."""
+    """Yield each selector, with the labels that it requires."""
     return {
         "Service": made.one("Service")["spec"]["selector"],
         "Deployment": made.one("Deployment")["spec"]["selector"]["matchLabels"],
@@ -66,7 +66,7 @@ def test_namespace_override_applies_to_all_objects(monitor: str) -> None:
     spec = made.one(f"{monitor[0].upper()}{monitor[1:]}")["spec"]
     assert spec["namespaceSelector"] == {"matchNames": ["house"]}
     commands = [line for line in re.sub(r" \\\n +", " ", made.notes).splitlines() if "--namespace" in line]
-    # Helm keeps the release in its own namespace.
+    # Helm stores the release in the namespace of the release.
     assert {(line.split()[0], line.split("--namespace ")[1].split()[0]) for line in commands} == {
         ("kubectl", "house"),
         ("helm", "locks"),
@@ -111,9 +111,9 @@ def test_network_policy_has_peers_of_values() -> None:
 def test_pod_uses_created_or_existing_service_account() -> None:
     made = install("ours")
     assert made.pod["spec"]["serviceAccountName"] == made.one("ServiceAccount")["metadata"]["name"]
-    named = install("ours", serviceAccount={"create": False, "name": "nobody"})
+    named = install("ours", serviceAccount={"create": False, "name": "other"})
     assert named.all("ServiceAccount") == []
-    assert named.pod["spec"]["serviceAccountName"] == "nobody"
+    assert named.pod["spec"]["serviceAccountName"] == "other"
     assert install("ours", serviceAccount={"create": False}).pod["spec"]["serviceAccountName"] == "default"
 
 
@@ -140,8 +140,8 @@ def test_ingress_routes_each_host_to_the_service() -> None:
         assert path["backend"]["service"]["name"] == service["metadata"]["name"]
         assert path["backend"]["service"]["port"]["name"] == service["spec"]["ports"][0]["name"]
     assert "or http://locks.example.com/. " in made.notes
-    # The network policy is on.
-    assert "The Ingress finds nothing unless networkPolicy.from lets its controller in" in made.notes
+    # The network policy is enabled.
+    assert "The Ingress works only if networkPolicy.from includes its controller" in made.notes
 
 
 def test_ingress_without_hosts_accepts_any() -> None:

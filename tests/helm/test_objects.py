@@ -1,4 +1,4 @@
-"""Lost if these fail: a chart that every cluster takes, whatever is switched on."""
+"""The objects of the chart are valid in all supported versions of Kubernetes, for all example values."""
 
 import json
 import re
@@ -18,27 +18,27 @@ from .release import CI, HOME, NAMES, Object, chart, release, values_of
 
 OPERATOR = "monitoring.coreos.com/v1"
 VERSIONS = [all_versions()[0], all_versions()[-1]]
-"""The oldest and the newest Kubernetes that there is a schema of here."""
+"""The oldest and the newest version of Kubernetes whose schemas are installed."""
 
 each_ci_file = pytest.mark.parametrize("path", CI, ids=NAMES)
 
 
 def check(thing: Object, version: str) -> None:
-    """Hold an object against its schema, in which nothing else may be.
+    """Validate an object with its schema, without unknown fields.
 
     Raises:
-        jsonschema.ValidationError: it is another.
+        jsonschema.ValidationError: the object is invalid.
     """
     _check(json.dumps(thing), version)
 
 
 @cache
 def _check(text: str, version: str) -> None:
-    # Most objects are the same whatever the values are.
+    # Most objects do not depend on the values.
     thing = json.loads(text)
     if thing["apiVersion"] == OPERATOR:
         jsonschema.Draft202012Validator(_strict(_schema(thing["kind"]))).validate(thing)
-        # The schema leaves these to Kubernetes.
+        # The schema does not restrict these fields.
         thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": thing["metadata"]}
     try:
         kubernetes_validate.validate(thing, version, strict=True)
@@ -51,7 +51,7 @@ def _schema(kind: str) -> Any:
 
 
 def _strict(schema: Any) -> Any:
-    """A schema without room for what it does not name, which the API server would drop or refuse."""
+    """Return a schema that rejects unknown fields, which the API server would drop or reject."""
     if isinstance(schema, dict):
         schema = {key: _strict(value) for key, value in schema.items()}
         if isinstance(schema.get("properties"), dict) and "type" in schema:
@@ -64,7 +64,7 @@ def _strict(schema: Any) -> Any:
 @each_ci_file
 def test_helm_lint_has_no_findings(path: Path) -> None:
     report = helm_python.lint(CHART, values_of(path), strict=True, namespace="locks")
-    # That charts should have an icon is all.
+    # The only finding is the missing icon.
     assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
     assert report["errors"] == []
 
@@ -114,7 +114,7 @@ def test_names_of_objects_are_valid_and_unique(path: Path) -> None:
 
 
 def is_name(kind: str, name: str) -> bool:
-    """Whether Kubernetes takes it: that of a Service is a DNS label of RFC 1035, others are host names."""
+    """Returns True if a name is valid: a DNS label of RFC 1035 for a Service, a host name for other objects."""
     dots, longest = ("", 63) if kind == "Service" else (".", 253)
     return len(name) <= longest and bool(re.fullmatch(rf"[a-z]([a-z0-9{dots}-]*[a-z0-9])?", name))
 
@@ -139,7 +139,7 @@ def test_name_is_valid_for_a_service(name: str, override: str, expected: str) ->
 
 @pytest.mark.parametrize("name", ["123abc", "1.tedee-exporter"])
 def test_release_name_invalid_for_a_service_is_refused(name: str) -> None:
-    with pytest.raises(helm_python.HelmRenderError, match=r"cannot be the name of a Service.*set fullnameOverride"):
+    with pytest.raises(helm_python.HelmRenderError, match=r"is not a valid name of a Service.*set fullnameOverride"):
         release(name=name)
     assert release({**HOME, "fullnameOverride": "locks"}, name=name).objects
 

@@ -1,4 +1,4 @@
-"""Lost if these fail: a pod in which the exporter runs, keeps Tedee's limits, and can do nothing else."""
+"""The pod runs the exporter, observes Tedee's rate limits, and has minimal permissions."""
 
 import base64
 import re
@@ -22,7 +22,7 @@ HASH = "$2y$04$Rl5CyEcaQkAcvs4VzGL7dOQBFwE1gsm5VpLXy8RgMIbBZpkFfpH8G"
 
 @pytest.fixture(scope="module")
 def secrets() -> Secrets:
-    """What others put into the cluster."""
+    """Objects that other tools create in the cluster."""
     ca = trustme.CA()
     pair = ca.issue_cert("tedee-exporter.monitoring.svc", "127.0.0.1")
     (certificate,) = pair.cert_chain_pems
@@ -51,14 +51,14 @@ def url(cloud: Cloud) -> Iterator[str]:
 
 
 def for_the_house(url: str, **more: Any) -> Release:
-    """A release that reads the house of the simulated cloud."""
+    """Return a release that polls the account "home" of the simulated cloud."""
     return release({"keys": {"home": "simulated-key-home"}, "config": {"api": {"url": url}}, **more})
 
 
-# It runs
+# The exporter starts
 
 READ = {"config", "keys", "existingSecret", "webConfig", "extraArgs"}
-"""The values that the exporter gets to read."""
+"""The values that are part of the exporter's configuration."""
 CONFIGURATIONS = {str({key: value for key, value in values_of(path).items() if key in READ}): path for path in CI}
 del CONFIGURATIONS["{}"]  # the demo has none
 
@@ -69,7 +69,7 @@ def test_exporter_accepts_its_configuration(path: Path, tmp_path: Path, secrets:
     pod.refresh()
     result = pod.check()
     assert result.returncode == 0, result.stderr
-    # Nor with the modes of its files.
+    # The modes of the files are accepted as well.
     assert result.stderr == ""
 
 
@@ -137,7 +137,7 @@ def test_probes_and_monitors_use_scheme_of_port(values: Values, scheme: str, tmp
     assert with_pods.one("PodMonitor")["spec"]["podMetricsEndpoints"] == [endpoint]
 
 
-# Tedee's limits
+# Rate limits
 
 
 def test_replacement_pod_waits_before_first_call(tmp_path: Path, url: str, cloud: Cloud) -> None:
@@ -170,7 +170,7 @@ def assert_the_second_makes_no_call_too_early(pods: Iterator[Pod], cloud: Cloud)
         exporter.kill()
     made = len(cloud.calls)
     with next(pods).running() as exporter:
-        # Ready at once, with the data of the one before.
+        # Ready immediately, with the data of the previous pod.
         exporter.wait_until_ready()
         assert exporter.value("tedee_locks", account="home")
         assert len(cloud.calls) == made
@@ -193,7 +193,7 @@ def test_old_pod_stops_before_new_pod_starts(path: Path) -> None:
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-# What replaces the pod
+# Changes that replace the pod
 
 
 def template(**values: Any) -> Any:
@@ -242,7 +242,7 @@ def test_files_of_secrets_are_private_to_the_pod(path: Path) -> None:
         assert volume.get("secret", {}).get("defaultMode", 0) & 0o337 == 0
 
 
-# What it may do
+# Permissions
 
 
 @pytest.mark.parametrize(
@@ -300,5 +300,5 @@ def test_user_can_be_left_to_the_cluster() -> None:
 
 
 def test_claim_ownership_changes_only_if_needed() -> None:
-    # The kubelet would make the state file one that the group may write, which the exporter warns of.
+    # The kubelet would make the state file writable by the group, and the exporter would log a warning.
     assert release().pod["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"

@@ -1,4 +1,4 @@
-"""Lost if these fail: several exporters side by side, as docs/PERFORMANCE.md has them in Kubernetes."""
+"""Several sharded exporters in Kubernetes, as in the example of docs/PERFORMANCE.md."""
 
 import re
 from pathlib import Path

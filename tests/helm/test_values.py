@@ -1,4 +1,4 @@
-"""Lost if these fail: values that do what they say, and are refused with a helpful message where they cannot."""
+"""Each value of the chart has its documented effect, and invalid values are refused with advice."""
 
 import copy
 import itertools
@@ -20,18 +20,18 @@ from exporter.config.settings import Account, Api, ChosenLocks, OAuth, Settings,
 from exporter.web.configuration import BCRYPT_HASH, HEADERS, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import BROKEN_VERSIONS, CIPHER_SUITES, CLIENT_AUTH, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
-from helm.refresh import CHART, documented
+from helm.refresh import CHART, documented_values
 
 from .release import CI, HOME, Values, chart, release, values_of
 from .test_objects import VERSIONS, check
 
 DEFAULTS = (CHART / "values.yaml").read_text("utf-8")
-DOCUMENTED = {name: default for name, default, _ in documented(DEFAULTS)}
+DOCUMENTED = {name: default for name, default, _ in documented_values(DEFAULTS)}
 SCHEMA: Any = chart().schema
 
 
 def leaf(values: Values, name: str) -> Any:
-    """The value of that name; KeyError where it is not given."""
+    """Return the value with that name. Raises KeyError if it is absent."""
     part: Any = values
     for step in name.split("."):
         part = part[step]
@@ -39,7 +39,7 @@ def leaf(values: Values, name: str) -> Any:
 
 
 def without(values: Values, name: str) -> dict[str, Any]:
-    """The values as they are when that one is not given."""
+    """Return the values without that one."""
     left = copy.deepcopy(dict(values))
     *above, last = name.split(".")
     part: Any = left
@@ -50,21 +50,21 @@ def without(values: Values, name: str) -> dict[str, Any]:
 
 
 def given(value: Any, name: str) -> dict[str, Any]:
-    """Values in which only that one is given."""
+    """Return values with only that one."""
     for step in reversed(name.split(".")):
         value = {step: value}
     return dict(value)
 
 
 def with_some_account(values: Values) -> Values:
-    """The values, and keys if they have none."""
+    """Return the values, with keys if they have no account."""
     if {"demo", "keys", "existingSecret"} & values.keys():
         return values
     return {**values, "keys": {"home": "key-of-home", "hotel": "key-of-the-hotel"}}
 
 
 def refusal(values: Values) -> str:
-    """What is said against the values; nothing where the chart takes them."""
+    """Return the error for the values; "" if the chart accepts them."""
     try:
         release(values)
     except helm_python.HelmError as error:
@@ -72,7 +72,7 @@ def refusal(values: Values) -> str:
     return ""
 
 
-# What they do
+# Effects
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -87,13 +87,13 @@ def test_every_value_has_an_effect(name: str) -> None:
             continue
     assert tried, f"no file in ci/ sets {name}"
     left = [(values, with_some_account(without(values, name))) for values in tried]
-    # That a chart fails without it is not yet something that it does.
+    # A failure without the value does not count as an effect.
     assert any(release(values).objects != release(each).objects for values, each in left if not refusal(each))
 
 
 def test_each_key_is_an_account_by_default() -> None:
-    made = release({"keys": {"home": "a", "hotel": "b"}})
-    assert yaml.safe_load(made.config)["accounts"] == [
+    rendered = release({"keys": {"home": "a", "hotel": "b"}})
+    assert yaml.safe_load(rendered.config)["accounts"] == [
         {"name": "home", "personal_key_file": "/etc/tedee-exporter/keys/home"},
         {"name": "hotel", "personal_key_file": "/etc/tedee-exporter/keys/hotel"},
     ]
@@ -102,13 +102,13 @@ def test_each_key_is_an_account_by_default() -> None:
 def test_account_uses_key_of_its_name_by_default() -> None:
     oauth = {"client_id": "c", "refresh_token_file": "/somewhere/else"}
     accounts = [{"name": "home"}, {"name": "hotel", "access_token_file": "/token"}, {"name": "guests", "oauth": oauth}]
-    made = release({"keys": {"home": "a"}, "config": {"accounts": accounts}})
+    rendered = release({"keys": {"home": "a"}, "config": {"accounts": accounts}})
     with_key = {"name": "home", "personal_key_file": "/etc/tedee-exporter/keys/home"}
-    assert yaml.safe_load(made.config)["accounts"] == [with_key, *accounts[1:]]
+    assert yaml.safe_load(rendered.config)["accounts"] == [with_key, *accounts[1:]]
 
 
 def test_numbers_and_texts_are_passed_unchanged(tmp_path: Path) -> None:
-    # Helm is known to write 1e+06 for a million, and YAML to read a number where a text was meant.
+    # Helm can write 1e+06 for a million, and YAML can parse a text as a number.
     names = ["101", "1e6", "0x1f", "yes", "null", "2026-01-01", "12:30", "1_000", "~", "=", "a: b", "# no", "ä ż"]
     locks = {"ids": [1000000, 9007199254740991]}
     accounts = [{"name": name, "personal_key_file": f"/{at}", "locks": locks} for at, name in enumerate(names)]
@@ -182,26 +182,26 @@ def test_host_network_is_set_on_the_pod() -> None:
 def test_service_values_are_set_on_the_service(which: str) -> None:
     values = values_of(CHART / f"ci/{which}-values.yaml")
     spec = release(values).one("Service")["spec"]
-    given_to_it = values["service"].keys() - {"port", "nodePort", "annotations", "labels"}
-    assert {name: spec[name] for name in given_to_it} == {name: values["service"][name] for name in given_to_it}
+    monitor_values = values["service"].keys() - {"port", "nodePort", "annotations", "labels"}
+    assert {name: spec[name] for name in monitor_values} == {name: values["service"][name] for name in monitor_values}
     assert set(release().one("Service")["spec"]) == {"type", "selector", "ports"}
 
 
 def test_extra_object_can_be_text() -> None:
-    made = release(values_of(CHART / "ci/extra-values.yaml"))
-    assert made.one("ConfigMap", "tedee-exporter-more")["metadata"]["namespace"] == "locks"
+    rendered = release(values_of(CHART / "ci/extra-values.yaml"))
+    assert rendered.one("ConfigMap", "tedee-exporter-more")["metadata"]["namespace"] == "locks"
 
 
 @pytest.mark.parametrize("monitor", ["ServiceMonitor", "PodMonitor"])
 def test_monitor_values_are_passed_unchanged(monitor: str) -> None:
     path = CHART / "ci" / f"{monitor.removesuffix('Monitor').lower()}-monitor-values.yaml"
-    given_to_it = values_of(path)[f"{monitor[0].lower()}{monitor[1:]}"]
+    monitor_values = values_of(path)[f"{monitor[0].lower()}{monitor[1:]}"]
     spec = release(values_of(path)).one(monitor)["spec"]
     (endpoint,) = spec["endpoints" if monitor == "ServiceMonitor" else "podMetricsEndpoints"]
-    arrived = {name: value for name, value in given_to_it.items() if (spec | endpoint).get(name) == value}
-    left = given_to_it.keys() - arrived.keys()
-    # Those of its metadata, and what is left out where it says nothing.
-    assert left - {name for name in left if given_to_it[name] == ""} == {
+    arrived = {name: value for name, value in monitor_values.items() if (spec | endpoint).get(name) == value}
+    left = monitor_values.keys() - arrived.keys()
+    # The metadata, and fields that are omitted if empty.
+    assert left - {name for name in left if monitor_values[name] == ""} == {
         "enabled",
         "namespace",
         "labels",
@@ -217,8 +217,8 @@ def test_limit_can_be_zero() -> None:
 
 @pytest.mark.parametrize(("storage_class", "expected"), [("", None), ("-", ""), ("fast", "fast")])
 def test_claim_has_requested_storage_class(storage_class: str, expected: str | None) -> None:
-    made = release({**HOME, "persistence": {"enabled": True, "storageClass": storage_class}})
-    assert made.one("PersistentVolumeClaim")["spec"].get("storageClassName") == expected
+    rendered = release({**HOME, "persistence": {"enabled": True, "storageClass": storage_class}})
+    assert rendered.one("PersistentVolumeClaim")["spec"].get("storageClassName") == expected
 
 
 def test_defaults_create_only_required_objects() -> None:
@@ -236,16 +236,16 @@ def test_chart_can_be_a_subchart(tmp_path: Path) -> None:
     chart().save_dir(tmp_path / "charts")
     everywhere = {"imageRegistry": "mirror.example.com", "imagePullSecrets": ["mirror"], "of-another": 1}
     values = {"global": everywhere, "tedee-exporter": {"enabled": True, **HOME}}
-    made = release(values, name="house", path=tmp_path)
-    assert made.one("Deployment")["metadata"]["name"] == "house-tedee-exporter"
-    assert made.container["image"] == f"mirror.example.com/tedee-exporter/tedee-exporter:{__version__}"
-    assert made.pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
+    rendered = release(values, name="house", path=tmp_path)
+    assert rendered.one("Deployment")["metadata"]["name"] == "house-tedee-exporter"
+    assert rendered.container["image"] == f"mirror.example.com/tedee-exporter/tedee-exporter:{__version__}"
+    assert rendered.pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
 
 
-# What is refused
+# Refused values
 
 
-# Other charts of an umbrella chart have their own keys in global.
+# `global` may contain keys of other charts.
 @pytest.mark.parametrize("name", [name for name in DOCUMENTED if not name.startswith("global.")])
 def test_misspelt_value_is_refused_by_name(name: str) -> None:
     misspelt = given(DOCUMENTED[name], f"{name}s")
@@ -253,14 +253,14 @@ def test_misspelt_value_is_refused_by_name(name: str) -> None:
         release({**HOME, **misspelt})
 
 
-# The names below these are those of others: of labels, of people, of Kubernetes' own objects.
+# Below these values, names are free (labels, accounts) or belong to objects of Kubernetes.
 NAMED_BY_OTHERS = re.compile(
     r"(global|.*\.params|.*[aA]nnotations|.*[lL]abels|keys|nodeSelector|affinity\..*|prometheusRule\.limits|.*basic_auth_users)\."
 )
 
 
 def everything_below(values: Values, above: str = "") -> Iterator[str]:
-    """The name of each value that stands in a map, at any depth."""
+    """Yield the name of each value in a map, at any depth."""
     for key, value in values.items():
         yield f"{above}{key}"
         if isinstance(value, dict):
@@ -302,7 +302,7 @@ def test_misspelt_values_are_detected_everywhere() -> None:
 SECTIONS = {name.rsplit(".", dots)[0] for name in DOCUMENTED for dots in range(1, name.count(".") + 1)}
 
 
-# The last is one of two of which there must be one.
+# For the last one, one of two values is required.
 @pytest.mark.parametrize("name", sorted(SECTIONS | DOCUMENTED.keys() - {"podDisruptionBudget.maxUnavailable"}))
 def test_null_is_refused_or_the_same_as_absent(name: str) -> None:
     section, _, rest = name.partition(".")
@@ -370,24 +370,26 @@ def test_resources_can_be_any_kind() -> None:
     assert limits == {"memory": "256Mi", **more}
 
 
-ELSEWHERE = [
+OTHER_CHARTS = [
     f"{section}{name}"
     for section, properties_ in [
         ("", SCHEMA["properties"]),
         *((f"{name}.", each.get("properties", {})) for name, each in SCHEMA["properties"].items()),
     ]
     for name, schema in properties_.items()
-    if schema.get("$ref") == "#/definitions/elsewhere"
+    if schema.get("$ref") == "#/definitions/otherCharts"
 ]
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("name", OTHER_CHARTS)
 def test_name_of_another_chart_is_refused_with_hint(name: str) -> None:
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release({**HOME, **given(3, name)})
-    (told,) = str(refused.value).strip().splitlines()[1:]
-    ours = re.fullmatch(rf"{re.escape(name)}: is called (\S+) here", told)
-    assert ours[1] in DOCUMENTED if ours else told.startswith(f"{name}: is not a value of this chart; ")
+    (problem,) = str(refused.value).strip().splitlines()[1:]
+    replacement = re.fullmatch(rf"{re.escape(name)}: is called (\S+) here", problem)
+    assert (
+        replacement[1] in DOCUMENTED if replacement else problem.startswith(f"{name}: is not a value of this chart; ")
+    )
 
 
 def test_names_of_other_charts_are_known() -> None:
@@ -398,11 +400,11 @@ def test_names_of_other_charts_are_known() -> None:
         "replicaCount",
         "serviceMonitor.additionalLabels",
         "prometheusRule.additionalLabels",
-    } <= set(ELSEWHERE)
+    } <= set(OTHER_CHARTS)
 
 
 def texts_in(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:
-    """The place of each text in values, except of objects and rules that are the user's own."""
+    """Yield the path of each text in values, except in the user's own objects and rules."""
     if isinstance(value, str):
         yield place
     elif isinstance(value, dict):
@@ -417,7 +419,7 @@ def texts_in(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
 @pytest.mark.parametrize("other", [8080, True])
 def test_number_or_boolean_for_a_text_is_refused(path: Path, other: object) -> None:
-    # Unless the object that is made of it is one that Kubernetes and the operator take.
+    # Unless Kubernetes and the operator accept the resulting object.
     for *above, last in texts_in(values_of(path)):
         values = values_of(path)
         part: Any = values
@@ -487,7 +489,7 @@ def test_configuration_has_exactly_keys_of_exporter(place: str, section: type[Ba
 
 
 def properties(schema: Any, *steps: str) -> Any:
-    """What the chart's schema says of the keys in that place, past references."""
+    """Return the properties at that path in the chart's schema, with references resolved."""
     for step in steps:
         schema = schema["properties"][step]
         if "$ref" in schema:
@@ -507,7 +509,7 @@ def properties(schema: Any, *steps: str) -> Any:
 )
 def test_web_configuration_has_exactly_keys_of_exporter(place: list[str], section: type[BaseModel]) -> None:
     found = properties(SCHEMA, "webConfig", "config", *place)
-    # The exporter knows those that it cannot choose, to say so.
+    # The exporter also lists unsupported choices, for its error messages.
     assert set(found) == section.model_fields.keys() - {"curve_preferences"}
 
 
@@ -598,24 +600,24 @@ def test_all_problems_are_reported_together() -> None:
     assert len(str(refused.value).strip().splitlines()) == 1 + 3
 
 
-# What is said afterwards
+# Notes
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
 def test_notes_name_the_objects(path: Path) -> None:
     values = values_of(path)
-    made = release(values)
-    assert f"deployment/{made.one('Deployment')['metadata']['name']}" in made.notes
-    port = made.one("Service")["spec"]["ports"][0]["port"]
-    assert f"service/{made.one('Service')['metadata']['name']} 10333:{port}" in made.notes
-    monitors = made.all("ServiceMonitor") + made.all("PodMonitor")
-    assert ("Nobody scrapes it yet" in made.notes) == (not monitors)
-    scheme = made.container["livenessProbe"].get("httpGet", {"scheme": "HTTPS"})["scheme"].lower()
-    assert f"open {scheme}://localhost:10333/" in made.notes
+    rendered = release(values)
+    assert f"deployment/{rendered.one('Deployment')['metadata']['name']}" in rendered.notes
+    port = rendered.one("Service")["spec"]["ports"][0]["port"]
+    assert f"service/{rendered.one('Service')['metadata']['name']} 10333:{port}" in rendered.notes
+    monitors = rendered.all("ServiceMonitor") + rendered.all("PodMonitor")
+    assert ("Prometheus does not scrape the exporter yet" in rendered.notes) == (not monitors)
+    scheme = rendered.container["livenessProbe"].get("httpGet", {"scheme": "HTTPS"})["scheme"].lower()
+    assert f"open {scheme}://localhost:10333/" in rendered.notes
     for other in {"keys", "existingSecret"} & values.keys():
-        name = values["existingSecret"] if other == "existingSecret" else made.one("Deployment")["metadata"]["name"]
-        assert f" Secret {name}" in made.notes
-    numbers = [line.split(".")[0] for line in made.notes.splitlines() if line[:1].isdigit()]
+        name = values["existingSecret"] if other == "existingSecret" else rendered.one("Deployment")["metadata"]["name"]
+        assert f" Secret {name}" in rendered.notes
+    numbers = [line.split(".")[0] for line in rendered.notes.splitlines() if line[:1].isdigit()]
     assert numbers == [str(number) for number, _ in zip(itertools.count(1), numbers)]
 
 
@@ -623,11 +625,11 @@ def test_notes_name_the_objects(path: Path) -> None:
 def test_upgrade_commands_in_notes_are_complete(path: Path) -> None:
     notes = release(values_of(path), name="ours", namespace="locks").notes
     upgrades = [line for line in re.sub(r" \\\n +", " ", notes).splitlines() if "--set" in line]
-    begins = (
+    start = (
         f"    helm upgrade ours oci://ghcr.io/tedee-exporter/charts/tedee-exporter --version {__version__} "
         "--namespace locks --reset-then-reuse-values --set "
     )
-    assert [line for line in upgrades if not line.startswith(begins)] == []
+    assert [line for line in upgrades if not line.startswith(start)] == []
     assert upgrades or "serviceMonitor" in values_of(path)
 
 
@@ -636,13 +638,13 @@ def test_notes_list_accounts_and_explain_keys() -> None:
     assert "https://portal.tedee.com" in release({"demo": True}).notes
 
 
-EVERYBODY = "Everybody in the cluster may look at the locks: webConfig has TLS and passwords"
-PERHAPS = "Where the file in the Secret web asks for no password, everybody in the cluster may look at the locks"
-UNENCRYPTED = "BasicAuth are sent unencrypted"
-CA = "Prometheus takes no certificate of a CA that it does not know: {}.tlsConfig"
-CERTIFICATE = "The exporter demands a certificate of Prometheus, which has none: see {}.tlsConfig"
-PASSWORD = "The exporter asks Prometheus for a password, which it does not know: see {}.basicAuth"
-WARNINGS = (EVERYBODY, PERHAPS, UNENCRYPTED, CA, CERTIFICATE, PASSWORD)
+OPEN = "Everyone in the cluster can see the locks: set TLS and passwords in webConfig"
+POSSIBLY_OPEN = "If the file in the Secret web requires no password, everyone in the cluster can see the locks"
+UNENCRYPTED = "Passwords are sent unencrypted"
+CA = "Prometheus rejects a certificate of an unknown CA: set the CA in {}.tlsConfig"
+CERTIFICATE = "The exporter requires a client certificate, and Prometheus has none: see {}.tlsConfig"
+PASSWORD = "The exporter requires a password, and Prometheus has none: see {}.basicAuth"
+WARNINGS = (OPEN, POSSIBLY_OPEN, UNENCRYPTED, CA, CERTIFICATE, PASSWORD)
 
 TLS = {"tlsSecret": "tls"}
 USERS = {"basic_auth_users": {"prometheus": f"$2y$10${'a' * 53}"}}
@@ -656,17 +658,17 @@ USER = {"basicAuth": {"username": {"name": "p", "key": "u"}, "password": {"name"
 @pytest.mark.parametrize(
     ("web_config", "policy", "monitor", "expected"),
     [
-        ({}, {}, None, [EVERYBODY]),
+        ({}, {}, None, [OPEN]),
         ({}, {"enabled": True}, None, []),
-        ({}, {"enabled": True, "from": []}, None, [EVERYBODY]),
-        (TLS, {}, None, [EVERYBODY]),
-        ({**TLS, "config": OFFERED}, {}, None, [EVERYBODY]),
+        ({}, {"enabled": True, "from": []}, None, [OPEN]),
+        (TLS, {}, None, [OPEN]),
+        ({**TLS, "config": OFFERED}, {}, None, [OPEN]),
         ({**TLS, "config": DEMANDING}, {}, None, []),
         ({**TLS, "config": USERS}, {}, None, []),
         ({"config": USERS}, {}, None, [UNENCRYPTED]),
         ({"config": USERS}, {"enabled": True}, None, [UNENCRYPTED]),
-        ({"existingSecret": "web"}, {}, None, [PERHAPS]),
-        ({"existingSecret": "web", "tls": True}, {}, None, [PERHAPS]),
+        ({"existingSecret": "web"}, {}, None, [POSSIBLY_OPEN]),
+        ({"existingSecret": "web", "tls": True}, {}, None, [POSSIBLY_OPEN]),
         ({"existingSecret": "web", "clientCertificates": True}, {}, None, []),
         ({"existingSecret": "web"}, {"enabled": True}, None, []),
         ({}, {"enabled": True}, {}, []),
@@ -693,7 +695,7 @@ def test_notes_warn_of_missing_authentication(
 
 def test_notes_warn_of_ingress_without_authentication() -> None:
     ingress = {"enabled": True, "hosts": ["locks.example.com"]}
-    warning = "Everybody whom the Ingress lets in may look at the locks"
+    warning = "Everyone with access to the Ingress can see the locks"
     assert warning in release({**HOME, "ingress": ingress}).notes
     assert warning not in release({**HOME, "ingress": ingress, "webConfig": {"config": USERS}}).notes
 
