@@ -1,7 +1,7 @@
-"""Lost if these fail: locks in Grafana after `docker compose up`.
+"""compose.yaml provides the locks to Grafana.
 
-There is no Grafana here. Prometheus and Alertmanager are those of this machine, with the files that compose.yaml gives
-them, where it puts them; the services' names in them stand for ports of this machine.
+Grafana is not run. Prometheus and Alertmanager of this machine use the files that compose.yaml mounts, with local
+addresses instead of the names of services.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ PORTS = {"exporter": 10333, "prometheus": 9090, "alertmanager": 9093, "grafana":
 
 
 def mounts(service: str) -> dict[PurePosixPath, Path]:
-    """What a service finds where: files and folders of this repository."""
+    """Return the files and folders of this repository that a service mounts, by path in its container."""
     volumes = [volume.split(":") for volume in SERVICES[service]["volumes"]]
     return {PurePosixPath(there): ROOT / here for here, there, *_ in volumes if here.startswith(".")}
 
@@ -39,7 +39,7 @@ def read(service: str, path: str) -> Any:
 
 
 def place(service: str, folder: Path, **addresses: str) -> Path:
-    """What a service finds, in a folder of this machine, with addresses for names of services."""
+    """Copy the mounted files of a service to a folder, with addresses instead of names of services."""
     for there, here in mounts(service).items():
         text = here.read_text("utf-8")
         for name, address in addresses.items():
@@ -52,7 +52,7 @@ def place(service: str, folder: Path, **addresses: str) -> Path:
 
 @contextlib.contextmanager
 def started(program: str, *flags: str, log: Path, url: str) -> Iterator[str]:
-    """A program of this machine that is ready."""
+    """Run a program and wait until it is ready."""
     with log.open("w") as output:
         process = subprocess.Popen([real_part(program), *flags], cwd=log.parent, stdout=output, stderr=output)
 
@@ -143,12 +143,12 @@ def test_prometheus_evaluates_the_alerting_rules(prometheus: Prometheus) -> None
 
 
 def test_prometheus_sends_alerts_to_alertmanager(prometheus: Prometheus, alertmanager: str) -> None:
-    def told() -> list[dict[str, str]]:
-        answer = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=PATIENCE).json()
-        active: list[dict[str, str]] = answer["data"]["activeAlertmanagers"]
-        return active
+    def active() -> list[dict[str, str]]:
+        response = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=PATIENCE).json()
+        alertmanagers: list[dict[str, str]] = response["data"]["activeAlertmanagers"]
+        return alertmanagers
 
-    assert eventually(told, "Prometheus to know Alertmanager") == [{"url": f"http://{alertmanager}/api/v2/alerts"}]
+    assert eventually(active, "Prometheus to know Alertmanager") == [{"url": f"http://{alertmanager}/api/v2/alerts"}]
 
 
 def test_alertmanager_sends_no_notifications(alertmanager: str) -> None:
@@ -159,8 +159,8 @@ def test_alertmanager_sends_no_notifications(alertmanager: str) -> None:
         alerts: list[dict[str, Any]] = requests.get(f"http://{alertmanager}/api/v2/alerts", timeout=PATIENCE).json()
         return alerts
 
-    assert eventually(shown, "the alert")[0]["receivers"] == [{"name": "nobody"}]
-    assert read("alertmanager", "/etc/alertmanager/alertmanager.yml")["receivers"] == [{"name": "nobody"}]
+    assert eventually(shown, "the alert")[0]["receivers"] == [{"name": "none"}]
+    assert read("alertmanager", "/etc/alertmanager/alertmanager.yml")["receivers"] == [{"name": "none"}]
 
 
 def test_grafana_data_source_has_scrape_interval() -> None:

@@ -1,4 +1,4 @@
-"""Lost if these fail: an image that runs where next to nothing is allowed, and a service that systemd starts."""
+"""The image runs with minimal privileges, and systemd starts the service."""
 
 import json
 import os
@@ -22,14 +22,14 @@ USER = 65532
 MEGABYTE = 1_000_000
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
-# The first one waits for Debian's packages and for the image.
+# The first test downloads Debian packages and builds the image.
 pytestmark = pytest.mark.timeout(LONG_TEST)
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     if os.geteuid() != 0:
-        unable("containers are tested as root alone")
+        unable("these tests need root")
     with tempfile.TemporaryDirectory(prefix="tedee-exporter-images-") as folder:
         engine = Engine(Path(folder))
         try:
@@ -42,27 +42,27 @@ def engine() -> Iterator[Engine]:
 def prepare(engine: Engine) -> None:
     try:
         engine.make_base(BASE)
-        engine.says(BASE, "true")
+        engine.output(BASE, "true")
     except AssertionError as error:
-        unable(f"no container runs here: {error}")
+        unable(f"containers do not work here: {error}")
     engine.build(IMAGE, f"--build-arg=BASE={BASE}", f"--build-arg=VERSION={__version__}", ROOT)
 
 
 @pytest.fixture
 def address() -> Iterator[Address]:
-    """A simulated cloud that turns away whoever calls too often."""
+    """A simulated cloud that enforces the rate limits."""
     with serve(Cloud(World.demo(), strict=True)) as address:
         yield address
 
 
 def status(engine: Engine, name: str) -> dict[str, str]:
-    """What the kernel says of a container's first process."""
+    """Return /proc/PID/status of a container's first process."""
     text = Path(f"/proc/{engine.inspect(name)['State']['Pid']}/status").read_text()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def mounted(folder: Path, address: Address) -> list[str]:
-    """Options that give a container a configuration and a volume for its state."""
+    """Return options that mount a configuration and a volume for the state."""
     config = configuration(folder, address.url, [{"name": "home", "personal_key": "simulated-key-home"}])
     os.chown(config, USER, USER)
     return [f"--volume={config}:/etc/tedee-exporter/tedee-exporter.yml:ro", "--volume=state:/var/lib/tedee-exporter"]
@@ -74,7 +74,7 @@ def mounted(folder: Path, address: Address) -> list[str]:
 def test_base_has_python_of_dockerfile(engine: Engine) -> None:
     version = default("BASE").partition(":")[2].partition("-")[0]
     code = "import sys; print(*sys.version_info[:2], sep='.')"
-    assert engine.says(BASE, "python3", "-c", code).strip() == version
+    assert engine.output(BASE, "python3", "-c", code).strip() == version
 
 
 def test_build_context_has_only_needed_files(engine: Engine, tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_image_adds_only_program_and_state_folder(engine: Engine) -> None:
     assert changes
     assert {kind for kind, _ in changes} <= {"A", "C"}
     allowed = ("/opt/tedee-exporter", "/var/lib/tedee-exporter")
-    # Of folders above, it is told that something in them is new; a file that was there before is as it was.
-    above = {str(folder) for path in allowed for folder in Path(path).parents}
-    assert {path for kind, path in changes if not path.startswith(allowed)} <= above
+    # Parent folders are listed as changed, because they have new entries.
+    parents = {str(folder) for path in allowed for folder in Path(path).parents}
+    assert {path for kind, path in changes if not path.startswith(allowed)} <= parents
     state = (Path(engine("image", "mount", IMAGE).strip()) / "var/lib/tedee-exporter").stat()
     assert (state.st_uid, state.st_gid, state.st_mode & 0o777) == (USER, USER, 0o700)
     added = engine.inspect(IMAGE)["Size"] - engine.inspect(BASE)["Size"]
@@ -124,7 +124,7 @@ def test_image_has_labels_and_configuration(engine: Engine) -> None:
 
 
 def test_arguments_after_image_are_flags(engine: Engine) -> None:
-    assert engine.says(IMAGE, "--version").startswith(f"tedee-exporter, version {__version__} ")
+    assert engine.output(IMAGE, "--version").startswith(f"tedee-exporter, version {__version__} ")
 
 
 def test_read_only_container_serves_and_stores_state(engine: Engine, tmp_path: Path, address: Address) -> None:
@@ -144,7 +144,7 @@ def test_read_only_container_serves_and_stores_state(engine: Engine, tmp_path: P
         assert "Read-only file system" in refused.stderr
         engine("stop", "first")
         assert exporter.process.wait(PATIENCE) == 0
-        eventually(lambda: "msg=stopped" in exporter.log[-1], "the exporter to say goodbye")
+        eventually(lambda: "msg=stopped" in exporter.log[-1], "the last log line")
     with engine.exporter("second", IMAGE, *flags, options=options) as exporter:
         assert exporter.value("tedee_last_sync_timestamp_seconds", account="home") == synced
         assert exporter.value("tedee_locks", account="home") == locks
@@ -176,12 +176,12 @@ def test_container_without_state_delays_first_call(
         assert next_sync - started >= 20
 
 
-# What compose.yaml makes of it
+# compose.yaml
 
 
 @pytest.fixture(scope="module")
 def composed() -> list[str]:
-    """compose.yaml's exporter, as options of podman."""
+    """The exporter of compose.yaml as options of podman."""
     service: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["exporter"]
     assert service["read_only"]
     assert service["environment"] == ["TEDEE_PERSONAL_KEY"]
@@ -220,7 +220,7 @@ def test_compose_calls_tedee_if_a_key_is_set(
         assert "simulated-key-home" not in command_line
 
 
-# What systemd makes of it
+# systemd
 
 CLOUD = "http://127.0.0.1:8080"
 DROP_IN = f"[Service]\nEnvironment=TEDEE_API_URL={CLOUD}\n"

@@ -1,4 +1,4 @@
-"""Lost if these fail: a container that is started again when it hangs, and one that is left alone when it is well."""
+"""The health check fails if the exporter hangs or is stopped, and passes with any valid configuration."""
 
 import signal
 import subprocess
@@ -68,13 +68,13 @@ def test_hanging_exporter_is_unhealthy(tls: bool, port: int, tmp_path: Path) -> 
         assert exporter.port == port
         exporter.process.send_signal(signal.SIGSTOP)
         checked = check(Path(f"/proc/{exporter.process.pid}/cmdline"))
-        assert (checked.returncode, checked.stdout[:10]) == (1, "no answer:")
+        assert (checked.returncode, checked.stdout[:12]) == (1, "no response:")
 
 
 @pytest.mark.parametrize("flags", [["--web.listen-address=127.0.0.1:{}"], ["--web.listen-address", "127.0.0.1:{}"]])
 def test_stopped_exporter_is_unhealthy(flags: list[str], port: int, tmp_path: Path) -> None:
     command_line = tmp_path / "cmdline"
-    # As `docker run --init` has it.
+    # The command line of `docker run --init`.
     text = ["/sbin/docker-init", "--", "python3", "tedee-exporter", *(flag.format(port) for flag in flags), ""]
     command_line.write_text("\0".join(text))
     assert check(command_line).returncode == 1

@@ -1,4 +1,4 @@
-"""Lost if these fail: a package that runs once it is installed, and says truly which version it is."""
+"""Wheel and source archive contain the right files, run after installation, and have the right version."""
 
 import re
 import subprocess
@@ -25,14 +25,14 @@ PROGRAM = {
 
 
 def built(folder: Path, *options: str) -> list[Path]:
-    """What is released, sorted: the wheel's name comes after the source archive's."""
+    """The released files, sorted: the source archive, then the wheel."""
     ran(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", *options, ROOT)
     return sorted(folder.iterdir(), key=lambda path: path.suffix)
 
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The source archive, and the wheel made from it."""
+    """The source archive, and the wheel built from it."""
     return built(tmp_path_factory.mktemp("dist"))
 
 

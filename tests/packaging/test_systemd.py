@@ -1,4 +1,4 @@
-"""Lost if these fail: a service that may do little besides its work. test_containers.py starts it."""
+"""The systemd unit is valid and has minimal permissions. test_containers.py starts it."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
-    # The one thing that this machine does not have.
+    # This machine does not have the program at that path.
     unit.write_text(UNIT.read_text("utf-8").replace(f"ExecStart={PROGRAM}", f"ExecStart={shutil.which('true')}"))
     verified = analyze("verify", "--man=no", "--recursive-errors=no", unit)
     assert verified.returncode == 0, verified.stderr

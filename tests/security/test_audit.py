@@ -182,13 +182,13 @@ def test_an_index_that_talks_nonsense_is_told_and_no_finding(project: Project, i
         index.pages[path] = page
     code, told = project.audit(index.url)
     assert code == 0
-    assert "not audited: the index gives no answer that can be read" in told
+    assert "not audited: the index returned no valid response" in told
 
 
 def test_an_index_that_is_not_there_is_told_and_no_finding(project: Project) -> None:
     code, told = project.audit("http://127.0.0.1:1/simple")
     assert code == 0
-    assert "not audited: the index gives no answer that can be read (ConnectionError): certifi" in told
+    assert "not audited: the index returned no valid response (ConnectionError): certifi" in told
 
 
 def test_a_package_that_nothing_needs_is_found(project: Project, index: Index) -> None:
