@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +26,7 @@ def is_checked(path: Path) -> bool:
     """Returns True if a file of the repository is text of the project."""
     parts = path.relative_to(ROOT).parts
     if len(parts) == 1:
-        return path.suffix not in {".lock", ".txt"} and path.name not in {"LICENSE", ".git"}
+        return path.suffix not in {".lock", ".txt"} and path.name not in {"LICENSE", ".coverage", ".env", ".git"}
     return parts[0] in FOLDERS and not set(parts) & set(SKIPPED)
 
 
@@ -35,6 +36,7 @@ def files() -> Iterator[Path]:
         yield from (path for path in folder.glob(pattern) if path.is_file() and is_checked(path))
 
 
+@cache
 def phrases() -> dict[re.Pattern[str], str]:
     """Return a pattern for each phrase of the dictionary, with the wording to use instead."""
     entries = (line.split("->") for line in DICTIONARY.read_text("utf-8").splitlines())

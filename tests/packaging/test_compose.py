@@ -21,7 +21,7 @@ from tests.conftest import real_part
 from tests.end_to_end.prometheus import Prometheus
 from tests.program import PATIENCE, ROOT, Exporter, eventually, free_port, running
 
-from .command import ran
+from .command import run_checked
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -105,7 +105,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, exporter: Exporter, ale
 
 
 def test_compose_file_matches_schema() -> None:
-    ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / "compose.yaml")
+    run_checked(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / "compose.yaml")
 
 
 def test_mounted_files_exist() -> None:

@@ -15,7 +15,9 @@ PRE_COMMIT = ROOT / ".pre-commit-config.yaml"
 
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | variables
+    # The clone may belong to another user, as in a container of CI.
+    trust = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": str(ROOT)}
+    environment = os.environ | trust | variables
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False
     )

@@ -14,7 +14,7 @@ import pytest
 from exporter import __version__
 from tests.program import ROOT, Exporter, environment
 
-from .command import ran
+from .command import run_checked
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROGRAM = {
@@ -26,7 +26,7 @@ PROGRAM = {
 
 def built(folder: Path, *options: str) -> list[Path]:
     """The released files, sorted: the source archive, then the wheel."""
-    ran(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", *options, ROOT)
+    run_checked(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", *options, ROOT)
     return sorted(folder.iterdir(), key=lambda path: path.suffix)
 
 
@@ -47,7 +47,7 @@ def wheel(distributions: list[Path]) -> Path:
 
 
 def test_twine_accepts_wheel_and_source_archive(archive: Path, wheel: Path) -> None:
-    ran(sys.executable, "-m", "twine", "check", "--strict", archive, wheel)
+    run_checked(sys.executable, "-m", "twine", "check", "--strict", archive, wheel)
 
 
 def test_wheel_contains_only_the_program(wheel: Path) -> None:
@@ -68,10 +68,10 @@ def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> No
 
 
 def test_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
-    ran(sys.executable, "-m", "venv", "--without-pip", tmp_path)
-    ran(sys.executable, "-m", "pip", f"--python={tmp_path / 'bin' / 'python'}", "install", "--quiet", wheel)
+    run_checked(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    run_checked(sys.executable, "-m", "pip", f"--python={tmp_path / 'bin' / 'python'}", "install", "--quiet", wheel)
     program = tmp_path / "bin" / "tedee-exporter"
-    assert ran(program, "--version").startswith(f"tedee-exporter, version {__version__} ")
+    assert run_checked(program, "--version").startswith(f"tedee-exporter, version {__version__} ")
     process = subprocess.Popen(
         [program, "--demo", "--web.listen-address=127.0.0.1:0"],
         cwd=tmp_path,

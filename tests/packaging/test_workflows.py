@@ -16,7 +16,7 @@ from exporter import __version__
 from tests.conftest import real_part
 from tests.program import ROOT
 
-from .command import ran
+from .command import run_checked
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -30,16 +30,18 @@ def load(path: Path) -> dict[str, Any]:
 @pytest.mark.skipif(not shutil.which("actionlint"), reason="not installed; .ci/install-real-parts builds it with Go")
 def test_actionlint_accepts_the_workflows() -> None:
     # actionlint checks the commands of the steps with shellcheck.
-    ran("actionlint", f"-shellcheck={real_part('shellcheck')}", *WORKFLOWS)
+    run_checked("actionlint", f"-shellcheck={real_part('shellcheck')}", *WORKFLOWS)
 
 
 @pytest.mark.parametrize("schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
 def test_workflows_match_schema_and_have_timeouts(schema: str) -> None:
-    ran(sys.executable, "-m", "check_jsonschema", f"--builtin-schema={schema}", *WORKFLOWS)
+    run_checked(sys.executable, "-m", "check_jsonschema", f"--builtin-schema={schema}", *WORKFLOWS)
 
 
 def test_dependabot_configuration_matches_schema() -> None:
-    ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.dependabot", GITHUB / "dependabot.yml")
+    run_checked(
+        sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.dependabot", GITHUB / "dependabot.yml"
+    )
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
@@ -113,10 +115,10 @@ def test_ci_runs_oldest_python_and_that_of_image() -> None:
 
 
 def test_hadolint_accepts_the_dockerfile() -> None:
-    ran(Path(sys.executable).parent / "hadolint", ROOT / "Dockerfile")
+    run_checked(Path(sys.executable).parent / "hadolint", ROOT / "Dockerfile")
 
 
 def test_shellcheck_accepts_the_scripts() -> None:
     scripts = [path for path in (ROOT / ".ci").iterdir() if path.is_file() and path.read_text().startswith("#!")]
     assert scripts
-    ran(real_part("shellcheck"), *scripts)
+    run_checked(real_part("shellcheck"), *scripts)
