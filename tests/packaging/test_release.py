@@ -24,7 +24,7 @@ PROGRAM = {
 }
 
 
-def built(folder: Path, *options: str) -> list[Path]:
+def build(folder: Path, *options: str) -> list[Path]:
     """The released files, sorted: the source archive, then the wheel."""
     run_checked(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", *options, ROOT)
     return sorted(folder.iterdir(), key=lambda path: path.suffix)
@@ -33,7 +33,7 @@ def built(folder: Path, *options: str) -> list[Path]:
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The source archive, and the wheel built from it."""
-    return built(tmp_path_factory.mktemp("dist"))
+    return build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_source_archive_contains_only_needed_files(archive: Path) -> None:
 
 
 def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    (other,) = built(tmp_path, "--wheel")
+    (other,) = build(tmp_path, "--wheel")
     assert other.read_bytes() == wheel.read_bytes()
 
 
