@@ -52,7 +52,7 @@ class Connection:
         return Connection(self.scope, self.receive, send)
 
     async def pause(self, seconds: float | None) -> None:
-        """Wait that long, or for ever if None. Raises ClientGone as soon as the client disconnects."""
+        """Wait that many seconds, or indefinitely if None. Raises ClientGone as soon as the client disconnects."""
         if seconds == 0:
             return
         try:
