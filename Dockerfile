@@ -1,19 +1,19 @@
-# The image of tedee-exporter:
+# The container image:
 #
 #     docker build -t tedee-exporter . && docker run --rm -p 10333:10333 tedee-exporter --demo
 #
-# Any image can be its base that has Python 3.11 or newer as python3, with venv. Both stages stand on the same, so that
-# the environment which the first makes finds its Python in the second.
+# The base must have Python 3.11 or newer as python3, with venv. Both stages use the same base, because the environment
+# created in the first one refers to its Python.
 ARG BASE=python:3.13-slim-trixie
-# Pins one build of that version: sha256:…
+# Pins one build of the base: sha256:…
 ARG BASE_DIGEST=
 
 
 FROM ${BASE}${BASE_DIGEST:+@${BASE_DIGEST}} AS build
 WORKDIR /src
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/tedee-exporter
-# Dependencies come before the code, so that they are installed anew only when a lock file has changed. There is no
-# compiler, hence wheels alone.
+# Dependencies are installed before the code is copied, so that their layer is rebuilt only if a lock file changes. Only
+# wheels, because there is no compiler.
 COPY requirements-build.lock requirements.lock ./
 RUN /build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-build.lock \
     && /build/bin/pip --python /opt/tedee-exporter \
@@ -27,7 +27,7 @@ RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-d
 FROM ${BASE}${BASE_DIGEST:+@${BASE_DIGEST}}
 COPY --from=build /opt/tedee-exporter /opt/tedee-exporter
 COPY packaging/docker/healthcheck.py /opt/tedee-exporter/
-# A volume's first owner is the folder's.
+# A new volume inherits the owner of this folder.
 RUN install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/tedee-exporter
 ENV PATH=/opt/tedee-exporter/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -1,44 +1,47 @@
-# make demo   runs the exporter against an embedded simulated Tedee cloud
-# make test   sets up what the tests need and runs all of them
-# make help   lists the rest
+# make demo   run the exporter against a simulated Tedee cloud
+# make test   install the development environment and run all checks and tests
+# make help   list the other targets
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Most tests wait for a child process or a clock of 20 seconds, not for a processor.
+# More than processors, because most tests wait for a child process or for Tedee's interval of 20 seconds.
 WORKERS ?= 6
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit soak bench dashboards chart docs links audit dist lock clean
+.PHONY: help demo test lint words types unit soak bench dashboards chart docs links audit dist lock lock-check clean
 
-help: ## say what there is
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
 
 demo: $(VENV)/runtime ## run the exporter against a simulated Tedee cloud; ARGS="…" adds flags
 	@exec $(BIN)/python -m exporter --demo $(ARGS)
 
 test: lint types unit ## run all checks and tests
 
-lint: $(VENV)/dev ## ruff, and the arrows between the modules
+lint: words ## ruff, wording, and the layers of the modules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
+words: $(VENV)/dev ## spelling and wording of text and commit subjects
+	$(BIN)/python .ci/words.py
+
 types: $(VENV)/dev ## mypy --strict
 	$(BIN)/mypy
 
-unit: $(VENV)/dev ## pytest; ARGS="…" adds options
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+unit: $(VENV)/dev ## pytest; ARGS="…" selects tests or options and disables coverage
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(ARGS),--cov --cov-report=term:skip-covered)
 
-soak: $(VENV)/dev ## the tests that take minutes
+soak: $(VENV)/dev ## tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak -s $(ARGS)
 
-bench: $(VENV)/dev $(VENV)/users/python ## measure it beside its peers, for half an hour, and write docs/performance.md
+bench: $(VENV)/dev $(VENV)/users/python ## compare the exporter with its peers (half an hour) and write docs/performance.md
 	EXPORTER_PYTHON=$(VENV)/users/bin/python $(BIN)/python -m bench $(ARGS)
 
-dashboards: $(VENV)/dev ## write the dashboards' JSON from their code
+dashboards: $(VENV)/dev ## generate the JSON of the dashboards
 	$(BIN)/python -m dashboards.generator
 
-chart: $(VENV)/dev ## copy alerts, dashboards and the version into the chart, and make its README's table
+chart: $(VENV)/dev ## copy alerts, dashboards and version into the chart, and generate the table in its README
 	$(BIN)/python -m helm.refresh
 
 docs: $(VENV)/dev ## build the documentation in docs/_build; a warning or a broken link fails
@@ -47,27 +50,40 @@ docs: $(VENV)/dev ## build the documentation in docs/_build; a warning or a brok
 links: $(VENV)/dev ## check the documentation's links to other sites
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b linkcheck docs docs/_build/links
 
-audit: $(VENV)/dev ## what the lock files pin, against the package index
+audit: $(VENV)/dev ## check the packages of the lock files with the package index
 	$(BIN)/python .ci/audit.py
 
-dist: $(VENV)/dev ## the source archive and the wheel that are released, in dist/
+dist: $(VENV)/dev ## build source archive and wheel in dist/
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
-lock: $(VENV)/dev ## bring the lock files up to date with pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header -q --upgrade -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header -q --upgrade \
-		-c requirements.lock -o requirements-dev.lock
-	$(BIN)/uv pip compile --group build --universal --generate-hashes --no-header -q -c requirements-dev.lock \
-		-o requirements-build.lock
+COMPILE := $(abspath $(BIN))/uv pip compile --universal --no-header -q
+# Compiles the lock files in the current folder. The argument is added to each command.
+define COMPILE_LOCKS
+$(COMPILE) $(1) pyproject.toml -o requirements.lock && \
+$(COMPILE) $(1) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock && \
+$(COMPILE) $(filter-out --upgrade,$(1)) --group build -c requirements-dev.lock -o requirements-build.lock
+endef
 
-clean: ## remove what was set up
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+lock: $(VENV)/dev ## update the lock files to the newest versions that pyproject.toml allows
+	$(call COMPILE_LOCKS,--generate-hashes --upgrade)
+
+# Hashes are not compared: a release can get further files later, such as wheels for a new version of Python.
+lock-check: $(VENV)/dev ## check that the lock files match pyproject.toml
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	for file in requirements*.lock; do sed '/--hash=/d; s/ \\$$//' "$$file" > "$$folder/$$file.expected"; done && \
+	cp pyproject.toml requirements*.lock "$$folder" && cd "$$folder" && \
+	$(call COMPILE_LOCKS,) && \
+	for file in requirements*.lock; do diff -u "$$file.expected" "$$file" || \
+		{ echo "$$file does not match pyproject.toml; update it with: make lock" >&2; exit 1; }; done
+
+clean: ## remove the development environment and the output of builds
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
+		{ echo "Python 3.11 or newer is required; choose one with: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
@@ -75,7 +91,7 @@ $(VENV)/runtime: $(VENV)/python requirements.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-# As its users have it. Some libraries import what they find beside them.
+# Only the runtime dependencies, as users install them: some libraries import other packages if they are installed.
 $(VENV)/users/python: $(VENV)/python requirements.lock
 	$(BIN)/python -m venv $(VENV)/users
 	$(VENV)/users/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock

@@ -1,10 +1,10 @@
-"""Audits what the lock files pin. Run by `make audit`; FOLDER is where they are, and pyproject.toml.
+"""Audits the packages of the lock files. Run by `make audit`. FOLDER contains the lock files and pyproject.toml.
 
-- Each package has a reason: pyproject.toml asks for it, or a package does that pyproject.toml asks for.
-- Each hash is that of a file of just this version which the package index has, and which was not yanked since.
-- No vulnerability of it is known, as far as the index tells; some tell it of the newest version alone.
+- Each package is required by pyproject.toml, directly or indirectly.
+- Each hash belongs to a file of that version on the package index. The file was not yanked.
+- The index knows no vulnerability of the version. Some indexes list vulnerabilities only for the newest version.
 
-Exit codes: 0 nothing was found, 1 something was. What could not be audited is told, and is no finding.
+Exit codes: 0 no finding, 1 findings. Checks that could not be made are printed and are no findings.
 """
 
 import argparse
@@ -27,17 +27,17 @@ from packaging.version import InvalidVersion, Version
 from pip._internal.commands import create_command
 
 LOCKS = {"requirements.lock": (), "requirements-dev.lock": ("dev",)}
-"""And the extras that each is for."""
+"""The lock files, with the extras that each contains."""
 ACCEPTED: dict[str, str] = {}
-"""Vulnerabilities that do not concern the exporter, and why."""
+"""Vulnerabilities that do not affect the exporter, with the reason."""
 
 Note = Callable[[str, str], None]
-"""Takes down `(what is the matter, with which package)`."""
+"""Records `(problem, package)`."""
 
 
 @dataclass(frozen=True)
 class Locked:
-    """A package as a lock file has it."""
+    """A package in a lock file."""
 
     name: str
     version: str
@@ -48,7 +48,7 @@ class Locked:
 
 
 def read(lock: Path, found: Note) -> Iterator[Locked]:
-    """What a lock file pins. Whatever else it has is a finding."""
+    """Yield the packages of a lock file. Any other line is a finding."""
     for line in lock.read_text("utf-8").replace("\\\n", " ").splitlines():
         pin, *hashes = line.partition("#")[0].split("--hash=")
         if not pin.strip():
@@ -66,31 +66,31 @@ def read(lock: Path, found: Note) -> Iterator[Locked]:
 
 
 def parts(requirement: Requirement) -> list[tuple[str, str]]:
-    """What it asks for: the package itself, and that with each extra."""
+    """Return the package and its requested extras as pairs of name and extra. The package itself has the extra ""."""
     return [(canonicalize_name(requirement.name), canonicalize_name(extra)) for extra in ("", *requirement.extras)]
 
 
-def asked_for(requirement: Requirement, extra: str) -> bool:
-    """Whether a package's requirement counts for who wants that extra, on one platform or another."""
+def applies(requirement: Requirement, extra: str) -> bool:
+    """Returns True if a requirement applies with that extra, on any platform."""
     extras = re.findall(r"""extra == ['"](.*?)['"]""", str(requirement.marker))
     return not extras or extra in [canonicalize_name(each) for each in extras]
 
 
 def needed(wanted: Iterable[Requirement], requires: Callable[[str], list[str]]) -> set[str]:
-    """The names of what is wanted, and of all that it draws in."""
+    """Return the names of the packages and of all their dependencies."""
     seen: set[tuple[str, str]] = set()
     todo = [part for each in wanted for part in parts(each)]
     while todo:
         name, extra = todo.pop()
         if (name, extra) not in seen:
             seen.add((name, extra))
-            drawn_in = (Requirement(each) for each in requires(name))
-            todo += [part for each in drawn_in if asked_for(each, extra) for part in parts(each)]
+            dependencies = (Requirement(each) for each in requires(name))
+            todo += [part for each in dependencies if applies(each, extra) for part in parts(each)]
     return {name for name, _ in seen}
 
 
 def check_reasons(locked: list[Locked], wanted: list[Requirement], found: Note, unknown: Note) -> None:
-    """Find what is locked and not needed, and what is needed and not locked."""
+    """Find packages that are locked and not required, or required and not locked."""
     versions = {each.name: each.version for each in locked}
 
     def requires(name: str) -> list[str]:
@@ -111,7 +111,7 @@ def check_reasons(locked: list[Locked], wanted: list[Requirement], found: Note, 
 
 
 class Index:
-    """A package index, by PyPI's two APIs."""
+    """A package index with PyPI's simple and JSON APIs."""
 
     def __init__(self, url: str, certificates: str | None) -> None:
         self._simple = url.rstrip("/")
@@ -120,40 +120,40 @@ class Index:
         self._session.verify = certificates or True
 
     def files(self, name: str) -> list[dict[str, Any]]:
-        """All that a project ever released (PEP 691).
+        """Return all released files of a project (PEP 691).
 
         Raises:
-            requests.RequestException: no answer, or none that can be read.
+            requests.RequestException: no response, or an invalid one.
         """
         accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
         return list(self._get(f"{self._simple}/{name}/", headers=accept)["files"])
 
     def vulnerabilities(self, name: str, version: str) -> list[dict[str, Any]] | None:
-        """What is known of a version; None where the index does not tell.
+        """Return the known vulnerabilities of a version. Returns None if the index has no data on it.
 
         Raises:
-            requests.RequestException: no answer, or none that can be read.
+            requests.RequestException: no response, or an invalid one.
         """
         for path in (f"{name}/{version}", name):
             try:
-                answer = self._get(f"{self._json}/{path}/json")
+                release = self._get(f"{self._json}/{path}/json")
             except requests.HTTPError as error:
                 if error.response is not None and error.response.status_code == requests.codes.not_found:
                     continue
                 raise
-            if Version(answer["info"]["version"]) == Version(version):
-                return [each for each in answer["vulnerabilities"] if not each.get("withdrawn")]
+            if Version(release["info"]["version"]) == Version(version):
+                return [each for each in release["vulnerabilities"] if not each.get("withdrawn")]
         return None
 
     def _get(self, url: str, **options: Any) -> dict[str, Any]:
         response = self._session.get(url, timeout=60, **options)
         response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return answer
+        content: dict[str, Any] = response.json()
+        return content
 
 
 def version_of(filename: str) -> Version | None:
-    """The version that a wheel or a source archive is of; None for what is neither."""
+    """Return the version of a wheel or source archive. Returns None for other files."""
     parse = parse_wheel_filename if filename.endswith(".whl") else parse_sdist_filename
     try:
         return parse(filename)[1]
@@ -162,7 +162,7 @@ def version_of(filename: str) -> Version | None:
 
 
 def check_files(index: Index, package: Locked, found: Note) -> None:
-    """Find hashes of files that the index does not have, has for another version, or has taken back."""
+    """Find hashes of files that are not on the index, belong to another version, or were yanked."""
     listed = {f"sha256:{each['hashes'].get('sha256')}": each for each in index.files(package.name)}
     for unlisted in package.hashes - listed.keys():
         found(f"the index has no file of {unlisted}", str(package))
@@ -174,10 +174,10 @@ def check_files(index: Index, package: Locked, found: Note) -> None:
 
 
 def check_vulnerabilities(index: Index, package: Locked, found: Note, unknown: Note) -> None:
-    """Find what is known to be wrong with a version."""
+    """Find the known vulnerabilities of a version."""
     known = index.vulnerabilities(package.name, package.version)
     if known is None:
-        unknown("the index tells the vulnerabilities of the newest version alone, which is another", str(package))
+        unknown("the index lists vulnerabilities of the newest version alone, and this is an older one", str(package))
     for each in known or ():
         names = {each["id"], *each.get("aliases", ())}
         if not names & ACCEPTED.keys():
@@ -185,24 +185,24 @@ def check_vulnerabilities(index: Index, package: Locked, found: Note, unknown: N
             found(f"it is vulnerable: {', '.join(sorted(names))}, fixed in {fixed}", str(package))
 
 
-def ask(index: Index, found: Note, unknown: Note, package: Locked) -> None:
-    """Check one package with the index."""
-    about_files = partial(check_files, index, package, found)
-    about_vulnerabilities = partial(check_vulnerabilities, index, package, found, unknown)
-    for check in (about_files, about_vulnerabilities):
+def check_package(index: Index, found: Note, unknown: Note, package: Locked) -> None:
+    """Check files and vulnerabilities of one package."""
+    file_check = partial(check_files, index, package, found)
+    vulnerability_check = partial(check_vulnerabilities, index, package, found, unknown)
+    for check in (file_check, vulnerability_check):
         try:
             check()
         except (requests.RequestException, LookupError, TypeError, ValueError, AttributeError) as error:
-            unknown(f"the index gives no answer that can be read ({type(error).__name__})", str(package))
+            unknown(f"the index returned no valid response ({type(error).__name__})", str(package))
 
 
 def main() -> int:
-    """Audit, tell, and return the exit code."""
-    # What is asked is what pip installs from, wherever its configuration says that this is.
+    """Audit, print the findings, and return the exit code."""
+    # The default is the index from which pip installs, according to its configuration.
     pip, _ = create_command("install").parse_args([])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent.parent, metavar="FOLDER")
-    parser.add_argument("--index", default=pip.index_url, help="its address, if it is not the one that pip uses")
+    parser.add_argument("--index", default=pip.index_url, help="URL of the index (default: that of pip)")
     options = parser.parse_args()
 
     findings: defaultdict[str, set[str]] = defaultdict(set)
@@ -222,7 +222,7 @@ def main() -> int:
         check_reasons(locked, [Requirement(each) for some in wanted for each in some], found, unknown)
         packages.update(locked)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(partial(ask, Index(options.index, pip.cert), found, unknown), packages))
+        list(pool.map(partial(check_package, Index(options.index, pip.cert), found, unknown), packages))
 
     for problem, whose in sorted(questions.items()):
         print(f"not audited: {problem}: {', '.join(sorted(whose))}")

@@ -1,4 +1,5 @@
-"""How fast the exporter is, beside what one would pick in its place: `make bench`.
+"""The benchmark of the exporter and its peers: `make bench`.
 
-Everything is measured in one run, on one machine: what is measured on the first core, what measures it on the second.
+One run on one machine measures everything. The measured programs run on the first core, the measuring ones on the
+second.
 """

@@ -1,10 +1,10 @@
-"""`python -m bench`: measure everything, print it, and write it into docs/performance.md."""
+"""`python -m bench`: run the benchmark, print the results and write them to docs/performance.md."""
 
 import argparse
 import shutil
 import sys
 
-from . import fleets, refreshes, report, scrapes, starts, syncs, weeks
+from . import lateness, memory_growth, refreshes, report, scrapes, starts, syncs
 from .machine import ROOT, description
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -15,9 +15,13 @@ NEEDED = ("nginx", "taskset", "wrk")
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each round of scrapes (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of scrapes (default %(default)s)")
-    parser.add_argument("--watch", type=float, default=180.0, help="seconds of each longer watch (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="length of each round of scrapes (default %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default %(default)s)")
+    parser.add_argument(
+        "--watch", type=float, default=180.0, help="seconds for lateness and refreshes (default %(default)s)"
+    )
     arguments = parser.parse_args()
     if missing := [program for program in NEEDED if not shutil.which(program)]:
         print(f"missing: {', '.join(missing)}; on Debian: apt-get install nginx-light util-linux wrk", file=sys.stderr)
@@ -28,8 +32,8 @@ def main() -> int:
         memory=starts.memory(),
         syncs=syncs.measure(),
         refreshes=refreshes.measure(arguments.watch),
-        fleet=fleets.measure(arguments.watch),
-        week=weeks.measure(),
+        lateness=lateness.measure(arguments.watch),
+        week=memory_growth.measure(),
         scrapes=scrapes.measure(arguments.seconds, arguments.rounds),
     )
     text = "\n".join(
@@ -37,8 +41,8 @@ def main() -> int:
             machine,
             "",
             report.goals(figures),
-            report.rest(figures),
-            "Scrapes, and the others' p50 and processor time as a multiple of ours:",
+            report.other_results(figures),
+            "Scrapes, with p50 and processor time of the peers as multiples of the exporter's:",
             "",
             report.scrapes(figures),
         ]

@@ -1,4 +1,4 @@
-"""A simulated Tedee cloud in a process of its own, and an exporter that asks it."""
+"""A simulated Tedee cloud in a separate process, and an exporter that calls it."""
 
 import contextlib
 import multiprocessing
@@ -19,84 +19,83 @@ from tests.program import configuration, eventually
 
 from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, TIMEOUT, Process, started
 
-PAGE = 100
+PAGE_SIZE = 100
 
 
 class SimulatedCloud:
-    """A cloud that keeps record of its calls."""
+    """A cloud that records its calls."""
 
-    def __init__(self, url: str, keys: dict[str, str], asks: Connection) -> None:
+    def __init__(self, url: str, keys: dict[str, str], pipe: Connection) -> None:
         self.url = url
         self.keys = keys
-        self._asks = asks
+        self._pipe = pipe
 
     def calls(self) -> list[tuple[str, str, float, float | None]]:
-        """Account, endpoint, and when (monotonic seconds) each call arrived and was answered."""
-        self._asks.send("calls")
-        calls: list[tuple[str, str, float, float | None]] = self._asks.recv()
+        """Return account and endpoint of each call, and the monotonic seconds at which it arrived and finished."""
+        self._pipe.send("calls")
+        calls: list[tuple[str, str, float, float | None]] = self._pipe.recv()
         return calls
 
     def violations(self) -> int:
-        """How often Tedee's limits were broken."""
-        self._asks.send("violations")
-        return int(self._asks.recv())
+        """Return the number of violations of Tedee's limits."""
+        self._pipe.send("violations")
+        return int(self._pipe.recv())
 
     def _get(self, account: str, path: str) -> list[Any]:
         headers = {"Authorization": f"PersonalKey {self.keys[account]}"}
-        answer = requests.get(f"{self.url}/api/v37/{path}", headers=headers, timeout=TIMEOUT)
-        answer.raise_for_status()
-        result: list[Any] = answer.json()["result"]
+        response = requests.get(f"{self.url}/api/v37/{path}", headers=headers, timeout=TIMEOUT)
+        response.raise_for_status()
+        result: list[Any] = response.json()["result"]
         return result
 
     def rows(self, account: str) -> tuple[list[Any], list[Any]]:
-        """The locks of an account as a sync has them, and as the list of names has them."""
+        """Return the locks of an account as rows of `my/lock/sync` and of `my/lock`."""
         details: list[Any] = []
-        while page := self._get(account, f"my/lock?Page={len(details) // PAGE + 1}&ItemsPerPage={PAGE}"):
+        while page := self._get(account, f"my/lock?Page={len(details) // PAGE_SIZE + 1}&ItemsPerPage={PAGE_SIZE}"):
             details += page
         return self._get(account, "my/lock/sync"), details
 
     def status(self, account: str) -> AccountStatus:
-        """What an exporter knows of an account."""
+        """Return the status of an account as an exporter has it after a sync."""
         rows, details = self.rows(account)
         locks = locks_of(rows, details)
         return AccountStatus(account, "v37", up=True, snapshot=Snapshot(locks, 1_800_000_000.0, float("inf")))
 
 
-def _serve(asks: Connection, accounts: int, locks: int) -> None:
+def _serve(pipe: Connection, accounts: int, locks: int) -> None:
     os.sched_setaffinity(0, {MEASURING_CORE})
     world = World.of_size(accounts, locks, 1)
-    # One page for all: otherwise Tedee's limit of 10 requests for names in 10 minutes would be measured.
+    # One page for all locks: otherwise Tedee's limit of 10 requests of `my/lock` in 10 minutes would be measured.
     cloud = Cloud(world, smallest_page=locks)
     with serve(cloud) as address:
-        asks.send((address.url, {account.name: account.keys[0].value for account in world.accounts}))
+        pipe.send((address.url, {account.name: account.keys[0].value for account in world.accounts}))
         with contextlib.suppress(EOFError, KeyboardInterrupt):
             while True:
-                asked = asks.recv()
-                if asked == "calls":
-                    asks.send([(str(call.account), call.endpoint, call.arrived, call.answered) for call in cloud.calls])
+                if pipe.recv() == "calls":
+                    pipe.send([(str(call.account), call.endpoint, call.arrived, call.finished) for call in cloud.calls])
                 else:
-                    asks.send(len(cloud.violations))
+                    pipe.send(len(cloud.violations))
 
 
 @contextlib.contextmanager
 def simulated(accounts: int, locks: int) -> Iterator[SimulatedCloud]:
-    """A cloud with so many accounts of so many locks."""
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, accounts, locks), daemon=True)
+    """Run a cloud with that many accounts and locks in each."""
+    parent, child = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(child, accounts, locks), daemon=True)
     process.start()
-    there.close()
+    child.close()
     try:
-        url, keys = here.recv()
-        yield SimulatedCloud(url, keys, here)
+        url, keys = parent.recv()
+        yield SimulatedCloud(url, keys, parent)
     finally:
-        here.close()
+        parent.close()
         process.terminate()
         process.join()
 
 
 @contextlib.contextmanager
 def exporter(cloud: SimulatedCloud, port: int, *flags: str) -> Iterator[Process]:
-    """An exporter that asks a cloud for all its accounts."""
+    """Run an exporter with all accounts of a cloud."""
     with tempfile.TemporaryDirectory() as folder:
         accounts = [{"name": name, "personal_key": key} for name, key in cloud.keys.items()]
         config = configuration(Path(folder), cloud.url, accounts, state_file=f"{folder}/state.db")
@@ -107,7 +106,7 @@ def exporter(cloud: SimulatedCloud, port: int, *flags: str) -> Iterator[Process]
 
 
 def wait_for_data(port: int, locks: int) -> None:
-    """Wait until so many locks have all that is said of them."""
+    """Wait until that many locks have states and details."""
     url = f"http://127.0.0.1:{port}/metrics"
 
     def complete() -> bool:

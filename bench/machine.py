@@ -1,4 +1,4 @@
-"""The machine that measures, and processes on it."""
+"""The machine, and the processes that are measured on it."""
 
 import contextlib
 import os
@@ -15,13 +15,13 @@ import psutil
 ROOT = Path(__file__).parent.parent
 MEASURED_CORE, MEASURING_CORE = 0, 1
 EXPORTER_PYTHON = os.environ.get("EXPORTER_PYTHON", sys.executable)
-"""What runs the exporter: with nothing installed that it does not need, where `make bench` runs this."""
+"""The Python of the exporter. `make bench` sets one that has only the runtime dependencies."""
 TIMEOUT = 120.0
-"""Seconds after which something that should have happened has not."""
+"""Seconds to wait for an expected event."""
 
 
 class Process:
-    """A program under measurement, with all its children."""
+    """A measured program with all its child processes."""
 
     def __init__(self, popen: subprocess.Popen[str]) -> None:
         self.popen = popen
@@ -31,23 +31,23 @@ class Process:
         return [self._process, *self._process.children(recursive=True)]
 
     def processor_time(self) -> float:
-        """Seconds of processor time used so far."""
+        """Return the seconds of processor time used so far."""
         return sum(sum(each.cpu_times()[:2]) for each in self._all())
 
     def memory(self) -> float:
-        """KiB that are resident."""
+        """Return the resident memory in KiB."""
         return sum(each.memory_info().rss for each in self._all()) / 1024
 
     def threads(self) -> int:
-        """How many threads there are."""
+        """Return the number of threads."""
         return sum(each.num_threads() for each in self._all())
 
 
 @contextlib.contextmanager
 def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Iterator[Process]:
-    """A program that runs on one core until the context ends; what it says is thrown away."""
+    """Run a program on one core until the context ends. Its output is discarded."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # who installs the exporter has it compiled
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installing the exporter compiles it
     popen = subprocess.Popen(
         ["taskset", "--cpu-list", str(core), *command],
         env=environment,
@@ -67,7 +67,7 @@ def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Itera
 
 
 def description() -> str:
-    """The machine and the versions of what is measured, as a list in Markdown."""
+    """Return the machine and the versions of the measured programs as a Markdown list."""
     model = next(
         (
             line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""What one would write with prometheus_client: a collector that makes all families at each scrape.
+"""The usual implementation with prometheus_client: a collector that creates all families at each scrape.
 
 python -m bench.peers SNAPSHOT PORT    # prometheus_client's own server
 SNAPSHOT=… gunicorn "bench.peers:application()"
@@ -35,11 +35,11 @@ GAUGES: dict[Metric, Callable[[SyncedLock, DeviceState, LockDetails | None], flo
         details.firmware_update_available if details else None
     ),
 }
-NOTHING = DeviceState()
+EMPTY_STATE = DeviceState()
 
 
 class SnapshotCollector(Collector):
-    """The locks of accounts, family by family, as prometheus_client's documentation has custom collectors."""
+    """A custom collector for locks, as in the documentation of prometheus_client."""
 
     def __init__(self, statuses: Sequence[AccountStatus]) -> None:
         self._statuses = statuses
@@ -50,21 +50,21 @@ class SnapshotCollector(Collector):
                 yield [status.account, str(lock.id), lock.name], lock
 
     def collect(self) -> Iterator[Family]:
-        """All families, made anew."""
+        """Yield new metric families."""
         for metric, value_of in GAUGES.items():
             gauge = GaugeMetricFamily(metric.name, metric.help, labels=LOCK_LABELS)
             for labels, lock in self._locks():
-                if (value := value_of(lock.synced, lock.synced.device_state or NOTHING, lock.details)) is not None:
+                if (value := value_of(lock.synced, lock.synced.device_state or EMPTY_STATE, lock.details)) is not None:
                     gauge.add_metric(labels, value)
             yield gauge
         info = InfoMetricFamily("lock", catalogue.LOCK_INFO.help, labels=LOCK_LABELS)
         for labels, lock in self._locks():
             if lock.details:
-                info.add_metric(labels, _facts(lock.details))
+                info.add_metric(labels, _info_labels(lock.details))
         yield info
 
 
-def _facts(details: LockDetails) -> dict[str, str]:
+def _info_labels(details: LockDetails) -> dict[str, str]:
     facts = {
         "serial_number": details.serial_number,
         "model": None if details.type is None else LockModel.describe(details.type),
@@ -77,7 +77,7 @@ def _facts(details: LockDetails) -> dict[str, str]:
 
 
 def registry(statuses: Sequence[AccountStatus]) -> CollectorRegistry:
-    """A registry of nothing but those accounts' locks."""
+    """Return a registry with only the locks of those accounts."""
     registry = CollectorRegistry()
     registry.register(SnapshotCollector(statuses))
     return registry
@@ -89,7 +89,7 @@ def _read(path: str) -> CollectorRegistry:
 
 
 def application() -> Any:
-    """The WSGI application, for `gunicorn "bench.peers:application()"`."""
+    """Return the WSGI application for `gunicorn "bench.peers:application()"`."""
     return make_wsgi_app(_read(os.environ["SNAPSHOT"]))
 
 

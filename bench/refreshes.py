@@ -1,4 +1,4 @@
-"""Scrapes while a refresh of many locks is read and rendered, beside those in the quiet between."""
+"""Latency of scrapes while the exporter processes a sync of many locks, compared with scrapes between syncs."""
 
 import http.client
 import os
@@ -13,8 +13,8 @@ from .cloud import exporter, simulated, wait_for_data
 from .machine import MEASURING_CORE, TIMEOUT
 
 LOCKS = 10_000
-OWN_PART = 8 * 1024
-"""Bytes at the end of a compressed scrape that change each second: what the exporter says of itself."""
+PROCESS_METRICS = 8 * 1024
+"""Bytes at the end of a compressed scrape for the process metrics, which change each second."""
 
 
 class Scrape(NamedTuple):
@@ -23,36 +23,36 @@ class Scrape(NamedTuple):
     sent: float
     took: float
     content: int
-    """A checksum of what it said of the locks."""
+    """A checksum of the lock metrics."""
 
 
 class Latencies(NamedTuple):
-    """99th percentiles in seconds, of scrapes that were sent in the quiet and of those that met a refresh."""
+    """99th percentiles in seconds, of scrapes between refreshes and of scrapes during a refresh."""
 
     quiet: float
     refreshing: float
     refreshes: int
     longest_refresh: float
-    """Seconds from the last byte of Tedee's answer to the first scrape with something new."""
+    """Seconds from the last byte of Tedee's response to the first scrape with new data."""
 
 
 def measure(seconds: float) -> Latencies:
-    """Scrape one connection as fast as it goes, over several syncs."""
+    """Scrape on one connection as fast as possible, during several syncs."""
     os.sched_setaffinity(0, {MEASURING_CORE})
     port = free_port()
     with simulated(1, LOCKS) as cloud, exporter(cloud, port):
         wait_for_data(port, LOCKS)
         scrapes = _scrape(port, seconds)
-        answered = [call[3] for call in cloud.calls() if call[1] == "sync"]
+        finished = [call[3] for call in cloud.calls() if call[1] == "sync"]
     refreshes = []
-    for at in answered:
+    for at in finished:
         after = [scrape for scrape in scrapes if at and scrape.sent >= at]
         before = [scrape for scrape in scrapes if at and scrape.sent + scrape.took < at]
         new = next((scrape for scrape in after if before and scrape.content != before[-1].content), None)
         if at and new:
             refreshes.append((at, new.sent + new.took))
     met = [s.took for s in scrapes if any(s.sent < end and s.sent + s.took > begin for begin, end in refreshes)]
-    # The second before is the sync itself, which is neither.
+    # The sync itself takes about the second before a refresh. Its scrapes are in neither group.
     quiet = [s.took for s in scrapes if not any(begin - 1 < s.sent < end + 1 for begin, end in refreshes)]
     return Latencies(_p99(quiet), _p99(met), len(refreshes), max(end - begin for begin, end in refreshes))
 
@@ -64,7 +64,7 @@ def _scrape(port: int, seconds: float) -> list[Scrape]:
     while (sent := time.monotonic()) < end:
         connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
         body = connection.getresponse().read()
-        scrapes.append(Scrape(sent, time.monotonic() - sent, zlib.crc32(body[:-OWN_PART])))
+        scrapes.append(Scrape(sent, time.monotonic() - sent, zlib.crc32(body[:-PROCESS_METRICS])))
     return scrapes
 
 

@@ -1,105 +1,105 @@
-"""What was measured, as Markdown."""
+"""The results of the benchmark as Markdown."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tests.soak import Week
 
-from .fleets import Punctuality
+from .lateness import Lateness
 from .refreshes import Latencies
-from .scrapes import GUNICORN, NGINX, OURS, OWN_SERVER, Load, Measured
+from .scrapes import GUNICORN, NGINX, OURS, PROMETHEUS_CLIENT, Load, Measurement
 from .starts import Start
 from .syncs import Costs
 
 
 class Figures(NamedTuple):
-    """Everything that was measured."""
+    """All results."""
 
-    scrapes: dict[Load, dict[str, Measured]]
+    scrapes: dict[Load, dict[str, Measurement]]
     refreshes: Latencies
     syncs: Costs
     start: Start
     memory: dict[int, float]
-    fleet: Punctuality
+    lateness: Lateness
     week: Week
 
 
 def goals(figures: Figures) -> str:
-    """What was to be reached, and what was."""
+    """Return a table of the goals and the results."""
     small = figures.scrapes[Load(10, 1, "text", "plain")]
     large = figures.scrapes[Load(10_000, 1, "text", "gzip")]
     few, many = sorted(figures.memory)
     each_lock = (figures.memory[many] - figures.memory[few]) / (many - few)
     against_nginx = small[OURS].p50 / small[NGINX].p50
     large_against_nginx = large[OURS].p50 / large[NGINX].p50
-    against_peer = large[OWN_SERVER].p50 / large[OURS].p50
+    speedup = large[PROMETHEUS_CLIENT].p50 / large[OURS].p50
     refreshing = figures.refreshes.refreshing / figures.refreshes.quiet
     sync = figures.syncs.syncs[0.01].processor_time / figures.syncs.generate_latest
-    start, fleet = figures.start, figures.fleet
+    start, lateness = figures.start, figures.lateness
     rows: list[tuple[str, str, str, bool]] = [
-        ("scrape p50, 10 locks, against nginx's", "within 3 times", f"{against_nginx:.2f} times", against_nginx <= 3),
+        ("scrape p50, 10 locks, relative to nginx", "at most 3", f"{against_nginx:.2f}", against_nginx <= 3),
         (
-            "scrape p50, 10,000 locks gzip, against nginx's",
-            "equal or better",
-            f"{large_against_nginx:.2f} times",
+            "scrape p50, 10,000 locks gzip, relative to nginx",
+            "at most 1",
+            f"{large_against_nginx:.2f}",
             large_against_nginx <= 1,
         ),
         (
-            "scrape p50, 10,000 locks gzip, against prometheus_client's own server",
-            "1,000 times faster",
-            f"{against_peer:,.0f} times faster",
-            against_peer >= 1000,
+            "speed of a scrape, 10,000 locks gzip, relative to the server of prometheus_client",
+            "at least 1,000",
+            f"{speedup:,.0f}",
+            speedup >= 1000,
         ),
         (
-            "scrape p99 during a refresh of 10,000 locks, against the quiet p99",
-            "within 5 times",
-            f"{refreshing:.1f} times",
+            "scrape p99 during a refresh of 10,000 locks, relative to the p99 between refreshes",
+            "at most 5",
+            f"{refreshing:.1f}",
             refreshing <= 5,
         ),
         (
-            "sync to served, 10,000 locks, 1 % changed, processor time, against one `generate_latest`",
-            "a tenth",
+            "sync to new exposition, 10,000 locks, 1 % changed, processor time relative to one `generate_latest`",
+            "at most 0.1",
             f"{sync:.3f}",
             sync <= 0.1,
         ),
         (
             "start to first data, processor time",
-            "under 0.6 s",
+            "less than 0.6 s",
             f"{start.processor_time:.2f} s",
             start.processor_time < 0.6,
         ),
         (
             "resident memory, 10 locks",
-            "60 MiB",
+            "at most 60 MiB",
             f"{figures.memory[few] / 1024:.1f} MiB",
             figures.memory[few] <= 60 * 1024,
         ),
-        ("resident memory, each further lock", "4 KiB", f"{each_lock:.1f} KiB", each_lock <= 4),
+        ("resident memory, each additional lock", "at most 4 KiB", f"{each_lock:.1f} KiB", each_lock <= 4),
         (
             "1,000 accounts of 10 locks, p99 lateness of a sync",
-            "1 s, on one core",
-            f"{fleet.p99:.2f} s",
-            fleet.p99 <= 1,
+            "at most 1 s, on one core",
+            f"{lateness.p99:.2f} s",
+            lateness.p99 <= 1,
         ),
         (
             "calls to Tedee less than 20 s apart",
             "none",
-            f"{fleet.violations} of {fleet.syncs:,}",
-            fleet.violations == 0,
+            f"{lateness.violations} of {lateness.syncs:,}",
+            lateness.violations == 0,
         ),
     ]
     return table(
-        ["what", "at least", "reached", ""],
-        ([what, goal, reached, "" if good else "**missed**"] for what, goal, reached, good in rows),
+        ["measurement", "goal", "result", ""],
+        ([name, goal, result, "" if reached else "**missed**"] for name, goal, result, reached in rows),
     )
 
 
 def scrapes(figures: Figures) -> str:
-    """Each load in a row: ours, and how many times as long, or as much, the others took."""
+    """Return a table with a row for each load: the exporter's results, and those of its peers as multiples of them."""
 
-    def ratios(servers: dict[str, Measured]) -> Iterable[str]:
+    def ratios(servers: dict[str, Measurement]) -> Iterable[str]:
         ours = servers[OURS]
-        for name in (OWN_SERVER, GUNICORN, NGINX):
+        for name in (PROMETHEUS_CLIENT, GUNICORN, NGINX):
             other = servers.get(name)
             if other:
                 yield f"{_ratio(other.p50 / ours.p50)} / {_ratio(other.processor_time / ours.processor_time)}"
@@ -119,51 +119,54 @@ def scrapes(figures: Figures) -> str:
         ]
         for load, servers in figures.scrapes.items()
     ]
-    heads = ["locks", "connections", "", "p50 ms", "p99 ms", "a second", "processor µs"]
-    return table([*heads, "prometheus_client", "gunicorn", "nginx"], rows)
+    header = ["locks", "connections", "format", "p50 ms", "p99 ms", "scrapes/s", "processor µs"]
+    return table([*header, "prometheus_client", "gunicorn", "nginx"], rows)
 
 
 def _ratio(ratio: float) -> str:
     return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
-def rest(figures: Figures) -> str:
-    """What is no scrape."""
-    refreshes, syncs, start, fleet = figures.refreshes, figures.syncs, figures.start, figures.fleet
+def other_results(figures: Figures) -> str:
+    """Return a table of all results except those of scrapes."""
+    refreshes, syncs, start, lateness = figures.refreshes, figures.syncs, figures.start, figures.lateness
     peer = syncs.generate_latest
     rows = [
-        ["p99 of a scrape (gzip, one connection) of 10,000 locks, quiet", f"{1000 * refreshes.quiet:.1f} ms"],
+        ["scrape p99, 10,000 locks gzip, one connection, between refreshes", f"{1000 * refreshes.quiet:.1f} ms"],
         [
-            f"the same during a refresh, of which there were {refreshes.refreshes}",
+            f"the same during one of {refreshes.refreshes} refreshes",
             f"{1000 * refreshes.refreshing:.1f} ms",
         ],
         [
-            "the longest refresh, from Tedee's answer to the first scrape with news",
+            "longest refresh, from Tedee's response to the first scrape with new data",
             f"{refreshes.longest_refresh:.2f} s",
         ],
         ["one `generate_latest` of 10,000 locks, processor time", f"{peer:.2f} s"],
     ]
     for part, cost in syncs.syncs.items():
-        what = f"a sync after which {100 * part:g} % of them have changed, processor time"
-        rows.append([what, f"{cost.processor_time:.3f} s, {cost.processor_time / peer:.2f} of a `generate_latest`"])
-        rows.append(["from the last byte of its answer to new bytes", f"{cost.after_answer:.2f} s"])
-    rows.append(["from start to data", f"{start.processor_time:.2f} s of processor time, {start.elapsed:.2f} s in all"])
+        name = f"sync in which {100 * part:g} % of the locks changed, processor time"
+        rows.append([name, f"{cost.processor_time:.3f} s, {cost.processor_time / peer:.2f} of a `generate_latest`"])
+        rows.append(["from the last byte of its response to the new exposition", f"{cost.after_response:.2f} s"])
+    rows.append(
+        ["start to first data", f"{start.processor_time:.2f} s of processor time, {start.elapsed:.2f} s in total"]
+    )
     rows += [[f"resident memory, {n:,} locks", f"{kib / 1024:.0f} MiB"] for n, kib in sorted(figures.memory.items())]
     rows += [
         [
-            f"1,000 accounts of 10 locks: lateness of {fleet.syncs:,} syncs, median, p99, worst",
-            f"{fleet.median:.2f} s, {fleet.p99:.2f} s, {fleet.latest:.2f} s",
+            f"1,000 accounts of 10 locks: lateness of {lateness.syncs:,} syncs, median, p99, worst",
+            f"{lateness.median:.2f} s, {lateness.p99:.2f} s, {lateness.worst:.2f} s",
         ],
-        ["what that takes", f"{fleet.cores:.2f} cores, {fleet.threads} threads, {fleet.memory / 1024:.0f} MiB"],
+        [
+            "resources of these syncs",
+            f"{lateness.cores:.2f} cores, {lateness.threads} threads, {lateness.memory / 1024:.0f} MiB",
+        ],
     ]
     first, last = figures.week.days[0].memory, figures.week.days[-1].memory
-    rows.append(
-        ["a simulated week, from the end of its first day to that of its last", f"{last - first:+,} KiB of {first:,}"]
-    )
-    return table(["what", ""], rows)
+    rows.append(["memory growth from the end of day 1 to the end of day 7", f"{last - first:+,} KiB of {first:,}"])
+    return table(["measurement", "result"], rows)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,4 +1,4 @@
-"""Scrapes: latency, rate and processor time, beside prometheus_client's server, gunicorn and nginx."""
+"""Latency, rate and processor time of scrapes, compared with prometheus_client's server, gunicorn and nginx."""
 
 import contextlib
 import gzip
@@ -27,12 +27,12 @@ SIZES = (1, 10, 1_000, 10_000)
 CONNECTIONS = (1, 4, 64)
 ACCEPTS = {"text": "text/plain;version=0.0.4", "OpenMetrics": "application/openmetrics-text;version=1.0.0"}
 ENCODINGS = {"plain": "identity", "gzip": "gzip"}
-TOO_LONG = 10.0
-"""Seconds of latency from which on a server is not measured any more: it does not answer within a scrape's time-out."""
+MAX_LATENCY = 10.0
+"""Seconds of latency. Slower servers are not measured, because they exceed the default time-out of a scrape."""
 
 
 class Load(NamedTuple):
-    """How scrapes come."""
+    """A load of scrapes."""
 
     locks: int
     connections: int
@@ -41,14 +41,14 @@ class Load(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One server under one load; times in seconds."""
+class Measurement:
+    """The results of one server under one load; times in seconds."""
 
     p50: float
     p99: float
     rate: float
     processor_time: float
-    """For each scrape."""
+    """Per scrape."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Server:
     process: Process
 
     def url(self, load: Load) -> str:
-        """Where it has its metrics; a file server has each format at a place of its own."""
+        """Return the URL of its metrics. nginx serves each format at a separate path."""
         return f"http://127.0.0.1:{self.port}/{'metrics' if self.name != NGINX else load.format}"
 
 
-OURS, OWN_SERVER, GUNICORN, NGINX = "tedee-exporter", "prometheus_client", "gunicorn", "nginx"
-SERVERS = (OURS, OWN_SERVER, GUNICORN, NGINX)
+OURS, PROMETHEUS_CLIENT, GUNICORN, NGINX = "tedee-exporter", "prometheus_client", "gunicorn", "nginx"
+SERVERS = (OURS, PROMETHEUS_CLIENT, GUNICORN, NGINX)
 
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
@@ -81,7 +81,7 @@ http {{
 
 @contextlib.contextmanager
 def servers(locks: int) -> Iterator[list[Server]]:
-    """All servers, with the same locks."""
+    """Run all servers with the same locks."""
     ports = dict(zip(SERVERS, (free_port() for _ in SERVERS), strict=True))
     with (
         tempfile.TemporaryDirectory() as name,
@@ -95,44 +95,46 @@ def servers(locks: int) -> Iterator[list[Server]]:
         conf = _nginx(folder, ports)
         gunicorn = ("--workers=1", "--threads=2", f"--bind=127.0.0.1:{ports[GUNICORN]}", "bench.peers:application()")
         with (
-            started(sys.executable, "-m", "bench.peers", str(snapshot), str(ports[OWN_SERVER])) as own_server,
-            started(sys.executable, "-m", "gunicorn", *gunicorn, SNAPSHOT=str(snapshot)) as under_gunicorn,
-            started("nginx", "-c", str(conf)) as nginx,
+            started(sys.executable, "-m", "bench.peers", str(snapshot), str(ports[PROMETHEUS_CLIENT])) as peer,
+            started(sys.executable, "-m", "gunicorn", *gunicorn, SNAPSHOT=str(snapshot)) as gunicorn_server,
+            started("nginx", "-c", str(conf)) as nginx_server,
         ):
-            processes = (ours, own_server, under_gunicorn, nginx)
+            processes = (ours, peer, gunicorn_server, nginx_server)
             found = [Server(name, ports[name], process) for name, process in zip(SERVERS, processes, strict=True)]
             for server in found:
-                eventually(partial(_listens, server, locks), f"{server.name} to listen", TIMEOUT)
+                eventually(partial(_is_ready, server, locks), f"{server.name} to listen", TIMEOUT)
             yield found
 
 
 def _nginx(folder: Path, ports: dict[str, int]) -> Path:
-    """nginx's configuration, with our bytes as files."""
+    """Write the exporter's exposition to files for nginx, and return the path of its configuration."""
     www = folder / "www"
     www.mkdir()
     for format_, accept in ACCEPTS.items():
         headers = {"Accept": accept, "Accept-Encoding": "gzip"}
-        answer = requests.get(f"http://127.0.0.1:{ports[OURS]}/metrics", headers=headers, stream=True, timeout=TIMEOUT)
-        gzipped = answer.raw.read(decode_content=False)
+        response = requests.get(
+            f"http://127.0.0.1:{ports[OURS]}/metrics", headers=headers, stream=True, timeout=TIMEOUT
+        )
+        gzipped = response.raw.read(decode_content=False)
         (www / format_).write_bytes(gzip.decompress(gzipped))
         (www / f"{format_}.gz").write_bytes(gzipped)
-    # nginx's worker is nobody.
+    # The worker process of nginx runs as another user.
     folder.chmod(0o755)
     conf = folder / "nginx.conf"
     conf.write_text(_NGINX.format(folder=folder, port=ports[NGINX]))
     return conf
 
 
-def _listens(server: Server, locks: int) -> bool:
+def _is_ready(server: Server, locks: int) -> bool:
     with contextlib.suppress(requests.ConnectionError):
-        answer = requests.get(server.url(Load(locks, 1, "text", "plain")), timeout=TIMEOUT)
-        return answer.ok and answer.text.count("\nlock_revision{") == locks
+        response = requests.get(server.url(Load(locks, 1, "text", "plain")), timeout=TIMEOUT)
+        return response.ok and response.text.count("\nlock_revision{") == locks
     return False
 
 
-def _wrk(server: Server, load: Load, seconds: float) -> Measured:
+def _run_wrk(server: Server, load: Load, seconds: float) -> Measurement:
     before = server.process.processor_time()
-    result = subprocess.run(
+    wrk = subprocess.run(
         [
             *("taskset", "--cpu-list", str(MEASURING_CORE), "wrk", "--threads=1"),
             *(f"--connections={load.connections}", f"--duration={max(1, round(seconds))}s", f"--timeout={TIMEOUT:g}s"),
@@ -144,44 +146,44 @@ def _wrk(server: Server, load: Load, seconds: float) -> Measured:
         check=True,
     )
     used = server.process.processor_time() - before
-    said = json.loads(result.stderr)
-    if said["failures"] or not said["requests"]:
-        raise RuntimeError(f"{server.name} failed under {load}: {said}")
-    return Measured(said["p50"], said["p99"], said["requests"] / said["seconds"], used / said["requests"])
+    result = json.loads(wrk.stderr)
+    if result["failures"] or not result["requests"]:
+        raise RuntimeError(f"{server.name} failed under {load}: {result}")
+    return Measurement(result["p50"], result["p99"], result["requests"] / result["seconds"], used / result["requests"])
 
 
-def _expected(server: Server, load: Load) -> float:
-    """Seconds that one scrape takes, by one that is made."""
+def _expected_seconds(server: Server, load: Load) -> float:
+    """Return the expected seconds of a scrape under the load, extrapolated from one scrape."""
     headers = {"Accept": ACCEPTS[load.format], "Accept-Encoding": ENCODINGS[load.encoding]}
-    answer = requests.get(server.url(load), headers=headers, timeout=TIMEOUT)
-    return answer.elapsed.total_seconds() * load.connections
+    response = requests.get(server.url(load), headers=headers, timeout=TIMEOUT)
+    return response.elapsed.total_seconds() * load.connections
 
 
-def measure(seconds: float, rounds: int) -> dict[Load, dict[str, Measured]]:
-    """Each server under each load: the median of the rounds, in which the servers take turns.
+def measure(seconds: float, rounds: int) -> dict[Load, dict[str, Measurement]]:
+    """Return the median of the rounds for each server under each load. Each round measures all servers.
 
     Args:
-        seconds: of each round; servers that need longer for three answers get that.
+        seconds: length of each round, or the time of three responses if that is longer.
         rounds: at least one.
     """
-    everything: dict[Load, dict[str, Measured]] = {}
+    everything: dict[Load, dict[str, Measurement]] = {}
     for locks in SIZES:
         with servers(locks) as candidates:
             for rest in product(CONNECTIONS, ACCEPTS, ENCODINGS):
                 load = Load(locks, *rest)
-                expected = {server: _expected(server, load) for server in candidates}
-                runs: dict[str, list[Measured]] = defaultdict(list)
+                expected = {server: _expected_seconds(server, load) for server in candidates}
+                runs: dict[str, list[Measurement]] = defaultdict(list)
                 for _ in range(rounds):
                     for server in candidates:
-                        if expected[server] < TOO_LONG:
-                            runs[server.name].append(_wrk(server, load, max(seconds, 3 * expected[server])))
+                        if expected[server] < MAX_LATENCY:
+                            runs[server.name].append(_run_wrk(server, load, max(seconds, 3 * expected[server])))
                 everything[load] = {name: _median(measured) for name, measured in runs.items()}
                 print(".", end="", flush=True, file=sys.stderr)
     return everything
 
 
-def _median(runs: list[Measured]) -> Measured:
-    return Measured(
+def _median(runs: list[Measurement]) -> Measurement:
+    return Measurement(
         median(run.p50 for run in runs),
         median(run.p99 for run in runs),
         median(run.rate for run in runs),

@@ -1,4 +1,4 @@
-"""How soon there is data after a start, and how much memory it takes."""
+"""The time from a start to the first data, and the memory of the exporter."""
 
 import time
 from functools import partial
@@ -15,19 +15,19 @@ from .machine import TIMEOUT
 STARTS = 7
 SYNCS = 3
 SIZES = (10, 10_000)
-SETTLED = 20.0 * SYNCS
-"""Seconds until memory is measured."""
+SETTLING_TIME = 20.0 * SYNCS
+"""Seconds after which memory is measured."""
 
 
 class Start(NamedTuple):
-    """From the start of the process to the first scrape that has data; seconds."""
+    """Seconds from the start of the process to the first scrape with data."""
 
     processor_time: float
     elapsed: float
 
 
 def measure() -> Start:
-    """The median of several starts with ten locks."""
+    """Return the median of several starts with ten locks."""
     with simulated(1, 10) as cloud:
         starts = []
         for _ in range(STARTS):
@@ -47,13 +47,13 @@ def _has_data(port: int) -> bool:
 
 
 def memory() -> dict[int, float]:
-    """KiB that are resident after some syncs and scrapes, by the number of locks."""
+    """Return the resident memory in KiB after some syncs and scrapes, by number of locks."""
     found = {}
     for locks in SIZES:
         port = free_port()
         with simulated(1, locks) as cloud, exporter(cloud, port) as process:
             wait_for_data(port, locks)
-            end = time.monotonic() + SETTLED
+            end = time.monotonic() + SETTLING_TIME
             while time.monotonic() < end:
                 requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT)
                 time.sleep(2)

@@ -1,4 +1,4 @@
-"""From Tedee's answer to new bytes: all of a sync's work, beside one `generate_latest` of the same."""
+"""The cost of a sync, from the request to the new exposition, compared with one `generate_latest` of the same locks."""
 
 import json
 import multiprocessing
@@ -23,26 +23,26 @@ from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 
 from . import peers
-from .cloud import PAGE, simulated
+from .cloud import PAGE_SIZE, simulated
 from .machine import MEASURED_CORE, MEASURING_CORE
 
 LOCKS = 10_000
 CHANGED = (0.0, 0.01, 1.0)
-"""Which part of the locks each sync changes."""
+"""Fractions of the locks that change in a sync."""
 SYNCS = 7
 
 
 class Cost(NamedTuple):
-    """Of one sync, from sending it until its bytes can be served: seconds."""
+    """Seconds of one sync, until the new exposition can be served."""
 
-    after_answer: float
-    """From the last byte of the answer on."""
+    after_response: float
+    """From the last byte of the response."""
     processor_time: float
-    """All of it: to send, receive, read, compare, render and compress both formats."""
+    """To send, receive, parse, compare, render and compress both formats."""
 
 
 class Costs(NamedTuple):
-    """By the part of the locks that changed, and what one scrape would cost with prometheus_client alone."""
+    """The cost of syncs by fraction of changed locks, and of a scrape with prometheus_client."""
 
     syncs: dict[float, Cost]
     generate_latest: float
@@ -50,21 +50,21 @@ class Costs(NamedTuple):
 
 
 def measure() -> Costs:
-    """Sync a fleet of one account again and again, in this process, by a clock that is moved by hand."""
+    """Sync one account repeatedly, in this process, with a simulated clock."""
     os.sched_setaffinity(0, {MEASURED_CORE})
     with simulated(1, LOCKS) as cloud:
         (account,) = cloud.keys
         rows, details = cloud.rows(account)
-    here, there = multiprocessing.Pipe()
+    parent, child = multiprocessing.Pipe()
     bodies = _bodies(rows)
     context = multiprocessing.get_context("spawn")
-    server = context.Process(target=_serve, args=(there, bodies, details), daemon=True)
+    server = context.Process(target=_serve, args=(child, bodies, details), daemon=True)
     server.start()
     clock = FakeClock()
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     accounts = [{"name": account, "personal_key": "key"}]
-    settings = Settings.model_validate({"api": {"url": here.recv()}, "accounts": accounts})
+    settings = Settings.model_validate({"api": {"url": parent.recv()}, "accounts": accounts})
     Accounts(clock, MemoryStateStore(clock), registry, scheduler).apply(settings)
 
     def sync() -> Cost:
@@ -73,8 +73,8 @@ def measure() -> Costs:
         scheduler.run_due()
         exposition.refresh()
         used, now = time.process_time() - began, time.monotonic()
-        here.send("answered")
-        return Cost(now - here.recv(), used)
+        parent.send("finished")
+        return Cost(now - parent.recv(), used)
 
     sync()
     while any(
@@ -86,17 +86,17 @@ def measure() -> Costs:
     costs = {part: _median([sync() for _ in range(SYNCS)]) for part in CHANGED}
     began = time.process_time()
     generate_latest(peers.registry(registry.statuses()))
-    compared = time.process_time() - began
+    peer_time = time.process_time() - began
     server.terminate()
-    return Costs(costs, compared)
+    return Costs(costs, peer_time)
 
 
 def _median(costs: list[Cost]) -> Cost:
-    return Cost(median(cost.after_answer for cost in costs), median(cost.processor_time for cost in costs))
+    return Cost(median(cost.after_response for cost in costs), median(cost.processor_time for cost in costs))
 
 
 def _bodies(rows: list[dict[str, Any]]) -> list[bytes]:
-    """Answers to one sync after the other; between two, a part of the locks has changed."""
+    """Return the responses to consecutive syncs. A fraction of the locks changes between two."""
     rng = random.Random(1)
     bodies = [_body(rows)]
     for part in CHANGED:
@@ -113,34 +113,34 @@ def _body(rows: list[dict[str, Any]]) -> bytes:
     return json.dumps(envelope).encode()
 
 
-def _serve(asks: Connection, bodies: list[bytes], details: list[Any]) -> None:
+def _serve(pipe: Connection, bodies: list[bytes], details: list[Any]) -> None:
     os.sched_setaffinity(0, {MEASURING_CORE})
     syncs = iter(bodies)
-    answered = 0.0
+    finished = 0.0
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            nonlocal answered
+            nonlocal finished
             path, _, query = self.path.partition("?")
             if path.endswith("/sync"):
                 body = next(syncs)
             else:
                 page = int(query.partition("Page=")[2].partition("&")[0]) - 1
-                body = _body(details[page * PAGE : (page + 1) * PAGE])
+                body = _body(details[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-            answered = time.monotonic()
+            finished = time.monotonic()
 
         def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    asks.send(f"http://127.0.0.1:{server.server_port}")
-    while asks.recv():
-        asks.send(answered)
+    pipe.send(f"http://127.0.0.1:{server.server_port}")
+    while pipe.recv():
+        pipe.send(finished)

@@ -1,4 +1,4 @@
--- What wrk has measured, as JSON in place of a report for people.
+-- Prints the results of wrk as JSON.
 local format = '{"requests": %d, "seconds": %f, "p50": %f, "p99": %f, "failures": %d}'
 
 function done(summary, latency, requests)

@@ -1,1 +1,1 @@
-"""The Helm chart, and what makes the parts of it that stand elsewhere already."""
+"""The Helm chart, and the script that generates parts of it."""

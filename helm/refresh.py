@@ -1,7 +1,7 @@
-"""Makes what the chart has from elsewhere: alerts, dashboards, the version, Kubernetes' types and the README's table.
+"""Generates parts of the chart: alerts, dashboards, version, types of Kubernetes in the schema, and the README's table.
 
-Run by `make chart`. The alerts and dashboards are copies, since a chart is its folder and nothing else. A symbolic link
-that leads out of it would be left out by Flux, which drops links of a checkout, and be a file with a name on Windows.
+Run by `make chart`. Alerts and dashboards are copies, because a chart cannot contain files outside of its folder.
+Symbolic links do not work: Flux ignores links in a checkout, and on Windows a link is a file with a path as content.
 """
 
 import json
@@ -27,11 +27,11 @@ KUBERNETES = (
     "io.k8s.apimachinery.pkg.apis.meta.v1",
     "io.k8s.apimachinery.pkg.util.intstr",
 )
-"""The parts of Kubernetes' API whose types the values may have."""
+"""The API groups of Kubernetes whose types the schema uses."""
 
 
-def made() -> dict[Path, str]:
-    """The files that are made, each with what it is to hold."""
+def generate() -> dict[Path, str]:
+    """Return the content of each generated file."""
     values = (CHART / "values.yaml").read_text("utf-8")
     repository = yaml.safe_load(values)["image"]["repository"]
     files = {COPIES / "tedee.rules.yml": (ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8")}
@@ -50,35 +50,35 @@ def made() -> dict[Path, str]:
 
 
 def table(values: str) -> str:
-    """The values with their defaults and what they mean, as Markdown."""
-    rows = ["| value | default | what it is |", "|---|---|---|"]
-    for name, default, meaning in documented(values):
-        cells = (f"`{name}`", f"`{json.dumps(default)}`", meaning)
+    """Return a Markdown table of the values with defaults and descriptions."""
+    rows = ["| value | default | description |", "|---|---|---|"]
+    for name, default, description in documented_values(values):
+        cells = (f"`{name}`", f"`{json.dumps(default)}`", description)
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows) + "\n"
 
 
 def with_kubernetes_types(schema: str) -> str:
-    """The schema with the definitions of Kubernetes' types that it refers to, of the newest version known here.
+    """Return the schema with definitions of the types of Kubernetes that it refers to, of the newest installed version.
 
-    They stand at its end, one in each line, and are the only ones whose names begin with a capital letter.
+    They are at the end, one per line. Only their names begin with a capital letter.
     """
-    ours = re.split(r',?\n    "[A-Z]', schema)[0].removesuffix("\n  }\n}\n")
+    own = re.split(r',?\n    "[A-Z]', schema)[0].removesuffix("\n  }\n}\n")
     api = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{all_versions()[-1]}-local-strict"
     known = json.loads((api / "_definitions.json").read_text("utf-8"))["$defs"]
     needed: dict[str, str] = {}
-    waiting = re.findall(REFERENCE, ours)
-    while waiting:
-        name = waiting.pop()
+    pending = re.findall(REFERENCE, own)
+    while pending:
+        name = pending.pop()
         if name not in needed:
             full_name = next(f"{group}.{name}" for group in KUBERNETES if f"{group}.{name}" in known)
             needed[name] = json.dumps(_bare(known[full_name]))
-            waiting += re.findall(REFERENCE, needed[name])
-    return ",\n".join([ours, *(f'    "{name}": {needed[name]}' for name in sorted(needed))]) + "\n  }\n}\n"
+            pending += re.findall(REFERENCE, needed[name])
+    return ",\n".join([own, *(f'    "{name}": {needed[name]}' for name in sorted(needed))]) + "\n  }\n}\n"
 
 
 def _bare(schema: dict[str, Any]) -> dict[str, Any]:
-    """A type of Kubernetes without descriptions, formats and defaults."""
+    """Return the schema of a type without descriptions, formats and defaults."""
     bare: dict[str, Any] = {}
     for keyword, value in schema.items():
         match keyword, value:
@@ -95,30 +95,30 @@ def _bare(schema: dict[str, Any]) -> dict[str, Any]:
     return bare
 
 
-def documented(values: str) -> Iterator[tuple[str, Any, str]]:
-    """Name, default and meaning of each value.
+def documented_values(values: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield name, default and description of each value.
 
     Raises:
-        ValueError: one has no comment that begins with `# --`.
+        ValueError: a value has no comment that begins with `# --`.
     """
     lines = values.splitlines()
 
-    def below(node: yaml.MappingNode, above: str) -> Iterator[tuple[str, Any, str]]:
+    def walk(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any, str]]:
         for key, value in node.value:
-            name, meaning = f"{above}{key.value}", comment(lines[: key.start_mark.line])
-            if meaning:
-                yield name, yaml.safe_load(yaml.serialize(value)), meaning
+            name, description = f"{prefix}{key.value}", comment(lines[: key.start_mark.line])
+            if description:
+                yield name, yaml.safe_load(yaml.serialize(value)), description
             elif isinstance(value, yaml.MappingNode) and value.value:
-                yield from below(value, f"{name}.")
+                yield from walk(value, f"{name}.")
             else:
-                raise ValueError(f"values.yaml does not say what {name} is")
+                raise ValueError(f"values.yaml has no description of {name}")
 
     root = yaml.compose(values)
-    return below(root, "") if isinstance(root, yaml.MappingNode) else iter(())
+    return walk(root, "") if isinstance(root, yaml.MappingNode) else iter(())
 
 
 def comment(lines: list[str]) -> str:
-    """What the comment at the end of the lines says from `# --` on."""
+    """Return the text after `# --` of the comment at the end of the lines. Returns "" if there is none."""
     words: list[str] = []
     for line in reversed(lines):
         text = line.strip()
@@ -131,8 +131,8 @@ def comment(lines: list[str]) -> str:
 
 
 def main() -> None:
-    """Write them, and remove copies of what is no more."""
-    files = made()
+    """Write the generated files, and remove copies of deleted files."""
+    files = generate()
     for path in COPIES.rglob("*.*"):
         if path not in files:
             path.unlink()

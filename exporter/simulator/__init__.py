@@ -1,6 +1,6 @@
-"""A simulated Tedee cloud: for tests, for development and for the demonstration.
+"""A simulated Tedee cloud for tests, development and the demo.
 
-It stands alone and knows nothing of the exporter, which talks to it over HTTP as it does to Tedee.
+It imports nothing of the exporter, which connects to it over HTTP as it does to Tedee.
 """
 
 from .account import Account, PersonalKey, RefreshToken, Token

@@ -1,4 +1,4 @@
-"""`python -m exporter.simulator`: a Tedee cloud to develop against."""
+"""`python -m exporter.simulator`: run a simulated Tedee cloud for development."""
 
 import argparse
 import signal
@@ -10,21 +10,21 @@ from .world import World
 
 
 def main() -> None:
-    """Serve a world until interrupted, and say where it is and what opens it."""
+    """Serve a world until interrupted. Print its URL and the key of each account."""
     parser = argparse.ArgumentParser(prog="python -m exporter.simulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0 takes any that is free")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, another life of the same locks")
-    parser.add_argument("--strict", action="store_true", help="answer 429 to calls that break the limits")
-    parser.add_argument("--accounts", type=int, help="this many made-up accounts in place of the demonstration's two")
-    parser.add_argument("--locks", type=int, default=10, help="how many locks each made-up account has")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--seed", type=int, default=1, help="determines how the locks are used")
+    parser.add_argument("--strict", action="store_true", help="respond with 429 to calls that violate the limits")
+    parser.add_argument("--accounts", type=int, help="generate this many accounts instead of the two of the demo")
+    parser.add_argument("--locks", type=int, default=10, help="number of locks of each generated account")
     arguments = parser.parse_args()
     if arguments.accounts is None:
         world = World.demo(arguments.seed)
     else:
         world = World.of_size(arguments.accounts, arguments.locks, arguments.seed)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Set even for SIGINT: who starts it in the background may have it ignored.
+        # SIGINT as well: a shell that starts the program in the background makes it ignore SIGINT.
         signal.signal(number, signal.default_int_handler)
     with serve(Cloud(world, strict=arguments.strict), arguments.host, arguments.port) as address:
         print(address.url)

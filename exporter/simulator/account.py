@@ -1,4 +1,4 @@
-"""User accounts of the simulated cloud: their locks and what opens them."""
+"""User accounts of the simulated cloud, with their locks and credentials."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from .lock import Lock
 
 READ_SCOPES: Final = frozenset({"Device.Read", "Device.ReadWrite"})
 
-# OAuth scopes are written as addresses; a personal key's are not.
+# OAuth scopes are URLs. The scopes of a personal key are plain names.
 SCOPE_PREFIX: Final = "https://tedee.onmicrosoft.com/api/"
 
 
 @dataclass
 class Credential:
-    """Something that names an account: its value, what it may do, and until when (Unix seconds; None: for ever)."""
+    """A credential of an account. `expires_at` is in Unix seconds; None means that it does not expire."""
 
     value: str = field(repr=False)
     scopes: Sequence[str] = ("Device.Read",)
@@ -23,16 +23,16 @@ class Credential:
     revoked: bool = False
 
     def valid(self, now: float) -> bool:
-        """Whether it is accepted at `now` Unix seconds."""
+        """Returns True if the credential is accepted at `now` Unix seconds."""
         return not self.revoked and (self.expires_at is None or now < self.expires_at)
 
     def may_read(self) -> bool:
-        """Whether its scopes suffice to read devices."""
+        """Returns True if the scopes allow reading devices."""
         return any(scope.removeprefix(SCOPE_PREFIX) in READ_SCOPES for scope in self.scopes)
 
 
 class PersonalKey(Credential):
-    """Sent as `Authorization: PersonalKey <value>`."""
+    """A personal access key, sent as `Authorization: PersonalKey <value>`."""
 
 
 class Token(Credential):
@@ -40,11 +40,11 @@ class Token(Credential):
 
 
 class RefreshToken(Credential):
-    """An OAuth refresh token: good once, for a new access token and its own successor."""
+    """An OAuth refresh token. It can be used once, for an access token and the next refresh token."""
 
 
 class Account:
-    """A user's account. The lists of credentials may be changed at any time; locks by `add` and `remove`."""
+    """A user's account. Its lists of credentials may be changed at any time, its locks with `add` and `remove`."""
 
     def __init__(
         self,
@@ -66,27 +66,27 @@ class Account:
 
     @property
     def locks(self) -> Sequence[Lock]:
-        """Its locks. Replaced, never changed in place: the server reads it from its own thread."""
+        """The locks. The sequence is replaced, never changed in place, because the server's thread reads it."""
         return self._locks
 
     @property
     def bridges(self) -> list[Bridge]:
-        """The bridges of its locks, each once."""
+        """The bridges of the locks, without duplicates."""
         return list(dict.fromkeys(lock.bridge for lock in self._locks if lock.bridge is not None))
 
-    def lock(self, which: int | str) -> Lock:
-        """The lock of that id or name. Raises KeyError if the account has none."""
+    def lock(self, id_or_name: int | str) -> Lock:
+        """Return the lock with that id or name. Raises KeyError if there is none."""
         for lock in self._locks:
-            if which in (lock.id, lock.name):
+            if id_or_name in (lock.id, lock.name):
                 return lock
-        raise KeyError(which)
+        raise KeyError(id_or_name)
 
     def add(self, lock: Lock) -> None:
-        """Give the account one more lock."""
+        """Add a lock to the account."""
         self._locks = (*self._locks, lock)
 
     def remove(self, lock_id: int) -> Lock:
-        """Take a lock out of the account, and return it. Raises KeyError if the account has none of that id."""
+        """Remove a lock from the account and return it. Raises KeyError if there is none with that id."""
         removed = self.lock(lock_id)
         self._locks = tuple(lock for lock in self._locks if lock is not removed)
         return removed

@@ -1,11 +1,11 @@
-"""A lock's battery: weeks of draining, hours of charging, over and over."""
+"""The battery of a lock. It drains for weeks, then charges for hours, in a cycle."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Charge(NamedTuple):
-    """What a lock says of its battery: percent, and whether a charger is plugged in."""
+class BatteryState(NamedTuple):
+    """The battery as a lock reports it: its level in percent, and whether a charger is plugged in."""
 
     level: int
     charging: bool
@@ -13,9 +13,9 @@ class Charge(NamedTuple):
 
 @dataclass(frozen=True)
 class Battery:
-    """Drains from 100 percent to `low` in `drain` seconds, then charges to 100 again in `charge` seconds.
+    """A battery that drains from 100 percent to `low` in `drain` seconds, then charges to 100 in `charge` seconds.
 
-    `phase` seconds set where in that cycle Unix time 0 falls, so that a house's batteries do not march in step.
+    Unix time 0 is `phase` seconds after the start of a cycle, so that the batteries of a house differ.
     """
 
     drain: float
@@ -23,9 +23,9 @@ class Battery:
     low: int = 15
     phase: float = 0.0
 
-    def at(self, t: float) -> Charge:
-        """Its charge at `t` Unix seconds."""
+    def at(self, t: float) -> BatteryState:
+        """Return the state of the battery at `t` Unix seconds."""
         since_full = (t + self.phase) % (self.drain + self.charge)
         charging = since_full >= self.drain
-        emptied = 1 - (since_full - self.drain) / self.charge if charging else since_full / self.drain
-        return Charge(100 - round((100 - self.low) * emptied), charging)
+        drained = 1 - (since_full - self.drain) / self.charge if charging else since_full / self.drain
+        return BatteryState(100 - round((100 - self.low) * drained), charging)

@@ -1,4 +1,4 @@
-"""The bridges that connect locks to the cloud, and the times when they do not."""
+"""The bridges that connect locks to the cloud, and their outages."""
 
 import random
 from dataclasses import dataclass
@@ -6,32 +6,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Outages:
-    """When a bridge is away: in each `slot` seconds with that `chance`, for `shortest` to `longest` seconds.
+    """The outages of a bridge, as a pure function of `key` and time.
 
-    A pure function of `key` and time. No outage reaches over the end of its slot.
+    Each slot of `slot` seconds contains an outage with this `probability`. The outage lasts `shortest` to `longest`
+    seconds and ends within its slot.
     """
 
     key: int
-    chance: float
+    probability: float
     slot: float = 3 * 3600.0
     shortest: float = 180.0
     longest: float = 2 * 3600.0
 
-    def at(self, t: float) -> bool:
-        """Whether the bridge is away at `t` Unix seconds."""
-        number, within = divmod(t, self.slot)
-        rng = random.Random(self.key * 1_000_003 + int(number))  # noqa: S311 - a world, not a secret
-        if rng.random() >= self.chance:
+    def active(self, t: float) -> bool:
+        """Returns True if the bridge is offline at `t` Unix seconds."""
+        number, offset = divmod(t, self.slot)
+        rng = random.Random(self.key * 1_000_003 + int(number))  # noqa: S311 - not used for security
+        if rng.random() >= self.probability:
             return False
-        # Short ones are as common as long ones: minutes and hours alike should be seen.
+        # A log-uniform length: a demo should show outages of minutes and of hours.
         length: float = self.shortest * (self.longest / self.shortest) ** rng.random()
         begin = (self.slot - length) * rng.random()
-        return begin <= within < begin + length
+        return begin <= offset < begin + length
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """A Tedee bridge. Its locks are connected while it is; without `outages` it always is."""
+    """A Tedee bridge. Its locks are connected while the bridge is. Without `outages` it is always connected."""
 
     id: int
     name: str
@@ -39,5 +40,5 @@ class Bridge:
     outages: Outages | None = None
 
     def connected(self, t: float) -> bool:
-        """Whether it reaches the cloud at `t` Unix seconds."""
-        return self.outages is None or not self.outages.at(t)
+        """Returns True if the bridge is connected to the cloud at `t` Unix seconds."""
+        return self.outages is None or not self.outages.active(t)

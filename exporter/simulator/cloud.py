@@ -13,27 +13,27 @@ from typing import Final
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from .api import Api, Respond
-from .delivery import ClientGone, Connection, whole
+from .api import Api, Handler
+from .delivery import ClientGone, Connection, in_full
 from .faults import Faults
 from .limits import Limits, Violation
 from .oauth import TOKEN_PATH, refresh
 from .request import Request
-from .response import Answer
+from .response import Response
 from .world import World
 
-# Both wire shapes side by side: v1.34 is the last with `lockProperties`.
+# The versions cover both formats: v1.34 is the last one with `lockProperties`.
 DEFAULT_VERSIONS: Final = ("v1.34", "v1.35", "v1.36", "v37")
 
 
 @dataclass
 class Call:
-    """One call the cloud has received, and what became of it.
+    """A call that the cloud received. It is recorded as soon as the request is complete.
 
-    `account` is whose credential it bore, valid or not; None if nobody's. `arrived` and `answered` are seconds of the
-    cloud's monotonic clock, `at` is the world's time of arrival in Unix seconds. `answered` is None while the call is
-    under way, then the moment before its last bytes were sent, or at which it ended without them; `status` is None
-    unless the answer was sent in full. The record is there as soon as the call has arrived.
+    `account` is the account of the credential, valid or not; None if the credential is unknown. `arrived` and
+    `finished` are seconds of the cloud's monotonic clock; `at` is the time of arrival by the world's clock, in Unix
+    seconds. `finished` is None while the call is in progress, then the time just before the last bytes were sent or at
+    which the call ended without them. `status` is None unless the whole response was sent.
     """
 
     account: str | None
@@ -44,16 +44,16 @@ class Call:
     ids: tuple[int, ...]
     user_agent: str
     correlation_id: str
-    answered: float | None = None
+    finished: float | None = None
     status: int | None = None
 
 
 class Cloud:
-    """Tedee's API over a world.
+    """Tedee's API for a world.
 
-    Keeps record of every call and of every breach of the limits; a `strict` cloud answers breaches with 429.
-    `clock` is monotonic and measures the limits (`sync_spacing` seconds, `hourly_limit` calls); what is told about
-    locks, and when credentials expire, goes by the world's clock. `versions` are those it speaks, oldest first.
+    It records every call and every violation of the limits. A `strict` cloud responds to violations with 429.
+    `clock` is monotonic and measures the limits (`sync_spacing` seconds, `hourly_limit` calls). The states of locks
+    and the expiry of credentials depend on the world's clock. `versions` are the supported versions, oldest first.
     """
 
     def __init__(
@@ -92,21 +92,21 @@ class Cloud:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request. Tedee's paths are case-insensitive: here they are all lower case."""
+        """Handle one HTTP request. Tedee's paths are case-insensitive, so the path is converted to lower case."""
         await self._router({**scope, "path": scope["path"].lower()}, receive, send)
 
     def retire(self, version: str) -> None:
-        """Stop speaking a version: calls to it meet 404 from now on."""
+        """Stop supporting a version: later calls to it get 404."""
         self._api.retire(version)
 
-    def last_answer(self, account: str, endpoint: str = "sync") -> object:
-        """The `result` last sent in full to that account, as JSON gives it. Raises KeyError if there was none.
+    def last_result(self, account: str, endpoint: str = "sync") -> object:
+        """Return the `result` of the last complete response to that account. Raises KeyError if there was none.
 
-        An answer edited by `Fault.answer` counts; one that a fault invented does not.
+        A response edited by `Fault.edit_rows` counts; one that a fault invented does not.
         """
         return json.loads(self._last_bodies[account, endpoint])["result"]
 
-    async def _serve(self, endpoint: str, respond: Respond, connection: Connection) -> None:
+    async def _serve(self, endpoint: str, handler: Handler, connection: Connection) -> None:
         arrived = self._clock()
         try:
             request = Request(connection.scope, await connection.body(), self.world)
@@ -127,52 +127,52 @@ class Cloud:
         fault = None if refusal else self.faults.next(call.account, endpoint)
 
         def finish() -> None:
-            if call.answered is None:
-                call.answered = self._clock()
+            if call.finished is None:
+                call.finished = self._clock()
                 if call.account is not None and refusal is None:
-                    self._limits.leave(call.account, endpoint, call.answered)
+                    self._limits.end_call(call.account, endpoint, call.finished)
 
         try:
             if fault is not None:
                 await connection.pause(fault.delay)
-            answer = refusal or respond(request)
+            response = refusal or handler(request)
             if fault is not None:
-                answer = fault.apply(answer, request)
-            body = answer.body()
+                response = fault.apply(response, request)
+            body = response.body()
 
             def complete() -> None:
-                call.status = answer.status
-                if answer.genuine and call.account is not None:
+                call.status = response.status
+                if response.genuine and call.account is not None:
                     self._last_bodies[call.account, endpoint] = body
                 finish()
 
-            head, sent = self._head(call, answer, body, gzipped=request.takes_gzip)
-            deliver = fault.deliver if fault else whole
-            await deliver(connection.announcing(complete), head, sent)
+            head, sent = self._head(call, response, body, gzipped=request.accepts_gzip)
+            deliver = fault.deliver if fault else in_full
+            await deliver(connection.on_complete(complete), head, sent)
         except ClientGone:
             pass
         finally:
             finish()
 
-    def _count(self, call: Call) -> Answer | None:
-        """Count a call, and note the rules it breaks; the answer that turns it away if the cloud is strict."""
+    def _count(self, call: Call) -> Response | None:
+        """Count a call and record its violations. Returns a 429 response if a strict cloud refuses the call."""
         if call.account is None or call.endpoint == "token":
             return None
-        breaches = self._limits.arrive(call.account, call.endpoint, call.arrived)
-        self.violations.extend(breach.violation for breach in breaches)
-        if not (breaches and self._strict):
+        refusals = self._limits.start_call(call.account, call.endpoint, call.arrived)
+        self.violations.extend(refusal.violation for refusal in refusals)
+        if not (refusals and self._strict):
             return None
-        wait = max(breach.retry_after for breach in breaches)
-        return Answer.error(429, "Rate limit exceeded", headers={"Retry-After": str(wait)})
+        wait = max(refusal.retry_after for refusal in refusals)
+        return Response.error(429, "Rate limit exceeded", headers={"Retry-After": str(wait)})
 
-    def _head(self, call: Call, answer: Answer, body: bytes, *, gzipped: bool) -> tuple[Message, bytes]:
-        """The head of an answer, and its body as it goes over the wire."""
+    def _head(self, call: Call, response: Response, body: bytes, *, gzipped: bool) -> tuple[Message, bytes]:
+        """Return the head of a response, and its body as it is sent: compressed if the client accepts that."""
         headers = {
-            "Content-Type": answer.content_type,
+            "Content-Type": response.content_type,
             "Date": formatdate(self.world.now(), usegmt=True),
             "API-Supported-Versions": self._api.supported_versions,
             "X-Correlation-ID": call.correlation_id,
-            **answer.headers,
+            **response.headers,
         }
         if gzipped and body:
             body = gzip.compress(body, compresslevel=1, mtime=0)
@@ -180,17 +180,17 @@ class Cloud:
             headers["Vary"] = "Accept-Encoding"
         headers["Content-Length"] = str(len(body))
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        return {"type": "http.response.start", "status": answer.status, "headers": raw}, body
+        return {"type": "http.response.start", "status": response.status, "headers": raw}, body
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A named endpoint, as the ASGI application a route leads to."""
+    """A named endpoint, as the ASGI application of a route."""
 
-    serve: Callable[[str, Respond, Connection], Awaitable[None]]
+    serve: Callable[[str, Handler, Connection], Awaitable[None]]
     name: str
-    respond: Respond
+    handler: Handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request to this endpoint."""
-        await self.serve(self.name, self.respond, Connection(scope, receive, send))
+        """Handle one HTTP request to this endpoint."""
+        await self.serve(self.name, self.handler, Connection(scope, receive, send))

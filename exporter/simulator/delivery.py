@@ -1,4 +1,4 @@
-"""The ways in which an answer reaches its caller, or does not."""
+"""How a response is sent to the client: in full, slowly, in part or not at all."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,51 +8,51 @@ from typing import Final
 from starlette.types import Message, Receive, Scope, Send
 
 ABORT: Final = "tedee.simulator.abort"
-"""The scope extension by which the server lends its power to reset the TCP connection, a function named `abort`."""
+"""The scope extension of the server that resets the TCP connection: a function named `abort`."""
 
-# Long enough for a client on the same machine to have read what was sent before the reset overtakes it.
-SETTLE: Final = 0.02
+# Seconds in which a client on the same machine reads what was sent. A reset discards unread bytes.
+READ_DELAY: Final = 0.02
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its answer was complete."""
+    """The client closed the connection before the response was complete."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """One request's line to its caller, in ASGI's terms."""
+    """The ASGI connection of one request."""
 
     scope: Scope
     receive: Receive
     send: Send
 
     async def body(self) -> bytes:
-        """The whole body of the request. Raises ClientGone if it does not come."""
+        """Return the whole body of the request. Raises ClientGone if the client disconnects first."""
         body = b""
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            piece: bytes = message.get("body", b"")
-            body += piece
+            chunk: bytes = message.get("body", b"")
+            body += chunk
             if not message.get("more_body", False):
                 return body
 
-    def announcing(self, complete: Callable[[], None]) -> "Connection":
-        """The same, but that `complete` is called just before the last bytes are sent.
+    def on_complete(self, callback: Callable[[], None]) -> "Connection":
+        """Return a connection that calls `callback` just before the last bytes are sent.
 
-        Before, for a client must not be able to see an answer that the cloud has not yet recorded as given.
+        It is called before, not after, so that a response is recorded when the client has received it.
         """
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                complete()
+                callback()
             await self.send(message)
 
         return Connection(self.scope, self.receive, send)
 
     async def pause(self, seconds: float | None) -> None:
-        """Wait that long, or for ever if None. Raises ClientGone as soon as the client is."""
+        """Wait that many seconds, or indefinitely if None. Raises ClientGone as soon as the client disconnects."""
         if seconds == 0:
             return
         try:
@@ -70,41 +70,41 @@ class Connection:
 
 
 Delivery = Callable[[Connection, Message, bytes], Awaitable[None]]
-"""Sends the head (an ASGI `http.response.start`) and the body. Raises ClientGone if not in full."""
+"""Sends the head (an ASGI `http.response.start`) and the body. Raises ClientGone if they are not sent in full."""
 
 
-async def whole(connection: Connection, head: Message, body: bytes) -> None:
-    """The answer as it should be."""
+async def in_full(connection: Connection, head: Message, body: bytes) -> None:
+    """Send the whole response."""
     await connection.send(head)
     await connection.send({"type": "http.response.body", "body": body})
 
 
 async def silence(connection: Connection, head: Message, body: bytes) -> None:  # noqa: ARG001 - a Delivery
-    """Nothing, until the client goes away."""
+    """Send nothing until the client disconnects."""
     await connection.pause(None)
 
 
 async def reset(connection: Connection, head: Message, body: bytes) -> None:  # noqa: ARG001 - a Delivery
-    """A connection reset before any byte."""
+    """Reset the connection before any byte is sent."""
     await connection.reset()
 
 
 async def reset_mid_body(connection: Connection, head: Message, body: bytes) -> None:
-    """Head and half of the body, then a connection reset."""
+    """Send the head and half of the body, then reset the connection."""
     await connection.send(head)
     await connection.send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-    await connection.pause(SETTLE)
+    await connection.pause(READ_DELAY)
     await connection.reset()
 
 
 def drip(size: int, interval: float) -> Delivery:
-    """The body by `size` bytes, with `interval` seconds before each such piece."""
+    """Return a delivery that sends the body in chunks of `size` bytes, with `interval` seconds before each."""
 
     async def deliver(connection: Connection, head: Message, body: bytes) -> None:
         await connection.send(head)
         for start in range(0, len(body), size):
             await connection.pause(interval)
-            piece = {"type": "http.response.body", "body": body[start : start + size]}
-            await connection.send({**piece, "more_body": start + size < len(body)})
+            chunk = {"type": "http.response.body", "body": body[start : start + size]}
+            await connection.send({**chunk, "more_body": start + size < len(body)})
 
     return deliver

@@ -1,4 +1,4 @@
-"""The two accounts of the demonstration: a family's house and a small hotel."""
+"""The two accounts of the demo: a family's house and a small hotel."""
 
 from dataclasses import replace
 from functools import partial
@@ -10,22 +10,22 @@ from .bridge import Bridge, Outages
 from .lock import DAY, LOCK_GO, Lock
 from .usage_profile import BUSY, FAMILY, FREQUENT, GUEST, HOUR, OPEN_BY_DAY, SELDOM, STAFF
 
-# In use day and night, it needs a charger every few days: often enough to be seen.
-HARD_WORKING: Final = Battery(drain=3 * DAY, charge=4 * HOUR, low=10)
+# Drains within days, so that charging is visible in a demo.
+HEAVY_USE_BATTERY: Final = Battery(drain=3 * DAY, charge=4 * HOUR, low=10)
 
 
 def house(seed: int) -> Account:
-    """A family's house: six locks on one bridge, key `simulated-key-home`."""
+    """Return the account of a family's house: six locks on one bridge, key `simulated-key-home`."""
     lock = partial(Lock, seed=seed, bridge=Bridge(11, "Hallway", "100011-00011"))
     return Account(
         "home",
         [
-            lock(1001, "Front door", rhythm=replace(FAMILY, pulls=True)),
-            lock(1002, "Garage", rhythm=OPEN_BY_DAY, device_type=LOCK_GO),
-            lock(1003, "Cellar", rhythm=SELDOM, has_door_sensor=False),
+            lock(1001, "Front door", profile=replace(FAMILY, pulls_spring=True)),
+            lock(1002, "Garage", profile=OPEN_BY_DAY, device_type=LOCK_GO),
+            lock(1003, "Cellar", profile=SELDOM, has_door_sensor=False),
             lock(1004, 'Kids\' "castle" 🏰'),
-            lock(1005, "Garden door", rhythm=BUSY, battery=HARD_WORKING),
-            lock(1006, "Shed", rhythm=SELDOM, device_type=LOCK_GO, created="2023-06-12T12:36:53.4496653"),
+            lock(1005, "Garden door", profile=BUSY, battery=HEAVY_USE_BATTERY),
+            lock(1006, "Shed", profile=SELDOM, device_type=LOCK_GO, created="2023-06-12T12:36:53.4496653"),
         ],
         keys=[PersonalKey("simulated-key-home")],
         tokens=[Token("simulated-token-home")],
@@ -34,24 +34,26 @@ def house(seed: int) -> Account:
 
 
 def hotel(seed: int) -> Account:
-    """A small hotel: twelve locks, three bridges, key `simulated-key-hotel`.
+    """Return the account of a small hotel: twelve locks, three bridges, key `simulated-key-hotel`.
 
-    The pool gate jams every now and then, the annex loses its bridge, the linen room never had one.
+    The pool gate jams every day, the bridge of the annex has outages, and the linen room has no bridge.
     """
     lock = partial(Lock, seed=seed, time_zone="Europe/Berlin", organization_id=883)
     lobby = Bridge(21, "Lobby", "100021-00021")
     corridor = Bridge(22, "Corridor", "100022-00022")
-    annex = Bridge(23, "Annex", "100023-00023", Outages(seed * 31 + 23, chance=0.6))
+    annex = Bridge(23, "Annex", "100023-00023", Outages(seed * 31 + 23, probability=0.6))
     return Account(
         "hotel",
         [
-            lock(2001, "Main entrance", bridge=lobby, rhythm=BUSY, battery=replace(HARD_WORKING, phase=40 * HOUR)),
-            lock(2002, "Staff door", bridge=lobby, rhythm=STAFF),
-            lock(2003, "Luggage store", bridge=lobby, rhythm=OPEN_BY_DAY, device_type=LOCK_GO),
-            lock(2004, "Pool gate", bridge=lobby, rhythm=replace(FREQUENT, jams=0.2)),
-            *(lock(2000 + room, f"Room {room}", bridge=corridor, rhythm=GUEST) for room in range(101, 107)),
-            lock(2005, "Annex", bridge=annex, rhythm=STAFF),
-            lock(2006, "Linen room", rhythm=SELDOM, access_level=0, software=""),
+            lock(
+                2001, "Main entrance", bridge=lobby, profile=BUSY, battery=replace(HEAVY_USE_BATTERY, phase=40 * HOUR)
+            ),
+            lock(2002, "Staff door", bridge=lobby, profile=STAFF),
+            lock(2003, "Luggage store", bridge=lobby, profile=OPEN_BY_DAY, device_type=LOCK_GO),
+            lock(2004, "Pool gate", bridge=lobby, profile=replace(FREQUENT, jam_probability=0.2)),
+            *(lock(2000 + room, f"Room {room}", bridge=corridor, profile=GUEST) for room in range(101, 107)),
+            lock(2005, "Annex", bridge=annex, profile=STAFF),
+            lock(2006, "Linen room", profile=SELDOM, access_level=0, software=""),
         ],
         keys=[PersonalKey("simulated-key-hotel")],
         tokens=[Token("simulated-token-hotel")],

@@ -1,4 +1,4 @@
-"""Faults of the cloud, scripted call by call."""
+"""Faults of the cloud, scripted for each call."""
 
 import threading
 from collections import deque
@@ -10,147 +10,156 @@ from typing import Any, Final, Self
 from . import delivery
 from .delivery import Delivery
 from .request import Request
-from .response import Answer, encode
+from .response import Response, encode
 
-PROXY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+PROXY_ERROR_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What goes wrong with one call.
+    """A fault of one call. The fields can be combined.
 
-    The fields combine freely: after `delay` seconds the cloud gives its answer with this `status` (an error in
-    Tedee's envelope, with `messages`), after `edit`, with these `headers` added, by that `deliver`y. If it `echoes`,
-    it repeats the caller's credentials wherever it can.
+    The cloud waits for `delay` seconds. If `status` is set, the response is an error in Tedee's envelope with
+    `messages`. Then `edit` changes the response, and `headers` are added. If `echoes` is true, the response repeats
+    the client's credentials. `deliver` sends the response.
     """
 
     status: int | None = None
     messages: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    edit: Callable[[Answer], Answer] | None = None
+    edit: Callable[[Response], Response] | None = None
     echoes: bool = False
-    deliver: Delivery = delivery.whole
+    deliver: Delivery = delivery.in_full
 
     @classmethod
     def error(cls, status: int, *messages: str, headers: Mapping[str, str] | None = None, delay: float = 0.0) -> Self:
-        """An error in Tedee's envelope."""
+        """Respond with an error in Tedee's envelope."""
         return cls(status=status, messages=messages, headers=headers or {}, delay=delay)
 
     @classmethod
     def too_many_requests(cls, retry_after: object = None) -> Self:
-        """429, with a Retry-After of seconds, an HTTP date or nonsense; without one if None."""
+        """Respond with 429 and this Retry-After, valid or not; without the header if None."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return cls.error(429, "Rate limit exceeded", headers=headers)
 
     @classmethod
     def delayed(cls, seconds: float) -> Self:
-        """The normal answer, but late."""
+        """Respond normally, after a delay."""
         return cls(delay=seconds)
 
     @classmethod
     def silence(cls) -> Self:
-        """No answer until the client goes away."""
+        """Send nothing until the client disconnects."""
         return cls(deliver=delivery.silence)
 
     @classmethod
     def reset(cls) -> Self:
-        """A connection reset before any byte."""
+        """Reset the connection before any byte is sent."""
         return cls(deliver=delivery.reset)
 
     @classmethod
     def reset_mid_body(cls) -> Self:
-        """Headers, half of the body, and a connection reset."""
+        """Send the headers and half of the body, then reset the connection."""
         return cls(deliver=delivery.reset_mid_body)
 
     @classmethod
     def drip(cls, size: int = 16, interval: float = 0.01) -> Self:
-        """The normal answer, `size` bytes at a time, with `interval` seconds before each."""
+        """Send the normal response in chunks of `size` bytes, with `interval` seconds before each."""
         return cls(deliver=delivery.drip(size, interval))
 
     @classmethod
     def malformed(cls) -> Self:
-        """JSON that ends in the middle, in an answer that is complete for HTTP."""
-        return cls(edit=lambda answer: replace(answer, raw=answer.body()[: len(answer.body()) // 2], genuine=False))
+        """Respond with truncated JSON, in an HTTP response that is complete."""
+        return cls(
+            edit=lambda response: replace(response, raw=response.body()[: len(response.body()) // 2], genuine=False)
+        )
 
     @classmethod
     def json(cls, value: object) -> Self:
-        """Any JSON value in place of the whole envelope."""
+        """Respond with a JSON value instead of the envelope."""
         return cls.body(encode(value), content_type="application/json")
 
     @classmethod
     def result(cls, value: object) -> Self:
-        """Any JSON value as the envelope's `result`."""
-        return cls(edit=lambda answer: replace(answer, result=value, genuine=False))
+        """Respond with a JSON value as the envelope's `result`."""
+        return cls(edit=lambda response: replace(response, result=value, genuine=False))
 
     @classmethod
     def body(cls, body: bytes, content_type: str = "text/html", status: int = 200) -> Self:
-        """Any bytes as the body."""
+        """Respond with these bytes as the body."""
         return cls(
-            edit=lambda answer: replace(answer, status=status, raw=body, content_type=content_type, genuine=False)
+            edit=lambda response: replace(response, status=status, raw=body, content_type=content_type, genuine=False)
         )
 
     @classmethod
     def html(cls, status: int = 502) -> Self:
-        """The page of a proxy or gateway; some send it with status 200."""
-        return cls.body(PROXY_PAGE, status=status)
+        """Respond with the HTML page of a proxy or gateway. Some send it with status 200."""
+        return cls.body(PROXY_ERROR_PAGE, status=status)
 
     @classmethod
     def redirect(cls, location: str, status: int = 302) -> Self:
-        """A redirect to `location`, without a body."""
+        """Redirect to `location`, without a body."""
         return replace(cls.body(b"", status=status), headers={"Location": location})
 
     @classmethod
     def unsuccessful(cls, *messages: str) -> Self:
-        """`success: false` with HTTP 200."""
-        return cls(edit=lambda answer: replace(answer, result=None, success=False, messages=messages, genuine=False))
+        """Respond with `success: false` and HTTP status 200."""
+        return cls(
+            edit=lambda response: replace(response, result=None, success=False, messages=messages, genuine=False)
+        )
 
     @classmethod
     def echo(cls, status: int = 401) -> Self:
-        """An error that repeats the credentials of the request, as gateways do that show it for debugging."""
+        """Respond with an error that repeats the credentials of the request, as gateways do for debugging."""
         return cls(status=status, echoes=True)
 
     @classmethod
-    def answer(cls, transform: Callable[[list[Any]], list[Any]]) -> Self:
-        """The normal answer, its list edited; what is no list stays. It still counts as the cloud's last answer."""
+    def edit_rows(cls, transform: Callable[[list[Any]], list[Any]]) -> Self:
+        """Respond normally with a transformed list of rows.
 
-        def edit(answer: Answer) -> Answer:
-            return replace(answer, result=transform(answer.result)) if isinstance(answer.result, list) else answer
+        A result that is not a list is unchanged. The response counts for `Cloud.last_result`.
+        """
+
+        def edit(response: Response) -> Response:
+            return (
+                replace(response, result=transform(response.result)) if isinstance(response.result, list) else response
+            )
 
         return cls(edit=edit)
 
     def after(self, seconds: float) -> Self:
-        """The same fault, that many seconds later."""
+        """Return the same fault after a delay of that many seconds."""
         return replace(self, delay=seconds)
 
-    def apply(self, answer: Answer, request: Request) -> Answer:
-        """What becomes of the normal answer."""
+    def apply(self, response: Response, request: Request) -> Response:
+        """Return the response with the fault applied, from the normal response."""
         if self.status is not None:
             messages = self.messages or (HTTPStatus(self.status).phrase,)
-            answer = Answer.error(self.status, *messages, headers=answer.headers)
+            response = Response.error(self.status, *messages, headers=response.headers)
         if self.edit is not None:
-            answer = self.edit(answer)
+            response = self.edit(response)
         if self.echoes:
-            answer = _echo(answer, request)
-        return answer.with_headers(self.headers)
+            response = _echo(response, request)
+        return response.with_headers(self.headers)
 
 
-def _echo(answer: Answer, request: Request) -> Answer:
-    """The answer with what the request says of who calls, in all that an error of the API or of OAuth has."""
-    said = "; ".join(request.says)
+def _echo(response: Response, request: Request) -> Response:
+    """Return the response with the credentials of the request in every field of an error of the API or of OAuth."""
+    credentials = "; ".join(request.credentials)
     body = {
-        "result": [said],
+        "result": [credentials],
         "success": False,
-        "errorMessages": list(request.says),
-        "statusCode": said,
-        "error": said,
-        "error_description": said,
+        "errorMessages": list(request.credentials),
+        "statusCode": credentials,
+        "error": credentials,
+        "error_description": credentials,
     }
-    headers = {"X-Correlation-ID": said, "API-Supported-Versions": said}
-    return replace(answer, raw=encode(body), genuine=False).with_headers(headers)
+    headers = {"X-Correlation-ID": credentials, "API-Supported-Versions": credentials}
+    return replace(response, raw=encode(body), genuine=False).with_headers(headers)
 
 
-TABLE: Final[Mapping[str, Fault]] = {
+EXAMPLES: Final[Mapping[str, Fault]] = {
     "error": Fault.error(500, "Something went wrong"),
     "too_many_requests": Fault.too_many_requests(7),
     "delayed": Fault.delayed(0.5),
@@ -166,33 +175,33 @@ TABLE: Final[Mapping[str, Fault]] = {
     "redirect": Fault.redirect("https://example.invalid/"),
     "unsuccessful": Fault.unsuccessful("Something went wrong"),
     "echo": Fault.echo(),
-    "answer": Fault.answer(lambda rows: [*rows, "not a lock"]),
+    "edit_rows": Fault.edit_rows(lambda rows: [*rows, "not a lock"]),
 }
-"""One of each kind, by name, for whoever wants to meet them all."""
+"""One fault of each kind, by the name of its constructor."""
 
 
 @dataclass
 class Script:
-    """Faults still to come for the calls of an account and endpoint; None stands for any of them."""
+    """The remaining faults for the calls of an account to an endpoint. None means any account or endpoint."""
 
     account: str | None
     endpoint: str | None
     faults: deque[Fault | None]
     forever: bool
 
-    def concerns(self, account: str | None, endpoint: str) -> bool:
-        """Whether a call of that account (None: of nobody known) to that endpoint takes its fault from here."""
+    def matches(self, account: str | None, endpoint: str) -> bool:
+        """Returns True if a call of that account (None: unknown) to that endpoint uses this script."""
         return bool(self.faults) and self.account in (None, account) and self.endpoint in (None, endpoint)
 
     def take(self) -> Fault | None:
-        """The next fault; None for a normal answer."""
+        """Remove and return the next fault. None is a normal response."""
         if self.forever and len(self.faults) == 1:
             return self.faults[0]
         return self.faults.popleft()
 
 
 class Faults:
-    """The scripts of a cloud. Written by tests, read by the server's thread."""
+    """The scripts of a cloud. Tests add them; the server's thread reads them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -205,21 +214,21 @@ class Faults:
         endpoint: str | None = None,
         forever: bool = False,
     ) -> None:
-        """Let the next calls meet these faults in order, one a call; None is a normal answer.
+        """Apply these faults to the next calls in order, one to each call. None is a normal response.
 
-        `account` and `endpoint` ("sync", "locks", "details", "token") narrow down which calls. With `forever` the last
-        fault repeats until `clear`. Scripts are used up in the order of their writing.
+        `account` and `endpoint` ("sync", "locks", "details", "token") restrict the calls. With `forever` the last
+        fault repeats until `clear`. Scripts apply in the order in which they were added.
         """
         with self._lock:
             self._scripts.append(Script(account, endpoint, deque(faults), forever))
 
     def clear(self) -> None:
-        """Forget all that is still to come."""
+        """Remove all scripts."""
         with self._lock:
             self._scripts.clear()
 
     def next(self, account: str | None, endpoint: str) -> Fault | None:
-        """The fault this call meets, if any; it is used up."""
+        """Remove and return the fault of this call. Returns None if there is none."""
         with self._lock:
-            script = next((script for script in self._scripts if script.concerns(account, endpoint)), None)
+            script = next((script for script in self._scripts if script.matches(account, endpoint)), None)
             return script.take() if script else None

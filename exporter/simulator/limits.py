@@ -1,6 +1,6 @@
-"""What the API asks of its callers, and who did not keep to it.
+"""The rate limits of the API, and the calls that violated them.
 
-Twenty seconds between two calls of the sync endpoint, and 700 calls an hour per account over all endpoints.
+The limits are 20 seconds between two calls of the sync endpoint, and 700 calls an hour to all endpoints, per account.
 """
 
 import math
@@ -16,10 +16,10 @@ Rule = Literal["spacing", "hour"]
 
 @dataclass(frozen=True)
 class Violation:
-    """A call that broke a rule. Times are seconds of the cloud's monotonic clock.
+    """A call that violated a rule. Times are seconds of the cloud's monotonic clock.
 
-    `gap` is the time since what the call came too soon after: under "spacing" the end of the sync call before (0.0 if
-    that was still being answered), under "hour" the call with which the full hour began.
+    For "spacing", `gap` is the time since the end of the previous sync call (0.0 if that was still in progress). For
+    "hour", it is the time since the oldest call that counts for the hour.
     """
 
     account: str
@@ -31,7 +31,7 @@ class Violation:
 
 @dataclass
 class Refusal:
-    """Why a strict cloud turns a call away, and after how many whole seconds it may come again."""
+    """A violation, and the whole seconds after which a strict cloud accepts the call."""
 
     violation: Violation
     retry_after: int
@@ -39,17 +39,17 @@ class Refusal:
 
 @dataclass
 class Usage:
-    """What one account has done lately."""
+    """The recent calls of one account."""
 
-    hour: deque[float] = field(default_factory=deque)
-    syncs_under_way: int = 0
+    last_hour: deque[float] = field(default_factory=deque)
+    active_syncs: int = 0
     last_sync_ended: float | None = None
 
 
 class Limits:
-    """Watches both rules. Belongs to the server's thread alone, hence without a lock.
+    """Both rules. It has no lock because only the server's thread uses it.
 
-    In strict mode a call that is turned away counts for neither rule, so that whoever waits as told is let in.
+    In strict mode a refused call counts for neither rule, so that a client that waits for Retry-After is accepted.
     Otherwise every call counts.
     """
 
@@ -59,28 +59,31 @@ class Limits:
         self._strict = strict
         self._usage: dict[str, Usage] = {}
 
-    def arrive(self, account: str, endpoint: str, now: float) -> list[Refusal]:
-        """Count a call that arrives now; returns the rules it breaks. Unless refused, it must `leave` again."""
+    def start_call(self, account: str, endpoint: str, now: float) -> list[Refusal]:
+        """Count a call that arrives now and return its violations. Unless it is refused, `end_call` must follow."""
         usage = self._usage.setdefault(account, Usage())
-        while usage.hour and usage.hour[0] <= now - HOUR:
-            usage.hour.popleft()
-        refusals = [*self._too_soon(usage, account, endpoint, now), *self._too_many(usage, account, endpoint, now)]
+        while usage.last_hour and usage.last_hour[0] <= now - HOUR:
+            usage.last_hour.popleft()
+        refusals = [
+            *self._check_spacing(usage, account, endpoint, now),
+            *self._check_hour(usage, account, endpoint, now),
+        ]
         if not (refusals and self._strict):
-            usage.hour.append(now)
-            usage.syncs_under_way += endpoint == SYNC
+            usage.last_hour.append(now)
+            usage.active_syncs += endpoint == SYNC
         return refusals
 
-    def leave(self, account: str, endpoint: str, now: float) -> None:
-        """The call's answer is complete now, or it ended in some other way."""
+    def end_call(self, account: str, endpoint: str, now: float) -> None:
+        """Record that the call ended now, with or without a complete response."""
         if endpoint == SYNC:
             usage = self._usage[account]
-            usage.syncs_under_way -= 1
+            usage.active_syncs -= 1
             usage.last_sync_ended = now
 
-    def _too_soon(self, usage: Usage, account: str, endpoint: str, now: float) -> list[Refusal]:
+    def _check_spacing(self, usage: Usage, account: str, endpoint: str, now: float) -> list[Refusal]:
         if endpoint != SYNC:
             return []
-        if usage.syncs_under_way:
+        if usage.active_syncs:
             gap = 0.0
         elif usage.last_sync_ended is not None:
             gap = now - usage.last_sync_ended
@@ -90,8 +93,8 @@ class Limits:
             return []
         return [Refusal(Violation(account, endpoint, "spacing", gap, now), math.ceil(self._spacing - gap))]
 
-    def _too_many(self, usage: Usage, account: str, endpoint: str, now: float) -> list[Refusal]:
-        if len(usage.hour) < self._hourly_limit:
+    def _check_hour(self, usage: Usage, account: str, endpoint: str, now: float) -> list[Refusal]:
+        if len(usage.last_hour) < self._hourly_limit:
             return []
-        began = usage.hour[-self._hourly_limit] if self._hourly_limit else now
+        began = usage.last_hour[-self._hourly_limit] if self._hourly_limit else now
         return [Refusal(Violation(account, endpoint, "hour", now - began, now), math.ceil(began + HOUR - now))]

@@ -1,4 +1,4 @@
-"""A simulated lock: what it is, how it lives, and what a test makes it say."""
+"""A simulated lock: its properties, its state at any time, and overrides for tests."""
 
 import zlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Final
 
 from .battery import Battery
 from .bridge import Bridge
-from .usage_profile import FAMILY, HOUR, LockTimeline, Moment, UsageProfile
+from .usage_profile import FAMILY, HOUR, LockState, LockTimeline, UsageProfile
 
 LOCK_PRO: Final = 2
 LOCK_GO: Final = 4
@@ -22,15 +22,15 @@ class Missing(Enum):
 
 
 MISSING: Final = Missing.MISSING
-"""As an override's value: leave that field out of the answer."""
+"""The value of an override that removes the field from the response."""
 
 
 class Lock:
     """One lock of an account.
 
-    Its condition at any time is a pure function of (seed, serial number, time); `override` lays fixed values over it.
-    A lock without a `bridge` was never paired with one. `id` may be set anew: a lock that is removed and added
-    again keeps its serial number alone.
+    Its state at any time is a pure function of (seed, serial number, time); `override` replaces fields of it. A lock
+    without a `bridge` was never paired with one. `id` may be changed: Tedee assigns a new id to a lock that is removed
+    and added again; only the serial number remains the same.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Lock:
         serial_number: str | None = None,
         *,
         seed: int = 1,
-        rhythm: UsageProfile = FAMILY,
+        profile: UsageProfile = FAMILY,
         battery: Battery | None = None,
         bridge: Bridge | None = None,
         device_type: int = LOCK_PRO,
@@ -63,51 +63,51 @@ class Lock:
         self.created = created
         self.software = software
         key = zlib.crc32(f"{seed}/{self.serial_number}".encode())
-        self.battery = battery or usual_battery(key)
-        self._life = LockTimeline(key, rhythm, time_zone, has_door_sensor=has_door_sensor)
+        self.battery = battery or default_battery(key)
+        self._timeline = LockTimeline(key, profile, time_zone, has_door_sensor=has_door_sensor)
         self._overrides: Mapping[str, object] = {}
 
     def __repr__(self) -> str:
         return f"Lock({self.id}, {self.name!r})"
 
-    def at(self, t: float) -> Moment:
-        """The condition of bolt and door at `t` Unix seconds, overrides apart."""
-        return self._life.at(t)
+    def at(self, t: float) -> LockState:
+        """Return the state of bolt and door at `t` Unix seconds, without overrides."""
+        return self._timeline.at(t)
 
     def connected(self, t: float) -> bool | None:
-        """Whether it is connected to its bridge at `t`; None if it was never paired with one."""
+        """Returns True if the lock is connected to its bridge at `t`; None if it was never paired with one."""
         return None if self.bridge is None else self.bridge.connected(t)
 
     @property
     def overrides(self) -> Mapping[str, object]:
-        """The wire fields a test has fixed. Never changed in place: the server reads it from its own thread."""
+        """The overridden JSON fields. The mapping is replaced, never changed in place: the server's thread reads it."""
         return self._overrides
 
     def override(self, **fields: object) -> None:
-        """Fix fields of the answers, by their wire names, to any JSON value or `MISSING`.
+        """Set fields of the responses, by their JSON names, to any JSON value or `MISSING`.
 
-        Fields of the state (`batteryLevel`, `doorState`, …) go into the state object, which then is there even if
-        the lock is not connected; `deviceState` replaces that object, under whatever name the version gives it.
+        Fields of the state (`batteryLevel`, `doorState`, …) are set in the state object, which is then present even if
+        the lock is not connected. `deviceState` replaces that object, whatever its name in the version.
         """
         self._overrides = {**self._overrides, **fields}
 
     def clear_overrides(self) -> None:
-        """Let the lock speak for itself again."""
+        """Remove all overrides."""
         self._overrides = {}
 
     def rename(self, name: str) -> None:
-        """Change the name as its owner would in the app: the configuration's revision moves."""
+        """Change the name, as a user does in the app. The lock's revision increases."""
         self.name = name
         self.revision += 1
 
 
 def serial(number: int) -> str:
-    """A serial number of the usual look, `111111-11111`; different for different numbers below 8,000,000,000."""
+    """Return a serial number like `111111-11111`. It is unique for numbers below 8,000,000,000."""
     return f"{111_111 + number // 90_000:06}-{10_000 + number % 90_000:05}"
 
 
-def usual_battery(key: int) -> Battery:
-    """A battery that lasts 4 to 12 weeks and charges in 3 to 6 hours, somewhere in its cycle."""
+def default_battery(key: int) -> Battery:
+    """Return a battery that lasts 4 to 12 weeks and charges in 3 to 6 hours. Its phase depends on the key."""
     drain = (28 + key % 57) * DAY
     charge = (3 + key // 57 % 4) * HOUR
     return Battery(drain, charge, low=5 + key % 20, phase=key * 7919 % (drain + charge))

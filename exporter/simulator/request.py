@@ -1,4 +1,4 @@
-"""What a call asks for, and in whose name."""
+"""A request to the cloud, with the account whose credential it contains."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """One call as the endpoints see it. The names in its query are case-insensitive.
+    """One call. The names of query parameters are case-insensitive.
 
-    `account` and `credential` are those its Authorization header names, valid or not; both None if it names nobody's.
-    The `account` may also be that of a refresh token in its form. `says` is all that it says of who calls.
+    `account` and `credential` belong to the Authorization header, valid or not; both are None if its value is unknown.
+    `account` may also be the account of a refresh token in the form. `credentials` are all texts of the request that
+    may contain credentials.
     """
 
     def __init__(self, scope: Scope, body: bytes, world: World) -> None:
@@ -24,10 +25,10 @@ class Request:
         self.method: str = scope["method"]
         self.version: str = scope.get("path_params", {}).get("version", "")
         self.user_agent = headers.get("User-Agent", "")
-        self.takes_gzip = "gzip" in headers.get("Accept-Encoding", "").lower()
-        written = body.decode("utf-8", "replace")
-        self.form = dict(parse_qsl(written))
-        self.says = (f"Authorization: {headers.get('Authorization', '')}", written)
+        self.accepts_gzip = "gzip" in headers.get("Accept-Encoding", "").lower()
+        text = body.decode("utf-8", "replace")
+        self.form = dict(parse_qsl(text))
+        self.credentials = (f"Authorization: {headers.get('Authorization', '')}", text)
         self._query = [(name.lower(), value) for name, value in parse_qsl(scope["query_string"].decode("latin-1"))]
         self.account: Account | None = None
         self.credential: Credential | None = None
@@ -44,17 +45,17 @@ class Request:
 
     @property
     def account_name(self) -> str | None:
-        """The name of its account, if it has one."""
+        """The name of the account. None if the credential is unknown."""
         return None if self.account is None else self.account.name
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The locks asked for by `id`; () for all, or if one of them is no number."""
+        """The ids of the requested locks; () for all, or if one is not a number."""
         try:
-            return tuple(self.numbers("id"))
+            return tuple(self.integers("id"))
         except ValueError:
             return ()
 
-    def numbers(self, name: str) -> list[int]:
-        """The whole numbers the query gives under that name. Raises ValueError if one is none."""
+    def integers(self, name: str) -> list[int]:
+        """Return the integers of that query parameter. Raises ValueError if a value is not one."""
         return [int(value) for given, value in self._query if given == name]

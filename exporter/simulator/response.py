@@ -1,4 +1,4 @@
-"""What the cloud is about to say: Tedee's envelope, or other bytes in its place."""
+"""A response of the cloud: Tedee's envelope, or other bytes instead."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ JSON_TYPE = "application/json; charset=utf-8"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Status, headers and body of one answer.
+class Response:
+    """Status, headers and body of a response.
 
-    The body is the envelope around `result`, unless `raw` bytes stand in for it. `genuine` says that the result is
-    the world's own, or an edit of it, and not an invention.
+    The body is the envelope around `result`, or `raw` if that is set. `genuine` is true if the result is the world's,
+    edited or not, and false if a fault invented it.
     """
 
     result: object = None
@@ -27,20 +27,20 @@ class Answer:
 
     @classmethod
     def error(cls, status: int, *messages: str, headers: Mapping[str, str] | None = None) -> Self:
-        """A refusal in Tedee's envelope."""
+        """Return an error in Tedee's envelope."""
         return cls(status=status, success=False, messages=messages, headers=headers or {})
 
     @classmethod
     def json(cls, value: object, status: int = 200) -> Self:
-        """Any JSON value as the whole body, without the envelope."""
+        """Return a response with a JSON value as the whole body, without the envelope."""
         return cls(status=status, success=False, raw=encode(value))
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:
-        """The same with more headers."""
+        """Return the response with additional headers."""
         return replace(self, headers={**self.headers, **headers})
 
     def body(self) -> bytes:
-        """The bytes to send, before any compression."""
+        """Return the body before compression."""
         if self.raw is not None:
             return self.raw
         return encode(
@@ -54,5 +54,5 @@ class Answer:
 
 
 def encode(value: object) -> bytes:
-    """JSON as the API writes it: compact, and UTF-8 as it is."""
+    """Return JSON in the format of the API: compact, in UTF-8 without escapes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""When a lock is used: a day of a lock as a deterministic list of moments."""
+"""How a lock is used: its states over time, as a deterministic function."""
 
 import math
 import random
@@ -27,88 +27,89 @@ JAMMED: Final = 1
 
 HOUR: Final = 3600.0
 
-# Uses an hour of a lock that is never long at rest.
-MANY: Final = 10
+# More uses than this in an hour are spread evenly over it.
+EVENLY_SPREAD_ABOVE: Final = 10
 
-# The hour of the local night at which one day of a lock ends and the next begins.
-DAWN: Final = 4
+# The local hour at which a day of a lock begins. At night, locks are rarely used.
+DAY_START_HOUR: Final = 4
 
 
-class Moment(NamedTuple):
-    """A lock's condition from `at` until the next moment; times in Unix seconds.
+class LockState(NamedTuple):
+    """The state of bolt and door from `since` until the next state; times in Unix seconds.
 
-    `changed` is when `state` last changed: it stands still while only the door moves.
+    `changed_at` is the time of the last change of `state`. A change of the door alone does not affect it.
     """
 
-    at: float
+    since: float
     state: int
     door: int
     result: int
-    changed: float
+    changed_at: float
 
 
 @dataclass(frozen=True)
 class UsageProfile:
-    """How a lock is used in the course of a local day.
+    """How a lock is used during a local day.
 
-    `rates` holds, for each of the 24 local hours, how often the lock is unlocked in it. It then stays unlocked
-    for `stay` (shortest, longest) seconds; the door opens once, and `passages` times an hour while it lasts.
-    `jams` is the chance that locking ends semi-locked; `pulls` says whether unlocking pulls the spring too.
+    `hourly_rates` is the number of uses in each of the 24 local hours. Each use unlocks the lock for `unlocked_for`
+    (shortest, longest) seconds. During a use, the door opens once at the start and then `door_openings` times an hour.
+    `jam_probability` is the probability that locking ends in the state semi-locked. If `pulls_spring` is true,
+    unlocking also pulls the spring.
     """
 
-    rates: tuple[float, ...]
-    stay: tuple[float, float]
-    passages: float = 0.0
-    jams: float = 0.0
-    pulls: bool = False
+    hourly_rates: tuple[float, ...]
+    unlocked_for: tuple[float, float]
+    door_openings: float = 0.0
+    jam_probability: float = 0.0
+    pulls_spring: bool = False
 
 
-def by_hour(usual: float, **rates: float) -> tuple[float, ...]:
-    """The 24 rates of a day: `usual`, but for the hours named, as in `by_hour(0.1, h07=2, h08=1.5)`."""
-    return tuple(rates.get(f"h{hour:02}", usual) for hour in range(24))
+def by_hour(default: float, **hourly_rates: float) -> tuple[float, ...]:
+    """Return 24 rates: `default`, except for the named hours, as in `by_hour(0.1, h07=2, h08=1.5)`."""
+    return tuple(hourly_rates.get(f"h{hour:02}", default) for hour in range(24))
 
 
 FAMILY: Final = UsageProfile(
     by_hour(0.4, h00=0, h01=0, h02=0, h03=0, h04=0, h05=0.2, h06=1.5, h07=2, h08=1.5, h15=1.5, h16=2, h17=1.5, h23=0.1),
-    stay=(60, 900),
+    unlocked_for=(60, 900),
 )
-OPEN_BY_DAY: Final = UsageProfile(by_hour(0, h06=1), stay=(13 * HOUR, 16 * HOUR), passages=1.5)
+OPEN_BY_DAY: Final = UsageProfile(by_hour(0, h06=1), unlocked_for=(13 * HOUR, 16 * HOUR), door_openings=1.5)
 GUEST: Final = UsageProfile(
     by_hour(0.6, h01=0.1, h02=0.05, h03=0, h04=0, h05=0.1, h06=0.3, h08=1.5, h09=1.5, h15=2, h18=1.5, h22=1),
-    stay=(20, 180),
+    unlocked_for=(20, 180),
 )
 STAFF: Final = UsageProfile(
-    by_hour(1, h00=0.2, h01=0, h02=0, h03=0, h04=0.2, h05=3, h06=4, h13=4, h14=4), stay=(20, 120)
+    by_hour(1, h00=0.2, h01=0, h02=0, h03=0, h04=0.2, h05=3, h06=4, h13=4, h14=4), unlocked_for=(20, 120)
 )
-SELDOM: Final = UsageProfile(by_hour(0.12, h00=0, h01=0, h02=0, h03=0, h04=0, h05=0), stay=(120, 1800))
-FREQUENT: Final = UsageProfile(by_hour(6, h00=1, h01=1, h02=1, h03=1, h04=1, h05=1), stay=(30, 120))
-# Day and night, so that whoever watches sees something happen within a minute or two.
-BUSY: Final = UsageProfile(by_hour(40), stay=(15, 40))
+SELDOM: Final = UsageProfile(by_hour(0.12, h00=0, h01=0, h02=0, h03=0, h04=0, h05=0), unlocked_for=(120, 1800))
+FREQUENT: Final = UsageProfile(by_hour(6, h00=1, h01=1, h02=1, h03=1, h04=1, h05=1), unlocked_for=(30, 120))
+# Used day and night, so that a change is visible within a minute or two.
+BUSY: Final = UsageProfile(by_hour(40), unlocked_for=(15, 40))
 
 
 def zone(name: str | None) -> tzinfo:
-    """The time zone of that name; UTC for a lock that has none or where the system knows no zones."""
+    """Return the time zone with that name; UTC if it is None or the system has no such zone."""
     try:
         return ZoneInfo(name) if name else UTC
     except ZoneInfoNotFoundError:
         return UTC
 
 
-class Stay(NamedTuple):
-    """One use of a lock: unlocked at `begin`, locked again about `finish` (Unix seconds).
+class Use(NamedTuple):
+    """One use of a lock: unlocked at `begin`, locked again at about `end` (Unix seconds).
 
-    `seed` settles the details; `after_jam` says that the stay before this one ended semi-locked.
+    `seed` determines the details. `jams` is true if the use ends semi-locked, `after_jam` if the previous one did.
     """
 
     begin: float
-    finish: float
+    end: float
     seed: int
     jams: bool
     after_jam: bool
 
 
 class Day(NamedTuple):
-    """One local day of a lock, dawn to dawn: when its stays begin and finish, in order. It has at least one."""
+    """One local day of a lock, from `DAY_START_HOUR` on: when its uses begin and end, in order. It has at least one."""
 
     number: int
     start: float
@@ -117,22 +118,22 @@ class Day(NamedTuple):
 
 
 class LockTimeline:
-    """The whole past and future of one lock's bolt and door, as a pure function of (key, rhythm, time).
+    """The states of a lock's bolt and door at all times, as a pure function of (key, profile, time).
 
-    The day and the stay looked at last are remembered, which makes one poll after another cheap. Threads may race
-    for that memory: the loser computes once more, to the same end.
+    The last day and use are cached, because consecutive polls mostly need the same ones. Threads may overwrite the
+    caches of each other: they only compute the same result again.
     """
 
-    def __init__(self, key: int, rhythm: UsageProfile, time_zone: str | None, *, has_door_sensor: bool) -> None:
+    def __init__(self, key: int, profile: UsageProfile, time_zone: str | None, *, has_door_sensor: bool) -> None:
         self._key = key
-        self._rhythm = rhythm
+        self._profile = profile
         self._zone = zone(time_zone)
         self._has_door_sensor = has_door_sensor
         self._day: Day | None = None
-        self._stay: tuple[float, list[Moment]] | None = None
+        self._use: tuple[float, list[LockState]] | None = None
 
-    def at(self, t: float) -> Moment:
-        """The lock's condition at `t` Unix seconds."""
+    def at(self, t: float) -> LockState:
+        """Return the state of the lock at `t` Unix seconds."""
         day = self._day
         if day is None or not day.start <= t < day.end:
             self._day = day = self.day(self._date(t))
@@ -140,89 +141,89 @@ class LockTimeline:
         if index < 0:
             day = self.day(self._date(day.start - HOUR))
             index = len(day.times) - 1
-        remembered = self._stay
-        if remembered is None or remembered[0] != day.times[index][0]:
-            self._stay = remembered = (day.times[index][0], self.moments(self.stay(day, index)))
-        moments = remembered[1]
-        return moments[bisect_right(moments, t, key=attrgetter("at")) - 1]
+        cached = self._use
+        if cached is None or cached[0] != day.times[index][0]:
+            self._use = cached = (day.times[index][0], self.states(self.use(day, index)))
+        states = cached[1]
+        return states[bisect_right(states, t, key=attrgetter("since")) - 1]
 
-    def day(self, morning: date) -> Day:
-        """The day that begins at dawn of that local date."""
-        start, end = self._dawn(morning), self._dawn(morning + timedelta(days=1))
-        number = self._key * 1_000_003 + morning.toordinal()
-        times = list(self._times(random.Random(number), start, end))  # noqa: S311 - a world, not a secret
-        return Day(number, start, end, times or [(start + 8 * HOUR, start + 8 * HOUR + self._rhythm.stay[0])])
+    def day(self, local_date: date) -> Day:
+        """Return the day that begins on that local date."""
+        start, end = self._day_start(local_date), self._day_start(local_date + timedelta(days=1))
+        number = self._key * 1_000_003 + local_date.toordinal()
+        times = list(self._times(random.Random(number), start, end))  # noqa: S311 - not used for security
+        return Day(number, start, end, times or [(start + 8 * HOUR, start + 8 * HOUR + self._profile.unlocked_for[0])])
 
-    def stay(self, day: Day, index: int) -> Stay:
-        """A stay of that day, by its place in it."""
-        begin, finish = day.times[index]
+    def use(self, day: Day, index: int) -> Use:
+        """Return a use of that day by its index."""
+        begin, end = day.times[index]
         seed = day.number * 1_009 + index
-        return Stay(begin, finish, seed, self._jams(day, index), self._jams(day, index - 1))
+        return Use(begin, end, seed, self._jams(day, index), self._jams(day, index - 1))
 
     def _jams(self, day: Day, index: int) -> bool:
-        # The day's last locking always succeeds: a new day need not know how the one before ended.
-        if not (self._rhythm.jams and 0 <= index < len(day.times) - 1):
+        # The last use of a day never jams, so that a day does not depend on the previous one.
+        if not (self._profile.jam_probability and 0 <= index < len(day.times) - 1):
             return False
-        return random.Random(day.number * 1_013 + index).random() < self._rhythm.jams  # noqa: S311
+        return random.Random(day.number * 1_013 + index).random() < self._profile.jam_probability  # noqa: S311
 
-    def moments(self, stay: Stay) -> list[Moment]:
-        """All that happens in a stay, in order. The last moment holds until the next stay begins."""
-        rng = random.Random(stay.seed)  # noqa: S311 - a world, not a secret
+    def states(self, use: Use) -> list[LockState]:
+        """Return the states of a use in order. The last one continues until the next use begins."""
+        rng = random.Random(use.seed)  # noqa: S311 - not used for security
         door = DOOR_CLOSED if self._has_door_sensor else DOOR_NOT_PAIRED
-        moments: list[Moment] = []
+        states: list[LockState] = []
 
-        def turn(at: float, state: int, result: int = DONE) -> float:
-            # Milliseconds, as precise as the API writes them.
+        def turn_bolt(at: float, state: int, result: int = DONE) -> float:
+            # The API reports milliseconds.
             at = round(at, 3)
-            moments.append(Moment(at, state, door, result, at))
+            states.append(LockState(at, state, door, result, at))
             return at
 
-        def pass_through(at: float, shortest: float, longest: float) -> float:
+        def open_door(at: float, shortest: float, longest: float) -> float:
             closes = at + shortest + (longest - shortest) * rng.random()
-            _, state, _, result, changed = moments[-1]
-            moments.append(Moment(at, state, DOOR_OPENED, result, changed))
-            moments.append(Moment(closes, state, DOOR_CLOSED, result, changed))
+            _, state, _, result, changed_at = states[-1]
+            states.append(LockState(at, state, DOOR_OPENED, result, changed_at))
+            states.append(LockState(closes, state, DOOR_CLOSED, result, changed_at))
             return closes
 
-        at = turn(stay.begin, UNLOCKING, JAMMED if stay.after_jam else DONE)
-        at = turn(at + 0.8 + rng.random(), UNLOCKED)
-        if self._rhythm.pulls:
-            at = turn(at + 0.3, PULLING)
-            at = turn(at + 0.7, PULLED)
-            at = turn(at + 2, UNLOCKED)
+        at = turn_bolt(use.begin, UNLOCKING, JAMMED if use.after_jam else DONE)
+        at = turn_bolt(at + 0.8 + rng.random(), UNLOCKED)
+        if self._profile.pulls_spring:
+            at = turn_bolt(at + 0.3, PULLING)
+            at = turn_bolt(at + 0.7, PULLED)
+            at = turn_bolt(at + 2, UNLOCKED)
         if self._has_door_sensor:
-            at = pass_through(at + 1 + 3 * rng.random(), 3, 12)
-            while self._rhythm.passages:
-                opens = at + rng.expovariate(self._rhythm.passages / HOUR)
-                if opens > stay.finish - 60:
+            at = open_door(at + 1 + 3 * rng.random(), 3, 12)
+            while self._profile.door_openings:
+                opens = at + rng.expovariate(self._profile.door_openings / HOUR)
+                if opens > use.end - 60:
                     break
-                at = pass_through(opens, 5, 25)
-        at = turn(max(stay.finish, at + 2), LOCKING)
+                at = open_door(opens, 5, 25)
+        at = turn_bolt(max(use.end, at + 2), LOCKING)
         at += 0.8 + rng.random()
-        if stay.jams:
-            turn(at, SEMI_LOCKED, JAMMED)
+        if use.jams:
+            turn_bolt(at, SEMI_LOCKED, JAMMED)
         else:
-            turn(at, LOCKED)
-        return moments
+            turn_bolt(at, LOCKED)
+        return states
 
     def _times(self, rng: random.Random, start: float, end: float) -> Iterator[tuple[float, float]]:
         free = start
-        shortest, longest = self._rhythm.stay
-        for hours in range(int((end - start) / HOUR)):
-            count = int(self._rhythm.rates[(DAWN + hours) % 24] + rng.random())
+        shortest, longest = self._profile.unlocked_for
+        for hour in range(int((end - start) / HOUR)):
+            count = int(self._profile.hourly_rates[(DAY_START_HOUR + hour) % 24] + rng.random())
             for index in range(count):
-                # Many in an hour keep some distance; a few may begin at any minute.
-                spread = 0.5 if count > MANY else 1.0
-                begin = start + (hours + (index + spread * rng.random()) / count) * HOUR
-                finish = begin + shortest + (longest - shortest) * rng.random()
-                if begin > free and finish < end - 60:
-                    # A stay may last up to half a minute more than it is asked to: the door wants to shut first.
-                    free = finish + 30
-                    yield round(begin, 3), finish
+                # Many uses have a minimum distance. A few may begin at any time within the hour.
+                spread = 0.5 if count > EVENLY_SPREAD_ABOVE else 1.0
+                begin = start + (hour + (index + spread * rng.random()) / count) * HOUR
+                locks = begin + shortest + (longest - shortest) * rng.random()
+                if begin > free and locks < end - 60:
+                    # A use may end 30 seconds later than planned, because the door has to close first.
+                    free = locks + 30
+                    yield round(begin, 3), locks
 
     def _date(self, t: float) -> date:
         local = datetime.fromtimestamp(t, self._zone)
-        return local.date() if local.hour >= DAWN else local.date() - timedelta(days=1)
+        return local.date() if local.hour >= DAY_START_HOUR else local.date() - timedelta(days=1)
 
-    def _dawn(self, day: date) -> float:
-        return datetime(day.year, day.month, day.day, DAWN, tzinfo=self._zone).timestamp()
+    def _day_start(self, day: date) -> float:
+        return datetime(day.year, day.month, day.day, DAY_START_HOUR, tzinfo=self._zone).timestamp()

@@ -1,4 +1,4 @@
-"""How the API writes things: locks and bridges as JSON, in the shape of each version, and its datetimes."""
+"""The JSON format of the API: locks and bridges in the format of each version, and datetimes."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -32,57 +32,56 @@ SETTINGS: Final[Mapping[str, object]] = {
     "doorStateEventLoggingEnabled": False,
 }
 
-# Every lock whose id leaves this remainder writes its datetimes without a zone and to seven digits.
+# Locks whose ids have this remainder report datetimes without a zone and with seven digits. Tedee uses both formats.
 SEVEN_DIGITS_MODULUS: Final = 4
 SEVEN_DIGITS_REMAINDER: Final = 3
 
 
 class Version(str):
-    """A version of the API as the path writes it: `v1.36`, `v37`."""
+    """A version of the API as written in the path: `v1.36`, `v37`."""
 
     __slots__ = ()
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Sorts versions by age: (1, 34) before (1, 35) before (37,)."""
+        """The numbers of the version, as a sort key: (1, 34) before (1, 35) before (37,)."""
         return tuple(int(part) for part in self.removeprefix("v").split("."))
 
     @property
     def state_field(self) -> str:
-        """What a lock's state object is called in this version."""
+        """The name of a lock's state object in this version."""
         return "lockProperties" if self.order <= (1, 34) else "deviceState"
 
 
 def datetime_text(t: float, *, seven_digits: bool = False) -> str:
-    """Unix seconds as the API writes UTC: `2021-04-26T06:02:04.197Z`, or `2021-04-26T06:02:04.1970000`."""
-    written = datetime.fromtimestamp(round(t, 3), UTC).isoformat(timespec="milliseconds")[:-6]
-    return f"{written}0000" if seven_digits else f"{written}Z"
+    """Format Unix seconds as the API does, in UTC: `2021-04-26T06:02:04.197Z` or `2021-04-26T06:02:04.1970000`."""
+    text = datetime.fromtimestamp(round(t, 3), UTC).isoformat(timespec="milliseconds")[:-6]
+    return f"{text}0000" if seven_digits else f"{text}Z"
 
 
 def sync_entry(lock: Lock, t: float, version: Version) -> JSONObject:
-    """A lock in the answer of `/my/lock/sync`."""
+    """Return a lock as an object of `/my/lock/sync`."""
     entry: JSONObject = {
         "id": lock.id,
         "isConnected": lock.connected(t),
         version.state_field: _state(lock, t),
         "revision": lock.revision,
     }
-    overrides = lock.overrides
-    if not overrides:
+    if not lock.overrides:
         return entry
-    ours = {name: value for name, value in overrides.items() if name not in DETAIL_FIELDS | STATE_FIELDS}
-    return _laid_over(entry, ours, version)
+    overrides = {name: value for name, value in lock.overrides.items() if name not in DETAIL_FIELDS | STATE_FIELDS}
+    return _apply_overrides(entry, overrides, version)
 
 
 def lock_entry(lock: Lock, t: float, version: Version) -> JSONObject:
-    """A lock in the answer of `/my/lock`."""
+    """Return a lock as an object of `/my/lock`."""
     entry: JSONObject = sync_entry(lock, t, version) | _details(lock)
-    ours = {name: value for name, value in lock.overrides.items() if name in DETAIL_FIELDS}
-    return _laid_over(entry, ours, version)
+    overrides = {name: value for name, value in lock.overrides.items() if name in DETAIL_FIELDS}
+    return _apply_overrides(entry, overrides, version)
 
 
 def bridge_entry(bridge: Bridge, t: float) -> JSONObject:
-    """A bridge in the answer of `/my/device/details`."""
+    """Return a bridge as an object of `/my/device/details`."""
     return {
         "id": bridge.id,
         "name": bridge.name,
@@ -122,27 +121,30 @@ DETAIL_FIELDS: Final = frozenset(_details(Lock(0, "")))
 
 
 def _state(lock: Lock, t: float) -> object:
-    overrides = lock.overrides
-    if "deviceState" in overrides:
-        return overrides["deviceState"]
-    ours = {name: value for name, value in overrides.items() if name in STATE_FIELDS}
-    if not ours and overrides.get("isConnected", lock.connected(t)) is not True:
+    if "deviceState" in lock.overrides:
+        return lock.overrides["deviceState"]
+    overrides = {name: value for name, value in lock.overrides.items() if name in STATE_FIELDS}
+    if not overrides and lock.overrides.get("isConnected", lock.connected(t)) is not True:
         return None
-    moment = lock.at(t)
-    charge = lock.battery.at(t)
-    state: JSONObject = {
-        "state": moment.state,
-        "doorState": moment.door,
-        "isCharging": charge.charging,
-        "batteryLevel": charge.level,
-        "stateChangeResult": moment.result,
+    state = lock.at(t)
+    battery = lock.battery.at(t)
+    entry: JSONObject = {
+        "state": state.state,
+        "doorState": state.door,
+        "isCharging": battery.charging,
+        "batteryLevel": battery.level,
+        "stateChangeResult": state.result,
         "lastStateChangedDate": datetime_text(
-            moment.changed, seven_digits=lock.id % SEVEN_DIGITS_MODULUS == SEVEN_DIGITS_REMAINDER
+            state.changed_at, seven_digits=lock.id % SEVEN_DIGITS_MODULUS == SEVEN_DIGITS_REMAINDER
         ),
     }
-    return {name: value for name, value in (state | ours).items() if value is not MISSING}
+    return _without_missing(entry | overrides)
 
 
-def _laid_over(entry: JSONObject, overrides: Mapping[str, object], version: Version) -> JSONObject:
+def _apply_overrides(entry: JSONObject, overrides: Mapping[str, object], version: Version) -> JSONObject:
     renamed = {version.state_field if name == "deviceState" else name: value for name, value in overrides.items()}
-    return {name: value for name, value in (entry | renamed).items() if value is not MISSING}
+    return _without_missing(entry | renamed)
+
+
+def _without_missing(entry: JSONObject) -> JSONObject:
+    return {name: value for name, value in entry.items() if value is not MISSING}

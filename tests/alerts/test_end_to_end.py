@@ -35,7 +35,7 @@ from exporter.simulator import (
     World,
     serve,
 )
-from exporter.simulator.response import Answer
+from exporter.simulator.response import Response
 from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
 from exporter.tedee.client import SYNC
@@ -254,7 +254,7 @@ class Scenario:
     def _accept_key(self) -> None:
         self._cloud.world.account("refused").keys[0].revoked = False
 
-    def _list_versions(self, response: Answer) -> Answer:
+    def _list_versions(self, response: Response) -> Response:
         return response.with_headers({"API-Supported-Versions": "38, 39"}) if self._is_outdated else response
 
     def _support_version(self) -> None:
@@ -281,7 +281,7 @@ class Scenario:
     def _renew(self, account: str) -> None:
         self._token_file(account).write_text(token(LASTING[account]))
 
-    def _refreshed(self, response: Answer) -> Answer:
+    def _refreshed(self, response: Response) -> Response:
         """Remove the folder in which the token is to be stored."""
         if not self._is_stored:
             shutil.rmtree(self._refresh_token.parent, ignore_errors=True)

@@ -27,7 +27,7 @@ from exporter.accounts import Accounts
 from exporter.config import Settings
 from exporter.secrets import Secret
 from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
-from exporter.simulator.response import Answer
+from exporter.simulator.response import Response
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
 from exporter.sync.store import MemoryStateStore
@@ -142,7 +142,7 @@ def tedee(tmp_path: Path, clock: FakeClock) -> Iterator[Tedee]:
 def edited(**changes: object) -> Fault:
     """Replace values in the normal response; `...` removes a key."""
 
-    def edit(response: Answer) -> Answer:
+    def edit(response: Response) -> Response:
         values = {**json.loads(response.body()), **changes}
         fields = {key: value for key, value in values.items() if value is not ...}
         return replace(response, raw=json.dumps(fields).encode())
@@ -505,7 +505,7 @@ def test_account_renamed_during_exchange_is_not_synced(tedee: Tedee, capsys: pyt
         }
         return Settings.model_validate({"api": {"url": tedee.url}, "accounts": [{"name": name, "oauth": oauth}]})
 
-    def rename(response: Answer) -> Answer:
+    def rename(response: Response) -> Response:
         # The configuration is reloaded during the exchange.
         accounts.apply(settings("house"))
         tedee.clock.advance(8.5)

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from exporter.secrets import Secret
 from exporter.simulator import Fault, RefreshToken
-from exporter.simulator.response import Answer
+from exporter.simulator.response import Response
 from exporter.tedee import token_file
 from exporter.tedee.credentials import read_secret
 from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
@@ -75,7 +75,7 @@ def in_place(file: Path, tedee: Tedee, monkeypatch: pytest.MonkeyPatch) -> Path:
 def during_exchange(tedee: Tedee, action: Callable[[], object]) -> None:
     """Perform an action after the simulator has replaced the token and before its response is sent."""
 
-    def edit(response: Answer) -> Answer:
+    def edit(response: Response) -> Response:
         action()
         return response
 

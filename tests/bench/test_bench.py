@@ -1,12 +1,12 @@
-"""Lost if these fail: figures that compare like with like, and that say where a goal was missed."""
+"""The report of the benchmark, and the metrics of its peers."""
 
 import pytest
 from prometheus_client import generate_latest
 
 from bench import peers, report
-from bench.fleets import Punctuality
+from bench.lateness import Lateness
 from bench.refreshes import Latencies
-from bench.scrapes import CONNECTIONS, ENCODINGS, GUNICORN, NGINX, OURS, OWN_SERVER, SIZES, Load, Measured
+from bench.scrapes import CONNECTIONS, ENCODINGS, GUNICORN, NGINX, OURS, PROMETHEUS_CLIENT, SIZES, Load, Measurement
 from bench.starts import Start
 from bench.syncs import CHANGED, Cost, Costs
 from tests.clock import FakeClock
@@ -15,7 +15,7 @@ from tests.factories import registry, status
 from tests.soak import Resources, Week
 
 
-def test_the_peer_says_of_locks_what_we_say(clock: FakeClock) -> None:
+def test_peer_exposes_the_same_lock_metrics(clock: FakeClock) -> None:
     ours = expose(registry(status(clock)), clock).scrape("", "").body.decode().splitlines()
     theirs = generate_latest(peers.registry([status(clock)])).decode().splitlines()
     of_locks = {line for line in ours if line.startswith(("lock_", "# HELP lock_", "# TYPE lock_"))}
@@ -24,9 +24,9 @@ def test_the_peer_says_of_locks_what_we_say(clock: FakeClock) -> None:
 
 
 def figures(p50: float = 1.0) -> report.Figures:
-    """Everything is well, but for the time that our scrapes take, which nginx's and the peers' are measured against."""
-    servers = {name: Measured(1.0, 1.0, 1.0, 1.0) for name in (NGINX, GUNICORN)}
-    servers |= {OURS: Measured(p50, 1.0, 1.0, 1.0), OWN_SERVER: Measured(2000.0, 1.0, 1.0, 1.0)}
+    """Return results that reach all goals, except for the given p50 of the exporter's scrapes."""
+    servers = {name: Measurement(1.0, 1.0, 1.0, 1.0) for name in (NGINX, GUNICORN)}
+    servers |= {OURS: Measurement(p50, 1.0, 1.0, 1.0), PROMETHEUS_CLIENT: Measurement(2000.0, 1.0, 1.0, 1.0)}
     return report.Figures(
         {
             Load(size, connections, "text", encoding): servers
@@ -38,20 +38,20 @@ def figures(p50: float = 1.0) -> report.Figures:
         Costs({part: Cost(0.1, 0.05) for part in CHANGED}, 1.0),
         Start(0.5, 0.6),
         {10: 50_000.0, 10_000: 80_000.0},
-        Punctuality(0.0, 0.5, 0.6, 1_000, 0, 0.5, 20, 100_000.0),
+        Lateness(0.0, 0.5, 0.6, 1_000, 0, 0.5, 20, 100_000.0),
         Week([Resources(80_000, 10, 5), Resources(80_100, 10, 5)], 0),
     )
 
 
-def test_a_goal_that_is_reached_is_not_called_missed() -> None:
+def test_reached_goal_is_not_reported_as_missed() -> None:
     assert "missed" not in report.goals(figures())
 
 
 @pytest.mark.parametrize(("p50", "missed"), [(1.5, 1), (2.5, 2), (3.5, 3)])
-def test_a_goal_that_is_missed_is_called_so(p50: float, missed: int) -> None:
+def test_missed_goal_is_reported(p50: float, missed: int) -> None:
     assert report.goals(figures(p50)).count("**missed**") == missed
 
 
-def test_every_load_has_its_row() -> None:
+def test_every_load_has_a_row() -> None:
     everything = figures()
     assert report.scrapes(everything).count("\n") == 2 + len(everything.scrapes)

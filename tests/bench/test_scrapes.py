@@ -1,4 +1,4 @@
-"""Lost if these fail: a benchmark that runs, and has everybody serve the same."""
+"""The benchmark of scrapes: it runs, and all servers serve the same metrics."""
 
 import gzip
 import re
@@ -20,15 +20,15 @@ def _real_parts() -> None:
         require_program(program)
 
 
-def test_nginx_serves_the_very_bytes_that_we_send() -> None:
+def test_nginx_serves_the_same_bytes() -> None:
     with servers(LOAD.locks) as candidates:
         headers = {"Accept": scrapes.ACCEPTS[LOAD.format], "Accept-Encoding": "gzip"}
         sent = {}
         for server in candidates:
-            answer = requests.get(server.url(LOAD), headers=headers, stream=True, timeout=TIMEOUT)
-            assert answer.headers["Content-Encoding"] == "gzip"
-            sent[server.name] = answer.raw.read(decode_content=False)
-        # What the exporter says of itself, at the end, changes each second.
+            response = requests.get(server.url(LOAD), headers=headers, stream=True, timeout=TIMEOUT)
+            assert response.headers["Content-Encoding"] == "gzip"
+            sent[server.name] = response.raw.read(decode_content=False)
+        # The process metrics at the end change each second.
         locks = {name: re.findall(b"^.*lock_.*$", gzip.decompress(body), re.MULTILINE) for name, body in sent.items()}
         assert locks[NGINX] == locks[OURS]
         assert abs(len(sent[NGINX]) - len(sent[OURS])) < 100

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
-from exporter.simulator.response import Answer
+from exporter.simulator.response import Response
 from tests.program import TIMEOUT, Exporter, configuration, environment, eventually
 from tests.security.test_process import UID, as_other_user
 
@@ -90,7 +90,7 @@ class Site:
         """
         replaced, release = threading.Event(), threading.Event()
 
-        def edit(response: Answer) -> Answer:
+        def edit(response: Response) -> Response:
             replaced.set()
             assert release.wait(TIMEOUT)
             return response

@@ -40,7 +40,7 @@ def test_prometheus_has_the_values_of_tedee(scraped: Prometheus, cloud: Cloud, m
     for account in ("home", "hotel"):
         world = cloud.world.account(account)
         details = [{"id": lock.id, "softwareVersions": software(lock)} for lock in world.locks]
-        for lock_id, value in lock_values(cloud.last_answer(account), details)[metric].items():
+        for lock_id, value in lock_values(cloud.last_result(account), details)[metric].items():
             lock = world.lock(lock_id)
             if not (metric == "lock_battery_level" and lock.name == "Room 101"):
                 expected[account, str(lock_id), lock.name] = value
@@ -57,7 +57,7 @@ def test_last_change_has_fractions_of_a_second(scraped: Prometheus, cloud: Cloud
     expected = {
         (str(row["id"]),): datetime.fromisoformat(_utc(row["deviceState"]["lastStateChangedDate"])).timestamp()
         for account in ("home", "hotel")
-        for row in cloud.last_answer(account)  # type: ignore[attr-defined]
+        for row in cloud.last_result(account)  # type: ignore[attr-defined]
         if row["deviceState"]
     }
     found = scraped.values("lock_last_state_change_timestamp", "lock_id")

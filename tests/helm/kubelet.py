@@ -1,4 +1,4 @@
-"""The exporter of a release, run on this machine as a kubelet would run it in its pod."""
+"""Runs the exporter of a release on this machine, as the kubelet runs it in its pod."""
 
 import base64
 import contextlib
@@ -17,14 +17,14 @@ from tests.program import TIMEOUT, TOOL_SECONDS, Exporter, run, running
 from .release import Object, Release
 
 Secrets = Mapping[str, Mapping[str, str | bytes]]
-"""Those that others made, by name: files and their contents."""
+"""Secrets that are not part of the release, by name: files and their contents."""
 
 
 class Pod:
-    """A pod's volumes, in a folder, and what runs in it.
+    """The volumes of a pod, in a folder, and its containers.
 
-    The program sees no container here: where its arguments and files name a folder of the container, they name this
-    machine's in its place. The next pod in the same folder finds nothing of this one but its claims.
+    There is no container: paths of the container in arguments and files are replaced by paths of this machine. The next
+    pod in the same folder has only the claims of this one.
     """
 
     def __init__(self, release: Release, folder: Path, secrets: Secrets | None = None) -> None:
@@ -45,7 +45,7 @@ class Pod:
             self._fill(volume)
 
     def __getitem__(self, path: str) -> Path:
-        """Where a file of the container is on this machine."""
+        """Return the path on this machine of a file in the container."""
         return Path(self._here(path))
 
     def _path(self, volume: Object) -> Path:
@@ -54,7 +54,7 @@ class Pod:
         return self._folder / "pod" / str(volume["name"])
 
     def _fill(self, volume: Object) -> None:
-        """As the kubelet does it: files are links into a folder that is swapped whole."""
+        """Write files as the kubelet does: as links into a folder that is replaced atomically."""
         path = self._volumes[volume["name"]]
         path.mkdir(parents=True, exist_ok=True)
         files: Mapping[str, bytes] = {}
@@ -83,7 +83,7 @@ class Pod:
         return [self._here(argument) for argument in self.release.container["args"]]
 
     def refresh(self) -> None:
-        """Run the containers that go before."""
+        """Run the init containers."""
         for container in self.release.containers[:-1]:
             program, *arguments = container["command"]
             assert program == "python3"
@@ -91,12 +91,12 @@ class Pod:
             subprocess.run(command, check=True, timeout=TOOL_SECONDS)
 
     def check(self) -> "subprocess.CompletedProcess[str]":
-        """Let the exporter check its configuration."""
+        """Run the exporter with --config.check."""
         return run(*self._arguments(), "--config.check")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Exporter]:
-        """The exporter, where it is free to listen."""
+        """Run the exporter on a free port."""
         address = f"--web.listen-address=:{self._port}"
         assert address in self._arguments()
         with running(*(each for each in self._arguments() if each != address)) as exporter:
@@ -108,11 +108,11 @@ class Pod:
         return int(port["containerPort"])
 
     def probe(self, which: str, exporter: Exporter) -> int:
-        """What the kubelet gets for an answer: the status, or 0 where it is enough that the port is open.
+        """Run a probe and return the HTTP status, or 0 for a successful TCP connection.
 
         Raises:
-            OSError: no answer.
-            http.client.HTTPException: none that is HTTP.
+            OSError: no response.
+            http.client.HTTPException: the response is not HTTP.
         """
         probe = self.release.container[f"{which}Probe"]
         (kind,) = probe.keys() & {"httpGet", "tcpSocket"}
@@ -120,10 +120,10 @@ class Pod:
         if kind == "tcpSocket":
             with socket.create_connection(("127.0.0.1", exporter.port)):
                 return 0
-        # The kubelet shows no certificate and takes any.
-        trusting = ssl._create_unverified_context()
+        # The kubelet has no client certificate and does not verify the server's.
+        unverified = ssl._create_unverified_context()
         connection = (
-            http.client.HTTPSConnection("127.0.0.1", exporter.port, timeout=TIMEOUT, context=trusting)
+            http.client.HTTPSConnection("127.0.0.1", exporter.port, timeout=TIMEOUT, context=unverified)
             if probe[kind]["scheme"] == "HTTPS"
             else http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=TIMEOUT)
         )

@@ -1,4 +1,4 @@
-"""What the chart makes of values, by the real Helm engine."""
+"""Renders the chart with the Helm engine."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ Object = dict[str, Any]
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
 NAMES = [path.name.removesuffix("-values.yaml") for path in CI]
 HOME: Values = {"keys": {"home": "key-of-home"}}
-"""The least that there is to say."""
+"""The minimal values."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """The chart, installed with some values."""
+    """The objects and notes of the chart for some values."""
 
     objects: list[Object]
     notes: str
@@ -36,13 +36,13 @@ class Release:
 
     @property
     def pod(self) -> Object:
-        """As the Deployment has it made."""
+        """The pod template of the Deployment."""
         pod: Object = self.one("Deployment")["spec"]["template"]
         return pod
 
     @property
     def containers(self) -> list[Object]:
-        """Those that go before, and at the end the exporter's."""
+        """The init containers, followed by the exporter's container."""
         return [*self.pod["spec"].get("initContainers", ()), self.container]
 
     @property
@@ -71,10 +71,10 @@ def chart(path: Path = CHART) -> helm_python.Chart:
 def release(
     values: Values = HOME, *, name: str = "tedee-exporter", namespace: str = "locks", path: Path = CHART
 ) -> Release:
-    """Install the chart as it would be, without a cluster.
+    """Render the chart without a cluster.
 
     Raises:
-        helm_python.HelmError: it refuses the values.
+        helm_python.HelmError: the chart refuses the values.
     """
     rendered = chart(path).render(dict(values), name=name, namespace=namespace)
     notes = next(text for template, text in rendered.items() if template.endswith("NOTES.txt"))
@@ -84,7 +84,7 @@ def release(
 
 
 class _Loader(yaml.CSafeLoader):
-    """Refuses a key that stands twice, as Kubernetes does."""
+    """A YAML loader that rejects duplicate keys, as Kubernetes does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""Lost if these fail: a Service, monitors and policies that mean this pod, and no other."""
+"""Service, monitors and policies select the pod of this release, and no other."""
 
 import re
 from typing import Any
@@ -21,7 +21,7 @@ def install(name: str, **values: Any) -> Release:
 
 
 def selectors(made: Release) -> dict[str, Object]:
-    """What selects by labels, and the labels that it wants."""
+    """Yield each selector, with the labels that it requires."""
     return {
         "Service": made.one("Service")["spec"]["selector"],
         "Deployment": made.one("Deployment")["spec"]["selector"]["matchLabels"],
@@ -35,7 +35,7 @@ def finds(wanted: Object, found: Object) -> bool:
 
 
 @pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "x"}])
-def test_what_selects_pods_finds_this_releases_and_no_other_releases(labels: dict[str, str]) -> None:
+def test_pod_selectors_match_only_this_release(labels: dict[str, str]) -> None:
     monitored = {"podMonitor": {"enabled": True}, "podLabels": labels, "commonLabels": labels}
     ours, theirs = install("ours", **monitored), install("theirs", **monitored)
     assert len(selectors(ours)) == 5
@@ -45,7 +45,7 @@ def test_what_selects_pods_finds_this_releases_and_no_other_releases(labels: dic
 
 
 @pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "x"}])
-def test_a_service_monitor_finds_this_releases_service_wherever_it_is_itself(labels: dict[str, str]) -> None:
+def test_service_monitor_selects_service_of_this_release(labels: dict[str, str]) -> None:
     monitor: dict[str, Any] = {"serviceMonitor": {"enabled": True, "namespace": "monitoring"}}
     ours, theirs = (install(name, service={"labels": labels}, **monitor) for name in ("ours", "theirs"))
     spec = ours.one("ServiceMonitor")["spec"]
@@ -54,26 +54,26 @@ def test_a_service_monitor_finds_this_releases_service_wherever_it_is_itself(lab
     assert not finds(spec["selector"]["matchLabels"], theirs.one("Service"))
 
 
-def test_a_pod_monitor_looks_where_the_pod_is() -> None:
+def test_pod_monitor_selects_namespace_of_pod() -> None:
     made = install("ours", podMonitor={"enabled": True, "namespace": "monitoring"})
     assert made.one("PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["locks"]}
 
 
 @pytest.mark.parametrize("monitor", ["serviceMonitor", "podMonitor"])
-def test_a_namespace_in_place_of_the_releases_is_that_of_all_and_where_monitors_look(monitor: str) -> None:
+def test_namespace_override_applies_to_all_objects(monitor: str) -> None:
     made = install("ours", namespaceOverride="house", **{monitor: {"enabled": True}})
     assert {each["metadata"]["namespace"] for each in made.objects} == {"house"}
     spec = made.one(f"{monitor[0].upper()}{monitor[1:]}")["spec"]
     assert spec["namespaceSelector"] == {"matchNames": ["house"]}
     commands = [line for line in re.sub(r" \\\n +", " ", made.notes).splitlines() if "--namespace" in line]
-    # Helm keeps the release in its own namespace.
+    # Helm stores the release in the namespace of the release.
     assert {(line.split()[0], line.split("--namespace ")[1].split()[0]) for line in commands} == {
         ("kubectl", "house"),
         ("helm", "locks"),
     }
 
 
-def test_all_ports_are_the_one_that_the_exporter_has() -> None:
+def test_all_ports_are_the_port_of_the_exporter() -> None:
     made = install("ours", serviceMonitor={"enabled": True}, service={"port": 80})
     (port,) = made.container["ports"]
     assert port["containerPort"] == 10333
@@ -85,13 +85,13 @@ def test_all_ports_are_the_one_that_the_exporter_has() -> None:
     assert [each["port"] for each in incoming["ports"]] == [port["containerPort"]]
 
 
-def test_an_upgrade_changes_no_selector_which_kubernetes_would_refuse() -> None:
+def test_upgrade_does_not_change_selectors() -> None:
     changed = install("ours", commonLabels={"a": "b"}, image={"tag": "2"}, podLabels={"c": "d"})
     assert selectors(changed) == selectors(install("ours"))
     assert [label for label in selectors(changed)["Deployment"] if "version" in label or "chart" in label] == []
 
 
-def test_the_network_policy_lets_prometheus_in_and_the_exporter_out_to_dns_and_tedee() -> None:
+def test_network_policy_allows_prometheus_dns_and_tedee() -> None:
     spec = install("ours").one("NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (incoming,) = spec["ingress"]
@@ -101,23 +101,23 @@ def test_the_network_policy_lets_prometheus_in_and_the_exporter_out_to_dns_and_t
     assert outgoing == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
 
 
-def test_the_network_policy_lets_in_and_out_whom_the_values_name() -> None:
+def test_network_policy_has_peers_of_values() -> None:
     values = values_of(CI[NAMES.index("network-policy")])
     spec = release(values).one("NetworkPolicy")["spec"]
     assert spec["ingress"][0]["from"] == values["networkPolicy"]["from"]
     assert spec["egress"][-1] == values["networkPolicy"]["egress"][0]
 
 
-def test_the_pod_runs_as_the_account_that_was_made_or_named() -> None:
+def test_pod_uses_created_or_existing_service_account() -> None:
     made = install("ours")
     assert made.pod["spec"]["serviceAccountName"] == made.one("ServiceAccount")["metadata"]["name"]
-    named = install("ours", serviceAccount={"create": False, "name": "nobody"})
+    named = install("ours", serviceAccount={"create": False, "name": "other"})
     assert named.all("ServiceAccount") == []
-    assert named.pod["spec"]["serviceAccountName"] == "nobody"
+    assert named.pod["spec"]["serviceAccountName"] == "other"
     assert install("ours", serviceAccount={"create": False}).pod["spec"]["serviceAccountName"] == "default"
 
 
-def test_the_pod_has_the_claim_that_was_made_or_named() -> None:
+def test_pod_uses_created_or_existing_claim() -> None:
     def claimed(made: Release) -> Any:
         return made.pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
 
@@ -128,7 +128,7 @@ def test_the_pod_has_the_claim_that_was_made_or_named() -> None:
     assert claimed(named) == "ours-already"
 
 
-def test_an_ingress_leads_each_of_its_hosts_to_the_service() -> None:
+def test_ingress_routes_each_host_to_the_service() -> None:
     hosts = ["locks.example.com", "*.house.example.com"]
     made = install("ours", ingress={"enabled": True, "hosts": hosts})
     service = made.one("Service")
@@ -140,16 +140,16 @@ def test_an_ingress_leads_each_of_its_hosts_to_the_service() -> None:
         assert path["backend"]["service"]["name"] == service["metadata"]["name"]
         assert path["backend"]["service"]["port"]["name"] == service["spec"]["ports"][0]["name"]
     assert "or http://locks.example.com/. " in made.notes
-    # The network policy is on.
-    assert "The Ingress finds nothing unless networkPolicy.from lets its controller in" in made.notes
+    # The network policy is enabled.
+    assert "The Ingress works only if networkPolicy.from includes its controller" in made.notes
 
 
-def test_an_ingress_without_hosts_takes_any() -> None:
+def test_ingress_without_hosts_accepts_any() -> None:
     (rule,) = install("ours", ingress={"enabled": True}).one("Ingress")["spec"]["rules"]
     assert list(rule) == ["http"]
 
 
-def test_an_ingress_has_the_class_and_the_certificates_that_are_named() -> None:
+def test_ingress_has_class_and_certificates_of_values() -> None:
     values = values_of(CI[NAMES.index("ingress")])
     made = release(values)
     spec = made.one("Ingress")["spec"]
@@ -171,7 +171,7 @@ def test_an_ingress_has_the_class_and_the_certificates_that_are_named() -> None:
         ({"repository": "r/i", "tag": "edge", "digest": f"sha256:{'0' * 64}"}, f"r/i@sha256:{'0' * 64}"),
     ],
 )
-def test_the_image_is_that_of_the_chart_unless_another_is_named(image: dict[str, str], expected: str) -> None:
+def test_image_defaults_to_version_of_chart(image: dict[str, str], expected: str) -> None:
     made = install("ours", image=image)
     assert {each["image"] for each in made.containers} == {expected.format(version=__version__)}
 
@@ -183,12 +183,12 @@ def test_global_registry_and_pull_secrets_are_used() -> None:
     assert made.pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}, {"name": "registry"}]
 
 
-def test_global_registry_wins_over_the_image_s() -> None:
+def test_global_registry_overrides_registry_of_image() -> None:
     made = install("ours", image={"registry": "local"}, **{"global": {"imageRegistry": "everywhere"}})
     assert made.container["image"].startswith("everywhere/tedee-exporter/")
 
 
-def test_ingress_takes_hosts_with_paths() -> None:
+def test_ingress_supports_hosts_with_paths() -> None:
     made = release(values_of(CI[NAMES.index("ingress")]))
     first, second = made.one("Ingress")["spec"]["rules"]
     assert [(each["path"], each["pathType"]) for each in first["http"]["paths"]] == [("/", "Prefix")]
@@ -201,7 +201,7 @@ def test_ingress_takes_hosts_with_paths() -> None:
 
 
 @pytest.mark.parametrize("hosts", [["*"], [{"paths": ["/"]}], [{"host": "*"}]])
-def test_ingress_takes_a_host_without_a_name_for_any(hosts: list[Any]) -> None:
+def test_ingress_host_without_name_accepts_any(hosts: list[Any]) -> None:
     made = install("ours", ingress={"enabled": True, "hosts": hosts})
     (rule,) = made.one("Ingress")["spec"]["rules"]
     assert list(rule) == ["http"]

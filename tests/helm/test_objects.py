@@ -1,4 +1,4 @@
-"""Lost if these fail: a chart that every cluster takes, whatever is switched on."""
+"""The objects of the chart are valid in all supported versions of Kubernetes, for all example values."""
 
 import json
 import re
@@ -18,27 +18,27 @@ from .release import CI, HOME, NAMES, Object, chart, release, values_of
 
 OPERATOR = "monitoring.coreos.com/v1"
 VERSIONS = [all_versions()[0], all_versions()[-1]]
-"""The oldest and the newest Kubernetes that there is a schema of here."""
+"""The oldest and the newest version of Kubernetes whose schemas are installed."""
 
 each_ci_file = pytest.mark.parametrize("path", CI, ids=NAMES)
 
 
 def check(thing: Object, version: str) -> None:
-    """Hold an object against its schema, in which nothing else may be.
+    """Validate an object with its schema, without unknown fields.
 
     Raises:
-        jsonschema.ValidationError: it is another.
+        jsonschema.ValidationError: the object is invalid.
     """
     _check(json.dumps(thing), version)
 
 
 @cache
 def _check(text: str, version: str) -> None:
-    # Most objects are the same whatever the values are.
+    # Most objects do not depend on the values.
     thing = json.loads(text)
     if thing["apiVersion"] == OPERATOR:
         jsonschema.Draft202012Validator(_strict(_schema(thing["kind"]))).validate(thing)
-        # The schema leaves these to Kubernetes.
+        # The schema does not restrict these fields.
         thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": thing["metadata"]}
     try:
         kubernetes_validate.validate(thing, version, strict=True)
@@ -51,7 +51,7 @@ def _schema(kind: str) -> Any:
 
 
 def _strict(schema: Any) -> Any:
-    """A schema without room for what it does not name, which the API server would drop or refuse."""
+    """Return a schema that rejects unknown fields, which the API server would drop or reject."""
     if isinstance(schema, dict):
         schema = {key: _strict(value) for key, value in schema.items()}
         if isinstance(schema.get("properties"), dict) and "type" in schema:
@@ -62,21 +62,21 @@ def _strict(schema: Any) -> Any:
 
 
 @each_ci_file
-def test_helm_has_nothing_to_say_against_it(path: Path) -> None:
+def test_helm_lint_has_no_findings(path: Path) -> None:
     report = helm_python.lint(CHART, values_of(path), strict=True, namespace="locks")
-    # That charts should have an icon is all.
+    # The only finding is the missing icon.
     assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
     assert report["errors"] == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @each_ci_file
-def test_kubernetes_and_the_operator_take_every_object(path: Path, version: str) -> None:
+def test_all_objects_match_schemas(path: Path, version: str) -> None:
     for thing in release(values_of(path)).objects:
         check(thing, version)
 
 
-def test_the_oldest_kubernetes_is_the_one_that_the_chart_asks_for() -> None:
+def test_oldest_kubernetes_is_that_of_the_chart() -> None:
     oldest = ".".join(VERSIONS[0].split(".")[:2])
     assert chart().metadata["kubeVersion"] == f">={oldest}.0-0"
     assert f"Kubernetes {oldest} or newer" in (CHART / "README.md").read_text("utf-8")
@@ -92,7 +92,7 @@ def test_the_oldest_kubernetes_is_the_one_that_the_chart_asks_for() -> None:
         ("PrometheusRule", ["spec", "groups", 0, "rules", 0]),
     ],
 )
-def test_what_is_misspelt_in_an_object_would_be_found(kind: str, place: list[str | int]) -> None:
+def test_misspelt_field_of_object_is_detected(kind: str, place: list[str | int]) -> None:
     values = {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
     thing: Any = release({**HOME, **values}).one(kind)
     check(thing, VERSIONS[0])
@@ -105,7 +105,7 @@ def test_what_is_misspelt_in_an_object_would_be_found(kind: str, place: list[str
 
 
 @each_ci_file
-def test_no_two_objects_are_one_and_all_names_are_names(path: Path) -> None:
+def test_names_of_objects_are_valid_and_unique(path: Path) -> None:
     objects = release(values_of(path), name="a-release-with-a-name-that-is-as-long-as-helm-allows").objects
     names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
     assert len(set(names)) == len(names)
@@ -114,7 +114,7 @@ def test_no_two_objects_are_one_and_all_names_are_names(path: Path) -> None:
 
 
 def is_name(kind: str, name: str) -> bool:
-    """Whether Kubernetes takes it: that of a Service is a DNS label of RFC 1035, others are host names."""
+    """Returns True if a name is valid: a DNS label of RFC 1035 for a Service, a host name for other objects."""
     dots, longest = ("", 63) if kind == "Service" else (".", 253)
     return len(name) <= longest and bool(re.fullmatch(rf"[a-z]([a-z0-9{dots}-]*[a-z0-9])?", name))
 
@@ -131,28 +131,28 @@ AT_THE_LIMIT = "a" * 48
         (f"{AT_THE_LIMIT}.tee", "locks-at--t", f"{AT_THE_LIMIT}-tee-locks-at"),
     ],
 )
-def test_a_name_is_one_that_a_service_may_have(name: str, override: str, expected: str) -> None:
+def test_name_is_valid_for_a_service(name: str, override: str, expected: str) -> None:
     for made in release({**HOME, "nameOverride": override}, name=name).objects:
         assert made["metadata"]["name"] == expected
         assert is_name("Service", expected)
 
 
 @pytest.mark.parametrize("name", ["123abc", "1.tedee-exporter"])
-def test_a_release_whose_name_no_service_can_have_is_refused(name: str) -> None:
-    with pytest.raises(helm_python.HelmRenderError, match=r"cannot be the name of a Service.*set fullnameOverride"):
+def test_release_name_invalid_for_a_service_is_refused(name: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=r"is not a valid name of a Service.*set fullnameOverride"):
         release(name=name)
     assert release({**HOME, "fullnameOverride": "locks"}, name=name).objects
 
 
 @pytest.mark.parametrize("which", ["nameOverride", "fullnameOverride"])
 @pytest.mark.parametrize("name", ["x.y", "MyTedee", "locks-", "1locks", "a" * 64])
-def test_an_override_that_no_service_can_have_is_refused(which: str, name: str) -> None:
+def test_override_invalid_for_a_service_is_refused(which: str, name: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=which):
         release({**HOME, which: name})
 
 
 @each_ci_file
-def test_every_object_says_whose_it_is_and_is_where_it_was_asked_for(path: Path) -> None:
+def test_objects_have_labels_and_namespace(path: Path) -> None:
     values = values_of(path)
     for thing in release({**values, "extraObjects": []}).objects:
         metadata = thing["metadata"]

@@ -1,4 +1,4 @@
-"""Lost if these fail: a chart whose alerts, dashboards, versions and README are those of the repository."""
+"""Alerts, dashboards, version and README of the chart match the repository."""
 
 import base64
 import gzip
@@ -21,20 +21,22 @@ MIB = 2**20
 README = (CHART / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", refresh.made(), ids=lambda path: path.name)
-def test_what_is_made_is_up_to_date(path: Path) -> None:
-    assert path.read_text("utf-8") == refresh.made()[path], "run: make chart"
+@pytest.mark.parametrize("path", refresh.generate(), ids=lambda path: path.name)
+def test_generated_files_are_up_to_date(path: Path) -> None:
+    assert path.read_text("utf-8") == refresh.generate()[path], "run: make chart"
 
 
-def test_nothing_is_left_of_what_is_no_more() -> None:
-    assert {path for path in refresh.COPIES.rglob("*") if path.is_file()} <= refresh.made().keys(), "run: make chart"
+def test_refresh_removes_obsolete_files() -> None:
+    assert {path for path in refresh.COPIES.rglob("*") if path.is_file()} <= refresh.generate().keys(), (
+        "run: make chart"
+    )
 
 
-def test_there_is_no_link_which_some_who_deploy_from_a_checkout_leave_out() -> None:
+def test_chart_contains_no_symbolic_links() -> None:
     assert [path for path in CHART.rglob("*") if path.is_symlink()] == []
 
 
-def test_the_alerts_are_those_of_the_repository() -> None:
+def test_alerts_equal_those_of_the_repository() -> None:
     rule = release({**HOME, "prometheusRule": {"enabled": True}}).one("PrometheusRule")
     assert rule["spec"] == yaml.safe_load((ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8"))
     names = [group["name"] for group in rule["spec"]["groups"]]
@@ -42,7 +44,7 @@ def test_the_alerts_are_those_of_the_repository() -> None:
 
 
 @pytest.mark.parametrize("values", [{"prometheusRule": {"enabled": True}}, values_of(CHART / "ci/alerts-values.yaml")])
-def test_prometheus_takes_the_rules(values: Values, tmp_path: Path) -> None:
+def test_prometheus_accepts_the_rules(values: Values, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yml"
     rules.write_text(yaml.safe_dump(release({**HOME, **values}).one("PrometheusRule")["spec"]))
     result = subprocess.run(
@@ -51,13 +53,13 @@ def test_prometheus_takes_the_rules(values: Values, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_readme_says_for_how_long_prometheus_must_keep_data() -> None:
+def test_readme_states_required_retention() -> None:
     rules = (ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8")
     assert max(int(days) for days in re.findall(r"\[(\d+)d\b", rules)) == 3
-    assert "Prometheus must keep data for three days or more" in README
+    assert "Prometheus must keep data for three days or more" in " ".join(README.split())
 
 
-def test_the_dashboards_are_those_of_the_repository_and_found_by_grafanas_sidecar() -> None:
+def test_dashboards_equal_repository_and_have_sidecar_label() -> None:
     maps = release({**HOME, "dashboards": {"enabled": True}}).all("ConfigMap")
     found = [each for each in maps if each["metadata"]["labels"].get("grafana_dashboard") == "1"]
     files = {name: text for each in found for name, text in each["data"].items()}
@@ -69,23 +71,23 @@ def test_the_dashboards_are_those_of_the_repository_and_found_by_grafanas_sideca
         json.loads(files[name])
 
 
-def test_everything_fits_into_what_kubernetes_stores_it_in() -> None:
+def test_objects_fit_size_limits_of_kubernetes() -> None:
     values = {name: {"enabled": True} for name in ("dashboards", "prometheusRule")}
-    made = release({**HOME, **values})
-    assert max(len(json.dumps(each)) for each in made.objects) < 0.9 * MIB
-    # Helm keeps a release in a Secret: chart and objects, as JSON, packed and encoded.
+    rendered = release({**HOME, **values})
+    assert max(len(json.dumps(each)) for each in rendered.objects) < 0.9 * MIB
+    # Helm stores a release in a Secret: chart and objects as JSON, compressed and encoded.
     files = [each["data"] for each in chart().files + chart().templates]
-    kept = base64.b64encode(gzip.compress(json.dumps([files, made.objects]).encode()))
-    assert len(kept) < 0.7 * MIB
+    stored = base64.b64encode(gzip.compress(json.dumps([files, rendered.objects]).encode()))
+    assert len(stored) < 0.7 * MIB
 
 
-def test_the_package_has_all_that_the_folder_has(tmp_path: Path) -> None:
+def test_package_contains_all_files_of_the_chart(tmp_path: Path) -> None:
     archive = Path(chart().save(tmp_path))
     everything = {name: {"enabled": True} for name in ("dashboards", "prometheusRule", "networkPolicy")}
     assert release({**HOME, **everything}, path=archive) == release({**HOME, **everything})
 
 
-def test_every_example_of_the_readme_installs() -> None:
+def test_every_example_of_readme_installs() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 4
     for block in blocks:
@@ -94,6 +96,6 @@ def test_every_example_of_the_readme_installs() -> None:
         assert release({**least, **values}).objects
 
 
-def test_every_file_that_the_readme_links_to_exists() -> None:
+def test_links_of_readme_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("https://")]
     assert [link for link in links if not (CHART / link).exists()] == []

@@ -1,4 +1,4 @@
-"""Lost if these fail: a pod in which the exporter runs, keeps Tedee's limits, and can do nothing else."""
+"""The pod runs the exporter, observes Tedee's rate limits, and has minimal permissions."""
 
 import base64
 import re
@@ -22,7 +22,7 @@ HASH = "$2y$04$Rl5CyEcaQkAcvs4VzGL7dOQBFwE1gsm5VpLXy8RgMIbBZpkFfpH8G"
 
 @pytest.fixture(scope="module")
 def secrets() -> Secrets:
-    """What others put into the cluster."""
+    """Objects that other tools create in the cluster."""
     ca = trustme.CA()
     pair = ca.issue_cert("tedee-exporter.monitoring.svc", "127.0.0.1")
     (certificate,) = pair.cert_chain_pems
@@ -51,29 +51,29 @@ def url(cloud: Cloud) -> Iterator[str]:
 
 
 def for_the_house(url: str, **more: Any) -> Release:
-    """A release that reads the house of the simulated cloud."""
+    """Return a release that polls the account "home" of the simulated cloud."""
     return release({"keys": {"home": "simulated-key-home"}, "config": {"api": {"url": url}}, **more})
 
 
-# It runs
+# The exporter starts
 
 READ = {"config", "keys", "existingSecret", "webConfig", "extraArgs"}
-"""The values that the exporter gets to read."""
+"""The values that are part of the exporter's configuration."""
 CONFIGURATIONS = {str({key: value for key, value in values_of(path).items() if key in READ}): path for path in CI}
 del CONFIGURATIONS["{}"]  # the demo has none
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS.values(), ids=lambda path: path.name)
-def test_the_exporter_finds_nothing_wrong_with_its_configuration(path: Path, tmp_path: Path, secrets: Secrets) -> None:
+def test_exporter_accepts_its_configuration(path: Path, tmp_path: Path, secrets: Secrets) -> None:
     pod = Pod(release(values_of(path)), tmp_path, secrets)
     pod.refresh()
     result = pod.check()
     assert result.returncode == 0, result.stderr
-    # Nor with the modes of its files.
+    # The modes of the files are accepted as well.
     assert result.stderr == ""
 
 
-def test_the_pod_scrapes_the_account_of_a_key(tmp_path: Path, url: str) -> None:
+def test_pod_serves_account_of_key(tmp_path: Path, url: str) -> None:
     pod = Pod(for_the_house(url, persistence={"enabled": True}), tmp_path)
     with pod.running() as exporter:
         assert pod.probe("liveness", exporter) == 200
@@ -83,7 +83,7 @@ def test_the_pod_scrapes_the_account_of_a_key(tmp_path: Path, url: str) -> None:
         assert [line for line in exporter.log if "level=warn" in line] == []
 
 
-def test_the_demo_needs_nothing(tmp_path: Path) -> None:
+def test_demo_needs_no_values(tmp_path: Path) -> None:
     pod = Pod(release({"demo": True}), tmp_path)
     pod.refresh()
     with pod.running() as exporter:
@@ -123,9 +123,7 @@ DEMANDED = {
         "own-client-certificates",
     ],
 )
-def test_probes_and_monitors_speak_what_the_port_speaks(
-    values: Values, scheme: str, tmp_path: Path, secrets: Secrets
-) -> None:
+def test_probes_and_monitors_use_scheme_of_port(values: Values, scheme: str, tmp_path: Path, secrets: Secrets) -> None:
     monitored = {"serviceMonitor": {"enabled": True}}
     pod = Pod(release({"demo": True, **values, **monitored}), tmp_path, secrets)
     with pod.running() as exporter:
@@ -139,10 +137,10 @@ def test_probes_and_monitors_speak_what_the_port_speaks(
     assert with_pods.one("PodMonitor")["spec"]["podMetricsEndpoints"] == [endpoint]
 
 
-# Tedee's limits
+# Rate limits
 
 
-def test_a_pod_in_anothers_place_waits_before_it_calls(tmp_path: Path, url: str, cloud: Cloud) -> None:
+def test_replacement_pod_waits_before_first_call(tmp_path: Path, url: str, cloud: Cloud) -> None:
     pod = Pod(for_the_house(url), tmp_path)
     pod.refresh()
     with pod.running() as exporter:
@@ -156,12 +154,12 @@ def test_a_pod_in_anothers_place_waits_before_it_calls(tmp_path: Path, url: str,
         assert cloud.calls == []
 
 
-def test_a_container_in_anothers_place_makes_no_call_too_early(tmp_path: Path, url: str, cloud: Cloud) -> None:
+def test_restarted_container_keeps_rate_limits(tmp_path: Path, url: str, cloud: Cloud) -> None:
     pod = Pod(for_the_house(url), tmp_path)
     assert_the_second_makes_no_call_too_early(iter([pod, pod]), cloud)
 
 
-def test_with_a_claim_neither_does_a_pod_in_anothers_place(tmp_path: Path, url: str, cloud: Cloud) -> None:
+def test_replacement_pod_with_claim_keeps_rate_limits(tmp_path: Path, url: str, cloud: Cloud) -> None:
     made = for_the_house(url, persistence={"enabled": True})
     assert_the_second_makes_no_call_too_early((Pod(made, tmp_path) for _ in range(2)), cloud)
 
@@ -172,13 +170,13 @@ def assert_the_second_makes_no_call_too_early(pods: Iterator[Pod], cloud: Cloud)
         exporter.kill()
     made = len(cloud.calls)
     with next(pods).running() as exporter:
-        # Ready at once, with the data of the one before.
+        # Ready immediately, with the data of the previous pod.
         exporter.wait_until_ready()
         assert exporter.value("tedee_locks", account="home")
         assert len(cloud.calls) == made
 
 
-def test_a_first_refresh_token_is_put_where_it_can_be_replaced_and_is_never_put_back(tmp_path: Path) -> None:
+def test_initial_refresh_token_is_copied_only_once(tmp_path: Path) -> None:
     pod = Pod(release(values_of(next(path for path in CI if "oauth" in path.name))), tmp_path)
     token = pod["/var/lib/tedee-exporter/guests.token"]
     pod.refresh()
@@ -190,24 +188,24 @@ def test_a_first_refresh_token_is_put_where_it_can_be_replaced_and_is_never_put_
 
 
 @each_ci_file
-def test_there_is_one_pod_and_the_old_one_ends_before_there_is_a_new_one(path: Path) -> None:
+def test_old_pod_stops_before_new_pod_starts(path: Path) -> None:
     spec = release(values_of(path)).one("Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-# What replaces the pod
+# Changes that replace the pod
 
 
 def template(**values: Any) -> Any:
     return release({**HOME, **values}).pod
 
 
-def test_a_change_of_the_configuration_replaces_the_pod() -> None:
+def test_change_of_configuration_replaces_pod() -> None:
     assert template(config={"sync": {"interval": "30s"}}) != template()
     assert template(keys={"home": "key-of-home", "hotel": "x"}) != template()
 
 
-def test_what_the_exporter_takes_up_by_itself_does_not() -> None:
+def test_change_that_exporter_reloads_keeps_pod() -> None:
     assert template(keys={"home": "another-key"}) == template()
     users: dict[str, Any] = {"webConfig": {"config": {"basic_auth_users": {"prometheus": HASH}}}}
     others: dict[str, Any] = {"webConfig": {"config": {"basic_auth_users": {"grafana": HASH}}}}
@@ -215,7 +213,7 @@ def test_what_the_exporter_takes_up_by_itself_does_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["keys", "tls", "web-config-secret"])
-def test_the_files_of_secrets_are_whole_folders_which_alone_are_kept_up_to_date(name: str) -> None:
+def test_secrets_are_mounted_as_directories(name: str) -> None:
     pod = release(values_of(CI[NAMES.index(name)]))
     assert [mount for mount in pod.container["volumeMounts"] if "subPath" in mount] == []
     assert [volume for volume in pod.pod["spec"]["volumes"] if "items" in volume.get("secret", {})] == []
@@ -225,7 +223,7 @@ def test_the_files_of_secrets_are_whole_folders_which_alone_are_kept_up_to_date(
 
 
 @each_ci_file
-def test_a_secret_is_in_no_object_but_a_secret(path: Path) -> None:
+def test_secrets_are_only_in_secret_objects(path: Path) -> None:
     values = values_of(path)
     hidden = [*values.get("keys", {}).values()]
     hidden += values.get("webConfig", {}).get("config", {}).get("basic_auth_users", {}).values()
@@ -239,18 +237,18 @@ def test_a_secret_is_in_no_object_but_a_secret(path: Path) -> None:
 
 
 @each_ci_file
-def test_the_files_of_secrets_are_for_the_pod_alone(path: Path) -> None:
+def test_files_of_secrets_are_private_to_the_pod(path: Path) -> None:
     for volume in release(values_of(path)).pod["spec"]["volumes"]:
         assert volume.get("secret", {}).get("defaultMode", 0) & 0o337 == 0
 
 
-# What it may do
+# Permissions
 
 
 @pytest.mark.parametrize(
     "path", [path for path in CI if "hostNetwork" not in values_of(path)], ids=lambda path: path.name
 )
-def test_it_keeps_the_restricted_pod_security_standard(path: Path) -> None:
+def test_pod_meets_restricted_security_standard(path: Path) -> None:
     # https://kubernetes.io/docs/concepts/security/pod-security-standards/
     pod = release(values_of(path)).pod["spec"]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
@@ -276,31 +274,31 @@ def test_it_keeps_the_restricted_pod_security_standard(path: Path) -> None:
         assert not any("hostPort" in port for port in container.get("ports", ()))
 
 
-def test_nothing_can_be_written_but_its_state() -> None:
+def test_only_state_is_writable() -> None:
     made = release(values_of(CI[NAMES.index("tls")]))
     assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in made.containers)
     writable = {mount["mountPath"] for mount in made.container["volumeMounts"] if not mount.get("readOnly")}
     assert writable == {"/var/lib/tedee-exporter"}
 
 
-def test_it_has_no_token_and_no_variables_of_others() -> None:
+def test_pod_has_no_service_account_token_or_links() -> None:
     made = release()
     assert made.one("ServiceAccount")["automountServiceAccountToken"] is False
     assert made.pod["spec"]["automountServiceAccountToken"] is False
     assert made.pod["spec"]["enableServiceLinks"] is False
 
 
-def test_user_and_group_are_those_of_the_image_and_a_claim_is_the_groups() -> None:
+def test_user_and_group_are_those_of_the_image() -> None:
     (user, group) = re.findall(r"(?m)^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text("utf-8"))[-1]
     context = release().pod["spec"]["securityContext"]
     assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (int(user), int(group), int(group))
 
 
-def test_a_user_whom_the_cluster_chooses_is_left_to_the_cluster() -> None:
+def test_user_can_be_left_to_the_cluster() -> None:
     context = release(values_of(CI[NAMES.index("openshift")])).pod["spec"]["securityContext"]
     assert not {"runAsUser", "runAsGroup", "fsGroup"} & context.keys()
 
 
-def test_a_claims_files_are_not_given_to_the_group_at_each_start() -> None:
-    # The kubelet would make the state file one that the group may write, which the exporter warns of.
+def test_claim_ownership_changes_only_if_needed() -> None:
+    # The kubelet would make the state file writable by the group, and the exporter would log a warning.
     assert release().pod["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"

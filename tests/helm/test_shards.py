@@ -1,4 +1,4 @@
-"""Lost if these fail: several exporters side by side, as docs/operations.md has them in Kubernetes."""
+"""Several sharded exporters in Kubernetes, as in the example of docs/operations.md."""
 
 import re
 from pathlib import Path
@@ -22,12 +22,12 @@ def manifest() -> dict[str, Object]:
     return {each["kind"]: each for each in yaml.safe_load_all(block)}
 
 
-def test_a_cluster_takes_it(manifest: dict[str, Object]) -> None:
+def test_cluster_accepts_the_chart(manifest: dict[str, Object]) -> None:
     for thing in manifest.values():
         check(thing, VERSIONS[-1])
 
 
-def test_what_is_named_is_there(manifest: dict[str, Object]) -> None:
+def test_referenced_objects_exist(manifest: dict[str, Object]) -> None:
     service, pods = manifest["Service"]["spec"], manifest["StatefulSet"]["spec"]
     template = pods["template"]
     assert service["selector"] == pods["selector"]["matchLabels"] == template["metadata"]["labels"]
@@ -39,7 +39,7 @@ def test_what_is_named_is_there(manifest: dict[str, Object]) -> None:
     assert container["image"].endswith(f":{__version__}")
 
 
-def test_each_account_is_one_pods(manifest: dict[str, Object], tmp_path: Path) -> None:
+def test_each_account_belongs_to_one_pod(manifest: dict[str, Object], tmp_path: Path) -> None:
     names = [f"hotel-{number}" for number in range(30)]
     accounts: list[dict[str, Any]] = [{"name": name, "personal_key": f"key-of-{name}"} for name in names]
     config = configuration(tmp_path, "https://tedee.test", accounts)

@@ -1,4 +1,4 @@
-"""Lost if these fail: values that do what they say, and are refused with a helpful message where they cannot."""
+"""Each value of the chart has its documented effect, and invalid values are refused with advice."""
 
 import copy
 import itertools
@@ -20,18 +20,18 @@ from exporter.config.settings import Account, Api, LockSelection, OAuth, Setting
 from exporter.web.configuration import BCRYPT_HASH, HEADERS, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
-from helm.refresh import CHART, documented
+from helm.refresh import CHART, documented_values
 
 from .release import CI, HOME, Values, chart, release, values_of
 from .test_objects import VERSIONS, check
 
 DEFAULTS = (CHART / "values.yaml").read_text("utf-8")
-DOCUMENTED = {name: default for name, default, _ in documented(DEFAULTS)}
+DOCUMENTED = {name: default for name, default, _ in documented_values(DEFAULTS)}
 SCHEMA: Any = chart().schema
 
 
 def leaf(values: Values, name: str) -> Any:
-    """The value of that name; KeyError where it is not given."""
+    """Return the value with that name. Raises KeyError if it is absent."""
     part: Any = values
     for step in name.split("."):
         part = part[step]
@@ -39,7 +39,7 @@ def leaf(values: Values, name: str) -> Any:
 
 
 def without(values: Values, name: str) -> dict[str, Any]:
-    """The values as they are when that one is not given."""
+    """Return the values without that one."""
     left = copy.deepcopy(dict(values))
     *above, last = name.split(".")
     part: Any = left
@@ -50,21 +50,21 @@ def without(values: Values, name: str) -> dict[str, Any]:
 
 
 def given(value: Any, name: str) -> dict[str, Any]:
-    """Values in which only that one is given."""
+    """Return values with only that one."""
     for step in reversed(name.split(".")):
         value = {step: value}
     return dict(value)
 
 
 def with_some_account(values: Values) -> Values:
-    """The values, and keys if they have none."""
+    """Return the values, with keys if they have no account."""
     if {"demo", "keys", "existingSecret"} & values.keys():
         return values
     return {**values, "keys": {"home": "key-of-home", "hotel": "key-of-the-hotel"}}
 
 
 def refusal(values: Values) -> str:
-    """What is said against the values; nothing where the chart takes them."""
+    """Return the error for the values; "" if the chart accepts them."""
     try:
         release(values)
     except helm_python.HelmError as error:
@@ -72,11 +72,11 @@ def refusal(values: Values) -> str:
     return ""
 
 
-# What they do
+# Effects
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_every_value_is_tried_out_and_changes_something(name: str) -> None:
+def test_every_value_has_an_effect(name: str) -> None:
     tried = []
     for path in CI:
         values = values_of(path)
@@ -87,28 +87,28 @@ def test_every_value_is_tried_out_and_changes_something(name: str) -> None:
             continue
     assert tried, f"no file in ci/ sets {name}"
     left = [(values, with_some_account(without(values, name))) for values in tried]
-    # That a chart fails without it is not yet something that it does.
+    # A failure without the value does not count as an effect.
     assert any(release(values).objects != release(each).objects for values, each in left if not refusal(each))
 
 
-def test_each_of_the_keys_is_an_account_where_no_other_is_named() -> None:
-    made = release({"keys": {"home": "a", "hotel": "b"}})
-    assert yaml.safe_load(made.config)["accounts"] == [
+def test_each_key_is_an_account_by_default() -> None:
+    rendered = release({"keys": {"home": "a", "hotel": "b"}})
+    assert yaml.safe_load(rendered.config)["accounts"] == [
         {"name": "home", "personal_key_file": "/etc/tedee-exporter/keys/home"},
         {"name": "hotel", "personal_key_file": "/etc/tedee-exporter/keys/hotel"},
     ]
 
 
-def test_an_account_has_the_key_of_its_name_unless_it_names_another_credential() -> None:
+def test_account_uses_key_of_its_name_by_default() -> None:
     oauth = {"client_id": "c", "refresh_token_file": "/somewhere/else"}
     accounts = [{"name": "home"}, {"name": "hotel", "access_token_file": "/token"}, {"name": "guests", "oauth": oauth}]
-    made = release({"keys": {"home": "a"}, "config": {"accounts": accounts}})
+    rendered = release({"keys": {"home": "a"}, "config": {"accounts": accounts}})
     with_key = {"name": "home", "personal_key_file": "/etc/tedee-exporter/keys/home"}
-    assert yaml.safe_load(made.config)["accounts"] == [with_key, *accounts[1:]]
+    assert yaml.safe_load(rendered.config)["accounts"] == [with_key, *accounts[1:]]
 
 
-def test_numbers_and_texts_arrive_as_they_are(tmp_path: Path) -> None:
-    # Helm is known to write 1e+06 for a million, and YAML to read a number where a text was meant.
+def test_numbers_and_texts_are_passed_unchanged(tmp_path: Path) -> None:
+    # Helm can write 1e+06 for a million, and YAML can parse a text as a number.
     names = ["101", "1e6", "0x1f", "yes", "null", "2026-01-01", "12:30", "1_000", "~", "=", "a: b", "# no", "ä ż"]
     locks = {"ids": [1000000, 9007199254740991]}
     accounts = [{"name": name, "personal_key_file": f"/{at}", "locks": locks} for at, name in enumerate(names)]
@@ -120,7 +120,7 @@ def test_numbers_and_texts_arrive_as_they_are(tmp_path: Path) -> None:
     assert {account.locks.ids for account in settings.accounts if account.locks} == {tuple(locks["ids"])}
 
 
-def test_limits_are_replaced_alerts_left_out_and_groups_added() -> None:
+def test_alert_values_change_rules() -> None:
     values = values_of(next(path for path in CI if path.name.startswith("alerts-")))
     before = release({**HOME, "prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"]["groups"]
     after = release(values).one("PrometheusRule")["spec"]["groups"]
@@ -136,12 +136,12 @@ def test_limits_are_replaced_alerts_left_out_and_groups_added() -> None:
     assert sum(len(group["rules"]) for group in before) == sum(len(group["rules"]) for group in after[:-1]) + 1
 
 
-def test_a_token_beside_the_states_folder_is_not_taken_for_one_in_it() -> None:
+def test_token_outside_state_folder_is_recognised() -> None:
     oauth = {"client_id": "c", "refresh_token_file": "/var/lib/tedee-exporter2/token"}
     assert not refusal({"config": {"accounts": [{"name": "guests", "oauth": oauth}]}})
 
 
-def test_what_the_pod_is_given_arrives_as_it_is() -> None:
+def test_pod_values_are_passed_unchanged() -> None:
     values = values_of(CHART / "ci/pod-values.yaml")
     spec = release(values).pod["spec"]
     for name in (
@@ -171,7 +171,7 @@ def test_what_the_pod_is_given_arrives_as_it_is() -> None:
     assert (container["env"], container["envFrom"]) == (more["extraEnv"], more["extraEnvFrom"])
 
 
-def test_host_network_reaches_the_pod() -> None:
+def test_host_network_is_set_on_the_pod() -> None:
     values = values_of(CHART / "ci/host-network-values.yaml")
     spec = release(values).pod["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
@@ -179,29 +179,29 @@ def test_host_network_reaches_the_pod() -> None:
 
 
 @pytest.mark.parametrize("which", ["service", "load-balancer", "dual-stack"])
-def test_values_of_the_service_reach_it(which: str) -> None:
+def test_service_values_are_set_on_the_service(which: str) -> None:
     values = values_of(CHART / f"ci/{which}-values.yaml")
     spec = release(values).one("Service")["spec"]
-    given_to_it = values["service"].keys() - {"port", "nodePort", "annotations", "labels"}
-    assert {name: spec[name] for name in given_to_it} == {name: values["service"][name] for name in given_to_it}
+    monitor_values = values["service"].keys() - {"port", "nodePort", "annotations", "labels"}
+    assert {name: spec[name] for name in monitor_values} == {name: values["service"][name] for name in monitor_values}
     assert set(release().one("Service")["spec"]) == {"type", "selector", "ports"}
 
 
-def test_extra_object_may_be_text() -> None:
-    made = release(values_of(CHART / "ci/extra-values.yaml"))
-    assert made.one("ConfigMap", "tedee-exporter-more")["metadata"]["namespace"] == "locks"
+def test_extra_object_can_be_text() -> None:
+    rendered = release(values_of(CHART / "ci/extra-values.yaml"))
+    assert rendered.one("ConfigMap", "tedee-exporter-more")["metadata"]["namespace"] == "locks"
 
 
 @pytest.mark.parametrize("monitor", ["ServiceMonitor", "PodMonitor"])
-def test_what_a_monitor_is_given_arrives_as_it_is(monitor: str) -> None:
+def test_monitor_values_are_passed_unchanged(monitor: str) -> None:
     path = CHART / "ci" / f"{monitor.removesuffix('Monitor').lower()}-monitor-values.yaml"
-    given_to_it = values_of(path)[f"{monitor[0].lower()}{monitor[1:]}"]
+    monitor_values = values_of(path)[f"{monitor[0].lower()}{monitor[1:]}"]
     spec = release(values_of(path)).one(monitor)["spec"]
     (endpoint,) = spec["endpoints" if monitor == "ServiceMonitor" else "podMetricsEndpoints"]
-    arrived = {name: value for name, value in given_to_it.items() if (spec | endpoint).get(name) == value}
-    left = given_to_it.keys() - arrived.keys()
-    # Those of its metadata, and what is left out where it says nothing.
-    assert left - {name for name in left if given_to_it[name] == ""} == {
+    arrived = {name: value for name, value in monitor_values.items() if (spec | endpoint).get(name) == value}
+    left = monitor_values.keys() - arrived.keys()
+    # The metadata, and fields that are omitted if empty.
+    assert left - {name for name in left if monitor_values[name] == ""} == {
         "enabled",
         "namespace",
         "labels",
@@ -209,26 +209,24 @@ def test_what_a_monitor_is_given_arrives_as_it_is(monitor: str) -> None:
     }
 
 
-def test_a_limit_may_be_zero() -> None:
+def test_limit_can_be_zero() -> None:
     zero = {"enabled": True, "limits": {"tedee:battery_percent:low": 0}}
     (limits, *_) = release({**HOME, "prometheusRule": zero}).one("PrometheusRule")["spec"]["groups"]
     assert [rule["expr"] for rule in limits["rules"] if rule["record"] == "tedee:battery_percent:low"] == ["0"]
 
 
 @pytest.mark.parametrize(("storage_class", "expected"), [("", None), ("-", ""), ("fast", "fast")])
-def test_a_claim_has_the_clusters_storage_class_or_none_or_the_one_that_is_named(
-    storage_class: str, expected: str | None
-) -> None:
-    made = release({**HOME, "persistence": {"enabled": True, "storageClass": storage_class}})
-    assert made.one("PersistentVolumeClaim")["spec"].get("storageClassName") == expected
+def test_claim_has_requested_storage_class(storage_class: str, expected: str | None) -> None:
+    rendered = release({**HOME, "persistence": {"enabled": True, "storageClass": storage_class}})
+    assert rendered.one("PersistentVolumeClaim")["spec"].get("storageClassName") == expected
 
 
-def test_nobody_but_the_exporter_and_what_it_needs_is_made_unasked() -> None:
+def test_defaults_create_only_required_objects() -> None:
     kinds = [each["kind"] for each in release().objects]
     assert sorted(kinds) == ["ConfigMap", "Deployment", "Secret", "Service", "ServiceAccount"]
 
 
-def test_it_can_be_a_part_of_another_chart(tmp_path: Path) -> None:
+def test_chart_can_be_a_subchart(tmp_path: Path) -> None:
     part = {"name": "tedee-exporter", "version": chart().version, "condition": "tedee-exporter.enabled"}
     (tmp_path / "Chart.yaml").write_text(
         yaml.safe_dump({"apiVersion": "v2", "name": "house", "version": "1.0.0", "dependencies": [part]})
@@ -238,31 +236,31 @@ def test_it_can_be_a_part_of_another_chart(tmp_path: Path) -> None:
     chart().save_dir(tmp_path / "charts")
     everywhere = {"imageRegistry": "mirror.example.com", "imagePullSecrets": ["mirror"], "of-another": 1}
     values = {"global": everywhere, "tedee-exporter": {"enabled": True, **HOME}}
-    made = release(values, name="house", path=tmp_path)
-    assert made.one("Deployment")["metadata"]["name"] == "house-tedee-exporter"
-    assert made.container["image"] == f"mirror.example.com/tedee-exporter/tedee-exporter:{__version__}"
-    assert made.pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
+    rendered = release(values, name="house", path=tmp_path)
+    assert rendered.one("Deployment")["metadata"]["name"] == "house-tedee-exporter"
+    assert rendered.container["image"] == f"mirror.example.com/tedee-exporter/tedee-exporter:{__version__}"
+    assert rendered.pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
 
 
-# What is refused
+# Refused values
 
 
-# Other charts of an umbrella chart have their own keys in global.
+# `global` may contain keys of other charts.
 @pytest.mark.parametrize("name", [name for name in DOCUMENTED if not name.startswith("global.")])
-def test_a_misspelt_value_is_refused_by_name(name: str) -> None:
+def test_misspelt_value_is_refused_by_name(name: str) -> None:
     misspelt = given(DOCUMENTED[name], f"{name}s")
     with pytest.raises(helm_python.HelmValuesError, match=f"{name.rpartition('.')[2]}s"):
         release({**HOME, **misspelt})
 
 
-# The names below these are those of others: of labels, of people, of Kubernetes' own objects.
+# Below these values, names are free (labels, accounts) or belong to objects of Kubernetes.
 NAMED_BY_OTHERS = re.compile(
     r"(global|.*\.params|.*[aA]nnotations|.*[lL]abels|keys|nodeSelector|affinity\..*|prometheusRule\.limits|.*basic_auth_users)\."
 )
 
 
 def everything_below(values: Values, above: str = "") -> Iterator[str]:
-    """The name of each value that stands in a map, at any depth."""
+    """Yield the name of each value in a map, at any depth."""
     for key, value in values.items():
         yield f"{above}{key}"
         if isinstance(value, dict):
@@ -278,7 +276,7 @@ TRIED = {
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_a_misspelt_value_within_another_is_refused_by_name(name: str) -> None:
+def test_nested_misspelt_value_is_refused_by_name(name: str) -> None:
     above, _, last = name.rpartition(".")
     misspelt = copy.deepcopy(TRIED[name])
     leaf(misspelt, above)[f"{last}Misspelt"] = leaf(misspelt, above).pop(last)
@@ -286,7 +284,7 @@ def test_a_misspelt_value_within_another_is_refused_by_name(name: str) -> None:
         release({**HOME, **misspelt})
 
 
-def test_what_is_misspelt_is_looked_for_in_every_corner() -> None:
+def test_misspelt_values_are_detected_everywhere() -> None:
     places = {name.rpartition(".")[0] for name in TRIED}
     assert places >= {
         "podSecurityContext",
@@ -304,9 +302,9 @@ def test_what_is_misspelt_is_looked_for_in_every_corner() -> None:
 SECTIONS = {name.rsplit(".", dots)[0] for name in DOCUMENTED for dots in range(1, name.count(".") + 1)}
 
 
-# The last is one of two of which there must be one.
+# For the last one, one of two values is required.
 @pytest.mark.parametrize("name", sorted(SECTIONS | DOCUMENTED.keys() - {"podDisruptionBudget.maxUnavailable"}))
-def test_null_is_refused_by_name_or_the_same_as_nothing(name: str) -> None:
+def test_null_is_refused_or_the_same_as_absent(name: str) -> None:
     section, _, rest = name.partition(".")
     values: dict[str, Any] = {**HOME, section: given(None, rest) if rest else None}
     if rest and f"{section}.enabled" in DOCUMENTED:
@@ -320,7 +318,7 @@ def test_null_is_refused_by_name_or_the_same_as_nothing(name: str) -> None:
         assert "nil>" not in str(thing)
 
 
-def test_null_is_refused_deep_in_the_web_configuration_too() -> None:
+def test_null_in_web_configuration_is_refused() -> None:
     with pytest.raises(helm_python.HelmValuesError, match="tls_server_config': got null"):
         release({**HOME, "webConfig": {"config": {"tls_server_config": None}}})
 
@@ -361,35 +359,37 @@ def accounts(**account: Any) -> dict[str, Any]:
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )
-def test_what_the_pod_would_stumble_over_is_refused(values: Values, message: str) -> None:
+def test_values_that_break_the_pod_are_refused(values: Values, message: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=message):
         release({**HOME, **values})
 
 
-def test_resources_may_be_any_that_there_are() -> None:
+def test_resources_can_be_any_kind() -> None:
     more = {"ephemeral-storage": "1Gi", "hugepages-2Mi": "4Mi", "nvidia.com/gpu": 1}
     limits = release({**HOME, "resources": {"limits": more}}).container["resources"]["limits"]
     assert limits == {"memory": "256Mi", **more}
 
 
-ELSEWHERE = [
+OTHER_CHARTS = [
     f"{section}{name}"
     for section, properties_ in [
         ("", SCHEMA["properties"]),
         *((f"{name}.", each.get("properties", {})) for name, each in SCHEMA["properties"].items()),
     ]
     for name, schema in properties_.items()
-    if schema.get("$ref") == "#/definitions/elsewhere"
+    if schema.get("$ref") == "#/definitions/otherCharts"
 ]
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
-def test_name_of_another_chart_is_refused_with_ours(name: str) -> None:
+@pytest.mark.parametrize("name", OTHER_CHARTS)
+def test_name_of_another_chart_is_refused_with_hint(name: str) -> None:
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release({**HOME, **given(3, name)})
-    (told,) = str(refused.value).strip().splitlines()[1:]
-    ours = re.fullmatch(rf"{re.escape(name)}: is called (\S+) here", told)
-    assert ours[1] in DOCUMENTED if ours else told.startswith(f"{name}: is not a value of this chart; ")
+    (problem,) = str(refused.value).strip().splitlines()[1:]
+    replacement = re.fullmatch(rf"{re.escape(name)}: is called (\S+) here", problem)
+    assert (
+        replacement[1] in DOCUMENTED if replacement else problem.startswith(f"{name}: is not a value of this chart; ")
+    )
 
 
 def test_names_of_other_charts_are_known() -> None:
@@ -400,11 +400,11 @@ def test_names_of_other_charts_are_known() -> None:
         "replicaCount",
         "serviceMonitor.additionalLabels",
         "prometheusRule.additionalLabels",
-    } <= set(ELSEWHERE)
+    } <= set(OTHER_CHARTS)
 
 
 def texts_in(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:
-    """The place of each text in values, except of objects and rules that are the user's own."""
+    """Yield the path of each text in values, except in the user's own objects and rules."""
     if isinstance(value, str):
         yield place
     elif isinstance(value, dict):
@@ -419,7 +419,7 @@ def texts_in(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
 @pytest.mark.parametrize("other", [8080, True])
 def test_number_or_boolean_for_a_text_is_refused(path: Path, other: object) -> None:
-    # Unless the object that is made of it is one that Kubernetes and the operator take.
+    # Unless Kubernetes and the operator accept the resulting object.
     for *above, last in texts_in(values_of(path)):
         values = values_of(path)
         part: Any = values
@@ -459,12 +459,12 @@ def test_value_kubernetes_refuses_is_refused(values: Values, place: str) -> None
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_a_value_of_another_type_is_refused(name: str) -> None:
+def test_value_of_wrong_type_is_refused(name: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=name.replace(".", "/")):
         release({**HOME, **given(7.5, name)})
 
 
-def test_the_state_has_a_file_since_the_pod_has_no_home() -> None:
+def test_state_file_is_set_explicitly() -> None:
     with pytest.raises(helm_python.HelmValuesError, match="state_file"):
         release({**HOME, "config": {"state_file": None}})
 
@@ -480,9 +480,7 @@ def test_the_state_has_a_file_since_the_pod_has_no_home() -> None:
         ("accounts.items.locks", LockSelection),
     ],
 )
-def test_the_configuration_may_have_what_the_exporter_knows_and_nothing_else(
-    place: str, section: type[BaseModel]
-) -> None:
+def test_configuration_has_exactly_keys_of_exporter(place: str, section: type[BaseModel]) -> None:
     schema = SCHEMA
     for step in ["config", *place.split(".")] if place else ["config"]:
         schema = schema["items"] if step == "items" else schema["properties"][step]
@@ -491,7 +489,7 @@ def test_the_configuration_may_have_what_the_exporter_knows_and_nothing_else(
 
 
 def properties(schema: Any, *steps: str) -> Any:
-    """What the chart's schema says of the keys in that place, past references."""
+    """Return the properties at that path in the chart's schema, with references resolved."""
     for step in steps:
         schema = schema["properties"][step]
         if "$ref" in schema:
@@ -509,15 +507,13 @@ def properties(schema: Any, *steps: str) -> Any:
         (["rate_limit"], RateLimit),
     ],
 )
-def test_the_web_configuration_may_have_what_the_exporter_knows_and_nothing_else(
-    place: list[str], section: type[BaseModel]
-) -> None:
+def test_web_configuration_has_exactly_keys_of_exporter(place: list[str], section: type[BaseModel]) -> None:
     found = properties(SCHEMA, "webConfig", "config", *place)
-    # The exporter knows those that it cannot choose, to say so.
+    # The exporter also lists unsupported choices, for its error messages.
     assert set(found) == section.model_fields.keys() - {"curve_preferences"}
 
 
-def test_what_may_be_chosen_for_tls_and_headers_is_what_the_exporter_takes() -> None:
+def test_tls_and_header_choices_match_exporter() -> None:
     tls = properties(SCHEMA, "webConfig", "config", "tls_server_config")
     assert tls["client_auth_type"]["enum"] == list(CLIENT_AUTH)
     assert tls["cipher_suites"]["items"]["enum"] == [*CIPHER_SUITES, *TLS13_SUITES]
@@ -533,7 +529,7 @@ def test_what_may_be_chosen_for_tls_and_headers_is_what_the_exporter_takes() -> 
     ("value", "definition"),
     [("podSecurityContext", "PodSecurityContext"), ("securityContext", "SecurityContext")],
 )
-def test_a_security_context_may_have_what_kubernetes_knows(value: str, definition: str) -> None:
+def test_security_context_has_keys_of_kubernetes(value: str, definition: str) -> None:
     assert set(properties(SCHEMA, value)) == set(kubernetes(definition)["properties"])
 
 
@@ -548,7 +544,7 @@ def kubernetes(definition: str) -> Any:
     [["tlsConfig"], ["tlsConfig", "ca"], ["tlsConfig", "ca", "secret"], ["basicAuth"], ["basicAuth", "username"]],
     ids=".".join,
 )
-def test_what_a_monitor_shows_and_demands_may_have_what_the_operator_knows(monitor: str, place: list[str]) -> None:
+def test_monitor_has_keys_of_operator(monitor: str, place: list[str]) -> None:
     endpoints = "endpoints" if monitor == "ServiceMonitor" else "podMetricsEndpoints"
     known = json.loads((Path(__file__).parent / "crds" / f"{monitor.lower()}.json").read_text("utf-8"))
     known = known["properties"]["spec"]["properties"][endpoints]["items"]
@@ -566,7 +562,7 @@ def test_what_a_monitor_shows_and_demands_may_have_what_the_operator_knows(monit
         ("rule", "prometheusrule", ["groups", "rules"]),
     ],
 )
-def test_operator_types_have_all_their_keys(definition: str, kind: str, place: list[str]) -> None:
+def test_operator_types_are_complete(definition: str, kind: str, place: list[str]) -> None:
     known = json.loads((Path(__file__).parent / "crds" / f"{kind}.json").read_text("utf-8"))["properties"]["spec"]
     for step in place:
         known = known["properties"][step]["items"]
@@ -588,7 +584,7 @@ REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yml").read_text("utf-
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["message"][:40])
-def test_what_goes_not_together_is_refused_with_what_to_do(case: dict[str, Any]) -> None:
+def test_conflicting_values_are_refused_with_advice(case: dict[str, Any]) -> None:
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release(case["values"])
     message = case["message"]
@@ -597,58 +593,58 @@ def test_what_goes_not_together_is_refused_with_what_to_do(case: dict[str, Any])
     assert str(refused.value).strip().splitlines()[1:] == [message]
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     monitors = {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release({"webConfig": {"tls": True}, **monitors})
     assert len(str(refused.value).strip().splitlines()) == 1 + 3
 
 
-# What is said afterwards
+# Notes
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
-def test_the_notes_name_what_there_is(path: Path) -> None:
+def test_notes_name_the_objects(path: Path) -> None:
     values = values_of(path)
-    made = release(values)
-    assert f"deployment/{made.one('Deployment')['metadata']['name']}" in made.notes
-    port = made.one("Service")["spec"]["ports"][0]["port"]
-    assert f"service/{made.one('Service')['metadata']['name']} 10333:{port}" in made.notes
-    monitors = made.all("ServiceMonitor") + made.all("PodMonitor")
-    assert ("Nobody scrapes it yet" in made.notes) == (not monitors)
-    scheme = made.container["livenessProbe"].get("httpGet", {"scheme": "HTTPS"})["scheme"].lower()
-    assert f"open {scheme}://localhost:10333/" in made.notes
+    rendered = release(values)
+    assert f"deployment/{rendered.one('Deployment')['metadata']['name']}" in rendered.notes
+    port = rendered.one("Service")["spec"]["ports"][0]["port"]
+    assert f"service/{rendered.one('Service')['metadata']['name']} 10333:{port}" in rendered.notes
+    monitors = rendered.all("ServiceMonitor") + rendered.all("PodMonitor")
+    assert ("Prometheus does not scrape the exporter yet" in rendered.notes) == (not monitors)
+    scheme = rendered.container["livenessProbe"].get("httpGet", {"scheme": "HTTPS"})["scheme"].lower()
+    assert f"open {scheme}://localhost:10333/" in rendered.notes
     for other in {"keys", "existingSecret"} & values.keys():
-        name = values["existingSecret"] if other == "existingSecret" else made.one("Deployment")["metadata"]["name"]
-        assert f" Secret {name}" in made.notes
-    numbers = [line.split(".")[0] for line in made.notes.splitlines() if line[:1].isdigit()]
+        name = values["existingSecret"] if other == "existingSecret" else rendered.one("Deployment")["metadata"]["name"]
+        assert f" Secret {name}" in rendered.notes
+    numbers = [line.split(".")[0] for line in rendered.notes.splitlines() if line[:1].isdigit()]
     assert numbers == [str(number) for number, _ in zip(itertools.count(1), numbers)]
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
-def test_upgrades_in_the_notes_are_whole_commands(path: Path) -> None:
+def test_upgrade_commands_in_notes_are_complete(path: Path) -> None:
     notes = release(values_of(path), name="ours", namespace="locks").notes
     upgrades = [line for line in re.sub(r" \\\n +", " ", notes).splitlines() if "--set" in line]
-    begins = (
+    start = (
         f"    helm upgrade ours oci://ghcr.io/tedee-exporter/charts/tedee-exporter --version {__version__} "
         "--namespace locks --reset-then-reuse-values --set "
     )
-    assert [line for line in upgrades if not line.startswith(begins)] == []
+    assert [line for line in upgrades if not line.startswith(start)] == []
     assert upgrades or "serviceMonitor" in values_of(path)
 
 
-def test_the_notes_name_the_accounts_and_say_how_to_get_a_key() -> None:
+def test_notes_list_accounts_and_explain_keys() -> None:
     assert "\n  - home\n" in release().notes
     assert "https://portal.tedee.com" in release({"demo": True}).notes
 
 
-EVERYBODY = "Everybody in the cluster may look at the locks: webConfig has TLS and passwords"
-PERHAPS = "Where the file in the Secret web asks for no password, everybody in the cluster may look at the locks"
+OPEN = "Everyone in the cluster can see the locks: set TLS and passwords in webConfig"
+POSSIBLY_OPEN = "If the file in the Secret web requires no password, everyone in the cluster can see the locks"
 UNENCRYPTED = "Passwords are sent unencrypted"
-CA = "Prometheus takes no certificate of a CA that it does not know: {}.tlsConfig"
-CERTIFICATE = "The exporter demands a certificate of Prometheus, which has none: see {}.tlsConfig"
-PASSWORD = "The exporter asks Prometheus for a password, which it does not know: see {}.basicAuth"
-WARNINGS = (EVERYBODY, PERHAPS, UNENCRYPTED, CA, CERTIFICATE, PASSWORD)
+CA = "Prometheus rejects a certificate of an unknown CA: set the CA in {}.tlsConfig"
+CERTIFICATE = "The exporter requires a client certificate, and Prometheus has none: see {}.tlsConfig"
+PASSWORD = "The exporter requires a password, and Prometheus has none: see {}.basicAuth"
+WARNINGS = (OPEN, POSSIBLY_OPEN, UNENCRYPTED, CA, CERTIFICATE, PASSWORD)
 
 TLS = {"tlsSecret": "tls"}
 USERS = {"basic_auth_users": {"prometheus": f"$2y$10${'a' * 53}"}}
@@ -662,17 +658,17 @@ USER = {"basicAuth": {"username": {"name": "p", "key": "u"}, "password": {"name"
 @pytest.mark.parametrize(
     ("web_config", "policy", "monitor", "expected"),
     [
-        ({}, {}, None, [EVERYBODY]),
+        ({}, {}, None, [OPEN]),
         ({}, {"enabled": True}, None, []),
-        ({}, {"enabled": True, "from": []}, None, [EVERYBODY]),
-        (TLS, {}, None, [EVERYBODY]),
-        ({**TLS, "config": OFFERED}, {}, None, [EVERYBODY]),
+        ({}, {"enabled": True, "from": []}, None, [OPEN]),
+        (TLS, {}, None, [OPEN]),
+        ({**TLS, "config": OFFERED}, {}, None, [OPEN]),
         ({**TLS, "config": DEMANDING}, {}, None, []),
         ({**TLS, "config": USERS}, {}, None, []),
         ({"config": USERS}, {}, None, [UNENCRYPTED]),
         ({"config": USERS}, {"enabled": True}, None, [UNENCRYPTED]),
-        ({"existingSecret": "web"}, {}, None, [PERHAPS]),
-        ({"existingSecret": "web", "tls": True}, {}, None, [PERHAPS]),
+        ({"existingSecret": "web"}, {}, None, [POSSIBLY_OPEN]),
+        ({"existingSecret": "web", "tls": True}, {}, None, [POSSIBLY_OPEN]),
         ({"existingSecret": "web", "clientCertificates": True}, {}, None, []),
         ({"existingSecret": "web"}, {"enabled": True}, None, []),
         ({}, {"enabled": True}, {}, []),
@@ -688,7 +684,7 @@ USER = {"basicAuth": {"username": {"name": "p", "key": "u"}, "password": {"name"
     ],
 )
 @pytest.mark.parametrize("which", ["serviceMonitor", "podMonitor"])
-def test_the_notes_warn_of_doors_that_are_open_and_of_prometheus_without_a_key(
+def test_notes_warn_of_missing_authentication(
     which: str, web_config: Values, policy: Values, monitor: Values | None, expected: list[str]
 ) -> None:
     monitored = {which: {"enabled": True, **monitor}} if monitor is not None else {}
@@ -697,13 +693,13 @@ def test_the_notes_warn_of_doors_that_are_open_and_of_prometheus_without_a_key(
     assert [each for each in WARNINGS if each.format(which) in notes] == expected
 
 
-def test_the_notes_warn_of_an_ingress_that_asks_for_nothing() -> None:
+def test_notes_warn_of_ingress_without_authentication() -> None:
     ingress = {"enabled": True, "hosts": ["locks.example.com"]}
-    warning = "Everybody whom the Ingress lets in may look at the locks"
+    warning = "Everyone with access to the Ingress can see the locks"
     assert warning in release({**HOME, "ingress": ingress}).notes
     assert warning not in release({**HOME, "ingress": ingress, "webConfig": {"config": USERS}}).notes
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
-def test_the_notes_have_no_two_empty_lines(path: Path) -> None:
+def test_notes_have_no_consecutive_empty_lines(path: Path) -> None:
     assert "\n\n\n" not in release(values_of(path)).notes

@@ -50,7 +50,7 @@ def test_served_values_match_the_responses(cloud: Cloud, address: Address, tmp_p
         eventually(lambda: "Shed" in exporter.get("/metrics").text, "the lock details")
         exposed = exporter.samples()
         expected = lock_values([], [])
-        for row in cloud.last_answer("home"):  # type: ignore[attr-defined]
+        for row in cloud.last_result("home"):  # type: ignore[attr-defined]
             state = {} if row["id"] == 1004 else row["deviceState"]
             usable = {key: value for key, value in state.items() if value not in {255, "junk", None}}
             for name, field in FIELDS.items():

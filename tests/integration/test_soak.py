@@ -58,13 +58,13 @@ def fault(rng: random.Random) -> Fault | None:
         lambda: Fault.redirect("https://example.invalid/"),
         lambda: Fault.unsuccessful("no"),
         lambda: Fault.echo(rng.choice([200, 401, 500])),
-        lambda: Fault.answer(lambda rows: [*rows, *rows]),
-        lambda: Fault.answer(lambda rows: rows[:1]),
-        lambda: Fault.answer(lambda rows: [*rows, "not a lock", None, 7]),
-        lambda: Fault.answer(lambda rows: [{**row, "deviceState": None} for row in rows]),
-        lambda: Fault.answer(lambda rows: [{**row, "isConnected": "false"} for row in rows]),
-        lambda: Fault.answer(lambda rows: [{**row, "revision": rng.randint(0, 99)} for row in rows]),
-        lambda: Fault.answer(lambda rows: [{**row, "lockProperties": {"state": 300}} for row in rows]),
+        lambda: Fault.edit_rows(lambda rows: [*rows, *rows]),
+        lambda: Fault.edit_rows(lambda rows: rows[:1]),
+        lambda: Fault.edit_rows(lambda rows: [*rows, "not a lock", None, 7]),
+        lambda: Fault.edit_rows(lambda rows: [{**row, "deviceState": None} for row in rows]),
+        lambda: Fault.edit_rows(lambda rows: [{**row, "isConnected": "false"} for row in rows]),
+        lambda: Fault.edit_rows(lambda rows: [{**row, "revision": rng.randint(0, 99)} for row in rows]),
+        lambda: Fault.edit_rows(lambda rows: [{**row, "lockProperties": {"state": 300}} for row in rows]),
     ]
     return rng.choice(kinds)()
 

@@ -1,4 +1,4 @@
-"""Programs that have to do well."""
+"""Runs programs that must succeed."""
 
 import subprocess
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.program import TOOL_SECONDS
 
 
-def ran(*command: str | Path, folder: Path | None = None) -> str:
-    """What a program says that ends well."""
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+def run_checked(*command: str | Path, folder: Path | None = None) -> str:
+    """Run a program that must succeed, and return its output."""
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout

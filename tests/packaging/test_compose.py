@@ -1,7 +1,7 @@
-"""Lost if these fail: locks in Grafana after `docker compose up`.
+"""compose.yaml provides the locks to Grafana.
 
-There is no Grafana here. Prometheus and Alertmanager are those of this machine, with the files that compose.yaml gives
-them, where it puts them; the services' names in them stand for ports of this machine.
+Grafana is not run. Prometheus and Alertmanager of this machine use the files that compose.yaml mounts, with local
+addresses instead of the names of services.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus
 from tests.program import ROOT, TIMEOUT, Exporter, eventually, free_port, running
 
-from .command import ran
+from .command import run_checked
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -29,7 +29,7 @@ PORTS = {"exporter": 10333, "prometheus": 9090, "alertmanager": 9093, "grafana":
 
 
 def mounts(service: str) -> dict[PurePosixPath, Path]:
-    """What a service finds where: files and folders of this repository."""
+    """Return the files and folders of this repository that a service mounts, by path in its container."""
     volumes = [volume.split(":") for volume in SERVICES[service]["volumes"]]
     return {PurePosixPath(there): ROOT / here for here, there, *_ in volumes if here.startswith(".")}
 
@@ -39,7 +39,7 @@ def read(service: str, path: str) -> Any:
 
 
 def place(service: str, folder: Path, **addresses: str) -> Path:
-    """What a service finds, in a folder of this machine, with addresses for names of services."""
+    """Copy the mounted files of a service to a folder, with addresses instead of names of services."""
     for there, here in mounts(service).items():
         text = here.read_text("utf-8")
         for name, address in addresses.items():
@@ -52,7 +52,7 @@ def place(service: str, folder: Path, **addresses: str) -> Path:
 
 @contextlib.contextmanager
 def started(program: str, *flags: str, log: Path, url: str) -> Iterator[str]:
-    """A program of this machine that is ready."""
+    """Run a program and wait until it is ready."""
     with log.open("w") as output:
         process = subprocess.Popen([require_program(program), *flags], cwd=log.parent, stdout=output, stderr=output)
 
@@ -104,22 +104,22 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, exporter: Exporter, ale
         yield Prometheus(url)
 
 
-def test_the_file_is_of_the_published_schema() -> None:
-    ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / "compose.yaml")
+def test_compose_file_matches_schema() -> None:
+    run_checked(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / "compose.yaml")
 
 
-def test_everything_that_is_mounted_exists() -> None:
+def test_mounted_files_exist() -> None:
     assert {str(here) for service in SERVICES if service != "exporter" for here in mounts(service).values()}
     assert [str(here) for service in SERVICES for here in mounts(service).values() if not here.exists()] == []
 
 
-def test_nothing_listens_to_other_machines() -> None:
+def test_all_ports_are_bound_to_loopback() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items()} == {
         name: [f"127.0.0.1:{port}:{port}"] for name, port in PORTS.items()
     }
 
 
-def test_each_image_is_of_one_version() -> None:
+def test_images_have_a_version() -> None:
     images = {service["image"] for service in SERVICES.values() if "image" in service}
     assert len(images) == 3
     assert [image for image in images if not re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", image)] == []
@@ -142,16 +142,16 @@ def test_prometheus_evaluates_the_alerting_rules(prometheus: Prometheus) -> None
     assert (ROOT / "alerts" / "tedee.rules.yml") in mounts("prometheus").values()
 
 
-def test_prometheus_tells_alertmanager(prometheus: Prometheus, alertmanager: str) -> None:
-    def told() -> list[dict[str, str]]:
-        answer = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=TIMEOUT).json()
-        active: list[dict[str, str]] = answer["data"]["activeAlertmanagers"]
-        return active
+def test_prometheus_sends_alerts_to_alertmanager(prometheus: Prometheus, alertmanager: str) -> None:
+    def active() -> list[dict[str, str]]:
+        response = requests.get(f"{prometheus.url}/api/v1/alertmanagers", timeout=TIMEOUT).json()
+        alertmanagers: list[dict[str, str]] = response["data"]["activeAlertmanagers"]
+        return alertmanagers
 
-    assert eventually(told, "Prometheus to know Alertmanager") == [{"url": f"http://{alertmanager}/api/v2/alerts"}]
+    assert eventually(active, "Prometheus to know Alertmanager") == [{"url": f"http://{alertmanager}/api/v2/alerts"}]
 
 
-def test_alertmanager_shows_alerts_and_tells_nobody(alertmanager: str) -> None:
+def test_alertmanager_sends_no_notifications(alertmanager: str) -> None:
     alert = [{"labels": {"alertname": "TedeeTest", "account": "home"}}]
     assert requests.post(f"http://{alertmanager}/api/v2/alerts", json=alert, timeout=TIMEOUT).ok
 
@@ -159,11 +159,11 @@ def test_alertmanager_shows_alerts_and_tells_nobody(alertmanager: str) -> None:
         alerts: list[dict[str, Any]] = requests.get(f"http://{alertmanager}/api/v2/alerts", timeout=TIMEOUT).json()
         return alerts
 
-    assert eventually(shown, "the alert")[0]["receivers"] == [{"name": "nobody"}]
-    assert read("alertmanager", "/etc/alertmanager/alertmanager.yml")["receivers"] == [{"name": "nobody"}]
+    assert eventually(shown, "the alert")[0]["receivers"] == [{"name": "none"}]
+    assert read("alertmanager", "/etc/alertmanager/alertmanager.yml")["receivers"] == [{"name": "none"}]
 
 
-def test_grafana_has_prometheus_as_its_default_and_knows_how_often_it_scrapes() -> None:
+def test_grafana_data_source_has_scrape_interval() -> None:
     sources = read("grafana", "/etc/grafana/provisioning/datasources/tedee.yml")["datasources"]
     scraping = read("prometheus", "/etc/prometheus/prometheus.yml")
     assert {source["type"]: source["url"] for source in sources} == {
@@ -174,7 +174,7 @@ def test_grafana_has_prometheus_as_its_default_and_knows_how_often_it_scrapes() 
     assert default["jsonData"]["timeInterval"] == scraping["global"]["scrape_interval"]
 
 
-def test_grafana_finds_the_dashboards_and_begins_with_one_of_them() -> None:
+def test_grafana_loads_dashboards_and_home_dashboard() -> None:
     (provider,) = read("grafana", "/etc/grafana/provisioning/dashboards/tedee.yml")["providers"]
     folder = mounts("grafana")[PurePosixPath(provider["options"]["path"])]
     home = PurePosixPath(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])

@@ -1,4 +1,4 @@
-"""Lost if these fail: an image that runs where next to nothing is allowed, and a service that systemd starts."""
+"""The image runs with minimal privileges, and systemd starts the service."""
 
 import json
 import os
@@ -22,14 +22,14 @@ USER = 65532
 MEGABYTE = 1_000_000
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
-# The first one waits for Debian's packages and for the image.
+# The first test downloads Debian packages and builds the image.
 pytestmark = pytest.mark.timeout(LONG_TEST)
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     if os.geteuid() != 0:
-        unable("containers are tested as root alone")
+        unable("these tests need root")
     with tempfile.TemporaryDirectory(prefix="tedee-exporter-images-") as folder:
         engine = Engine(Path(folder))
         try:
@@ -42,27 +42,27 @@ def engine() -> Iterator[Engine]:
 def prepare(engine: Engine) -> None:
     try:
         engine.make_base(BASE)
-        engine.says(BASE, "true")
+        engine.output(BASE, "true")
     except AssertionError as error:
-        unable(f"no container runs here: {error}")
+        unable(f"containers do not work here: {error}")
     engine.build(IMAGE, f"--build-arg=BASE={BASE}", f"--build-arg=VERSION={__version__}", ROOT)
 
 
 @pytest.fixture
 def address() -> Iterator[Address]:
-    """A simulated cloud that turns away whoever calls too often."""
+    """A simulated cloud that enforces the rate limits."""
     with serve(Cloud(World.demo(), strict=True)) as address:
         yield address
 
 
 def status(engine: Engine, name: str) -> dict[str, str]:
-    """What the kernel says of a container's first process."""
+    """Return /proc/PID/status of a container's first process."""
     text = Path(f"/proc/{engine.inspect(name)['State']['Pid']}/status").read_text()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def mounted(folder: Path, address: Address) -> list[str]:
-    """Options that give a container a configuration and a volume for its state."""
+    """Return options that mount a configuration and a volume for the state."""
     config = configuration(folder, address.url, [{"name": "home", "personal_key": "simulated-key-home"}])
     os.chown(config, USER, USER)
     return [f"--volume={config}:/etc/tedee-exporter/tedee-exporter.yml:ro", "--volume=state:/var/lib/tedee-exporter"]
@@ -71,13 +71,13 @@ def mounted(folder: Path, address: Address) -> list[str]:
 # The image
 
 
-def test_the_base_has_the_python_of_the_dockerfiles_default(engine: Engine) -> None:
+def test_base_has_python_of_dockerfile(engine: Engine) -> None:
     version = default("BASE").partition(":")[2].partition("-")[0]
     code = "import sys; print(*sys.version_info[:2], sep='.')"
-    assert engine.says(BASE, "python3", "-c", code).strip() == version
+    assert engine.output(BASE, "python3", "-c", code).strip() == version
 
 
-def test_the_build_gets_nothing_but_what_it_needs(engine: Engine, tmp_path: Path) -> None:
+def test_build_context_has_only_needed_files(engine: Engine, tmp_path: Path) -> None:
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM scratch\nCOPY . /\n")
     engine.build("localhost/context", f"--file={dockerfile}", ROOT)
@@ -92,14 +92,14 @@ def test_the_build_gets_nothing_but_what_it_needs(engine: Engine, tmp_path: Path
     }
 
 
-def test_the_image_adds_the_program_and_a_place_for_its_state_and_nothing_else(engine: Engine) -> None:
+def test_image_adds_only_program_and_state_folder(engine: Engine) -> None:
     changes = [line.split(maxsplit=1) for line in engine("image", "diff", IMAGE, BASE).splitlines()]
     assert changes
     assert {kind for kind, _ in changes} <= {"A", "C"}
     allowed = ("/opt/tedee-exporter", "/var/lib/tedee-exporter")
-    # Of folders above, it is told that something in them is new; a file that was there before is as it was.
-    above = {str(folder) for path in allowed for folder in Path(path).parents}
-    assert {path for kind, path in changes if not path.startswith(allowed)} <= above
+    # Parent folders are listed as changed, because they have new entries.
+    parents = {str(folder) for path in allowed for folder in Path(path).parents}
+    assert {path for kind, path in changes if not path.startswith(allowed)} <= parents
     state = (Path(engine("image", "mount", IMAGE).strip()) / "var/lib/tedee-exporter").stat()
     assert (state.st_uid, state.st_gid, state.st_mode & 0o777) == (USER, USER, 0o700)
     added = engine.inspect(IMAGE)["Size"] - engine.inspect(BASE)["Size"]
@@ -107,7 +107,7 @@ def test_the_image_adds_the_program_and_a_place_for_its_state_and_nothing_else(e
     assert added < 120 * MEGABYTE
 
 
-def test_the_image_says_what_it_is_and_how_to_run_it(engine: Engine) -> None:
+def test_image_has_labels_and_configuration(engine: Engine) -> None:
     image = engine.inspect(IMAGE)
     config = image["Config"]
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
@@ -123,13 +123,11 @@ def test_the_image_says_what_it_is_and_how_to_run_it(engine: Engine) -> None:
     assert labels["base.name"] == BASE
 
 
-def test_what_follows_the_image_are_flags(engine: Engine) -> None:
-    assert engine.says(IMAGE, "--version").startswith(f"tedee-exporter, version {__version__} ")
+def test_arguments_after_image_are_flags(engine: Engine) -> None:
+    assert engine.output(IMAGE, "--version").startswith(f"tedee-exporter, version {__version__} ")
 
 
-def test_it_serves_and_keeps_its_state_where_it_may_do_nothing_else(
-    engine: Engine, tmp_path: Path, address: Address
-) -> None:
+def test_read_only_container_serves_and_stores_state(engine: Engine, tmp_path: Path, address: Address) -> None:
     options = [*CONFINED, *mounted(tmp_path, address)]
     flags = ["--config.file=/etc/tedee-exporter/tedee-exporter.yml", ANY_PORT]
     with engine.exporter("first", IMAGE, *flags, options=options) as exporter:
@@ -146,13 +144,13 @@ def test_it_serves_and_keeps_its_state_where_it_may_do_nothing_else(
         assert "Read-only file system" in refused.stderr
         engine("stop", "first")
         assert exporter.process.wait(TIMEOUT) == 0
-        eventually(lambda: "msg=stopped" in exporter.log[-1], "the exporter to say goodbye")
+        eventually(lambda: "msg=stopped" in exporter.log[-1], "the last log line")
     with engine.exporter("second", IMAGE, *flags, options=options) as exporter:
         assert exporter.value("tedee_last_sync_timestamp_seconds", account="home") == synced
         assert exporter.value("tedee_locks", account="home") == locks
 
 
-def test_an_engine_finds_it_healthy_on_whatever_port(engine: Engine) -> None:
+def test_health_check_passes_on_any_port(engine: Engine) -> None:
     port = free_port()
     with engine.exporter("healthy", IMAGE, "--demo", f"--web.listen-address=127.0.0.1:{port}") as exporter:
         exporter.wait_until_ready()
@@ -164,7 +162,7 @@ def test_an_engine_finds_it_healthy_on_whatever_port(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["a volume of another user", "no volume"])
-def test_where_it_cannot_keep_its_state_it_waits_before_it_calls(
+def test_container_without_state_delays_first_call(
     engine: Engine, tmp_path: Path, address: Address, trouble: str
 ) -> None:
     volume = [f"--volume={tmp_path}:/var/lib/tedee-exporter"] if trouble != "no volume" else ["--image-volume=ignore"]
@@ -178,12 +176,12 @@ def test_where_it_cannot_keep_its_state_it_waits_before_it_calls(
         assert next_sync - started >= 20
 
 
-# What compose.yaml makes of it
+# compose.yaml
 
 
 @pytest.fixture(scope="module")
 def composed() -> list[str]:
-    """compose.yaml's exporter, as options of podman."""
+    """The exporter of compose.yaml as options of podman."""
     service: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["exporter"]
     assert service["read_only"]
     assert service["environment"] == ["TEDEE_PERSONAL_KEY"]
@@ -205,7 +203,7 @@ def test_compose_runs_the_demo(engine: Engine, composed: list[str]) -> None:
 
 
 @pytest.mark.parametrize("variable", ["TEDEE_PERSONAL_KEY", "TEDEE_PERSONAL_KEY_FILE"])
-def test_compose_asks_tedee_where_the_environment_has_a_key(
+def test_compose_calls_tedee_if_a_key_is_set(
     engine: Engine, composed: list[str], address: Address, tmp_path: Path, variable: str
 ) -> None:
     key = tmp_path / "key"
@@ -222,15 +220,13 @@ def test_compose_asks_tedee_where_the_environment_has_a_key(
         assert "simulated-key-home" not in command_line
 
 
-# What systemd makes of it
+# systemd
 
 CLOUD = "http://127.0.0.1:8080"
 DROP_IN = f"[Service]\nEnvironment=TEDEE_API_URL={CLOUD}\n"
 
 
-def test_systemd_starts_the_service_with_its_key_and_its_state_and_reloads_and_stops_it(
-    engine: Engine, tmp_path: Path
-) -> None:
+def test_systemd_starts_reloads_and_stops_the_service(engine: Engine, tmp_path: Path) -> None:
     key, drop_in = tmp_path / "personal-key", tmp_path / "simulated.conf"
     key.write_text("simulated-key-home")
     key.chmod(0o600)

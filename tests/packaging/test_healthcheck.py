@@ -1,4 +1,4 @@
-"""Lost if these fail: a container that is started again when it hangs, and one that is left alone when it is well."""
+"""The health check fails if the exporter hangs or is stopped, and passes with any valid configuration."""
 
 import signal
 import subprocess
@@ -26,13 +26,13 @@ def port() -> int:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "", "[::1]", "[::]"])
-def test_it_is_healthy_wherever_it_listens(host: str, port: int) -> None:
+def test_health_check_supports_all_listen_addresses(host: str, port: int) -> None:
     with running("--demo", f"--web.listen-address={host}:{port}") as exporter:
         assert exporter.port == port
         assert check(Path(f"/proc/{exporter.process.pid}/cmdline")).returncode == 0
 
 
-def test_first_of_several_addresses_is_asked(port: int) -> None:
+def test_health_check_uses_first_of_several_addresses(port: int) -> None:
     addresses = [f"--web.listen-address={address}" for address in (f"127.0.0.1:{port}", "[::1]:0")]
     with running("--demo", *addresses) as exporter:
         assert exporter.port == port
@@ -50,7 +50,7 @@ def test_first_of_several_addresses_is_asked(port: int) -> None:
     ],
     ids=["TLS", "TLS 1.3", "clients' certificates", "clients' certificates, TLS 1.2", "passwords"],
 )
-def test_it_is_healthy_whatever_it_wants_of_those_who_scrape(
+def test_health_check_passes_with_client_authentication(
     web_configuration: dict[str, Any], port: int, tmp_path: Path
 ) -> None:
     file = WebFiles(tmp_path).write(**web_configuration)
@@ -61,20 +61,20 @@ def test_it_is_healthy_whatever_it_wants_of_those_who_scrape(
 
 
 @pytest.mark.parametrize("tls", [True, False])
-def test_it_is_not_healthy_when_it_hangs(tls: bool, port: int, tmp_path: Path) -> None:
+def test_hanging_exporter_is_unhealthy(tls: bool, port: int, tmp_path: Path) -> None:
     files = WebFiles(tmp_path)
     file = files.write(**({"tls_server_config": PAIR} if tls else {}))
     with running("--demo", f"--web.config.file={file}", f"--web.listen-address=127.0.0.1:{port}") as exporter:
         assert exporter.port == port
         exporter.process.send_signal(signal.SIGSTOP)
         checked = check(Path(f"/proc/{exporter.process.pid}/cmdline"))
-        assert (checked.returncode, checked.stdout[:10]) == (1, "no answer:")
+        assert (checked.returncode, checked.stdout[:12]) == (1, "no response:")
 
 
 @pytest.mark.parametrize("flags", [["--web.listen-address=127.0.0.1:{}"], ["--web.listen-address", "127.0.0.1:{}"]])
-def test_it_is_not_healthy_where_nobody_listens(flags: list[str], port: int, tmp_path: Path) -> None:
+def test_stopped_exporter_is_unhealthy(flags: list[str], port: int, tmp_path: Path) -> None:
     command_line = tmp_path / "cmdline"
-    # As `docker run --init` has it.
+    # The command line of `docker run --init`.
     text = ["/sbin/docker-init", "--", "python3", "tedee-exporter", *(flag.format(port) for flag in flags), ""]
     command_line.write_text("\0".join(text))
     assert check(command_line).returncode == 1

@@ -1,4 +1,4 @@
-"""Lost if these fail: a package that runs once it is installed, and says truly which version it is."""
+"""Wheel and source archive contain the right files, run after installation, and have the right version."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 from exporter import __version__
 from tests.program import ROOT, Exporter, environment
 
-from .command import ran
+from .command import run_checked
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROGRAM = {
@@ -24,16 +24,16 @@ PROGRAM = {
 }
 
 
-def built(folder: Path, *options: str) -> list[Path]:
-    """What is released, sorted: the wheel's name comes after the source archive's."""
-    ran(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", *options, ROOT)
+def build(folder: Path, *options: str) -> list[Path]:
+    """The released files, sorted: the source archive, then the wheel."""
+    run_checked(sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", *options, ROOT)
     return sorted(folder.iterdir(), key=lambda path: path.suffix)
 
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The source archive, and the wheel made from it."""
-    return built(tmp_path_factory.mktemp("dist"))
+    """The source archive, and the wheel built from it."""
+    return build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture
@@ -46,32 +46,32 @@ def wheel(distributions: list[Path]) -> Path:
     return distributions[1]
 
 
-def test_the_package_index_takes_both(archive: Path, wheel: Path) -> None:
-    ran(sys.executable, "-m", "twine", "check", "--strict", archive, wheel)
+def test_twine_accepts_wheel_and_source_archive(archive: Path, wheel: Path) -> None:
+    run_checked(sys.executable, "-m", "twine", "check", "--strict", archive, wheel)
 
 
-def test_the_wheel_has_the_program_and_nothing_else(wheel: Path) -> None:
+def test_wheel_contains_only_the_program(wheel: Path) -> None:
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert files == PROGRAM
 
 
-def test_the_source_archive_has_what_makes_the_program_and_nothing_else_that_lies_about(archive: Path) -> None:
+def test_source_archive_contains_only_needed_files(archive: Path) -> None:
     with tarfile.open(archive) as files:
         names = {member.name.partition("/")[2] for member in files.getmembers() if member.isfile()}
     others = {"CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "tedee-exporter.example.yml"}
     assert names - {".gitignore"} == PROGRAM | others
 
 
-def test_the_source_archive_makes_the_wheel_that_a_checkout_makes(wheel: Path, tmp_path: Path) -> None:
-    (other,) = built(tmp_path, "--wheel")
+def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    (other,) = build(tmp_path, "--wheel")
     assert other.read_bytes() == wheel.read_bytes()
 
 
-def test_it_runs_in_an_environment_that_had_nothing(wheel: Path, tmp_path: Path) -> None:
-    ran(sys.executable, "-m", "venv", "--without-pip", tmp_path)
-    ran(sys.executable, "-m", "pip", f"--python={tmp_path / 'bin' / 'python'}", "install", "--quiet", wheel)
+def test_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    run_checked(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    run_checked(sys.executable, "-m", "pip", f"--python={tmp_path / 'bin' / 'python'}", "install", "--quiet", wheel)
     program = tmp_path / "bin" / "tedee-exporter"
-    assert ran(program, "--version").startswith(f"tedee-exporter, version {__version__} ")
+    assert run_checked(program, "--version").startswith(f"tedee-exporter, version {__version__} ")
     process = subprocess.Popen(
         [program, "--demo", "--web.listen-address=127.0.0.1:0"],
         cwd=tmp_path,
@@ -91,12 +91,12 @@ def test_it_runs_in_an_environment_that_had_nothing(wheel: Path, tmp_path: Path)
         exporter.kill()
 
 
-def test_the_version_comes_from_one_place(wheel: Path) -> None:
+def test_version_is_defined_once(wheel: Path) -> None:
     assert wheel.name.split("-")[1] == __version__
     assert PROJECT["project"]["dynamic"] == ["version"]
 
 
-def test_what_builds_is_locked_too() -> None:
+def test_build_requirements_are_locked() -> None:
     assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
     locked = re.findall(r"(?m)^([\w-]+)==", (ROOT / "requirements-build.lock").read_text("utf-8"))
     assert "hatchling" in locked

@@ -1,4 +1,4 @@
-"""Lost if these fail: a service that may do little besides its work. test_containers.py starts it."""
+"""The systemd unit is valid and has minimal permissions. test_containers.py starts it."""
 
 import re
 import shutil
@@ -17,16 +17,16 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
 
 
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
-    # The one thing that this machine does not have.
+    # This machine does not have the program at that path.
     unit.write_text(UNIT.read_text("utf-8").replace(f"ExecStart={PROGRAM}", f"ExecStart={shutil.which('true')}"))
     verified = analyze("verify", "--man=no", "--recursive-errors=no", unit)
     assert verified.returncode == 0, verified.stderr
     assert UNIT.name not in verified.stderr
 
 
-def test_systemd_finds_it_well_confined() -> None:
+def test_systemd_rates_the_unit_as_safe() -> None:
     rated = analyze("security", "--offline=true", "--threshold=20", UNIT)
     found = re.search(r"Overall exposure level for .*: ([0-9.]+) OK", rated.stdout)
     assert rated.returncode == 0, rated.stdout
@@ -34,7 +34,7 @@ def test_systemd_finds_it_well_confined() -> None:
     assert float(found[1]) < 2.0
 
 
-def test_the_program_is_where_its_comment_installs_it() -> None:
+def test_program_path_matches_its_comment() -> None:
     text = UNIT.read_text("utf-8")
     folder = PROGRAM.removesuffix("/bin/tedee-exporter")
     assert f"ExecStart={PROGRAM}\n" in text

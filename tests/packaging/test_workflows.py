@@ -1,4 +1,4 @@
-"""Lost if these fail: checks on GitHub that run, and a release that nobody else can make."""
+"""The GitHub workflows: their syntax, their permissions, pinned actions and the order of a release."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from exporter import __version__
 from tests.conftest import require_program
 from tests.program import ROOT
 
-from .command import ran
+from .command import run_checked
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -27,48 +27,50 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.skipif(not shutil.which("actionlint"), reason="no package has actionlint; .ci/install-real-parts wants Go")
-def test_actionlint_finds_nothing_in_the_workflows() -> None:
-    # It has shellcheck look at what they run.
-    ran("actionlint", f"-shellcheck={require_program('shellcheck')}", *WORKFLOWS)
+@pytest.mark.skipif(not shutil.which("actionlint"), reason="not installed; .ci/install-real-parts builds it with Go")
+def test_actionlint_accepts_the_workflows() -> None:
+    # actionlint checks the commands of the steps with shellcheck.
+    run_checked("actionlint", f"-shellcheck={require_program('shellcheck')}", *WORKFLOWS)
 
 
 @pytest.mark.parametrize("schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
-def test_the_workflows_are_of_the_published_schema_and_end(schema: str) -> None:
-    ran(sys.executable, "-m", "check_jsonschema", f"--builtin-schema={schema}", *WORKFLOWS)
+def test_workflows_match_schema_and_have_timeouts(schema: str) -> None:
+    run_checked(sys.executable, "-m", "check_jsonschema", f"--builtin-schema={schema}", *WORKFLOWS)
 
 
-def test_what_keeps_versions_new_is_of_the_published_schema() -> None:
-    ran(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.dependabot", GITHUB / "dependabot.yml")
+def test_dependabot_configuration_matches_schema() -> None:
+    run_checked(
+        sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.dependabot", GITHUB / "dependabot.yml"
+    )
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_may_only_read_but_for_jobs_that_publish(workflow: Path) -> None:
+def test_only_publishing_jobs_have_write_permissions(workflow: Path) -> None:
     content = load(workflow)
     assert content["permissions"] == {"contents": "read"}
-    writing = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
+    jobs_with_write = {name for name, job in content["jobs"].items() if "write" in job.get("permissions", {}).values()}
     publishing = {"release": {"pypi", "image", "chart", "github"}, "docs": {"publish"}}
-    assert writing == publishing.get(workflow.stem, set())
+    assert jobs_with_write == publishing.get(workflow.stem, set())
 
 
-def test_nothing_is_released_before_the_tests_and_what_cannot_be_taken_back_comes_last() -> None:
+def test_release_runs_tests_first_and_publishes_last() -> None:
     jobs = load(GITHUB / "workflows" / "release.yml")["jobs"]
 
-    def before(job: str) -> set[str]:
-        needed = jobs[job].get("needs", [])
-        direct = {needed} if isinstance(needed, str) else set(needed)
-        return direct.union(*map(before, direct))
+    def prerequisites(job: str) -> set[str]:
+        needs = jobs[job].get("needs", [])
+        direct = {needs} if isinstance(needs, str) else set(needs)
+        return direct.union(*map(prerequisites, direct))
 
-    assert all("tests" in before(job) for job in set(jobs) - {"tests"})
-    assert {"distributions", "image", "chart"} <= before("pypi")
-    assert before("github") == set(jobs) - {"github"}
+    assert all("tests" in prerequisites(job) for job in set(jobs) - {"tests"})
+    assert {"distributions", "image", "chart"} <= prerequisites("pypi")
+    assert prerequisites("github") == set(jobs) - {"github"}
 
 
 @pytest.mark.parametrize(
     ("tag", "changelog", "released"),
     [("v{}", "## [{}] - 2027-01-31", True), ("v9{}", "## [{}] - 2027-01-31", False), ("v{}", "## [Unreleased]", False)],
 )
-def test_a_release_stops_where_tag_version_and_changelog_do_not_agree(
+def test_release_needs_matching_tag_version_and_changelog(
     tmp_path: Path, tag: str, changelog: str, released: bool
 ) -> None:
     steps = load(GITHUB / "workflows" / "release.yml")["jobs"]["distributions"]["steps"]
@@ -77,26 +79,34 @@ def test_a_release_stops_where_tag_version_and_changelog_do_not_agree(
     (tmp_path / "exporter" / "__init__.py").write_text((ROOT / "exporter" / "__init__.py").read_text("utf-8"))
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{changelog.format(__version__)}\n")
     output = tmp_path / "output"
-    said = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag.format(__version__), "GITHUB_OUTPUT": str(output)}
-    # As GitHub runs it.
+    environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag.format(__version__), "GITHUB_OUTPUT": str(output)}
+    # The shell and options of GitHub.
     shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command]
-    ended = subprocess.run(shell, cwd=tmp_path, env=said, check=False)
-    assert (ended.returncode == 0) == released
+    result = subprocess.run(shell, cwd=tmp_path, env=environment, check=False)
+    assert (result.returncode == 0) == released
     assert not released or output.read_text() == f"version={__version__}\n"
 
 
-def test_the_chart_takes_the_image_that_is_released() -> None:
+def test_chart_uses_released_image() -> None:
     values = load(ROOT / "helm" / "tedee-exporter" / "values.yaml")
     assert load(GITHUB / "workflows" / "release.yml")["env"]["IMAGE"] == values["image"]["repository"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_no_expression_of_a_workflow_becomes_a_command(workflow: Path) -> None:
+def test_workflow_commands_contain_no_expressions(workflow: Path) -> None:
     steps = [step for job in load(workflow)["jobs"].values() for step in job.get("steps", [])]
     assert [step["run"] for step in steps if "${{" in step.get("run", "")] == []
 
 
-def test_the_tests_run_with_the_oldest_python_that_is_supported_and_that_of_the_image() -> None:
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_to_commits(workflow: Path) -> None:
+    # A tag can be moved to another commit. Dependabot updates the hash together with the version in the comment.
+    actions = re.findall(r"(?m)^ *(?:- )?uses: (?!\./)(.*)$", workflow.read_text("utf-8"))
+    assert actions
+    assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action)] == []
+
+
+def test_ci_runs_oldest_python_and_that_of_image() -> None:
     pythons = load(GITHUB / "workflows" / "tests.yml")["jobs"]["pythons"]["strategy"]["matrix"]["python"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     image = re.search(r"(?m)^ARG BASE=python:([\d.]+)-", (ROOT / "Dockerfile").read_text("utf-8"))
@@ -105,11 +115,11 @@ def test_the_tests_run_with_the_oldest_python_that_is_supported_and_that_of_the_
     assert image[1] in pythons
 
 
-def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    ran(Path(sys.executable).parent / "hadolint", ROOT / "Dockerfile")
+def test_hadolint_accepts_the_dockerfile() -> None:
+    run_checked(Path(sys.executable).parent / "hadolint", ROOT / "Dockerfile")
 
 
-def test_shellcheck_finds_nothing_in_the_scripts() -> None:
+def test_shellcheck_accepts_the_scripts() -> None:
     scripts = [path for path in (ROOT / ".ci").iterdir() if path.is_file() and path.read_text().startswith("#!")]
     assert scripts
-    ran(require_program("shellcheck"), *scripts)
+    run_checked(require_program("shellcheck"), *scripts)

@@ -180,13 +180,13 @@ def test_invalid_index_is_reported_without_finding(project: Project, index: Inde
         index.pages[path] = page
     code, output = project.audit(index.url)
     assert code == 0
-    assert "not audited: the index gives no answer that can be read" in output
+    assert "not audited: the index returned no valid response" in output
 
 
 def test_unreachable_index_is_reported_without_finding(project: Project) -> None:
     code, output = project.audit("http://127.0.0.1:1/simple")
     assert code == 0
-    assert "not audited: the index gives no answer that can be read (ConnectionError): certifi" in output
+    assert "not audited: the index returned no valid response (ConnectionError): certifi" in output
 
 
 def test_unneeded_package_is_found(project: Project, index: Index) -> None:

@@ -18,7 +18,6 @@ import requests
 
 from exporter import logs
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, Token, World, serve
-from exporter.simulator.faults import TABLE
 from tests.cli.conftest import restore_logging
 from tests.program import TIMEOUT, configuration, environment, eventually, free_port, run
 from tests.security.leaking import PART_LENGTH, forms, leaks, state_files
@@ -29,7 +28,7 @@ FORMS: tuple[logs.Format, ...] = ("logfmt", "json")
 
 FAULTS: Mapping[str, Fault | None] = {
     "none": None,
-    **TABLE,
+    **EXAMPLES,
     **{str(status): Fault.error(status) for status in (400, 401, 403, 404, 429, 503)},
     **{f"echo with {status}": Fault.echo(status) for status in (200, 400, 500)},
 }

@@ -282,7 +282,7 @@ def complete_locks(site: Site, cloud: Cloud) -> str:
         text = scraper.text()
     if text.count("\nlock_info{") < ACCOUNTS * LOCKS:
         return ""
-    rows = [row for each in cloud.world.accounts for row in cloud.last_answer(each.name)]  # type: ignore[attr-defined]
+    rows = [row for each in cloud.world.accounts for row in cloud.last_result(each.name)]  # type: ignore[attr-defined]
     expected = lock_values(rows, [])
     for metric in ("lock_state", "lock_battery_level", "lock_connected"):
         samples = re.findall(rf'^{metric}{{.*lock_id="(\d+)".*}} (.*)$', text, re.MULTILINE)

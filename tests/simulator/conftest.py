@@ -1,4 +1,4 @@
-"""Clocks that stand still, and a cloud over loopback HTTP."""
+"""Clocks that advance only by hand, and a cloud that is served over HTTP on a loopback address."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ NOON = 1795431600.0
 
 
 @dataclass
-class StillClock:
+class ManualClock:
     now: float = 0.0
 
     def __call__(self) -> float:
@@ -26,11 +26,11 @@ class StillClock:
 
 @dataclass
 class Served:
-    """A cloud with one account of three locks, served; and a client of it."""
+    """A cloud with one account of three locks that is being served, and a client of it."""
 
     cloud: Cloud
-    wall: StillClock
-    clock: StillClock
+    wall: ManualClock
+    clock: ManualClock
     url: str = ""
     session: requests.Session = field(default_factory=requests.Session)
 
@@ -47,7 +47,7 @@ class Served:
         )
 
 
-def small_world(wall: StillClock) -> World:
+def small_world(wall: ManualClock) -> World:
     bridge = Bridge(7, "Hallway", "100011-00011")
     locks = [Lock(1, "Front door", bridge=bridge), Lock(2, "Garage", bridge=bridge), Lock(3, "Cellar")]
     account = Account(
@@ -60,17 +60,17 @@ def small_world(wall: StillClock) -> World:
 
 
 @pytest.fixture
-def wall() -> StillClock:
-    return StillClock(NOON)
+def wall() -> ManualClock:
+    return ManualClock(NOON)
 
 
 @pytest.fixture
-def clock() -> StillClock:
-    return StillClock(1000.0)
+def clock() -> ManualClock:
+    return ManualClock(1000.0)
 
 
 @pytest.fixture
-def served(wall: StillClock, clock: StillClock) -> Iterator[Served]:
+def served(wall: ManualClock, clock: ManualClock) -> Iterator[Served]:
     here = Served(Cloud(small_world(wall), clock=clock), wall, clock)
     with serve(here.cloud) as address, here.session:
         here.url = address.url
@@ -78,7 +78,7 @@ def served(wall: StillClock, clock: StillClock) -> Iterator[Served]:
 
 
 @pytest.fixture
-def strict(wall: StillClock, clock: StillClock) -> Iterator[Served]:
+def strict(wall: ManualClock, clock: ManualClock) -> Iterator[Served]:
     here = Served(Cloud(small_world(wall), strict=True, clock=clock, hourly_limit=5), wall, clock)
     with serve(here.cloud) as address, here.session:
         here.url = address.url

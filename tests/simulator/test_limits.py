@@ -11,49 +11,49 @@ from .conftest import Served
 
 
 def rules(limits: Limits, account: str, endpoint: str, now: float) -> list[str]:
-    return [refusal.violation.rule for refusal in limits.arrive(account, endpoint, now)]
+    return [refusal.violation.rule for refusal in limits.start_call(account, endpoint, now)]
 
 
-def test_the_spacing_counts_from_the_answer_to_the_next_arrival() -> None:
+def test_spacing_starts_at_end_of_previous_sync() -> None:
     limits = Limits(sync_spacing=20, hourly_limit=700, strict=False)
     assert rules(limits, "home", "sync", 0) == []
-    limits.leave("home", "sync", 5)
+    limits.end_call("home", "sync", 5)
     assert rules(limits, "home", "sync", 24.9) == ["spacing"]
-    limits.leave("home", "sync", 25)
+    limits.end_call("home", "sync", 25)
     assert rules(limits, "home", "sync", 45) == []
 
 
-def test_a_sync_call_during_another_is_a_violation_without_any_gap() -> None:
+def test_concurrent_sync_is_a_violation_with_zero_gap() -> None:
     limits = Limits(sync_spacing=20, hourly_limit=700, strict=False)
-    limits.arrive("home", "sync", 0)
-    (refusal,) = limits.arrive("home", "sync", 100)
+    limits.start_call("home", "sync", 0)
+    (refusal,) = limits.start_call("home", "sync", 100)
     assert (refusal.violation.rule, refusal.violation.gap, refusal.violation.at) == ("spacing", 0.0, 100)
 
 
-def test_accounts_and_other_endpoints_do_not_disturb_the_spacing() -> None:
+def test_spacing_is_per_account_and_endpoint() -> None:
     limits = Limits(sync_spacing=20, hourly_limit=700, strict=False)
-    limits.arrive("home", "sync", 0)
-    limits.leave("home", "sync", 0)
+    limits.start_call("home", "sync", 0)
+    limits.end_call("home", "sync", 0)
     assert rules(limits, "hotel", "sync", 1) == []
     assert rules(limits, "home", "locks", 1) == []
 
 
-def test_the_hour_slides() -> None:
+def test_hour_is_a_sliding_window() -> None:
     limits = Limits(sync_spacing=20, hourly_limit=3, strict=True)
     assert [rules(limits, "home", "locks", t) for t in (0, 1000, 2000)] == [[], [], []]
-    (refusal,) = limits.arrive("home", "details", 3000)
+    (refusal,) = limits.start_call("home", "details", 3000)
     assert (refusal.violation.rule, refusal.violation.gap, refusal.retry_after) == ("hour", 3000, 600)
     assert rules(limits, "home", "locks", 3600) == []
     assert rules(limits, "home", "locks", 3601) == ["hour"]
 
 
-def test_without_strictness_calls_past_the_limit_count_too() -> None:
+def test_calls_over_limit_count_unless_strict() -> None:
     limits = Limits(sync_spacing=20, hourly_limit=2, strict=False)
-    assert [len(limits.arrive("home", "locks", t)) for t in (0, 10, 20, 30)] == [0, 0, 1, 1]
+    assert [len(limits.start_call("home", "locks", t)) for t in (0, 10, 20, 30)] == [0, 0, 1, 1]
     assert rules(limits, "home", "locks", 3615) == ["hour"]
 
 
-def test_a_second_sync_within_20_seconds_is_recorded_as_a_violation(served: Served) -> None:
+def test_second_sync_within_20_seconds_is_a_violation(served: Served) -> None:
     served.get()
     served.clock.advance(19.5)
     assert served.get().status_code == 200
@@ -62,21 +62,21 @@ def test_a_second_sync_within_20_seconds_is_recorded_as_a_violation(served: Serv
     assert (violation.gap, violation.at) == (19.5, 1019.5)
 
 
-def test_a_sync_after_20_seconds_is_none(served: Served) -> None:
+def test_sync_after_20_seconds_is_no_violation(served: Served) -> None:
     served.get()
     served.clock.advance(20)
     served.get()
     assert served.cloud.violations == []
 
 
-def test_all_credentials_of_an_account_share_its_limits(served: Served) -> None:
+def test_credentials_of_one_account_share_limits(served: Served) -> None:
     served.get()
     served.get(authorization="Bearer jwt")
     served.get(authorization="PersonalKey theirs")
     assert [violation.account for violation in served.cloud.violations] == ["home"]
 
 
-def test_a_strict_cloud_answers_429_and_says_when_to_come_again(strict: Served) -> None:
+def test_strict_cloud_returns_429_with_retry_after(strict: Served) -> None:
     strict.get()
     strict.clock.advance(7.5)
     refused = strict.get()
@@ -93,7 +93,7 @@ def test_a_strict_cloud_answers_429_and_says_when_to_come_again(strict: Served) 
     assert len(strict.cloud.violations) == 1
 
 
-def test_a_strict_cloud_keeps_to_the_hours_limit(strict: Served) -> None:
+def test_strict_cloud_enforces_hourly_limit(strict: Served) -> None:
     for _ in range(5):
         assert strict.get("my/lock").status_code == 200
         strict.clock.advance(600)
@@ -103,7 +103,7 @@ def test_a_strict_cloud_keeps_to_the_hours_limit(strict: Served) -> None:
     assert strict.get("my/lock").status_code == 200
 
 
-def test_a_sync_that_ended_in_a_reset_counts_as_one(served: Served) -> None:
+def test_sync_that_was_reset_counts(served: Served) -> None:
     served.cloud.faults.script(Fault.reset())
     try:
         served.get()
@@ -113,7 +113,7 @@ def test_a_sync_that_ended_in_a_reset_counts_as_one(served: Served) -> None:
     assert [violation.rule for violation in served.cloud.violations] == ["spacing"]
 
 
-def test_a_sync_while_another_is_being_answered_is_recorded(served: Served) -> None:
+def test_sync_during_another_is_recorded(served: Served) -> None:
     served.cloud.faults.script(Fault.delayed(0.2))
     first = threading.Thread(target=served.get)
     first.start()

@@ -11,13 +11,13 @@ from tests.program import TIMEOUT
 from .conftest import Served
 
 
-def test_a_taken_port_is_an_error_of_the_caller(served: Served) -> None:
+def test_port_in_use_raises_oserror(served: Served) -> None:
     port = int(served.url.rsplit(":", 1)[1])
     with pytest.raises(OSError, match="in use"), serve(served.cloud, port=port):
         pass
 
 
-def test_the_port_is_free_again_afterwards() -> None:
+def test_port_is_released_at_the_end() -> None:
     cloud = Cloud(World.demo())
     with serve(cloud) as first:
         requests.get(first.url, timeout=TIMEOUT)
@@ -27,7 +27,7 @@ def test_the_port_is_free_again_afterwards() -> None:
         assert requests.get(second.url, timeout=TIMEOUT).status_code == 404
 
 
-def test_the_end_does_not_wait_for_calls_under_way(caplog: pytest.LogCaptureFixture) -> None:
+def test_shutdown_does_not_wait_for_calls_in_progress(caplog: pytest.LogCaptureFixture) -> None:
     cloud = Cloud(World.demo())
     cloud.faults.script(Fault.silence(), Fault.delayed(60), Fault.drip(1, 60))
     given_up: list[Exception] = []
@@ -50,7 +50,7 @@ def test_the_end_does_not_wait_for_calls_under_way(caplog: pytest.LogCaptureFixt
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_serving_leaves_the_loggers_alone() -> None:
+def test_server_does_not_change_loggers() -> None:
     names = ("uvicorn", "uvicorn.error", "uvicorn.access")
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
     with serve(Cloud(World.demo())) as address:
@@ -59,7 +59,7 @@ def test_serving_leaves_the_loggers_alone() -> None:
     assert after == before
 
 
-def test_it_serves_ipv6_too() -> None:
+def test_server_supports_ipv6() -> None:
     try:
         with serve(Cloud(World.demo()), host="::1") as address:
             assert requests.get(address.url, timeout=TIMEOUT).status_code == 404

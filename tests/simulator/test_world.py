@@ -20,7 +20,7 @@ def state_of(lock: Lock, t: float = NOON) -> dict[str, object]:
     return state
 
 
-def test_two_worlds_of_one_seed_live_the_same_life() -> None:
+def test_worlds_with_the_same_seed_are_equal() -> None:
     times = [NOON + 997 * step for step in range(200)]
     one, other = World.demo(seed=5), World.demo(seed=5)
     for name in ("home", "hotel"):
@@ -30,87 +30,92 @@ def test_two_worlds_of_one_seed_live_the_same_life() -> None:
             assert forwards == backwards[::-1]
 
 
-def test_another_seed_is_another_life() -> None:
+def test_worlds_with_different_seeds_differ() -> None:
     one, other = (World.demo(seed).account("home").lock("Garden door") for seed in (1, 2))
     times = [NOON + 10 * step for step in range(100)]
     assert [one.at(t).state for t in times] != [other.at(t).state for t in times]
 
 
-def test_a_door_open_by_day_is_unlocked_at_noon_and_locked_at_night() -> None:
+def test_lock_open_by_day_is_locked_at_night() -> None:
     lock = World.demo().account("home").lock("Garage")
     for day in range(14):
         assert lock.at(NOON + day * DAY).state == 2
         assert lock.at(NOON + day * DAY + 15 * HOUR).state == 6
 
 
-def test_nobody_unlocks_a_family_home_in_the_dead_of_night() -> None:
+def test_family_home_is_locked_at_night() -> None:
     lock = World.demo().account("home").lock("Front door")
     for day in range(14):
-        three_in_the_morning = NOON + day * DAY + 15 * HOUR
-        assert lock.at(three_in_the_morning).state == 6
+        night = NOON + day * DAY + 15 * HOUR
+        assert lock.at(night).state == 6
 
 
 @pytest.mark.parametrize(("account", "name"), [("home", "Garden door"), ("hotel", "Main entrance")])
-def test_a_busy_lock_changes_at_least_every_three_minutes_at_any_hour(account: str, name: str) -> None:
+def test_busy_lock_changes_every_three_minutes(account: str, name: str) -> None:
     lock = World.demo().account(account).lock(name)
     for minute in range(0, 24 * 60, 7):
         t = NOON + minute * 60
-        assert t - lock.at(t).changed < 180
+        assert t - lock.at(t).changed_at < 180
 
 
-def test_the_time_of_the_last_change_is_when_the_state_changed() -> None:
-    lock = Lock(1, "Door", rhythm=BUSY, bridge=BRIDGE)
+def test_changed_at_is_the_time_of_the_last_change() -> None:
+    lock = Lock(1, "Door", profile=BUSY, bridge=BRIDGE)
     t = NOON
     for _ in range(200):
-        moment = lock.at(t)
-        assert lock.at(moment.changed).state == moment.state
-        before = lock.at(moment.changed - 0.001)
-        assert before.state != moment.state
-        assert before.changed < moment.changed
-        t = before.at
+        state = lock.at(t)
+        assert lock.at(state.changed_at).state == state.state
+        before = lock.at(state.changed_at - 0.001)
+        assert before.state != state.state
+        assert before.changed_at < state.changed_at
+        t = before.since
 
 
-def test_a_change_passes_through_a_transitional_state() -> None:
-    lock = Lock(1, "Door", rhythm=BUSY, bridge=BRIDGE)
+def test_change_has_a_transitional_state() -> None:
+    lock = Lock(1, "Door", profile=BUSY, bridge=BRIDGE)
     seen = [lock.at(NOON + step * 0.2).state for step in range(2000)]
     steps = {(a, b) for a, b in pairwise(seen) if a != b}
     assert steps == {(6, 4), (4, 2), (2, 5), (5, 6)}
 
 
-def test_a_lock_that_pulls_its_spring_shows_it() -> None:
-    lock = Lock(1, "Door", rhythm=UsageProfile(BUSY.rates, BUSY.stay, pulls=True), bridge=BRIDGE)
+def test_spring_pull_has_its_states() -> None:
+    lock = Lock(1, "Door", profile=UsageProfile(BUSY.hourly_rates, BUSY.unlocked_for, pulls_spring=True), bridge=BRIDGE)
     seen = [lock.at(NOON + step * 0.2).state for step in range(2000)]
     steps = {(a, b) for a, b in pairwise(seen) if a != b}
     assert steps == {(6, 4), (4, 2), (2, 8), (8, 7), (7, 2), (2, 5), (5, 6)}
 
 
-def test_a_door_is_only_open_while_its_lock_is_unlocked() -> None:
-    for rhythm in (BUSY, OPEN_BY_DAY):
-        lock = Lock(1, "Door", rhythm=rhythm, bridge=BRIDGE)
-        moments = [lock.at(NOON + step) for step in range(4 * 3600)]
-        assert {moment.door for moment in moments} == {2, 3}
-        assert {moment.state for moment in moments if moment.door == 2} == {2}
+def test_door_is_open_only_while_unlocked() -> None:
+    for profile in (BUSY, OPEN_BY_DAY):
+        lock = Lock(1, "Door", profile=profile, bridge=BRIDGE)
+        states = [lock.at(NOON + step) for step in range(4 * 3600)]
+        assert {state.door for state in states} == {2, 3}
+        assert {state.state for state in states if state.door == 2} == {2}
 
 
-def test_a_lock_without_a_door_sensor_says_so() -> None:
+def test_lock_without_door_sensor_reports_not_paired() -> None:
     assert state_of(World.demo().account("home").lock("Cellar"))["doorState"] == 0
 
 
-def test_a_jammed_lock_is_semi_locked_until_it_is_next_unlocked() -> None:
-    lock = Lock(1, "Gate", rhythm=UsageProfile(FREQUENT.rates, FREQUENT.stay, jams=0.3), bridge=BRIDGE)
-    moments = [lock.at(NOON + step) for step in range(20 * 3600)]
-    assert {moment.state for moment in moments if moment.result == 1} == {3, 4}
-    after_a_jam = {b.state for a, b in pairwise(moments) if a.state == 3 and b.state != 3}
-    assert after_a_jam == {4}
+def test_jammed_lock_is_semi_locked_until_next_use() -> None:
+    lock = Lock(
+        1,
+        "Gate",
+        profile=UsageProfile(FREQUENT.hourly_rates, FREQUENT.unlocked_for, jam_probability=0.3),
+        bridge=BRIDGE,
+    )
+    states = [lock.at(NOON + step) for step in range(20 * 3600)]
+    assert {state.state for state in states if state.result == 1} == {3, 4}
+    after_jam = {b.state for a, b in pairwise(states) if a.state == 3 and b.state != 3}
+    assert after_jam == {4}
 
 
-def test_the_demonstrations_pool_gate_jams_every_day() -> None:
+def test_pool_gate_of_demo_jams_every_day() -> None:
     lock = World.demo().account("hotel").lock("Pool gate")
     for day in range(5):
         assert 3 in {lock.at(NOON + day * DAY + minute * 60).state for minute in range(24 * 60)}
 
 
-def test_a_battery_drains_then_charges() -> None:
+def test_battery_drains_then_charges() -> None:
     battery = Battery(drain=90 * HOUR, charge=10 * HOUR, low=10)
     assert battery.at(0) == (100, False)
     assert battery.at(45 * HOUR) == (55, False)
@@ -119,21 +124,21 @@ def test_a_battery_drains_then_charges() -> None:
     assert battery.at(100 * HOUR) == (100, False)
 
 
-def test_a_usual_battery_lasts_weeks() -> None:
+def test_default_battery_lasts_weeks() -> None:
     lock = Lock(1, "Door")
     charging = sum(lock.battery.at(NOON + hour * HOUR).charging for hour in range(24 * 7 * 24))
     assert 3 <= charging <= 6 * 7
 
 
 def test_outages_last_minutes_to_hours_and_end() -> None:
-    outages = Outages(key=1, chance=0.6)
-    away = "".join("x" if outages.at(NOON + minute * 60) else " " for minute in range(7 * 24 * 60)).split()
+    outages = Outages(key=1, probability=0.6)
+    away = "".join("x" if outages.active(NOON + minute * 60) else " " for minute in range(7 * 24 * 60)).split()
     assert len(away) > 20
     assert max(map(len, away)) <= 121
     assert min(map(len, away)) >= 2
 
 
-def test_a_lock_whose_bridge_is_away_has_no_state() -> None:
+def test_lock_has_no_state_during_bridge_outage() -> None:
     lock = World.demo().account("hotel").lock("Annex")
     entries = [sync_entry(lock, NOON + minute * 60, V37) for minute in range(24 * 60)]
     assert {(entry["isConnected"], entry["deviceState"] is None) for entry in entries} == {
@@ -142,14 +147,14 @@ def test_a_lock_whose_bridge_is_away_has_no_state() -> None:
     }
 
 
-def test_a_lock_never_paired_is_neither_connected_nor_disconnected() -> None:
+def test_unpaired_lock_has_no_connection_state() -> None:
     entry = lock_entry(World.demo().account("hotel").lock("Linen room"), NOON, V37)
     assert entry["isConnected"] is None
     assert entry["deviceState"] is None
     assert entry["connectedToId"] is None
 
 
-def test_up_to_version_1_34_the_state_is_called_lock_properties() -> None:
+def test_state_is_lock_properties_up_to_version_1_34() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
     for version in ("v1.33", "v1.34"):
         assert set(sync_entry(lock, NOON, Version(version))) == {"id", "isConnected", "lockProperties", "revision"}
@@ -157,35 +162,35 @@ def test_up_to_version_1_34_the_state_is_called_lock_properties() -> None:
         assert set(sync_entry(lock, NOON, Version(version))) == {"id", "isConnected", "deviceState", "revision"}
 
 
-def test_datetimes_are_written_in_two_of_tedees_ways() -> None:
+def test_datetimes_have_both_formats_of_tedee() -> None:
     assert datetime_text(1619416924.197) == "2021-04-26T06:02:04.197Z"
     assert datetime_text(1619416924.197, seven_digits=True) == "2021-04-26T06:02:04.1970000"
     assert str(state_of(Lock(4, "Door", bridge=BRIDGE))["lastStateChangedDate"]).endswith("Z")
     assert str(state_of(Lock(3, "Door", bridge=BRIDGE))["lastStateChangedDate"]).endswith("0000")
 
 
-def test_an_override_lies_over_the_state() -> None:
+def test_override_replaces_fields_of_state() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
-    usual = state_of(lock)
+    default = state_of(lock)
     lock.override(batteryLevel=255, state="junk")
-    assert state_of(lock) == usual | {"batteryLevel": 255, "state": "junk"}
+    assert state_of(lock) == default | {"batteryLevel": 255, "state": "junk"}
     lock.clear_overrides()
-    assert state_of(lock) == usual
+    assert state_of(lock) == default
 
 
-def test_an_overridden_lock_that_is_not_connected_loses_its_state() -> None:
+def test_lock_overridden_as_disconnected_has_no_state() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
     lock.override(isConnected=False)
     assert sync_entry(lock, NOON, V37) == {"id": 1, "isConnected": False, "deviceState": None, "revision": 1}
 
 
-def test_a_lock_may_be_made_to_report_255_while_it_is_not_connected() -> None:
+def test_disconnected_lock_can_report_255() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
     lock.override(isConnected=False, batteryLevel=255)
     assert state_of(lock)["batteryLevel"] == 255
 
 
-def test_an_override_of_the_whole_state_goes_by_the_versions_name() -> None:
+def test_override_of_state_uses_name_of_version() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
     lock.override(deviceState={"state": 1000})
     assert sync_entry(lock, NOON, Version("v1.34"))["lockProperties"] == {"state": 1000}
@@ -194,7 +199,7 @@ def test_an_override_of_the_whole_state_goes_by_the_versions_name() -> None:
     assert sync_entry(lock, NOON, V37)["deviceState"] is None
 
 
-def test_an_override_may_leave_a_field_out() -> None:
+def test_override_can_remove_a_field() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
     lock.override(revision=MISSING, doorState=MISSING)
     assert set(sync_entry(lock, NOON, V37)) == {"id", "isConnected", "deviceState"}
@@ -203,7 +208,7 @@ def test_an_override_may_leave_a_field_out() -> None:
     assert set(sync_entry(lock, NOON, V37)) == {"id", "isConnected"}
 
 
-def test_an_override_of_a_detail_does_not_show_in_the_sync_answer() -> None:
+def test_override_of_detail_is_not_in_sync() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
     lock.override(serialNumber=None, somethingNew=[1])
     assert lock_entry(lock, NOON, V37)["serialNumber"] is None
@@ -211,13 +216,13 @@ def test_an_override_of_a_detail_does_not_show_in_the_sync_answer() -> None:
     assert sync_entry(lock, NOON, V37)["somethingNew"] == [1]
 
 
-def test_a_rename_moves_the_revision() -> None:
+def test_rename_increases_revision() -> None:
     lock = Lock(1, "Door", bridge=BRIDGE)
     lock.rename("Gate")
     assert (lock_entry(lock, NOON, V37)["name"], sync_entry(lock, NOON, V37)["revision"]) == ("Gate", 2)
 
 
-def test_a_lock_keeps_its_serial_number_when_it_is_removed_and_added_again() -> None:
+def test_lock_added_again_has_same_serial_number() -> None:
     account = World.demo().account("home")
     lock = account.remove(1002)
     lock.id = 1999
@@ -233,23 +238,23 @@ def test_ids_and_serial_numbers_are_unique() -> None:
         assert len({lock.id for lock in locks}) == len({lock.serial_number for lock in locks}) == len(locks)
 
 
-def test_a_crowd_has_the_accounts_locks_and_keys_asked_for() -> None:
+def test_generated_world_has_requested_size() -> None:
     world = World.of_size(2, 25)
     assert [account.name for account in world.accounts] == ["account-0001", "account-0002"]
     assert [len(account.locks) for account in world.accounts] == [25, 25]
     assert world.account("account-0002").keys[0].value == "key-account-0002"
 
 
-def test_credentials_do_not_show_in_a_repr() -> None:
+def test_credentials_are_not_in_repr() -> None:
     account = World.demo().account("home")
     assert "simulated-key" not in repr([account, account.keys, account.tokens])
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Warsaw", "America/St_Johns", "Pacific/Auckland", "Nowhere/Land"])
-def test_every_hour_of_a_year_has_a_state_in_every_zone(zone: str | None) -> None:
+def test_every_hour_has_a_state_in_every_time_zone(zone: str | None) -> None:
     lock = Lock(1, "Door", bridge=BRIDGE, time_zone=zone)
     for hour in range(0, 365 * 24, 5):
         t = NOON + hour * HOUR
-        moment = lock.at(t)
-        assert moment.changed <= moment.at <= t
-        assert t - moment.changed < 2 * DAY
+        state = lock.at(t)
+        assert state.changed_at <= state.since <= t
+        assert t - state.changed_at < 2 * DAY

@@ -1,11 +1,11 @@
-{{- /* Names of other charts, and what to use here. The schema lets them pass, so that this can be said. */ -}}
-{{- define "tedee-exporter.elsewhere" -}}
-{{- $one := "is not a value of this chart; there is one pod, because Tedee allows each account one call in 20 seconds" -}}
-autoscaling: {{ $one }}
-replicaCount: {{ $one }}
-replicas: {{ $one }}
-strategy: {{ $one }}, and the old one ends before a new one starts
-updateStrategy: {{ $one }}, and the old one ends before a new one starts
+{{- /* Names of values in other charts, and the advice for each. The schema accepts them, so that the chart can give it. */ -}}
+{{- define "tedee-exporter.otherCharts" -}}
+{{- $onePod := "is not a value of this chart; there is only one pod, because Tedee allows each account one sync in 20 seconds" -}}
+autoscaling: {{ $onePod }}
+replicaCount: {{ $onePod }}
+replicas: {{ $onePod }}
+strategy: {{ $onePod }}, and the old pod stops before the new one starts
+updateStrategy: {{ $onePod }}, and the old pod stops before the new one starts
 containerSecurityContext: is called securityContext here
 deploymentAnnotations: is called annotations here
 env: is called extraEnv here
@@ -24,21 +24,21 @@ podMonitor.additionalLabels: is called podMonitor.labels here
 prometheusRule.additionalLabels: is called prometheusRule.labels here
 prometheusRule.rules: is called prometheusRule.additionalGroups here
 serviceMonitor.additionalLabels: is called serviceMonitor.labels here
-serviceMonitor.scheme: is not a value of this chart; it is known from webConfig
-podMonitor.scheme: is not a value of this chart; it is known from webConfig
+serviceMonitor.scheme: is not a value of this chart; it follows webConfig
+podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 
-{{- /* All that is wrong with the values at once, before anything is made of them. */ -}}
+{{- /* Fails with all problems of the values, before any object is rendered. */ -}}
 {{- define "tedee-exporter.check" -}}
 {{- $problems := list -}}
 {{- $accounts := default (list) .Values.config.accounts -}}
 
 {{- $name := include "tedee-exporter.fullname" . -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
-{{- $problems = append $problems (printf "%q cannot be the name of a Service, which begins with a letter; name the release otherwise, or set fullnameOverride" $name) -}}
+{{- $problems = append $problems (printf "%q is not a valid name of a Service, which must begin with a letter; choose another release name, or set fullnameOverride" $name) -}}
 {{- end -}}
 
-{{- range $name, $instead := include "tedee-exporter.elsewhere" . | fromYaml -}}
+{{- range $name, $instead := include "tedee-exporter.otherCharts" . | fromYaml -}}
 {{- $steps := splitList "." $name -}}
 {{- $section := $.Values -}}
 {{- range initial $steps -}}
@@ -50,25 +50,25 @@ podMonitor.scheme: is not a value of this chart; it is known from webConfig
 {{- end -}}
 
 {{- if and .Values.demo (or $accounts .Values.keys .Values.existingSecret) -}}
-{{- $problems = append $problems "demo: brings its own accounts; it goes with none of config.accounts, keys and existingSecret" -}}
+{{- $problems = append $problems "demo: has its own accounts and cannot be combined with config.accounts, keys or existingSecret" -}}
 {{- else if and .Values.existingSecret (not $accounts) -}}
-{{- $problems = append $problems (printf "config.accounts: is empty, and the chart cannot look into the Secret %s; name the accounts whose keys it has, as in: --set config.accounts[0].name=home" .Values.existingSecret) -}}
+{{- $problems = append $problems (printf "config.accounts: is empty, and the chart cannot read the Secret %s; list the accounts whose keys it contains, as in: --set config.accounts[0].name=home" .Values.existingSecret) -}}
 {{- else if not (or .Values.demo $accounts .Values.keys) -}}
-{{- $problems = append $problems "no account is configured. Give the exporter a personal access key of Tedee, as in: --set-file keys.home=FILE; or see it work without one, against a simulated Tedee cloud: --set demo=true" -}}
+{{- $problems = append $problems "no account is configured. Set a personal access key of Tedee, as in: --set-file keys.home=FILE; or try the exporter with a simulated Tedee cloud: --set demo=true" -}}
 {{- end -}}
 
 {{- if and .Values.keys .Values.existingSecret -}}
-{{- $problems = append $problems "keys: goes not with existingSecret; put the keys there, or leave it out" -}}
+{{- $problems = append $problems "keys: cannot be combined with existingSecret; add the keys to that Secret, or remove existingSecret" -}}
 {{- end -}}
-{{- $cannot := "cannot be the name of a file in a Secret, which has letters, digits, '-', '_' and '.', and is neither '.' nor begins with '..'" -}}
+{{- $invalidName := "is not a valid key of a Secret, which consists of letters, digits, '-', '_' and '.', is not '.' and does not begin with '..'" -}}
 {{- $instead := printf "with personal_key_file: %s/NAME" (include "tedee-exporter.folder.keys" .) -}}
 {{- range $name := keys .Values.keys | sortAlpha -}}
 {{- if not (include "tedee-exporter.isFileName" $name) -}}
-{{- $problems = append $problems (printf "keys: %q %s; an account whose name is another names its file itself, %s" $name $cannot $instead) -}}
+{{- $problems = append $problems (printf "keys: %q %s; an account with such a name refers to its file %s" $name $invalidName $instead) -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The exporter would say the rest, when the old pod is already gone. */ -}}
+{{- /* The exporter would reject these values as well, but only after the old pod has stopped. */ -}}
 {{- with .Values.config.sync -}}
 {{- $interval := include "tedee-exporter.seconds" (default "20s" .interval) | float64 -}}
 {{- $stale := include "tedee-exporter.seconds" (default (printf "%fs" (maxf 300 (mulf 3 $interval))) .stale_after) | float64 -}}
@@ -87,57 +87,57 @@ podMonitor.scheme: is not a value of this chart; it is known from webConfig
 
 {{- $names := dict -}}
 {{- range $index, $account := $accounts -}}
-{{- $where := printf "config.accounts[%d]" $index -}}
-{{- range $inline, $instead := dict "personal_key" "keys" "access_token" "keys, and its name to access_token_file" -}}
+{{- $location := printf "config.accounts[%d]" $index -}}
+{{- range $inline, $instead := dict "personal_key" "keys" "access_token" "keys, and set access_token_file" -}}
 {{- if hasKey $account $inline -}}
-{{- $problems = append $problems (printf "%s.%s: would be for everybody to read in a ConfigMap; give it to %s" $where $inline $instead) -}}
+{{- $problems = append $problems (printf "%s.%s: would be readable in a ConfigMap; move it to %s" $location $inline $instead) -}}
 {{- end -}}
 {{- end -}}
 {{- if hasKey $names $account.name -}}
-{{- $problems = append $problems (printf "%s.name: is the name of config.accounts[%d] too" $where (get $names $account.name)) -}}
+{{- $problems = append $problems (printf "%s.name: is also the name of config.accounts[%d]" $location (get $names $account.name)) -}}
 {{- else -}}
 {{- $_ := set $names $account.name $index -}}
 {{- end -}}
-{{- $given := list -}}
+{{- $credentials := list -}}
 {{- range $credential := list "personal_key_file" "access_token_file" "oauth" -}}
 {{- if hasKey $account $credential -}}
-{{- $given = append $given $credential -}}
+{{- $credentials = append $credentials $credential -}}
 {{- end -}}
 {{- end -}}
-{{- if gt (len $given) 1 -}}
-{{- $problems = append $problems (printf "%s: has several credentials; give it one of %s" $where (join ", " $given)) -}}
+{{- if gt (len $credentials) 1 -}}
+{{- $problems = append $problems (printf "%s: has several credentials; keep only one of %s" $location (join ", " $credentials)) -}}
 {{- end -}}
 {{- if or (include "tedee-exporter.hasCredential" $account) (hasKey $.Values.keys $account.name) -}}
 {{- else if not (include "tedee-exporter.isFileName" $account.name) -}}
-{{- $problems = append $problems (printf "%s: %q %s; name the file of its key, %s" $where $account.name $cannot $instead) -}}
+{{- $problems = append $problems (printf "%s: %q %s; refer to the file of its key %s" $location $account.name $invalidName $instead) -}}
 {{- else if not $.Values.existingSecret -}}
-{{- $problems = append $problems (printf "%s: there is no key for %q; give it one in keys or existingSecret, or name a personal_key_file, access_token_file or oauth of its own" $where $account.name) -}}
+{{- $problems = append $problems (printf "%s: there is no key for %q; add one to keys or existingSecret, or set personal_key_file, access_token_file or oauth" $location $account.name) -}}
 {{- end -}}
 {{- with $account.oauth -}}
 {{- $file := .refresh_token_file -}}
 {{- if hasPrefix "/etc/tedee-exporter/" $file -}}
-{{- $problems = append $problems (printf "%s.oauth.refresh_token_file: is on a volume that cannot be written to, and each refresh brings a new token; let it be in %s" $where (include "tedee-exporter.folder.state" $)) -}}
+{{- $problems = append $problems (printf "%s.oauth.refresh_token_file: is on a read-only volume, but each refresh returns a new token to store; use a file in %s" $location (include "tedee-exporter.folder.state" $)) -}}
 {{- else if and (hasPrefix (printf "%s/" (include "tedee-exporter.folder.state" $)) $file) (not $.Values.persistence.enabled) -}}
-{{- $problems = append $problems (printf "%s.oauth.refresh_token_file: would be lost with the pod, and somebody would have to sign in again; set persistence.enabled" $where) -}}
+{{- $problems = append $problems (printf "%s.oauth.refresh_token_file: would be lost with the pod, and the user would have to sign in again; set persistence.enabled" $location) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- with .Values.webConfig -}}
 {{- if and .config .existingSecret -}}
-{{- $problems = append $problems "webConfig.config: goes not with webConfig.existingSecret; put it there, or leave it out" -}}
+{{- $problems = append $problems "webConfig.config: cannot be combined with webConfig.existingSecret; move it there, or remove one of them" -}}
 {{- end -}}
 {{- if and (or .tls .clientCertificates) (not .existingSecret) -}}
-{{- $problems = append $problems "webConfig.tls and webConfig.clientCertificates: say what is in webConfig.existingSecret, which is not set" -}}
+{{- $problems = append $problems "webConfig.tls and webConfig.clientCertificates: describe webConfig.existingSecret, which is not set" -}}
 {{- end -}}
 {{- if hasKey .config "tls_server_config" -}}
-{{- range $what := list "cert" "key" -}}
-{{- $file := printf "%s_file" $what -}}
+{{- range $part := list "cert" "key" -}}
+{{- $file := printf "%s_file" $part -}}
 {{- $tls := $.Values.webConfig.config.tls_server_config -}}
-{{- if and (hasKey $tls $what) (or (hasKey $tls $file) $.Values.webConfig.tlsSecret) -}}
-{{- $problems = append $problems (printf "webConfig.config.tls_server_config.%s: goes with neither %s nor webConfig.tlsSecret; give one of them" $what $file) -}}
-{{- else if not (or (hasKey $tls $what) (hasKey $tls $file) $.Values.webConfig.tlsSecret) -}}
-{{- $problems = append $problems (printf "webConfig.config.tls_server_config: needs a %s; set webConfig.tlsSecret, or %s" $what $file) -}}
+{{- if and (hasKey $tls $part) (or (hasKey $tls $file) $.Values.webConfig.tlsSecret) -}}
+{{- $problems = append $problems (printf "webConfig.config.tls_server_config.%s: cannot be combined with %s or webConfig.tlsSecret; keep only one of them" $part $file) -}}
+{{- else if not (or (hasKey $tls $part) (hasKey $tls $file) $.Values.webConfig.tlsSecret) -}}
+{{- $problems = append $problems (printf "webConfig.config.tls_server_config: needs a %s; set webConfig.tlsSecret, or %s" $part $file) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -145,16 +145,16 @@ podMonitor.scheme: is not a value of this chart; it is known from webConfig
 
 {{- with .Values.persistence -}}
 {{- if and .existingClaim (not .enabled) -}}
-{{- $problems = append $problems "persistence.existingClaim: is not used without persistence.enabled" -}}
+{{- $problems = append $problems "persistence.existingClaim: has no effect without persistence.enabled" -}}
 {{- end -}}
 {{- if and .sizeLimit .enabled -}}
-{{- $problems = append $problems "persistence.sizeLimit: is of the volume that there is without a claim; with persistence.enabled set persistence.size" -}}
+{{- $problems = append $problems "persistence.sizeLimit: applies only without a claim; with persistence.enabled set persistence.size" -}}
 {{- end -}}
 {{- end -}}
 
 {{- with .Values.service -}}
 {{- if and .nodePort (eq .type "ClusterIP") -}}
-{{- $problems = append $problems "service.nodePort: goes not with service.type ClusterIP; set NodePort or LoadBalancer, or leave it out" -}}
+{{- $problems = append $problems "service.nodePort: cannot be combined with service.type ClusterIP; set NodePort or LoadBalancer, or remove it" -}}
 {{- end -}}
 {{- if and .externalTrafficPolicy (eq .type "ClusterIP") -}}
 {{- $problems = append $problems "service.externalTrafficPolicy: needs service.type NodePort or LoadBalancer" -}}
@@ -169,7 +169,7 @@ podMonitor.scheme: is not a value of this chart; it is known from webConfig
 
 {{- with .Values.ingress -}}
 {{- if and .enabled (include "tedee-exporter.demandsClientCertificates" $) -}}
-{{- $problems = append $problems "ingress.enabled: goes not with webConfig that demands certificates of clients; the Ingress has none" -}}
+{{- $problems = append $problems "ingress.enabled: cannot be combined with a webConfig that requires client certificates; the Ingress has none" -}}
 {{- end -}}
 {{- end -}}
 
@@ -180,24 +180,24 @@ podMonitor.scheme: is not a value of this chart; it is known from webConfig
 {{- end -}}
 
 {{- if and .Values.hostNetwork .Values.networkPolicy.enabled -}}
-{{- $problems = append $problems "networkPolicy.enabled: does not hold for a pod with hostNetwork; leave one of them out" -}}
+{{- $problems = append $problems "networkPolicy.enabled: does not apply to a pod with hostNetwork; remove one of them" -}}
 {{- end -}}
 
 {{- range .Values.extraArgs -}}
 {{- if regexMatch "^--(config\\.|sync\\.|web\\.|demo|version|help)" . -}}
-{{- $problems = append $problems (printf "extraArgs: %s is set by the chart, or would break what it sets" .) -}}
+{{- $problems = append $problems (printf "extraArgs: %s is set by the chart, or conflicts with a flag of the chart" .) -}}
 {{- else if regexMatch "^--log\\." . -}}
 {{- $problems = append $problems (printf "extraArgs: %s is set by the chart; set log.level or log.format" .) -}}
 {{- end -}}
 {{- end -}}
 {{- range default (list) .Values.extraEnv -}}
 {{- if and . (hasPrefix "TEDEE_" .name) -}}
-{{- $problems = append $problems (printf "extraEnv: %s has no effect on the exporter, whose configuration is a file; set config" .name) -}}
+{{- $problems = append $problems (printf "extraEnv: %s has no effect, because the configuration is a file; set config" .name) -}}
 {{- end -}}
 {{- end -}}
 
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled -}}
-{{- $problems = append $problems "podMonitor.enabled: goes not with serviceMonitor.enabled; everything would be scraped twice" -}}
+{{- $problems = append $problems "podMonitor.enabled: cannot be combined with serviceMonitor.enabled; the exporter would be scraped twice" -}}
 {{- end -}}
 
 {{- if .Values.prometheusRule.enabled -}}
@@ -217,12 +217,12 @@ podMonitor.scheme: is not a value of this chart; it is known from webConfig
 {{- end -}}
 {{- range $name := keys .Values.prometheusRule.limits | sortAlpha -}}
 {{- if not (has $name $limits) -}}
-{{- $problems = append $problems (printf "prometheusRule.limits: there is no %q; known: %s" $name ($limits | uniq | join ", ")) -}}
+{{- $problems = append $problems (printf "prometheusRule.limits: unknown rule %q; known: %s" $name ($limits | uniq | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name := .Values.prometheusRule.disabled -}}
 {{- if not (has $name $alerts) -}}
-{{- $problems = append $problems (printf "prometheusRule.disabled: there is no alert %q; known: %s" $name ($alerts | uniq | sortAlpha | join ", ")) -}}
+{{- $problems = append $problems (printf "prometheusRule.disabled: unknown alert %q; known: %s" $name ($alerts | uniq | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride -}}
 {{- end -}}
 
-{{- /* That of most objects, and so of a Service, which is a DNS label: a release's name may have dots. */ -}}
+{{- /* The name of most objects. A Service needs a DNS label, but the name of a release may contain dots. */ -}}
 
 {{- define "tedee-exporter.fullname" -}}
 {{- $name := include "tedee-exporter.name" . -}}
@@ -48,7 +48,7 @@ before all: the selectors are among them. */ -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* Secrets to pull images with. Each is a name, or a mapping with one, as charts are used to. */ -}}
+{{- /* Pull Secrets. Each is a name or a mapping with a name; other charts use either. */ -}}
 {{- define "tedee-exporter.imagePullSecrets" -}}
 {{- $secrets := list -}}
 {{- range concat (default (list) (.Values.global).imagePullSecrets) (default (list) .Values.imagePullSecrets) -}}
@@ -59,7 +59,7 @@ before all: the selectors are among them. */ -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* A host of the Ingress, which is a name or a mapping, as a mapping of `host` and `paths`. */ -}}
+{{- /* A host of the Ingress (a name or a mapping) as a mapping with `host` and `paths`. */ -}}
 {{- define "tedee-exporter.ingressHost" -}}
 {{- $host := ternary . (dict "host" .) (kindIs "map" .) -}}
 {{- $paths := list -}}
@@ -70,7 +70,7 @@ before all: the selectors are among them. */ -}}
 {{- dict "host" (ternary "" $name (eq $name "*")) "paths" $paths | toYaml -}}
 {{- end -}}
 
-{{- /* The beginning of an upgrade's command that changes values and nothing else. */ -}}
+{{- /* The start of a command that upgrades the release with changed values only. */ -}}
 {{- define "tedee-exporter.upgrade" -}}
 helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.Name }} --version {{ .Chart.Version }} \
         --namespace {{ .Release.Namespace }} --reset-then-reuse-values
@@ -92,7 +92,7 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- define "tedee-exporter.folder.tls" -}}/etc/tedee-exporter/tls{{- end -}}
 {{- define "tedee-exporter.folder.state" -}}/var/lib/tedee-exporter{{- end -}}
 
-{{- /* The exporter's configuration, in which every account has a credential. */ -}}
+{{- /* The configuration of the exporter. Each account has a credential. */ -}}
 {{- define "tedee-exporter.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $accounts := list -}}
@@ -113,7 +113,7 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- toYaml $config -}}
 {{- end -}}
 
-{{- /* Whether a text can be the name of a file in a Secret. */ -}}
+{{- /* "true" if a text is a valid key of a Secret. */ -}}
 {{- define "tedee-exporter.isFileName" -}}
 {{- if regexMatch "^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]{0,198}$" . -}}true{{- end -}}
 {{- end -}}
@@ -140,7 +140,7 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- if or .personal_key .personal_key_file .access_token .access_token_file .oauth -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The web configuration; none where there is nothing to write, or somebody else has written it. */ -}}
+{{- /* The web configuration. Empty if there is none, or if it is in an existing Secret. */ -}}
 {{- define "tedee-exporter.webConfig" -}}
 {{- if not .Values.webConfig.existingSecret -}}
 {{- $config := deepCopy .Values.webConfig.config -}}
@@ -165,8 +165,8 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 
 {{- define "tedee-exporter.scheme" -}}
 {{- $config := include "tedee-exporter.webConfig" . | fromYaml -}}
-{{- $said := or .Values.webConfig.tls .Values.webConfig.clientCertificates .Values.webConfig.tlsSecret -}}
-{{- if or $said $config.tls_server_config -}}https{{- else -}}http{{- end -}}
+{{- $declared := or .Values.webConfig.tls .Values.webConfig.clientCertificates .Values.webConfig.tlsSecret -}}
+{{- if or $declared $config.tls_server_config -}}https{{- else -}}http{{- end -}}
 {{- end -}}
 
 {{- define "tedee-exporter.demandsClientCertificates" -}}
@@ -175,7 +175,7 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- if or .Values.webConfig.clientCertificates (eq $type "RequireAndVerifyClientCert") -}}true{{- end -}}
 {{- end -}}
 
-{{- /* What a probe does. The kubelet takes any certificate and has none. */ -}}
+{{- /* The handler of a probe. The kubelet does not verify certificates and has no client certificate. */ -}}
 {{- define "tedee-exporter.probe" -}}
 {{- $ := index . 0 -}}
 {{- if include "tedee-exporter.demandsClientCertificates" $ -}}
@@ -189,7 +189,7 @@ httpGet:
 {{- end }}
 {{- end -}}
 
-{{- /* What the operator is told of where to scrape; a ServiceMonitor and a PodMonitor have it in common. */ -}}
+{{- /* The endpoint of a ServiceMonitor or PodMonitor. */ -}}
 {{- define "tedee-exporter.endpoint" -}}
 {{- $ := index . 0 -}}
 {{- $monitor := index . 1 -}}
@@ -216,8 +216,8 @@ honorTimestamps: {{ $monitor.honorTimestamps }}
 {{- end -}}
 {{- end -}}
 
-{{- /* An exporter that has no state file yet was never started, and calls Tedee at once. This pod may follow one that
-called a second ago and took its state with it: an empty file says that there was one, and the 20 seconds are waited. */ -}}
+{{- /* Without a state file, the exporter assumes a first start and calls Tedee immediately. But the previous pod, whose
+state is lost, may have called a second ago. With an empty state file, the exporter waits for 20 seconds. */ -}}
 {{- define "tedee-exporter.stateContainer" -}}
 name: state
 image: {{ include "tedee-exporter.image" . | quote }}

@@ -1,4 +1,4 @@
-"""Whether memory grows over a simulated week."""
+"""The growth of memory in a simulated week."""
 
 import logging
 import multiprocessing
@@ -12,11 +12,11 @@ from tests.soak import Week, simulate_week
 
 
 def measure() -> Week:
-    """A week, in a process of its own, which holds the simulated cloud too."""
-    spawning = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, spawning, _be_quiet) as pool:
+    """Simulate a week in a separate process, which also contains the simulated cloud."""
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, spawn, _disable_logging) as pool:
         return pool.submit(simulate_week, Path(folder)).result()
 
 
-def _be_quiet() -> None:
+def _disable_logging() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

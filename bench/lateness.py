@@ -1,4 +1,4 @@
-"""A thousand accounts in one process: how punctual each is."""
+"""The lateness of syncs with a thousand accounts in one process."""
 
 import time
 from itertools import pairwise
@@ -11,26 +11,26 @@ from .cloud import exporter, simulated, wait_for_data
 
 ACCOUNTS, LOCKS = 1_000, 10
 SPACING = 20.0
-"""Seconds from the answer of one sync to the next: then it is due."""
+"""Seconds from the response of a sync until the next sync is due."""
 
 
-class Punctuality(NamedTuple):
-    """How late syncs went out, and what that cost."""
+class Lateness(NamedTuple):
+    """Seconds by which syncs were late, and the resources that the exporter used."""
 
     median: float
     p99: float
-    latest: float
+    worst: float
     syncs: int
     violations: int
     cores: float
-    """Processor time for each second."""
+    """Seconds of processor time per second."""
     threads: int
     memory: float
     """KiB."""
 
 
-def measure(seconds: float) -> Punctuality:
-    """Watch all accounts for a while, once each has its locks."""
+def measure(seconds: float) -> Lateness:
+    """Observe all accounts for that long, after each has its locks."""
     port = free_port()
     with simulated(ACCOUNTS, LOCKS) as cloud, exporter(cloud, port) as process:
         wait_for_data(port, ACCOUNTS * LOCKS)
@@ -41,12 +41,10 @@ def measure(seconds: float) -> Punctuality:
         threads, memory = process.threads(), process.memory()
         calls, violations = cloud.calls(), cloud.violations()
     by_account: dict[str, list[tuple[float, float]]] = {}
-    for account, endpoint, arrived, answered in calls:
-        if endpoint == "sync" and answered and arrived >= began:
-            by_account.setdefault(account, []).append((arrived, answered))
+    for account, endpoint, arrived, finished in calls:
+        if endpoint == "sync" and finished and arrived >= began:
+            by_account.setdefault(account, []).append((arrived, finished))
     late = [
         after[0] - before[1] - SPACING for syncs in by_account.values() for before, after in pairwise(sorted(syncs))
     ]
-    return Punctuality(
-        median(late), quantiles(late, n=100)[-1], max(late), len(late), violations, cores, threads, memory
-    )
+    return Lateness(median(late), quantiles(late, n=100)[-1], max(late), len(late), violations, cores, threads, memory)
