@@ -18,6 +18,7 @@ import requests
 
 from exporter import logs
 from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, Token, World, serve
+from exporter.simulator.faults import EXAMPLES
 from tests.cli.conftest import restore_logging
 from tests.program import TIMEOUT, configuration, environment, eventually, free_port, run
 from tests.security.leaking import PART_LENGTH, forms, leaks, state_files
