@@ -3,7 +3,7 @@
 Colour is never the only information: each coloured value has a text or a number.
 """
 
-GREEN, YELLOW, VERMILLION, SKY, BLUE, ORANGE, PURPLE = (
+GREEN, YELLOW, VERMILION, SKY, BLUE, ORANGE, PURPLE = (
     "#009E73",
     "#F0E442",
     "#D55E00",
@@ -14,10 +14,10 @@ GREEN, YELLOW, VERMILLION, SKY, BLUE, ORANGE, PURPLE = (
 )
 DARK_GREY, LIGHT_GREY = "#595959", "#A6A6A6"
 
-SEVERITY_COLOURS = {"good": GREEN, "warn": YELLOW, "bad": VERMILLION, "busy": SKY, "quiet": DARK_GREY}
+SEVERITY_COLOURS = {"good": GREEN, "warn": YELLOW, "bad": VERMILION, "busy": SKY, "quiet": DARK_GREY}
 """Colours of the status page's severities. They are for areas: a yellow line is not visible on white."""
 
-LINE_COLOURS = (BLUE, ORANGE, SKY, VERMILLION, PURPLE, GREEN, DARK_GREY, YELLOW, LIGHT_GREY)
+LINE_COLOURS = (BLUE, ORANGE, SKY, VERMILION, PURPLE, GREEN, DARK_GREY, YELLOW, LIGHT_GREY)
 """Colours of series whose names are known in advance, in the order of use."""
 
 MAX_SERIES = 5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 
 COMPRESSION = 4
-"""Level of zlib. It takes 1.5 times as long as level 1 and saves a ninth of the bytes. Higher levels save no more."""
+"""Level of zlib. It takes 1.5 times as long as level 1 and saves a ninth of the bytes. Higher levels save little."""
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 """RFC 1952, 2.3: gzip, deflated, without a name, a time or an operating system."""
 _RAW = -zlib.MAX_WBITS

@@ -98,7 +98,7 @@ class AccountStatus:
     """Values that could not be used, by field."""
 
     def is_complete(self, since: float, now: float) -> bool:
-        """Return True if the account was synced, and no more lock details can be fetched now.
+        """Return True if the account was synced, and the lock details that can be fetched now are known.
 
         Args:
             since: Time in Unix seconds from which a sync counts. It may be one of another process.

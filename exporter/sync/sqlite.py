@@ -337,7 +337,7 @@ class SQLiteStateStore:
         return database
 
     def _check_or_create(self, database: sqlite3.Connection) -> None:
-        """Check that the file is a state file of this version. Create missing tables, also in place of older ones.
+        """Check that the file is a state file of this version. Create missing tables, and replace older ones.
 
         Raises:
             StoreUnavailable: The file is a database of another program or of a newer version.

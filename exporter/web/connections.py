@@ -111,7 +111,7 @@ class Connections:
             try:
                 accepted, _ = await loop.sock_accept(listener)
             except OSError as error:
-                # With ECONNABORTED the client has closed the connection. Otherwise no more files may be open.
+                # ECONNABORTED: the client has closed the connection. Otherwise the limit of open files may be reached.
                 if error.errno != errno.ECONNABORTED:
                     if not is_failing:
                         log.warning("cannot accept connections", error=error.strerror)

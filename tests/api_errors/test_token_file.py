@@ -25,7 +25,7 @@ from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
 from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, problem_with
 from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee
-from tests.cli.conftest import NOBODY, drop_privileges
+from tests.cli.conftest import UNPRIVILEGED_UID, drop_privileges
 from tests.conftest import require_program
 from tests.program import eventually
 
@@ -44,7 +44,7 @@ def file() -> Iterator[Path]:
     path.chmod(0o600)
     if os.geteuid() == 0:
         for each in (folder, path):
-            os.chown(each, NOBODY, NOBODY)
+            os.chown(each, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
     yield path
     folder.chmod(0o700)
     shutil.rmtree(folder)

@@ -20,7 +20,7 @@ EXAMPLE = ROOT / "tedee-exporter.example.yml"
 SECRET = "PK-5ecr3t-of-home"
 """Secret in the files of testdata/bad, in the right place or a wrong one."""
 
-NOBODY = 65_534
+UNPRIVILEGED_UID = 65_534
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -55,7 +55,7 @@ def example(tmp_path: Path) -> Path:
 def drop_privileges() -> Iterator[Callable[[], None]]:
     """Return a function that changes the user until the test ends. File permissions do not apply to root."""
     user = os.geteuid()
-    yield lambda: None if user else os.seteuid(NOBODY)
+    yield lambda: None if user else os.seteuid(UNPRIVILEGED_UID)
     os.seteuid(user)
 
 
