@@ -10,7 +10,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-MAX_PENDING = 2**20
+MAX_BUFFERED = 2**20
 """Queued characters (about 5,000 lines) above which log lines are dropped."""
 
 
@@ -26,7 +26,7 @@ class Output:
     A pipe without a reader, or a terminal stopped with Ctrl+S, blocks only that thread.
     """
 
-    def __init__(self, max_pending: int = MAX_PENDING) -> None:
+    def __init__(self, max_pending: int = MAX_BUFFERED) -> None:
         self.dropped_lines = 0
         """Number of log lines that were not written since the start."""
         self.failed: set[TextIO | None] = set()

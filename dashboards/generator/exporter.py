@@ -165,7 +165,7 @@ def accounts() -> table.Panel:
             "age": f"time() - ({LAST_SYNCS} {listed})",
             "next": f"{highest(catalogue.NEXT_SYNC)} - time() {listed}",
             "left": f"{lowest(catalogue.API_REQUESTS_REMAINING)} {listed}",
-            "locks": f"{highest(catalogue.LOCKS)} {listed}",
+            "locks": f"{highest(catalogue.LOCK_COUNT)} {listed}",
             "supported": f"bottomk by (account) (1, {supported}) {listed}",
             "expiry": f"{lowest(catalogue.CREDENTIALS_EXPIRY)} * 1000 {listed}",
         },

@@ -215,7 +215,7 @@ def accounts(matchers: str = ACCOUNTS) -> str:
 
 def accounts_without_data() -> str:
     """Return an expression for the accounts whose locks no exporter reports."""
-    return f"group by (account) ({accounts()}) unless on (account) {series(catalogue.LOCKS, ACCOUNTS)}"
+    return f"group by (account) ({accounts()}) unless on (account) {series(catalogue.LOCK_COUNT, ACCOUNTS)}"
 
 
 def firing_alerts(matchers: str) -> str:

@@ -64,7 +64,7 @@ def unused_variables(environ: Mapping[str, str], flag: str = "") -> list[str]:
             continue
         if name not in ENVIRONMENT:
             if not _is_service_link(name, value):
-                messages.append(f"environment: {name}: unknown variable; {_suggestion(name)}")
+                messages.append(f"environment: {name}: unknown variable; {_variable_suggestion(name)}")
         elif flag:
             messages.append(f"environment: {name}: has no effect with {flag}")
     return messages
@@ -79,7 +79,7 @@ def _is_service_link(name: str, value: str) -> bool:
     )
 
 
-def _suggestion(name: str) -> str:
+def _variable_suggestion(name: str) -> str:
     name = name.upper()
     if credential := re.search("(KEY|TOKEN)_?(FILE)?$", name):
         kind = {"KEY": "TEDEE_PERSONAL_KEY", "TOKEN": "TEDEE_ACCESS_TOKEN"}[credential[1]]

@@ -40,7 +40,7 @@ from .model import (
 )
 
 
-def _printable(name: str) -> str:
+def _validate_printable(name: str) -> str:
     if not name.isprintable():
         raise config_error("must not contain control characters")
     return name
@@ -169,11 +169,11 @@ class LockSelection(ConfigModel):
 class OAuth(ConfigModel):
     """OAuth client issued by Tedee, and the refresh token of a user who has signed in with it."""
 
-    client_id: Annotated[Text, AfterValidator(_printable)]
+    client_id: Annotated[Text, AfterValidator(_validate_printable)]
     client_secret_file: FileName | None = None
     refresh_token_file: FileName
     token_url: Text = TOKEN_URL
-    scope: Annotated[str, Strict(), Field(min_length=1, max_length=1000), AfterValidator(_printable)] = SCOPE
+    scope: Annotated[str, Strict(), Field(min_length=1, max_length=1000), AfterValidator(_validate_printable)] = SCOPE
 
     @field_validator("client_secret_file", "refresh_token_file")
     @classmethod
@@ -204,7 +204,7 @@ class Account(ConfigModel):
     SECRETS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
     CREDENTIALS: ClassVar = (*SECRETS, "oauth")
 
-    name: Annotated[Text, AfterValidator(_printable), AfterValidator(_without_quotes)]
+    name: Annotated[Text, AfterValidator(_validate_printable), AfterValidator(_without_quotes)]
     personal_key: Key | None = None
     personal_key_file: FileName | None = None
     access_token: Key | None = None
@@ -258,7 +258,7 @@ class Settings(ConfigModel):
             if isinstance(name, str) and names.setdefault(name, index) != index:
                 yield ("accounts", index, "name"), config_error(f"is also the name of accounts[{names[name]}]")
             for location, value in _secrets_of(account):
-                secret = _identity(location[-1], value, info)
+                secret = _secret_identity(location[-1], value, info)
                 if secret and secrets.setdefault(secret, index) != index:
                     yield (
                         ("accounts", index, *location),
@@ -279,7 +279,7 @@ def _secrets_of(account: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...]
         yield ("oauth", "refresh_token_file"), oauth.get("refresh_token_file")
 
 
-def _identity(key: str, value: object, info: ValidationInfo) -> SecretSource | None:
+def _secret_identity(key: str, value: object, info: ValidationInfo) -> SecretSource | None:
     """Return the secret, or the path of its file if secret files are not to be checked or cannot be read.
 
     Secret files change while the exporter runs. If two contain the same key, this is detected when they are read for a

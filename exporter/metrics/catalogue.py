@@ -77,7 +77,7 @@ UP = Metric(
     "1 if the account's last sync succeeded and its data is not stale, otherwise 0.",
     ACCOUNT_LABELS,
 )
-LOCKS = Metric("tedee_locks", "gauge", "Number of locks in the account's last successful sync.", ACCOUNT_LABELS)
+LOCK_COUNT = Metric("tedee_locks", "gauge", "Number of locks in the account's last successful sync.", ACCOUNT_LABELS)
 LAST_SYNC = Metric(
     "tedee_last_sync_timestamp_seconds", "gauge", "Unix time of the account's last successful sync.", ACCOUNT_LABELS
 )
@@ -175,7 +175,7 @@ LOCK_METRICS = (
 )
 ACCOUNT_METRICS = (
     UP,
-    LOCKS,
+    LOCK_COUNT,
     LAST_SYNC,
     NEXT_SYNC,
     SYNC_DURATION,

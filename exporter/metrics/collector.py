@@ -95,7 +95,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
     # If the snapshot is stale, no sync has succeeded for that long, whatever the status is.
     builder.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
     if status.snapshot:
-        builder.add(catalogue.LOCKS, len(status.snapshot.locks) if fresh else None)
+        builder.add(catalogue.LOCK_COUNT, len(status.snapshot.locks) if fresh else None)
         builder.add(catalogue.LAST_SYNC, status.snapshot.at)
     builder.add(catalogue.NEXT_SYNC, status.next_sync)
     for bound, count in status.durations.cumulative():

@@ -102,7 +102,7 @@ class SQLiteStateStore:
         self._shard = shard
         self._file_time = file_time
         self._database: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file_identity: tuple[int, int] | None = None
         self._is_foreign = False
         """True if the file belongs to another program."""
         self._secret = b""
@@ -117,7 +117,7 @@ class SQLiteStateStore:
         self._purged_at = clock.monotonic()
         self._busy_until = 0.0
         """Time in monotonic seconds until which the file is considered locked by another process."""
-        self.is_new = _identity(path) is None
+        self.is_new = _file_identity(path) is None
         self._was_never_written = self.is_new
         """True until the first write to a file that this process created."""
 
@@ -282,7 +282,7 @@ class SQLiteStateStore:
         if self._clock.monotonic() < self._busy_until:
             raise StoreBusy(_BUSY)
         try:
-            if self._database and self._identity != _identity(self.path):
+            if self._database and self._file_identity != _file_identity(self.path):
                 log.warning("the state file was replaced or removed", path=str(self.path))
                 self.close()
             database = self._database or self._open()
@@ -332,7 +332,7 @@ class SQLiteStateStore:
             database.close()
             raise
         self._database = database
-        self._identity = _identity(self.path)
+        self._file_identity = _file_identity(self.path)
         self.generation += 1
         return database
 
@@ -400,7 +400,7 @@ def _primary_code(error: Exception) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _file_identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:

@@ -305,13 +305,13 @@ def _messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str,
     messages = envelope.error_messages if envelope else None
     if not isinstance(messages, list):
         return ()
-    shown = [_printable(each)[:300] for each in messages[:5] if isinstance(each, str)]
+    shown = [_single_line(each)[:300] for each in messages[:5] if isinstance(each, str)]
     return tuple(REDACTED if detector.finds_in(each) else each for each in shown)
 
 
 def _correlation_id(headers: Mapping[str, str], detector: SecretDetector, *, only_uuid: bool) -> str | None:
     """Return the `X-Correlation-ID`, made safe for a log line; None if absent or not safe."""
-    value = _printable(headers.get("X-Correlation-ID", ""))[:100]
+    value = _single_line(headers.get("X-Correlation-ID", ""))[:100]
     if not value or detector.finds_in(value):
         return None
     try:
@@ -325,7 +325,7 @@ def _parse_versions(header: str) -> tuple[str, ...]:
     return tuple(re.findall(r"(?<![^\s,])v?[0-9]{1,3}(?:\.[0-9]{1,3})?(?![^\s,])", header[:1000]))
 
 
-def _printable(text: str) -> str:
+def _single_line(text: str) -> str:
     """Return a text on one line, without control characters, which could control a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 

@@ -84,9 +84,9 @@ def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
         for index, raw_row in enumerate(raw_rows):
             raw_rows[index] = _redact_row(raw_row, secret)
     return Envelope(
-        success=_parse(members.success, secret),
-        status_code=_parse(members.status_code, secret),
-        error_messages=_parse(members.error_messages, secret),
+        success=_parse_member(members.success, secret),
+        status_code=_parse_member(members.status_code, secret),
+        error_messages=_parse_member(members.error_messages, secret),
         raw_rows=raw_rows,
     )
 
@@ -104,7 +104,7 @@ def _is_list(value: Raw) -> bool:
     return bytes(memoryview(value)[:1]) == b"["
 
 
-def _parse(member: bytes, secret: str) -> object:
+def _parse_member(member: bytes, secret: str) -> object:
     """Return the value of a member; None if it cannot be parsed."""
     try:
         return redact(json.loads(bytes(member)), secret) if len(member) <= MAX_MEMBER_BYTES else None

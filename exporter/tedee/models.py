@@ -193,8 +193,8 @@ Number = Annotated[int, Strict(), Field(ge=-(2**31), lt=2**31)]
 LockId = Annotated[int, Strict(), Field(ge=0, lt=2**53)]
 """Limited to the integers that a float represents exactly, since JSON numbers may be floats."""
 Percent = Annotated[int, Strict(), Field(ge=0, le=100)]
-Text = Annotated[str, Strict(), BeforeValidator(_replace_broken_characters)]
-ShortText = Annotated[Text, Field(max_length=200)]
+CleanText = Annotated[str, Strict(), BeforeValidator(_replace_broken_characters)]
+ShortText = Annotated[CleanText, Field(max_length=200)]
 """Text that may be interned."""
 Timestamp = Annotated[float, BeforeValidator(_unix_seconds)]
 """Unix time with fractions, parsed from the three date formats of the API."""
@@ -250,8 +250,8 @@ class LockDetails(CamelCaseModel):
     """A row of `GET /my/lock`, without the state of the lock."""
 
     id: LockId
-    name: Usable[Text] = None
-    serial_number: Usable[Text] = None
+    name: Usable[CleanText] = None
+    serial_number: Usable[CleanText] = None
     type: Usable[Number] = None
     connected_to_id: Usable[Number] = None
     """Id of the bridge."""

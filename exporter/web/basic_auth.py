@@ -60,7 +60,7 @@ class BasicAuth:
         Raises:
             TooManyAttempts: the password was not checked.
         """
-        credentials = _parse(authorization)
+        credentials = _parse_authorization(authorization)
         if credentials is None:
             return False
         name, password = credentials
@@ -92,7 +92,7 @@ class BasicAuth:
         return hmac.digest(self._key, b"".join(hashlib.sha256(part.encode()).digest() for part in parts), "sha256")
 
 
-def _parse(authorization: str) -> tuple[str, str] | None:
+def _parse_authorization(authorization: str) -> tuple[str, str] | None:
     """Return user name and password, or None if the header has none."""
     scheme, _, encoded = authorization.partition(" ")
     try:

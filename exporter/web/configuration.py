@@ -287,18 +287,18 @@ class LoadedFile:
     """Content of the files that were read, to detect changes."""
 
 
-def load(path: Path, *, again: bool = False) -> LoadedFile:
+def load_web_configuration(path: Path, *, is_reload: bool = False) -> LoadedFile:
     """Read the file and the files that it names.
 
     Args:
         path: path of the file.
-        again: True if the file was read before and was regular. Reading another kind of file might never end.
+        is_reload: True if the file was read before and was regular. Reading another kind of file might never end.
 
     Raises:
         ConfigurationError: with all errors in the files.
     """
     # A file that is being written is empty for a moment. It must not disable TLS and passwords.
-    source = read_file(path, may_be_empty=not again, is_reload=again)
+    source = read_file(path, may_be_empty=not is_reload, is_reload=is_reload)
     settings = source.validated(WebSettings)
     tls = settings.tls_server_config
     try:
@@ -351,7 +351,7 @@ class WebConfiguration:
         """
         self._path = path
         self._warn = warn or log.warning
-        self._loaded = load(path) if path else LoadedFile(SecurityPolicy(), (), {})
+        self._loaded = load_web_configuration(path) if path else LoadedFile(SecurityPolicy(), (), {})
         self._report_warnings()
         self._problems: list[str] = []
         self._lock = threading.Lock()
@@ -380,7 +380,7 @@ class WebConfiguration:
     def _load(self, path: Path) -> None:
         before = self._loaded.security_policy
         try:
-            self._loaded = load(path, again=path in self._loaded.files)
+            self._loaded = load_web_configuration(path, is_reload=path in self._loaded.files)
         except ConfigurationError as error:
             if error.problems != self._problems:
                 for problem in error.problems:

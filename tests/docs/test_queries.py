@@ -329,7 +329,7 @@ def record(folder: Path) -> Path:
             failing = account == "hotel" and (stale or ago < 10 * MINUTE)
             recording.add_sample(catalogue.UP.name, labels, float(not failing), END - ago)
             if not stale:
-                recording.add_sample(catalogue.LOCKS.name, labels, 1, END - ago)
+                recording.add_sample(catalogue.LOCK_COUNT.name, labels, 1, END - ago)
             if failing:
                 recording.add_sample(catalogue.SYNC_FAILING.name, {**labels, "reason": "auth"}, 1, END - ago)
     recording.close()

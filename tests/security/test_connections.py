@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.secrets import Secret
-from exporter.web.configuration import SecurityPolicy, load
+from exporter.web.configuration import SecurityPolicy, load_web_configuration
 from exporter.web.connections import WRITE_BUFFER, Limits
 from tests.program import TIMEOUT, eventually
 from tests.security.serving import LIMITS, Server, read_all, serving, statuses
@@ -143,7 +143,7 @@ def test_client_that_reads_no_pipelined_response_is_closed(server: Server) -> No
 def test_memory_of_slow_clients_is_limited(tls: bool, web: WebFiles) -> None:
     context = ssl.create_default_context()
     web.ca.configure_trust(context)
-    policy = load(web.write(tls_server_config=PAIR)).security_policy if tls else None
+    policy = load_web_configuration(web.write(tls_server_config=PAIR)).security_policy if tls else None
     limits = replace(LIMITS, max_pending_bytes=2**20, response_seconds=10 * TIMEOUT, stall_seconds=10 * TIMEOUT)
     with serving(limits, policy) as server, contextlib.ExitStack() as stack:
 
@@ -390,7 +390,7 @@ def test_server_survives_any_input(server: Server) -> None:
 
 @pytest.fixture
 def secured(web: WebFiles) -> Iterator[Server]:
-    with serving(policy=load(web.write(tls_server_config=PAIR)).security_policy) as server:
+    with serving(policy=load_web_configuration(web.write(tls_server_config=PAIR)).security_policy) as server:
         yield server
 
 
@@ -414,7 +414,7 @@ def test_incomplete_handshake_is_timed_out(secured: Server, web: WebFiles, sent:
 
 def test_incomplete_handshakes_make_room_for_others(web: WebFiles) -> None:
     limits = replace(LIMITS, request_seconds=TIMEOUT)
-    policy = load(web.write(tls_server_config=PAIR)).security_policy
+    policy = load_web_configuration(web.write(tls_server_config=PAIR)).security_policy
     with serving(limits, policy) as server, contextlib.ExitStack() as stack:
         for _ in range(3 * LIMITS.connections):
             stack.enter_context(server.open(b"\x16\x03"))

@@ -10,7 +10,7 @@ import pytest
 import requests
 import trustme
 
-from exporter.web.configuration import load
+from exporter.web.configuration import load_web_configuration
 from exporter.web.tls import CIPHER_SUITES
 from tests.program import TIMEOUT, eventually, running
 from tests.security.serving import LIMITS, Server, serving
@@ -22,7 +22,9 @@ CLIENTS = {**PAIR, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_
 @contextlib.contextmanager
 def secured(web: WebFiles, **tls: Any) -> Iterator[Server]:
     limits = replace(LIMITS, request_seconds=TIMEOUT)  # a handshake is slow on a busy machine
-    with serving(limits, load(web.write(tls_server_config={**PAIR, **tls})).security_policy) as server:
+    with serving(
+        limits, load_web_configuration(web.write(tls_server_config={**PAIR, **tls})).security_policy
+    ) as server:
         yield server
 
 
@@ -165,14 +167,14 @@ def test_new_certificate_closes_old_connections(web: WebFiles) -> None:
         assert session.get(url, verify=trusted, timeout=TIMEOUT).ok
         before = connect(server, web)[2]
         web.issue()
-        server.policy = load(web.file).security_policy
+        server.policy = load_web_configuration(web.file).security_policy
         eventually(lambda: server.count() == 0, "the old connection to be closed")
         assert connect(server, web)[2] != before
 
 
 def test_client_removed_from_list_gets_no_response(web: WebFiles) -> None:
     limits = replace(LIMITS, response_seconds=TIMEOUT, sweep_seconds=TIMEOUT)
-    allowed = load(
+    allowed = load_web_configuration(
         web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["prometheus.example"]})
     ).security_policy
     with serving(limits, allowed) as server, requests.Session() as session:
@@ -180,7 +182,7 @@ def test_client_removed_from_list_gets_no_response(web: WebFiles) -> None:
         url = f"https://localhost:{server.address[1]}/metrics"
         assert session.get(url, timeout=TIMEOUT, **options).ok  # type: ignore[arg-type]
         web.write(tls_server_config={**CLIENTS, "client_allowed_sans": ["other.example"]})
-        server.policy = load(web.file).security_policy
+        server.policy = load_web_configuration(web.file).security_policy
         for _ in range(2):
             with pytest.raises(requests.ConnectionError):
                 session.get(url, timeout=TIMEOUT, **options)  # type: ignore[arg-type]

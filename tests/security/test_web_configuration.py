@@ -17,7 +17,7 @@ import yaml
 
 from exporter.config import ConfigurationError
 from exporter.web import tls as tls_module
-from exporter.web.configuration import WebConfiguration, load
+from exporter.web.configuration import WebConfiguration, load_web_configuration
 from exporter.web.tls import CIPHER_SUITES
 from tests.program import ROOT, configuration, run
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
@@ -53,7 +53,7 @@ rate_limit:
 
 def problems(file: Path) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
-        load(file)
+        load_web_configuration(file)
     return [problem.replace(str(file.parent) + "/", "") for problem in caught.value.problems]
 
 
@@ -61,7 +61,7 @@ def problems(file: Path) -> list[str]:
 
 
 def test_file_of_another_exporter_is_accepted(web: WebFiles) -> None:
-    loaded = load(web.put("web.yml", EXPORTER_TOOLKIT_FILE.encode()))
+    loaded = load_web_configuration(web.put("web.yml", EXPORTER_TOOLKIT_FILE.encode()))
     policy = loaded.security_policy
     assert policy.tls is not None
     assert policy.tls.verify_mode == ssl.CERT_REQUIRED
@@ -84,7 +84,7 @@ def test_file_of_another_exporter_is_accepted(web: WebFiles) -> None:
     ],
 )
 def test_empty_web_configuration_is_accepted(web: WebFiles, text: str) -> None:
-    policy = load(web.put("web.yml", text.encode())).security_policy
+    policy = load_web_configuration(web.put("web.yml", text.encode())).security_policy
     assert policy.tls is None
     assert not policy.users
 
@@ -95,7 +95,7 @@ def test_inline_certificate_and_key_are_accepted(web: WebFiles) -> None:
     file = web.write(
         tls_server_config={**inline, "client_ca": authority, "client_auth_type": "RequireAndVerifyClientCert"}
     )
-    tls = load(file).security_policy.tls
+    tls = load_web_configuration(file).security_policy.tls
     assert tls
     assert len(tls.get_ca_certs()) == 1
 
@@ -103,7 +103,7 @@ def test_inline_certificate_and_key_are_accepted(web: WebFiles) -> None:
 def test_paths_are_absolute_or_relative_to_the_file(web: WebFiles) -> None:
     for prefix in ("", f"{web.folder}/"):
         pair = {key: prefix + name for key, name in PAIR.items()}
-        assert load(web.write(tls_server_config=pair)).security_policy.tls
+        assert load_web_configuration(web.write(tls_server_config=pair)).security_policy.tls
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_paths_are_absolute_or_relative_to_the_file(web: WebFiles) -> None:
 def test_configured_tls_versions_are_used(
     web: WebFiles, minimum: str, maximum: str, versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
 ) -> None:
-    tls = load(
+    tls = load_web_configuration(
         web.write(tls_server_config={**PAIR, "min_version": minimum, "max_version": maximum})
     ).security_policy.tls
     assert tls
@@ -127,21 +127,25 @@ def test_configured_tls_versions_are_used(
 
 @pytest.mark.parametrize("suite", CIPHER_SUITES)
 def test_every_cipher_suite_of_go_is_known(web: WebFiles, suite: str) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).security_policy.tls
+    tls = load_web_configuration(web.write(tls_server_config={**PAIR, "cipher_suites": [suite]})).security_policy.tls
     assert tls
     offered = [cipher["name"] for cipher in tls.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
     assert offered == [CIPHER_SUITES[suite]]
 
 
 def test_only_tls13_suites_disable_tls12(web: WebFiles) -> None:
-    tls = load(web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})).security_policy.tls
+    tls = load_web_configuration(
+        web.write(tls_server_config={**PAIR, "cipher_suites": ["TLS_AES_256_GCM_SHA384"]})
+    ).security_policy.tls
     assert tls
     assert tls.minimum_version == ssl.TLSVersion.TLSv1_3
 
 
 def test_client_suite_order_is_configurable(web: WebFiles) -> None:
     for own in (True, False):
-        tls = load(web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})).security_policy.tls
+        tls = load_web_configuration(
+            web.write(tls_server_config={**PAIR, "prefer_server_cipher_suites": own})
+        ).security_policy.tls
         assert tls
         assert bool(tls.options & ssl.OP_CIPHER_SERVER_PREFERENCE) == own
 
@@ -168,15 +172,15 @@ def test_client_suite_order_is_configurable(web: WebFiles) -> None:
 )
 def test_ineffective_setting_causes_a_warning(web: WebFiles, sections: dict[str, Any], note: str) -> None:
     file = web.write(**sections)
-    assert load(file).warnings == (f"{file}: {note}",)
+    assert load_web_configuration(file).warnings == (f"{file}: {note}",)
 
 
 @pytest.mark.parametrize("name", ["key.pem", "web.yml"])
 def test_readable_secret_file_causes_a_warning(web: WebFiles, name: str) -> None:
     file = web.write(tls_server_config=PAIR, basic_auth_users={"alice": HASH})
-    assert load(file).warnings == ()
+    assert load_web_configuration(file).warnings == ()
     (web.folder / name).chmod(0o644)
-    (note,) = load(file).warnings
+    (note,) = load_web_configuration(file).warnings
     assert note.startswith(f"{web.folder / name} is accessible to ")
     assert "chmod" in note
 
@@ -184,7 +188,7 @@ def test_readable_secret_file_causes_a_warning(web: WebFiles, name: str) -> None
 def test_file_without_secret_causes_no_warning(web: WebFiles) -> None:
     file = web.write(rate_limit={"interval": "1s", "burst": 1})
     file.chmod(0o644)
-    assert load(file).warnings == ()
+    assert load_web_configuration(file).warnings == ()
 
 
 # Errors
@@ -564,7 +568,7 @@ def test_key_is_in_a_temporary_file_without_proc(
     monkeypatch.setattr(tls_module, "MEMORY_FILES", web.folder / "none")
     monkeypatch.setattr(tls_module, "SHARED_MEMORY", shared if memory else web.folder / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    assert load(web.write(tls_server_config=PAIR)).security_policy.tls
+    assert load_web_configuration(web.write(tls_server_config=PAIR)).security_policy.tls
     (pair,) = loaded_pairs
     assert {file.parent for file in pair} == {shared if memory else temporary}
     assert [*shared.iterdir(), *temporary.iterdir()] == []
@@ -599,7 +603,7 @@ def test_file_descriptor_shortage_keeps_configuration(web: WebFiles, monkeypatch
 def test_ca_file_may_have_non_ascii_comments(web: WebFiles) -> None:
     web.put("ca.pem", "# Zaufany urząd\n".encode() + (web.folder / "ca.pem").read_bytes())
     clients = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
-    assert load(web.write(tls_server_config={**PAIR, **clients})).security_policy.tls
+    assert load_web_configuration(web.write(tls_server_config={**PAIR, **clients})).security_policy.tls
 
 
 @pytest.mark.parametrize(
@@ -668,6 +672,6 @@ def test_documented_web_configuration_is_valid(web: WebFiles) -> None:
     page = (ROOT / "docs" / "web-configuration.md").read_text("utf-8")
     block = next(part.split("```")[0] for part in page.split("```yaml\n")[1:] if "tls_server_config" in part)
     block = block.replace("/etc/tedee-exporter/", "")
-    loaded = load(web.put("web.yml", block.encode()))
+    loaded = load_web_configuration(web.put("web.yml", block.encode()))
     assert loaded.security_policy.tls
     assert loaded.security_policy.users
