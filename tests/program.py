@@ -117,8 +117,8 @@ class Exporter:
     def value(self, name: str, **labels: str) -> float | None:
         return self.samples().get((name, tuple(sorted(labels.items()))))
 
-    def wait_until_ready(self) -> "Exporter":
-        eventually(lambda: self.get("/-/ready").ok, "the exporter to be ready")
+    def wait_until_ready(self, timeout: float = TIMEOUT) -> "Exporter":
+        eventually(lambda: self.get("/-/ready").ok, "the exporter to be ready", timeout)
         return self
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -130,12 +130,12 @@ def test_huge_responses_stay_below_memory_limit_of_chart(tmp_path: Path) -> None
     huge = [Fault.body(b" " * 2**25, "application/json"), Fault.result([0] * 900_000)]
     *others, normal = world.accounts
     for number, account in enumerate(others):
-        cloud.faults.script(huge[number % 2], account=account.name, endpoint="sync")
+        cloud.faults.script(huge[number % 2], account=account.name, endpoint="sync", forever=True)
     with serve(cloud) as address:
         keys = [{"name": each.name, "personal_key": each.keys[0].value} for each in world.accounts]
         path = configuration(tmp_path, address.url, keys, api={"timeout": "60s"})
         with running(f"--config.file={path}") as exporter:
-            exporter.wait_until_ready()
+            exporter.wait_until_ready(4 * TIMEOUT)
             assert locks(exporter, normal.name) == 1
             assert all(exporter.value("tedee_up", account=each.name) == 0 for each in others)
             assert memory(exporter, "VmHWM") < 200
