@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 
 MAX_BODY_BYTES = 16 * 2**20
 """Limit of one decompressed body. A lock takes about 200 bytes in a sync and 1,200 in a page of details."""
-MAX_TOTAL_BYTES = 64 * 2**20
+MAX_TOTAL_BYTES = 48 * 2**20
 """Limit of all bodies that are being received or parsed. The process itself takes about 60 MiB."""
 LARGE_BODY_BYTES = 2**16
 """Bodies over this size are parsed one at a time, since parsing can take 36 times the size of a body."""
@@ -43,6 +43,7 @@ class Bodies:
         finally:
             with self.lock:
                 self._bodies.remove(body)
+                body.content = bytearray()
 
     def drop_excess(self) -> None:
         """Drop the largest bodies that are not pinned until the rest is within the limit."""

@@ -3,6 +3,7 @@
 import http.client
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -170,24 +171,40 @@ class TedeeClient:
         except CredentialsUnavailable as error:
             kind = KeyInUse if isinstance(error, CredentialInUse) else KeyUnusable
             raise kind(str(error), account=self.account, endpoint=endpoint) from error
-        detector = SecretDetector(authorization.secret)
         with ExitStack() as memory:
-            with self._limiter.acquire(endpoint, authorization.user) as reserved_at:
-                self.last_credential, self.last_user = authorization.credential, authorization.user
-                try:
-                    response = self._request(endpoint, query, authorization, memory, reserved_at)
-                except CallError as error:
-                    self._observe(endpoint, error.reason)
-                    raise
-                self._observe(endpoint, str(response.status))
-                if response.status == HTTPStatus.UNAUTHORIZED:
-                    self._credentials.invalidate()
-                raw_rows = self._raw_rows(endpoint, response, detector)
+            try:
+                with self._limiter.acquire(endpoint, authorization.user) as reserved_at:
+                    raw_rows = self._fetch_rows(endpoint, query, authorization, memory, reserved_at)
+            except CallError as error:
+                # Otherwise the body and its rows would stay in memory while the error is handled, but not be counted.
+                _clear_frames(error)
+                raise
             parsed = read(raw_rows)
+        detector = SecretDetector(authorization.secret)
         redacted = [
             each._replace(value=REDACTED) if detector.finds_in(each.value) else each for each in parsed.rejections
         ]
         return parsed._replace(rejections=tuple(redacted))
+
+    def _fetch_rows(
+        self,
+        endpoint: str,
+        query: list[tuple[str, str]],
+        authorization: Authorization,
+        memory: ExitStack,
+        reserved_at: float,
+    ) -> Sequence[bytes]:
+        """Send a request, count it, and return the unparsed rows of its result. For the arguments, see `_request`."""
+        self.last_credential, self.last_user = authorization.credential, authorization.user
+        try:
+            response = self._request(endpoint, query, authorization, memory, reserved_at)
+        except CallError as error:
+            self._observe(endpoint, error.reason)
+            raise
+        self._observe(endpoint, str(response.status))
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            self._credentials.invalidate()
+        return self._raw_rows(endpoint, response, SecretDetector(authorization.secret))
 
     def _request(
         self,
@@ -291,6 +308,13 @@ class TedeeClient:
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             return f"HTTP {status}{phrase}; redirects are not followed, so that the key is sent to no other server"
         return f"HTTP {status}{phrase}"
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Delete the local variables of all frames that an error and its causes passed through."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _normalize_version(version: str) -> str:

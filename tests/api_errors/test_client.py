@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from exporter.simulator import Cloud, Fault, PersonalKey, World, serve
 from exporter.tedee.bodies import MAX_BODY_BYTES
 from exporter.tedee.client import LOCKS, REDACTED, SYNC, TedeeClient, describe_body
 from exporter.tedee.credentials import Credentials, access_token, personal_key
+from exporter.tedee.envelope import MAX_ROWS
 from exporter.tedee.errors import (
     REASONS,
     CallError,
@@ -750,3 +752,19 @@ def test_interim_response_does_not_mix_up_accounts(interim: bytes) -> None:
     for number, parsed, error in outcomes:
         assert error or (parsed and set(parsed.rows) == {number})
         assert not error or error.reason == "invalid_response"
+
+
+def test_error_does_not_keep_the_response_in_memory() -> None:
+    """While one account's error is handled, other accounts parse their responses."""
+    rows = [0] * (MAX_ROWS + 1)
+    with responses.RequestsMock() as mock:
+        mock.get(SYNC_URL, json={"result": rows, "success": True, "errorMessages": [], "statusCode": 200})
+        with pytest.raises(InvalidResponse, match="rows") as caught:
+            make_client("https://tedee.test").sync()
+    error: BaseException | None = caught.value
+    while error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals["__name__"].startswith("exporter."):
+                sizes = [len(value) for value in frame.f_locals.values() if isinstance(value, (bytes, bytearray, list))]
+                assert max(sizes, default=0) < 1000, frame.f_code.co_name
+        error = error.__context__
