@@ -69,7 +69,7 @@ def limits_of(rule: Rule, rules: list[Rule]) -> dict[str, str]:
 def first_sentences() -> dict[str, str]:
     """Return the first sentence of each runbook."""
     text = RUNBOOKS.read_text("utf-8")
-    found = re.findall(r"(?m)^## (Tedee\w+)\n\n### What it means\n\n((?:.+\n)+)", text)
+    found = re.findall(r"(?m)^### (Tedee\w+)\n\n#### What it means\n\n((?:.+\n)+)", text)
     return {alert: re.split(r"(?<=\.)\s", " ".join(part.replace("**", "").split()))[0] for alert, part in found}
 
 

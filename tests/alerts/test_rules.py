@@ -110,7 +110,7 @@ def test_minutes_in_description_match_for(alert: str) -> None:
 
 def sections() -> dict[str, str]:
     """Return the runbook of each alert."""
-    found = re.split(r"^## (.+)$", RUNBOOKS.read_text("utf-8"), flags=re.MULTILINE)[1:]
+    found = re.split(r"^### (.+)$", RUNBOOKS.read_text("utf-8"), flags=re.MULTILINE)[1:]
     return {title: text for title, text in zip(found[::2], found[1::2], strict=True) if title.startswith("Tedee")}
 
 
@@ -128,14 +128,14 @@ def test_links_in_runbooks_are_valid() -> None:
 
 @pytest.mark.parametrize("alert", ALL_ALERTS)
 def test_runbook_has_all_sections(alert: str) -> None:
-    parts = re.split(r"^### (.+)$", sections()[alert], flags=re.MULTILINE)
+    parts = re.split(r"^#### (.+)$", sections()[alert], flags=re.MULTILINE)
     assert parts[1::2] == ["What it means", "How to check", "What to do"]
     assert all(40 < len(text.strip()) < 1200 for text in parts[2::2])
 
 
 @pytest.mark.parametrize("alert", ALL_ALERTS)
 def test_runbook_has_query_and_command(alert: str) -> None:
-    how_to_check = sections()[alert].partition("### How to check")[2].partition("### ")[0]
+    how_to_check = sections()[alert].partition("#### How to check")[2].partition("#### ")[0]
     assert blocks(how_to_check, "promql")
     assert blocks(how_to_check, "sh")
 
