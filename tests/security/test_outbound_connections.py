@@ -230,7 +230,7 @@ def test_untrusted_server_receives_nothing(
 
 
 def test_tls_1_1_server_accepts_permissive_client(ca: trustme.CA) -> None:
-    """The test above therefore tests the exporter, not the server."""
+    """Shows that the previous test tests the exporter, not the server."""
     context = ssl.create_default_context()
     ca.configure_trust(context)
     allow_only_old_tls(context)

@@ -1,4 +1,4 @@
-"""Service, monitors and policies select the pod of this release, and no other."""
+"""Services, monitors and policies select the pod of this release only. Names, ports and image are consistent."""
 
 import re
 from typing import Any
