@@ -1,3 +1,5 @@
+"""The simulated API: responses, versions, credentials and recorded calls."""
+
 import uuid
 
 import pytest

@@ -1,3 +1,5 @@
+"""Faults of the simulated cloud: scripts, and the effect of each kind of fault."""
+
 import pytest
 import requests
 

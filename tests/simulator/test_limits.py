@@ -1,3 +1,5 @@
+"""Tedee's rate limits in the simulated cloud: recorded violations and, in strict mode, rejected calls."""
+
 import threading
 import time
 
