@@ -128,7 +128,7 @@ def current_values() -> list[stat.Panel]:
         ),
         value_panel(
             "State file",
-            "Whether requests are recorded in the state file. If not, the first sync after a restart is delayed by 20 "
+            "Whether requests are recorded in the state file. If not, the first sync after a restart is delayed by 31 "
             "seconds and no data is served until then. The log shows the cause.",
             f"min({q.series(catalogue.STATE_FILE_USABLE, q.EXPORTERS)})",
             ValueFormat(texts=value_mappings.STATE_FILES, no_value="none"),

@@ -217,7 +217,7 @@ honorTimestamps: {{ $monitor.honorTimestamps }}
 {{- end -}}
 
 {{- /* Without a state file, the exporter assumes a first start and calls Tedee immediately. But the previous pod, whose
-state is lost, may have called a second ago. With an empty state file, the exporter waits for 20 seconds. */ -}}
+state is lost, may have called a second ago. With an empty state file, the exporter waits 31 seconds. */ -}}
 {{- define "tedee-exporter.stateContainer" -}}
 name: state
 image: {{ include "tedee-exporter.image" . | quote }}
