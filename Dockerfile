@@ -2,8 +2,8 @@
 #
 #     docker build -t tedee-exporter . && docker run --rm -p 10333:10333 tedee-exporter --demo
 #
-# The base must have Python 3.11 or newer as python3, with venv. Both stages use the same base, because the environment
-# created in the first one refers to its Python.
+# The base must have Python 3.11 or newer as python3, with venv. Both stages use the same base, because the virtual
+# environment of the first stage refers to the Python of its base.
 ARG BASE=python:3.13-slim-trixie
 # Pins one build of the base: sha256:…
 ARG BASE_DIGEST=

@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# More than processors, because most tests wait for a child process or for Tedee's interval of 20 seconds.
+# More workers than processors, because most tests wait for a child process or for Tedee's interval of 20 seconds.
 WORKERS ?= 6
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint words types unit soak bench dashboards chart docs links audit dist lock lock-check clean

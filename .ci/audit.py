@@ -4,7 +4,7 @@
 - Each hash belongs to a file of that version on the package index. The file was not yanked.
 - The index knows no vulnerability of the version. Some indexes list vulnerabilities only for the newest version.
 
-Exit codes: 0 no finding, 1 findings. Checks that could not be made are printed and are no findings.
+Exit codes: 0 no finding, 1 findings. Checks that could not be made are printed, but are not findings.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LOCKS = {"requirements.lock": (), "requirements-dev.lock": ("dev",)}
 ACCEPTED: dict[str, str] = {}
 """Vulnerabilities that do not affect the exporter, with the reason."""
 
-Note = Callable[[str, str], None]
+Record = Callable[[str, str], None]
 """Records `(problem, package)`."""
 
 
@@ -47,7 +47,7 @@ class Locked:
         return f"{self.name} {self.version}"
 
 
-def read(lock: Path, found: Note) -> Iterator[Locked]:
+def read(lock: Path, found: Record) -> Iterator[Locked]:
     """Yield the packages of a lock file. Any other line is a finding."""
     for line in lock.read_text("utf-8").replace("\\\n", " ").splitlines():
         pin, *hashes = line.partition("#")[0].split("--hash=")
@@ -89,7 +89,7 @@ def needed(wanted: Iterable[Requirement], requires: Callable[[str], list[str]]) 
     return {name for name, _ in seen}
 
 
-def check_reasons(locked: list[Locked], wanted: list[Requirement], found: Note, unknown: Note) -> None:
+def check_requirements(locked: list[Locked], wanted: list[Requirement], found: Record, unknown: Record) -> None:
     """Find packages that are locked and not required, or required and not locked."""
     versions = {each.name: each.version for each in locked}
 
@@ -99,15 +99,15 @@ def check_reasons(locked: list[Locked], wanted: list[Requirement], found: Note, 
         except metadata.PackageNotFoundError:
             return []
         if package.version != versions.get(name, package.version):
-            unknown("another version is installed, which may need something else", f"{name} {versions[name]}")
+            unknown("another version is installed, which may have other dependencies", f"{name} {versions[name]}")
         return package.requires or []
 
     for requirement in wanted:
         version = versions.get(canonicalize_name(requirement.name))
         if version is None or version not in requirement.specifier:
-            found(f"pyproject.toml asks for it, the lock file has {version or 'none'}", str(requirement))
+            found(f"pyproject.toml requires it, but the lock file has {version or 'none'}", str(requirement))
     for name in versions.keys() - needed(wanted, requires):
-        found("nothing needs it", name)
+        found("nothing requires it", name)
 
 
 class Index:
@@ -161,23 +161,23 @@ def version_of(filename: str) -> Version | None:
         return None
 
 
-def check_files(index: Index, package: Locked, found: Note) -> None:
+def check_files(index: Index, package: Locked, found: Record) -> None:
     """Find hashes of files that are not on the index, belong to another version, or were yanked."""
     listed = {f"sha256:{each['hashes'].get('sha256')}": each for each in index.files(package.name)}
     for unlisted in package.hashes - listed.keys():
         found(f"the index has no file of {unlisted}", str(package))
     for file in (listed[each] for each in package.hashes & listed.keys()):
         if version_of(file["filename"]) != Version(package.version):
-            found(f"a hash is that of {file['filename']}", str(package))
+            found(f"a hash belongs to {file['filename']}", str(package))
         if file.get("yanked", False) is not False:
             found(f"it was yanked: {file['yanked']}", str(package))
 
 
-def check_vulnerabilities(index: Index, package: Locked, found: Note, unknown: Note) -> None:
+def check_vulnerabilities(index: Index, package: Locked, found: Record, unknown: Record) -> None:
     """Find the known vulnerabilities of a version."""
     known = index.vulnerabilities(package.name, package.version)
     if known is None:
-        unknown("the index lists vulnerabilities of the newest version alone, and this is an older one", str(package))
+        unknown("the index lists vulnerabilities of the newest version only, and this is an older one", str(package))
     for each in known or ():
         names = {each["id"], *each.get("aliases", ())}
         if not names & ACCEPTED.keys():
@@ -185,7 +185,7 @@ def check_vulnerabilities(index: Index, package: Locked, found: Note, unknown: N
             found(f"it is vulnerable: {', '.join(sorted(names))}, fixed in {fixed}", str(package))
 
 
-def check_package(index: Index, found: Note, unknown: Note, package: Locked) -> None:
+def check_package(index: Index, found: Record, unknown: Record, package: Locked) -> None:
     """Check files and vulnerabilities of one package."""
     file_check = partial(check_files, index, package, found)
     vulnerability_check = partial(check_vulnerabilities, index, package, found, unknown)
@@ -206,29 +206,29 @@ def main() -> int:
     options = parser.parse_args()
 
     findings: defaultdict[str, set[str]] = defaultdict(set)
-    questions: defaultdict[str, set[str]] = defaultdict(set)
+    unchecked: defaultdict[str, set[str]] = defaultdict(set)
 
     def found(problem: str, package: str) -> None:
         findings[problem].add(package)
 
     def unknown(problem: str, package: str) -> None:
-        questions[problem].add(package)
+        unchecked[problem].add(package)
 
     project = tomllib.loads((options.folder / "pyproject.toml").read_text("utf-8"))["project"]
     packages: set[Locked] = set()
     for name, extras in LOCKS.items():
         locked = list(read(options.folder / name, found))
         wanted = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
-        check_reasons(locked, [Requirement(each) for some in wanted for each in some], found, unknown)
+        check_requirements(locked, [Requirement(each) for some in wanted for each in some], found, unknown)
         packages.update(locked)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(partial(check_package, Index(options.index, pip.cert), found, unknown), packages))
 
-    for problem, whose in sorted(questions.items()):
-        print(f"not audited: {problem}: {', '.join(sorted(whose))}")
-    for problem, whose in sorted(findings.items()):
-        print(f"FOUND: {problem}: {', '.join(sorted(whose))}")
-    print(f"{len(packages)} packages, {len(findings)} findings, {len(questions)} questions left open")
+    for problem, affected in sorted(unchecked.items()):
+        print(f"not audited: {problem}: {', '.join(sorted(affected))}")
+    for problem, affected in sorted(findings.items()):
+        print(f"FOUND: {problem}: {', '.join(sorted(affected))}")
+    print(f"{len(packages)} packages, {len(findings)} findings, {len(unchecked)} checks not made")
     return 1 if findings else 0
 
 

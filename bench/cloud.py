@@ -65,7 +65,7 @@ class SimulatedCloud:
 def _serve(pipe: Connection, accounts: int, locks: int) -> None:
     os.sched_setaffinity(0, {MEASURING_CORE})
     world = World.of_size(accounts, locks, 1)
-    # One page for all locks: otherwise Tedee's limit of 10 requests of `my/lock` in 10 minutes would be measured.
+    # One page has all locks. Otherwise Tedee's limit of 10 requests of `my/lock` in 10 minutes would affect results.
     cloud = Cloud(world, smallest_page=locks)
     with serve(cloud) as address:
         pipe.send((address.url, {account.name: account.keys[0].value for account in world.accounts}))

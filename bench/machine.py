@@ -15,7 +15,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 MEASURED_CORE, MEASURING_CORE = 0, 1
 EXPORTER_PYTHON = os.environ.get("EXPORTER_PYTHON", sys.executable)
-"""The Python of the exporter. `make bench` sets one that has only the runtime dependencies."""
+"""The Python interpreter of the exporter. `make bench` sets one that has only the runtime dependencies."""
 TIMEOUT = 120.0
 """Seconds to wait for an expected event."""
 

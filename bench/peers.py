@@ -1,4 +1,4 @@
-"""The usual implementation with prometheus_client: a collector that creates all families at each scrape.
+"""The peers of the exporter: a usual collector for prometheus_client, which creates all families at each scrape.
 
 python -m bench.peers SNAPSHOT PORT    # prometheus_client's own server
 SNAPSHOT=… gunicorn "bench.peers:application()"

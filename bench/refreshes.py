@@ -27,10 +27,10 @@ class Scrape(NamedTuple):
 
 
 class Latencies(NamedTuple):
-    """99th percentiles in seconds, of scrapes between refreshes and of scrapes during a refresh."""
+    """99th percentiles of scrapes in seconds, and the refreshes during which they were measured."""
 
-    quiet: float
-    refreshing: float
+    between_refreshes: float
+    during_refresh: float
     refreshes: int
     longest_refresh: float
     """Seconds from the last byte of Tedee's response to the first scrape with new data."""
@@ -51,10 +51,10 @@ def measure(seconds: float) -> Latencies:
         new = next((scrape for scrape in after if before and scrape.content != before[-1].content), None)
         if at and new:
             refreshes.append((at, new.sent + new.took))
-    met = [s.took for s in scrapes if any(s.sent < end and s.sent + s.took > begin for begin, end in refreshes)]
-    # The sync itself takes about the second before a refresh. Its scrapes are in neither group.
-    quiet = [s.took for s in scrapes if not any(begin - 1 < s.sent < end + 1 for begin, end in refreshes)]
-    return Latencies(_p99(quiet), _p99(met), len(refreshes), max(end - begin for begin, end in refreshes))
+    during = [s.took for s in scrapes if any(s.sent < end and s.sent + s.took > begin for begin, end in refreshes)]
+    # Scrapes within a second of a refresh are in neither group, because the sync takes about the second before it.
+    between = [s.took for s in scrapes if not any(begin - 1 < s.sent < end + 1 for begin, end in refreshes)]
+    return Latencies(_p99(between), _p99(during), len(refreshes), max(end - begin for begin, end in refreshes))
 
 
 def _scrape(port: int, seconds: float) -> list[Scrape]:

@@ -28,7 +28,7 @@ CONNECTIONS = (1, 4, 64)
 ACCEPTS = {"text": "text/plain;version=0.0.4", "OpenMetrics": "application/openmetrics-text;version=1.0.0"}
 ENCODINGS = {"plain": "identity", "gzip": "gzip"}
 MAX_LATENCY = 10.0
-"""Seconds of latency. Slower servers are not measured, because they exceed the default time-out of a scrape."""
+"""Seconds. Servers with a higher expected latency are not measured, because Prometheus would time out by default."""
 
 
 class Load(NamedTuple):
@@ -163,7 +163,7 @@ def measure(seconds: float, rounds: int) -> dict[Load, dict[str, Measurement]]:
     """Return the median of the rounds for each server under each load. Each round measures all servers.
 
     Args:
-        seconds: length of each round, or the time of three responses if that is longer.
+        seconds: length of each round. A round takes at least the time of three responses.
         rounds: at least one.
     """
     everything: dict[Load, dict[str, Measurement]] = {}

@@ -38,7 +38,7 @@ class Cost(NamedTuple):
     after_response: float
     """From the last byte of the response."""
     processor_time: float
-    """To send, receive, parse, compare, render and compress both formats."""
+    """To request, receive, parse and compare the locks, and to render and compress the exposition in both formats."""
 
 
 class Costs(NamedTuple):
@@ -83,7 +83,7 @@ def measure() -> Costs:
         clock.advance(1.0)
         scheduler.run_due()
     exposition.refresh()
-    costs = {part: _median([sync() for _ in range(SYNCS)]) for part in CHANGED}
+    costs = {fraction: _median([sync() for _ in range(SYNCS)]) for fraction in CHANGED}
     began = time.process_time()
     generate_latest(peers.registry(registry.statuses()))
     peer_time = time.process_time() - began
@@ -96,12 +96,12 @@ def _median(costs: list[Cost]) -> Cost:
 
 
 def _bodies(rows: list[dict[str, Any]]) -> list[bytes]:
-    """Return the responses to consecutive syncs. A fraction of the locks changes between two."""
+    """Return the responses to consecutive syncs. A fraction of the locks changes from one to the next."""
     rng = random.Random(1)
     bodies = [_body(rows)]
-    for part in CHANGED:
+    for fraction in CHANGED:
         for _ in range(SYNCS):
-            for row in rng.sample(rows, round(part * len(rows))):
+            for row in rng.sample(rows, round(fraction * len(rows))):
                 state = row["deviceState"] or {}
                 state["batteryLevel"] = (state.get("batteryLevel", 0) + 1) % 101
             bodies.append(_body(rows))

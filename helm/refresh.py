@@ -59,9 +59,9 @@ def table(values: str) -> str:
 
 
 def with_kubernetes_types(schema: str) -> str:
-    """Return the schema with definitions of the types of Kubernetes that it refers to, of the newest installed version.
+    """Return the schema with definitions of the Kubernetes types that it refers to, of the newest installed version.
 
-    They are at the end, one per line. Only their names begin with a capital letter.
+    The definitions are at the end, one per line. Only names of Kubernetes types begin with a capital letter.
     """
     own = re.split(r',?\n    "[A-Z]', schema)[0].removesuffix("\n  }\n}\n")
     api = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{all_versions()[-1]}-local-strict"

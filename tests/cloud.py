@@ -1,4 +1,4 @@
-"""A mock of the Tedee API for one account, by means of `responses`."""
+"""A mock of the Tedee API for one account, with the library `responses`."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ def require_program(program: str) -> str:
     """Return the path of a program. If it is not installed, skip the test; in CI, fail it."""
     path = shutil.which(program)
     if path is None:
-        message = f"{program} is not installed; .ci/install-real-parts installs it on Debian"
+        message = f"{program} is not installed; .ci/install-test-programs installs it on Debian"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)

@@ -20,10 +20,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parent.parent
-# The time limits of all tests. An overloaded machine must not exceed them.
+# Time limits of all tests. They are long enough for an overloaded machine.
 TIMEOUT = 120.0
-"""Seconds to wait for a response, the end of a process or a condition, which takes one or two; and the time-out of
-calls that must succeed."""
+"""Seconds to wait for a response, a condition or the end of a process, which normally take one or two. Also the
+time-out of calls that must succeed."""
 TOOL_SECONDS = 900.0
 """Seconds to wait for a slow tool, such as pip, promtool or podman."""
 LONG_TEST = 3600
@@ -42,7 +42,7 @@ def eventually(condition: Callable[[], T | None], description: str, timeout: flo
         if result := condition():
             return result
         time.sleep(0.05)
-    raise AssertionError(f"waited {timeout:g} s in vain for {description}")
+    raise AssertionError(f"timed out after {timeout:g} s waiting for {description}")
 
 
 _STATES = tempfile.TemporaryDirectory(prefix="tedee-exporter-tests-")
@@ -152,9 +152,9 @@ def running(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> It
     """Run the program on a free port of the loopback interface inside the context.
 
     Args:
-        arguments: Of the program.
-        prefix: A command that runs the program.
-        variables: Of the program's environment.
+        arguments: arguments of the program.
+        prefix: command that runs the program.
+        variables: additional environment variables.
     """
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "exporter", *_with_address(arguments)],

@@ -15,10 +15,10 @@ def open_store(path: Path, clock: Clock, *, shard: str = "0/1", copied: float = 
     """Open a state file like a process that starts now.
 
     Args:
-        path: The file.
-        clock: Clock of the machine.
-        shard: Shard of the process.
-        copied: Seconds by which the times in the file differ from those of the file system, as they do in a copy.
+        path: the file.
+        clock: clock of the machine.
+        shard: shard of the process.
+        copied: seconds by which the times in the file differ from those of the file system, as they do in a copy.
     """
     file = SQLiteStateStore(path, clock, longest_call=LONGEST_CALL, shard=shard, file_time=lambda: time.time() - copied)
     return FallbackStateStore(file, clock)

@@ -1,4 +1,4 @@
-"""Generator of the Grafana dashboards. Metric names, and the texts and colours of codes, are the exporter's own.
+"""Generator of the Grafana dashboards. Metric names, and the texts and severities of codes, come from the exporter.
 
 python -m dashboards.generator    # writes the JSON files to dashboards/
 """

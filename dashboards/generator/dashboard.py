@@ -42,7 +42,7 @@ class AlertAnnotation(models.AnnotationQuery):
 
 @dataclass(frozen=True)
 class PanelGroup:
-    """Panels below one row title. The panels of a line are 24 grid columns wide in total."""
+    """Panels below one row title. The panels in a line have a total width of 24 grid columns."""
 
     panels: Sequence[AnyPanel]
     title: str | None = None
@@ -59,7 +59,7 @@ class Dashboard:
     """Default time range up to now, such as `24h`."""
     variables: Sequence[models.VariableModel]
     alerts: str
-    """Expression for the alerts to mark on the time axes."""
+    """Expression for the alerts that are marked on the time axes."""
     groups: Sequence[PanelGroup] = field(default_factory=tuple)
 
     def build(self) -> models.Dashboard:

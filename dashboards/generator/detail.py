@@ -57,7 +57,7 @@ def current_values() -> list[stat.Panel]:
         ),
         value_panel(
             "Door",
-            "Current state of the door, by its sensor. `not paired` is a lock without a door sensor.",
+            "Current state of the door, by its sensor. `not paired` means that the lock has no door sensor.",
             q.door_states(q.SHOWN_LOCKS),
             ValueFormat(texts=value_mappings.DOORS, no_value="no data"),
         ),

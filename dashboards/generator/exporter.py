@@ -32,7 +32,7 @@ LAST_SYNCS = (
     f"last_over_time({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)}[{q.EXPORTER_LOOKBACK}:{q.EXPORTER_LOOKBACK_STEP}]))"
     f" and on (account) ({q.accounts()})"
 )
-"""Expression for the time of each account's last sync, also if no exporter reports the account now."""
+"""Expression for the time of each account's last sync, even if no exporter reports the account now."""
 SYNC_STATUSES = f"{highest(catalogue.UP)} or {value_mappings.NO_DATA} * group by (account) ({q.accounts()})"
 """Expression for `tedee_up` of each account, or NO_DATA if no exporter reports the account now."""
 SHOWN = f"bottomk({MAX_SERIES}, {LAST_SYNCS} or 0 * group by (account) ({q.accounts()}))"
@@ -128,7 +128,7 @@ def current_values() -> list[stat.Panel]:
         ),
         value_panel(
             "State file",
-            "Whether requests are recorded in the state file. If not, the first sync after a restart is delayed by 20 "
+            "Whether requests are recorded in the state file. If not, the first sync after a restart is delayed by 31 "
             "seconds and no data is served until then. The log shows the cause.",
             f"min({q.series(catalogue.STATE_FILE_USABLE, q.EXPORTERS)})",
             ValueFormat(texts=value_mappings.STATE_FILES, no_value="none"),
@@ -298,5 +298,5 @@ def processes() -> list[timeseries.Panel | table.Panel]:
 
 
 def times(expression: str) -> str:
-    """Return an expression for times in milliseconds, the unit of Grafana, by exporter."""
+    """Return an expression for the times of each exporter in milliseconds, as Grafana expects them."""
     return f"max by (instance, job) ({expression}) * 1000"

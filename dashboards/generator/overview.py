@@ -33,7 +33,7 @@ STATE = ValueFormat(texts=value_mappings.STATES, thresholds=((None, "quiet"), (0
 COUNT_UNIT = "none"
 
 MAX_POINTS = 200
-"""Points of a line that counts locks. Each point evaluates the series of up to MAX_ROWS locks."""
+"""Maximum points of a line that counts locks. Each point evaluates the series of up to MAX_ROWS locks."""
 BATTERY = ValueFormat(
     "percent", thresholds=((None, "quiet"), (0, "bad"), (LOW_BATTERY + 1, "good")), decimals=0, minimum=0, maximum=100
 )
@@ -103,8 +103,8 @@ def counts() -> list[stat.Panel]:
         ),
         count_panel(
             "Accounts without data",
-            "Accounts that were reported before but whose locks are not reported now. Their locks are not in the other "
-            "numbers. The exporter dashboard shows the cause.",
+            "Accounts that were reported before but whose locks are not reported now. The other numbers do not include "
+            "their locks. The exporter dashboard shows the cause.",
             f"count({q.accounts_without_data()}) or 0 * count({q.accounts()})",
             "bad",
         ),

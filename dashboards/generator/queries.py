@@ -24,7 +24,7 @@ MAX_ALERTS = 100
 """Alerts on one time axis."""
 
 NOT_KNOWN = -1
-"""Value for a lock that is known but does not have the metric."""
+"""Value of a lock that is reported but lacks the metric."""
 
 LOCK_LOOKBACK = "6h:30m"
 """How long a lock remains selectable after its last sample. The resolution of half an hour keeps the query cheap:
@@ -39,10 +39,10 @@ EXPORTER_LOOKBACK_STEP = "10m"
 CHARGED_RISE = 2
 """Percent. A battery whose level rose by more within a day was charged or replaced."""
 LONG_TREND_DAYS, LONG_TREND_FALL = 14, 3
-"""Days of a battery's long trend, and how many percent the level must fall in them unless the lock was watched for
-all that time. 14 days are less than the 15 days that Prometheus retains by default."""
+"""Days of a battery's long trend, and the percents by which the level must fall within them unless the history covers
+all of them. 14 days are less than the 15 days that Prometheus retains by default."""
 SHORT_TREND_DAYS, SHORT_TREND_FALL = 3, 2
-"""The same for a battery that discharges fast and has a short history, or was charged recently."""
+"""The trend for a battery that discharges fast and has a short history, or was charged recently."""
 MAX_DAYS = 90
 """Limit of the forecast in days."""
 
@@ -63,7 +63,7 @@ def bridged_lock_series(matchers: str) -> str:
 
 
 def with_recent(selector: str) -> str:
-    """Return an expression for the current value of each series of locks, or else its last one in LOCK_LOOKBACK."""
+    """Return an expression for the current value of each series, or its last value within LOCK_LOOKBACK."""
     return f"({selector} or last_over_time({selector}[{LOCK_LOOKBACK}]))"
 
 
@@ -93,7 +93,7 @@ def lock_names(matchers: str) -> str:
 
 
 def recent_lock_names(matchers: str) -> str:
-    """Return the same for the locks of the last LOCK_LOOKBACK, each with its newest name."""
+    """Return an expression for one series with the newest name of each lock of the last LOCK_LOOKBACK."""
     recent = _all_names(f"last_over_time({lock_series(matchers)}[{LOCK_LOOKBACK}])")
     return f"topk by {BY_ID} (1, {_all_names(lock_series(matchers))} or on {BY_ID} {recent})"
 
@@ -150,7 +150,7 @@ def low_battery(matchers: str) -> str:
 
 
 def attention(matchers: str, by: str) -> str:
-    """Return an expression for each lock: 2 if it has a problem, 1 if it is only not secured, otherwise 0."""
+    """Return an expression for each lock: 2 if it has a problem, otherwise 1 if it is not secured, otherwise 0."""
     problems = " or ".join([jammed_or_unknown(matchers), offline(matchers), f"({low_battery(matchers)})"])
     not_secured = f"group {by} ({not_secured_locks(matchers)})"
     return f"2 * group {by} ({problems}) or {not_secured} or 0 * group {by} ({lock_series(matchers)})"
@@ -162,7 +162,7 @@ def count_locks(locks: str, among: str) -> str:
 
 
 def count_matching(metric: Metric, matchers: str, comparison: str) -> str:
-    """Return an expression for the number of locks for which a `bool` comparison is true. It is cheap over time."""
+    """Return a cheap expression for the number of locks for which a `bool` comparison is true, for range queries."""
     return f"sum(max by {BY_ID} ({series(metric, matchers)} {comparison}))"
 
 
@@ -198,7 +198,7 @@ def not_secured_count(matchers: str) -> str:
 
 
 def accounts(matchers: str = ACCOUNTS) -> str:
-    """Return an expression for at least one series of each account, also if its exporter is down.
+    """Return an expression for at least one series of each account, even if its exporter is down.
 
     An account that a running exporter no longer reports was removed and is not included. `tedee_api_requests_remaining`
     is used because the exporter reports it for each account from its start.
@@ -225,7 +225,10 @@ def firing_alerts(matchers: str) -> str:
 
 
 def of_exporters(expression: str, lookback: str = "") -> str:
-    """Limit a metric that every target has to the targets that are exporters, or were in the time `lookback`."""
+    """Restrict an expression for a metric of every target, such as `up`, to exporters.
+
+    With `lookback`, targets that were exporters within that time are included.
+    """
     exporters = series(catalogue.BUILD_INFO, EXPORTERS)
     return (
         f"{expression} and on (job, instance) {f'last_over_time({exporters}[{lookback}])' if lookback else exporters}"

@@ -66,7 +66,7 @@ def shown(query: str, label: str) -> VariableModel:
     variable.regex = f'/{label}="([\\s\\S]*)"}} /'
     variable.hide = VariableHide.HIDE_VARIABLE
     variable.skip_url_sync = True
-    # All is the list of the values, not a pattern that matches every value.
+    # All stands for the list of the values, not for a pattern that matches every value.
     variable.all_value = None
     return variable
 
@@ -88,7 +88,7 @@ def _query_variable(name: str, label: str, query: str) -> VariableModel:
         .sort(VariableSort.ALPHABETICAL_CASE_INSENSITIVE_ASC)
         .multi(True)
         .include_all(True)
-        # All is one pattern instead of a list of thousands of names.
+        # All stands for one pattern, not for a list of thousands of names.
         .all_value(".+")
         .current(ALL)
         .build()

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 TIMEOUT = 4.0
-"""Seconds for each of two requests. Together they are less than the time-out of HEALTHCHECK."""
+"""Seconds for each of at most two requests. The sum is less than the time-out of HEALTHCHECK."""
 
 
 def main() -> int:

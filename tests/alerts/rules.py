@@ -1,4 +1,4 @@
-"""Load the alerting and recording rules."""
+"""Loads the alerting and recording rules."""
 
 from pathlib import Path
 from typing import Any

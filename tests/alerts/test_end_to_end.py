@@ -195,7 +195,7 @@ class Scenario:
         self._spare.kill()
 
     def remedies(self) -> dict[Labels, Callable[[], None]]:
-        """Return for the labels of each alert a function that solves its problem."""
+        """Return a function that solves the problem of each alert, by the alert's labels."""
         main, spare = ({"job": "tedee", "instance": target} for target in self.targets)
         alerts: list[tuple[str, dict[str, str], Callable[[], None]]] = [
             ("TedeeLockJammed", self._lock("Jammed"), self._reset("Jammed")),
@@ -261,7 +261,7 @@ class Scenario:
         self._is_outdated = False
 
     def _spend(self) -> None:
-        """Record all but one request of the hourly share, as by another process; they expire in 40 seconds."""
+        """Record all but one request of the hourly share, as another process would. They expire in 40 seconds."""
         clock = SystemClock()
         then = clock.monotonic() - HOUR + 40
 

@@ -80,7 +80,7 @@ def test_rules_query_existing_metrics() -> None:
         assert unknown_metrics(str(rule["expr"])) == set(), rule
 
 
-def test_metrics_of_lock_seen_exist() -> None:
+def test_lock_seen_rule_queries_existing_metrics() -> None:
     (rule,) = [rule for rule in rules(RULES) if rule.get("record") == "lock:lock_seen:timestamp"]
     names = re.search(r'=~"lock_\((.*?)\)"', rule["expr"])
     assert names
@@ -102,7 +102,7 @@ def test_alert_has_severity_subject_and_runbook(alert: str) -> None:
 
 
 @pytest.mark.parametrize("alert", ALL_ALERTS)
-def test_minutes_in_description_match_for(alert: str) -> None:
+def test_minutes_in_description_equal_for_duration(alert: str) -> None:
     rule = ALL_ALERTS[alert]
     minutes = re.findall(r"more than (\d+) minute", rule["annotations"]["description"])
     assert [f"{number}m" for number in minutes] in ([], [rule.get("for")])
@@ -164,7 +164,7 @@ def test_commands_in_documents_are_valid(path: Path) -> None:
     assert flags <= {"--config.check", "--config.file", "--version"}
 
 
-def test_example_of_own_limits_is_valid(tmp_path: Path) -> None:
+def test_example_of_custom_limits_is_valid(tmp_path: Path) -> None:
     (example,) = [block for block in blocks(PAGE.read_text("utf-8"), "yaml") if block.startswith("groups:")]
     path = tmp_path / "rules.yml"
     path.write_text(example, "utf-8")

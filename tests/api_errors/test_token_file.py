@@ -425,7 +425,7 @@ def test_release_keeps_token_of_another_process(in_place: Path) -> None:
 # Files of killed processes
 
 
-def test_copies_of_killed_processes_are_removed(tedee: Tedee) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tedee: Tedee) -> None:
     folder = tedee.file.parent
     names = [f".refresh-token.abc{SUFFIX}", f".refresh-token.def{SUFFIX}", f".other.abc{SUFFIX}", ".refresh-token.old"]
     for name in names:
@@ -446,7 +446,7 @@ def test_padded_file_is_readable(tedee: Tedee, stored: Path) -> None:
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-def test_check_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
+def test_check_does_not_change_the_file(file: Path, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
     monkeypatch.setattr(token_file, "_is_mount_point", lambda path: mounted)
     before = file.stat()
     assert problem_with(file) is None

@@ -102,7 +102,7 @@ def test_connection_is_closed_after_call(call: Call) -> None:
         for _ in range(2):
             call(server.url("127.0.0.1"))
             assert ended.acquire(timeout=30)
-    assert [each.headers["Connection"] for each in server.asked] == ["close", "close"]
+    assert [each.headers["Connection"] for each in server.received] == ["close", "close"]
 
 
 @both
@@ -139,7 +139,7 @@ def test_request_is_not_sent_long_after_reservation(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("exporter.tedee.transport.boottime", lambda: boottime() + late)
     with listening() as server, pytest.raises(TimedOut):
         client(server.url("127.0.0.1"), limiter=Stopped()).sync()
-    assert server.asked == []
+    assert server.received == []
 
 
 def test_late_response_reaches_no_other_account() -> None:
@@ -202,7 +202,7 @@ def test_unresponsive_first_address_is_skipped(
     with listening() as server:
         resolve_to([unresponsive, closed, unresponsive, ("127.0.0.1", server.port)])
         assert call("http://localhost:1")
-    assert len(server.asked) == 1
+    assert len(server.received) == 1
 
 
 @both
@@ -217,7 +217,7 @@ def test_unresponsive_proxy_address_is_skipped(
         monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:1")
         with pytest.raises(ConnectionFailed, match="the proxy returned HTTP 407"):
             call("https://tedee.test")
-    assert len(proxy.asked) == 1
+    assert len(proxy.received) == 1
 
 
 @both

@@ -15,7 +15,7 @@ LOAD = Load(3, 1, "OpenMetrics", "gzip")
 
 
 @pytest.fixture(autouse=True)
-def _real_parts() -> None:
+def _required_programs() -> None:
     for program in ("nginx", "taskset", "wrk"):
         require_program(program)
 

@@ -117,7 +117,7 @@ def test_check_reports_a_key_file_without_read_permission(
     assert code == 2
 
 
-def test_example_lacks_only_keys(program: Program) -> None:
+def test_example_is_valid_except_for_keys(program: Program) -> None:
     ended = program("--config.check", f"--config.file={EXAMPLE}")
     assert [line.split(": ")[1] for line in ended.stderr.splitlines()] == [
         "accounts[0].personal_key_file",

@@ -28,7 +28,7 @@ def test_broken_link_is_detected(link: str) -> None:
     assert not _exists(ROOT / "README.md", link)
 
 
-def test_anchors_are_those_of_github() -> None:
+def test_anchors_equal_those_of_github() -> None:
     text = "# One & two\n## `<api>`\n## Tedee's API: v37\n## Twice\n## Twice\n```sh\n# no heading\n```\n"
     assert anchors(text) == {"one--two", "api", "tedees-api-v37", "twice", "twice-1"}
 

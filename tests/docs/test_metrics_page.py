@@ -14,7 +14,7 @@ from .pages import blocks, page, section
 TEXT = page("metrics.md")
 
 
-def test_table_is_that_of_the_catalogue() -> None:
+def test_table_matches_the_catalogue() -> None:
     table = re.search(r"<!-- made by: .*? -->\n(.*?)<!-- metrics: end -->", TEXT, re.DOTALL)
     assert table
     assert table[1] == markdown()

@@ -88,5 +88,5 @@ class _Loader(yaml.CSafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep)
-        assert len(mapping) == len(node.value), f"a key stands twice:\n{node.start_mark}"
+        assert len(mapping) == len(node.value), f"duplicate key:\n{node.start_mark}"
         return mapping

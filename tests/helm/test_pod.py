@@ -50,7 +50,7 @@ def url(cloud: Cloud) -> Iterator[str]:
         yield address.url
 
 
-def for_the_house(url: str, **more: Any) -> Release:
+def release_of_home(url: str, **more: Any) -> Release:
     """Return a release that polls the account "home" of the simulated cloud."""
     return release({"keys": {"home": "simulated-key-home"}, "config": {"api": {"url": url}}, **more})
 
@@ -74,7 +74,7 @@ def test_exporter_accepts_its_configuration(path: Path, tmp_path: Path, secrets:
 
 
 def test_pod_serves_account_of_key(tmp_path: Path, url: str) -> None:
-    pod = Pod(for_the_house(url, persistence={"enabled": True}), tmp_path)
+    pod = Pod(release_of_home(url, persistence={"enabled": True}), tmp_path)
     with pod.running() as exporter:
         assert pod.probe("liveness", exporter) == 200
         eventually(lambda: pod.probe("readiness", exporter) == 200, "the pod to be ready")
@@ -141,7 +141,7 @@ def test_probes_and_monitors_use_scheme_of_port(values: Values, scheme: str, tmp
 
 
 def test_replacement_pod_waits_before_first_call(tmp_path: Path, url: str, cloud: Cloud) -> None:
-    pod = Pod(for_the_house(url), tmp_path)
+    pod = Pod(release_of_home(url), tmp_path)
     pod.refresh()
     with pod.running() as exporter:
         eventually(lambda: pod.probe("liveness", exporter) == 200, "the pod to be alive")
@@ -155,16 +155,16 @@ def test_replacement_pod_waits_before_first_call(tmp_path: Path, url: str, cloud
 
 
 def test_restarted_container_keeps_rate_limits(tmp_path: Path, url: str, cloud: Cloud) -> None:
-    pod = Pod(for_the_house(url), tmp_path)
-    assert_the_second_makes_no_call_too_early(iter([pod, pod]), cloud)
+    pod = Pod(release_of_home(url), tmp_path)
+    assert_second_exporter_makes_no_early_call(iter([pod, pod]), cloud)
 
 
 def test_replacement_pod_with_claim_keeps_rate_limits(tmp_path: Path, url: str, cloud: Cloud) -> None:
-    made = for_the_house(url, persistence={"enabled": True})
-    assert_the_second_makes_no_call_too_early((Pod(made, tmp_path) for _ in range(2)), cloud)
+    made = release_of_home(url, persistence={"enabled": True})
+    assert_second_exporter_makes_no_early_call((Pod(made, tmp_path) for _ in range(2)), cloud)
 
 
-def assert_the_second_makes_no_call_too_early(pods: Iterator[Pod], cloud: Cloud) -> None:
+def assert_second_exporter_makes_no_early_call(pods: Iterator[Pod], cloud: Cloud) -> None:
     with next(pods).running() as exporter:
         exporter.wait_until_ready()
         exporter.kill()

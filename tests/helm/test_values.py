@@ -304,7 +304,7 @@ SECTIONS = {name.rsplit(".", dots)[0] for name in DOCUMENTED for dots in range(1
 
 # For the last one, one of two values is required.
 @pytest.mark.parametrize("name", sorted(SECTIONS | DOCUMENTED.keys() - {"podDisruptionBudget.maxUnavailable"}))
-def test_null_is_refused_or_the_same_as_absent(name: str) -> None:
+def test_null_is_refused_or_means_absent(name: str) -> None:
     section, _, rest = name.partition(".")
     values: dict[str, Any] = {**HOME, section: given(None, rest) if rest else None}
     if rest and f"{section}.enabled" in DOCUMENTED:
@@ -382,7 +382,7 @@ OTHER_CHARTS = [
 
 
 @pytest.mark.parametrize("name", OTHER_CHARTS)
-def test_name_of_another_chart_is_refused_with_hint(name: str) -> None:
+def test_value_of_another_chart_is_refused_with_hint(name: str) -> None:
     with pytest.raises(helm_python.HelmRenderError) as refused:
         release({**HOME, **given(3, name)})
     (problem,) = str(refused.value).strip().splitlines()[1:]
@@ -392,7 +392,7 @@ def test_name_of_another_chart_is_refused_with_hint(name: str) -> None:
     )
 
 
-def test_names_of_other_charts_are_known() -> None:
+def test_values_of_other_charts_are_known() -> None:
     assert {
         "extraManifests",
         "deploymentAnnotations",

@@ -73,7 +73,7 @@ def locks(exporter: Exporter, account: str) -> int:
 
 @pytest.mark.soak
 @pytest.mark.timeout(LONG_TEST)
-def test_two_processes_run_for_five_minutes(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_two_processes_obey_limits_for_five_minutes(cloud: Cloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
     with running(f"--config.file={path}") as one, running(f"--config.file={path}") as two:
         time.sleep(300)

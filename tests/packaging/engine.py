@@ -17,7 +17,7 @@ from tests.program import ROOT, TOOL_SECONDS, Exporter
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 CERTIFICATES = Path("/etc/ssl/certs")
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges")
-"""Options with minimal privileges, even without a writable folder for temporary files."""
+"""Options for minimal privileges, without a writable folder for temporary files."""
 
 
 def default(argument: str) -> str:
@@ -135,8 +135,8 @@ def _run(name: str) -> list[str]:
     return ["run", f"--name={name}", "--ulimit=nofile=4096:4096", "--ulimit=nproc=16384:16384"]
 
 
-def unable(why: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
     """Skip the test, or fail it in CI."""
     if os.environ.get("CI") == "true":
-        pytest.fail(why)
-    pytest.skip(why)
+        pytest.fail(reason)
+    pytest.skip(reason)

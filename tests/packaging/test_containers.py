@@ -15,7 +15,7 @@ from exporter import __version__
 from exporter.simulator import Address, Cloud, World, serve
 from tests.program import LONG_TEST, ROOT, TIMEOUT, configuration, eventually, free_port
 
-from .engine import CONFINED, Engine, default, unable
+from .engine import CONFINED, Engine, default, skip_or_fail
 
 BASE, IMAGE = "localhost/base", "localhost/tedee-exporter"
 USER = 65532
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(LONG_TEST)
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     if os.geteuid() != 0:
-        unable("these tests need root")
+        skip_or_fail("these tests need root")
     with tempfile.TemporaryDirectory(prefix="tedee-exporter-images-") as folder:
         engine = Engine(Path(folder))
         try:
@@ -44,7 +44,7 @@ def prepare(engine: Engine) -> None:
         engine.make_base(BASE)
         engine.output(BASE, "true")
     except AssertionError as error:
-        unable(f"containers do not work here: {error}")
+        skip_or_fail(f"containers do not work here: {error}")
     engine.build(IMAGE, f"--build-arg=BASE={BASE}", f"--build-arg=VERSION={__version__}", ROOT)
 
 

@@ -27,7 +27,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.skipif(not shutil.which("actionlint"), reason="not installed; .ci/install-real-parts builds it with Go")
+@pytest.mark.skipif(not shutil.which("actionlint"), reason="not installed; .ci/install-test-programs builds it with Go")
 def test_actionlint_accepts_the_workflows() -> None:
     # actionlint checks the commands of the steps with shellcheck.
     run_checked("actionlint", f"-shellcheck={require_program('shellcheck')}", *WORKFLOWS)

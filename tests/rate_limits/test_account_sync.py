@@ -133,7 +133,7 @@ def test_lock_missed_by_shrinking_list_is_found_later(tedee: Tedee, published: R
     assert tedee.endpoints().count("locks") == 4
 
 
-def test_constantly_changing_revision_respects_list_limit(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+def test_constantly_changing_revision_obeys_list_limit(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     account = account_sync(clock, published)
     tedee.details = [detailed(1, "Front door")]
     for revision in range(179):
@@ -307,7 +307,7 @@ def test_lock_with_new_id_is_found_by_its_serial_number(tedee: Tedee, published:
     assert names(published) == ["Seven", "Nine"]
 
 
-def test_removed_chosen_id_costs_the_others_one_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+def test_removed_chosen_lock_fails_only_one_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     account = account_sync(clock, published, lock_filter=LockFilter(ids=(7, 9)))
     tedee.sync_status = 404
     tedee.details = [detailed(7, "Seven")]
@@ -378,7 +378,7 @@ def test_rejected_value_is_counted_always_and_logged_once(
 def test_log_of_rejected_values_is_bounded(
     tedee: Tedee, published: Recorder, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even if each sync returns other locks."""
+    """Each sync returns other locks."""
     account = account_sync(clock, published)
     for first in range(0, 1_500, 150):
         tedee.has(*(synced(number, batteryLevel=255) for number in range(first, first + 150)))
@@ -390,7 +390,7 @@ def test_log_of_rejected_values_is_bounded(
 
 
 def test_endless_list_of_new_locks_is_bounded(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
-    """By its size. The lock details of the incomplete list are used."""
+    """The size of the list is limited. The lock details of the incomplete list are used."""
     account = account_sync(clock, published)
     tedee.page_size = 50
     tedee.has(synced(1))

@@ -131,7 +131,7 @@ def test_accounts_with_swapped_keys_are_not_called_early(tedee: Tedee, program: 
 
 @pytest.mark.parametrize("names", ["ab", "abc"])
 @pytest.mark.parametrize("in_files", [False, True])
-def test_accounts_with_exchanged_keys_continue(
+def test_accounts_with_swapped_keys_continue(
     tedee: Tedee, program: Program, tmp_path: Path, names: str, in_files: bool
 ) -> None:
     keys: list[Any] = [f"key-of-{name}" for name in names]
@@ -146,13 +146,13 @@ def test_accounts_with_exchanged_keys_continue(
     assert min(gap for key in set(tedee.keys) for gap in tedee.gaps(key)) >= 20
 
 
-def test_keys_exchanged_during_a_call_continue(tedee: Tedee, program: Program) -> None:
-    def exchange(_endpoint: str) -> None:
+def test_accounts_continue_if_keys_are_swapped_during_call(tedee: Tedee, program: Program) -> None:
+    def swap(_endpoint: str) -> None:
         if len(tedee.keys) == 3:
             tedee.sync_status = 401  # after which the client reads its key again
             program.configure(account("a", "key-2"), account("b", "key-1"))
 
-    tedee.on_call = exchange
+    tedee.on_call = swap
     program.configure(account("a", "key-1"), account("b", "key-2"))
     program.run(30)
     tedee.sync_status = 200

@@ -142,11 +142,12 @@ FILTER_CHANGES: list[FilterChange] = [
     (LockFilter(ids=(1,)), LockFilter(serial_numbers=("111111-00002",)), None),
     (LockFilter(), LockFilter(serial_numbers=("000000-00000",)), None),
 ]
-"""Two lock filters, and the states that a response for the first has for the second; None if locks are missing."""
+"""Old and new lock filter, and the states of the new filter's locks in a response for the old one. None if the response
+lacks some of them."""
 
 
 @pytest.mark.parametrize("change", FILTER_CHANGES)
-def test_restart_with_other_filter_checks_coverage(
+def test_restart_with_other_filter_serves_complete_data_only(
     tedee: Tedee, start: Start, clock: FakeClock, change: FilterChange
 ) -> None:
     before, after, served = change
@@ -159,7 +160,7 @@ def test_restart_with_other_filter_checks_coverage(
 
 
 @pytest.mark.parametrize("change", FILTER_CHANGES)
-def test_reload_with_other_filter_checks_coverage(
+def test_reload_with_other_filter_serves_complete_data_only(
     tedee: Tedee, start: Start, clock: FakeClock, change: FilterChange
 ) -> None:
     before, after, served = change
@@ -173,7 +174,7 @@ def test_reload_with_other_filter_checks_coverage(
     assert status.up is (None if served is None else True)
 
 
-def test_unresolved_serial_numbers_serve_no_cached_response(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_unresolved_serial_number_has_no_cached_response(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     tedee.details_status = 500
     start().run_due()
     clock.advance(5)

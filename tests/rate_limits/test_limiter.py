@@ -298,7 +298,7 @@ def test_unknown_user_of_known_account_waits(clock: FakeClock) -> None:
     assert limiter.wait(SYNC) == 0.0
 
 
-def test_user_of_unused_account_may_be_called(clock: FakeClock) -> None:
+def test_account_without_calls_waits_only_for_backoff(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     clock.advance(3600.0)
     limiter.record_failure(SYNC)

@@ -41,7 +41,7 @@ def test_shards_have_similar_sizes(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-def test_added_shard_moves_few_accounts_all_of_them_to_it(count: int) -> None:
+def test_added_shard_takes_few_accounts_from_others(count: int) -> None:
     moves = [(owner(name, count), owner(name, count + 1)) for name in NAMES]
     moved = [after for before, after in moves if before != after]
     assert set(moved) == {count}

@@ -437,7 +437,7 @@ def test_full_disk_is_logged_and_limits_hold_in_memory(
     assert capsys.readouterr().out.count("database or disk is full") == 1
 
 
-def test_unsaved_states_are_written_when_the_disk_has_room(
+def test_unsaved_states_are_written_when_disk_has_space(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(path, clock)
@@ -459,7 +459,9 @@ def test_unsaved_states_are_written_when_the_disk_has_room(
     assert limiter.remaining() == 347
 
 
-def test_unsaved_call_is_written_at_a_clean_end(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsaved_call_is_written_at_clean_shutdown(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     call(limiter, clock)

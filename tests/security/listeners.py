@@ -51,8 +51,8 @@ class Server(ThreadingHTTPServer):
         self.tls = tls
         self.password = password
         """The required `Proxy-Authorization`, if any."""
-        self.asked: list[ReceivedRequest] = []
-        self.passed_on = bytearray()
+        self.received: list[ReceivedRequest] = []
+        self.forwarded = bytearray()
         """Bytes that the proxy forwarded, in both directions."""
 
     @property
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _record(self, body: bytes) -> None:
-        self.server.asked.append(ReceivedRequest(self.command, self.path, dict(self.headers), body))
+        self.server.received.append(ReceivedRequest(self.command, self.path, dict(self.headers), body))
 
     def _forward(self, one: socket.socket, other: socket.socket) -> None:
         while True:
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
                 data = each.recv(65536)
                 if not data:
                     return
-                self.server.passed_on += data
+                self.server.forwarded += data
                 (other if each is one else one).sendall(data)
 
     def log_message(self, *args: object) -> None:

@@ -108,7 +108,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_valid_lock_file_has_no_findings(project: Project, index: Index) -> None:
-    assert project.audit(index.url) == (0, "5 packages, 0 findings, 0 questions left open\n")
+    assert project.audit(index.url) == (0, "5 packages, 0 findings, 0 checks not made\n")
 
 
 @pytest.mark.parametrize("reason", [True, "", "it deletes your home"])
@@ -138,7 +138,7 @@ def test_hash_of_another_version_is_found(project: Project, index: Index) -> Non
     index.file("idna")["filename"] = "idna-0.1-py3-none-any.whl"
     code, output = project.audit(index.url)
     assert code == 1
-    assert f"FOUND: a hash is that of idna-0.1-py3-none-any.whl: idna {version('idna')}\n" in output
+    assert f"FOUND: a hash belongs to idna-0.1-py3-none-any.whl: idna {version('idna')}\n" in output
 
 
 VULNERABLE = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fixed_in": ["9.9"], "withdrawn": None}
@@ -171,7 +171,7 @@ def test_unaudited_package_is_reported_without_finding(project: Project, index: 
         index.pages["/pypi/urllib3/json"] = page | {"info": {"version": newest}, "vulnerabilities": [VULNERABLE]}
     code, output = project.audit(index.url)
     assert code == 0
-    assert re.search(rf"not audited: .*newest version alone.*: urllib3 {version('urllib3')}\n", output)
+    assert re.search(rf"not audited: .*newest version only.*: urllib3 {version('urllib3')}\n", output)
 
 
 @pytest.mark.parametrize("page", [b"<html>", b"[]", b"null", b'{"files": [{}], "info": {}}', b'{"files": 5}'])
@@ -193,7 +193,7 @@ def test_unneeded_package_is_found(project: Project, index: Index) -> None:
     project.require("urllib3")
     code, output = project.audit(index.url)
     assert code == 1
-    assert "FOUND: nothing needs it: certifi, charset-normalizer, idna, requests\n" in output
+    assert "FOUND: nothing requires it: certifi, charset-normalizer, idna, requests\n" in output
 
 
 @pytest.mark.parametrize("wanted", ["requests>=999", "structlog"])
@@ -201,7 +201,7 @@ def test_unlocked_requirement_is_found(project: Project, index: Index, wanted: s
     project.require("requests", wanted)
     code, output = project.audit(index.url)
     assert code == 1
-    assert re.search(rf"FOUND: pyproject.toml asks for it, the lock file has .*: {wanted}\n", output)
+    assert re.search(rf"FOUND: pyproject.toml requires it, but the lock file has .*: {wanted}\n", output)
 
 
 @pytest.mark.parametrize(

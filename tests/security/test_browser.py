@@ -131,7 +131,7 @@ def test_injected_elements_are_blocked_by_csp(browser: Chrome, exporter: Exporte
         assert eventually(lambda: [each for each in logged(browser) if "Content Security Policy" in each], "a message")
         assert browser.title == TITLE
         assert browser.find_element(By.CSS_SELECTOR, ".lock").is_displayed()
-        assert elsewhere.asked == []
+        assert elsewhere.received == []
 
 
 # Pages on other sites
@@ -198,7 +198,7 @@ def reload(exporter: Exporter, **credentials: Any) -> None:
 def test_attack_reaches_an_unprotected_server(browser: Chrome, elsewhere: Server, how: str) -> None:
     with listening() as victim:
         attack(browser, elsewhere, how, victim.url("victim.example") + "/-/reload")
-        (method,) = eventually(lambda: {each.method for each in victim.asked}, "the request")
+        (method,) = eventually(lambda: {each.method for each in victim.received}, "the request")
         assert method == ("GET" if how in {"a picture", "a frame", "a script"} else "POST")
 
 

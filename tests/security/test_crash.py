@@ -30,7 +30,7 @@ from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
 from tests.cli.conftest import restore_logging
 from tests.program import run
-from tests.security.leaking import leaks
+from tests.security.secret_search import leaks
 from tests.security.test_secrets import jwt, secret
 from tests.tcp import tcp_server
 

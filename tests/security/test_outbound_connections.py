@@ -226,11 +226,11 @@ def test_untrusted_server_receives_nothing(
     with listening(tls=impostor(ca)) as server:
         error = failure(call, server.url())
     assert error.reason == "tls"
-    assert server.asked == []
+    assert server.received == []
 
 
 def test_tls_1_1_server_accepts_permissive_client(ca: trustme.CA) -> None:
-    """The test above therefore tests the exporter, not the server."""
+    """Shows that the previous test tests the exporter, not the server."""
     context = ssl.create_default_context()
     ca.configure_trust(context)
     allow_only_old_tls(context)
@@ -250,7 +250,7 @@ def test_private_ca_of_environment_is_trusted(
     assert failure(call, tedee.url()).reason == "tls"
     monkeypatch.setenv(variable, str(ca_file))
     assert call(tedee.url())
-    assert [KEY in each or REFRESH_TOKEN in each for each in tedee.asked] == [True]
+    assert [KEY in each or REFRESH_TOKEN in each for each in tedee.received] == [True]
 
 
 @pytest.mark.parametrize(("variable", "weaker"), [*pairwise(CA_VARIABLES)])
@@ -311,7 +311,7 @@ def test_unreadable_ca_file_is_named_and_nothing_is_sent(
     error = failure(call, tedee.url())
     assert error.reason == "tls"
     assert str(file) in str(error)
-    assert tedee.asked == []
+    assert tedee.received == []
 
 
 def test_ca_certificates_in_fifo_do_not_block(tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_environment_cannot_disable_verification(variables: dict[str, str], tede
     assert done.returncode == 1
     assert "TLS failed" in done.stderr
     assert KEY not in done.stdout + done.stderr
-    assert tedee.asked == []
+    assert tedee.received == []
 
 
 def test_untrusted_server_is_reported_in_metrics(tedee: Server) -> None:
@@ -343,13 +343,13 @@ def test_untrusted_server_is_reported_in_metrics(tedee: Server) -> None:
         exporter.wait_until_ready()
         assert exporter.value("tedee_sync_failures_total", account="default", reason="tls") == 1
         assert exporter.value("tedee_up", account="default") == 0
-    assert tedee.asked == []
+    assert tedee.received == []
 
 
 def test_program_trusts_private_ca(tedee: Server, ca_file: Path) -> None:
     done = sync_once(tedee.url(), REQUESTS_CA_BUNDLE=str(ca_file))
     assert done.returncode == 0, done.stderr
-    assert all(KEY in each for each in tedee.asked)
+    assert all(KEY in each for each in tedee.received)
 
 
 def test_tls_session_keys_are_not_written(
@@ -383,14 +383,14 @@ def test_proxy_sees_only_encrypted_data(
 ) -> None:
     monkeypatch.setenv(variable, with_password(proxy))
     assert call(tedee.url("tedee.test"))
-    (connect,) = proxy.asked
+    (connect,) = proxy.received
     assert (connect.method, connect.target) == ("CONNECT", f"tedee.test:{tedee.port}")
     assert {name.lower() for name in connect.headers} <= {"host", "proxy-authorization"}
-    assert tedee.asked
+    assert tedee.received
     for secret in (KEY, CLIENT_SECRET, REFRESH_TOKEN):
         assert secret not in connect
-        assert secret.encode() not in proxy.passed_on
-    assert all("proxy-authorization" not in map(str.lower, each.headers) for each in tedee.asked)
+        assert secret.encode() not in proxy.forwarded
+    assert all("proxy-authorization" not in map(str.lower, each.headers) for each in tedee.received)
 
 
 @both
@@ -403,7 +403,7 @@ def test_proxy_connection_serves_one_call(
     monkeypatch.setattr("tests.security.test_outbound_connections.session", lambda: shared)
     for _ in range(2):
         call(tedee.url("tedee.test"))
-    assert [each.method for each in proxy.asked] == ["CONNECT", "CONNECT"]
+    assert [each.method for each in proxy.received] == ["CONNECT", "CONNECT"]
 
 
 @both
@@ -416,7 +416,7 @@ def test_no_proxy_variable_is_respected(
     monkeypatch.setenv("HTTPS_PROXY", with_password(proxy))
     monkeypatch.setenv("NO_PROXY", "elsewhere.test,tedee.test")
     assert call(tedee.url("tedee.test"))
-    assert proxy.asked == []
+    assert proxy.received == []
 
 
 @both
@@ -425,7 +425,7 @@ def test_server_behind_proxy_is_verified(call: Call, proxy: Server, monkeypatch:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     with listening(tls=server_context(trustme.CA().issue_cert("tedee.test"))) as impostor:
         assert failure(call, impostor.url("tedee.test")).reason == "tls"
-    assert impostor.asked == []
+    assert impostor.received == []
 
 
 @both
@@ -434,7 +434,7 @@ def test_untrusted_proxy_does_not_receive_password(call: Call, tedee: Server, mo
     with listening(tls=server_context(trustme.CA().issue_cert("localhost"))) as impostor:
         monkeypatch.setenv("HTTPS_PROXY", with_password(impostor))
         assert failure(call, tedee.url("tedee.test")).reason == "tls"
-    assert impostor.asked == tedee.asked == []
+    assert impostor.received == tedee.received == []
 
 
 PROXIES = [
@@ -483,7 +483,7 @@ def test_proxy_refusal_is_reported_by_status_only(call: Call, tedee: Server, mon
         error = failure(call, tedee.url("tedee.test"))
     assert error.reason == "connection"
     assert "the proxy returned HTTP 407 Proxy Authentication Required" in str(error)
-    assert tedee.asked == []
+    assert tedee.received == []
 
 
 def test_program_never_shows_proxy_password(tedee: Server) -> None:
@@ -499,8 +499,8 @@ def test_program_never_shows_proxy_password(tedee: Server) -> None:
     assert "the proxy returned HTTP 407" in output
     for secret in SECRETS:
         assert secret not in output
-    assert proxy.asked
-    assert tedee.asked == []
+    assert proxy.received
+    assert tedee.received == []
 
 
 # Loopback
@@ -514,8 +514,8 @@ def test_plain_http_to_loopback_ignores_proxy(call: Call, host: str, monkeypatch
             monkeypatch.setenv(name, proxy.url())
             monkeypatch.setenv(name.lower(), proxy.url())
         assert call(server.url(host))
-    assert len(server.asked) == 1
-    assert proxy.asked == []
+    assert len(server.received) == 1
+    assert proxy.received == []
 
 
 def test_program_uses_no_proxy_for_loopback() -> None:
@@ -523,8 +523,8 @@ def test_program_uses_no_proxy_for_loopback() -> None:
         url = proxy.url()
         done = sync_once(server.url("127.0.0.1"), HTTP_PROXY=url, http_proxy=url, ALL_PROXY=url)
     assert done.returncode == 0, done.stderr
-    assert server.asked
-    assert proxy.asked == []
+    assert server.received
+    assert proxy.received == []
 
 
 @both
@@ -649,16 +649,16 @@ def test_netrc_is_used_for_neither_tedee_nor_proxy(
     )
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
     call(tedee.url("tedee.test"))
-    (asked,) = tedee.asked
-    assert asked.headers.get("Authorization") == (f"PersonalKey {KEY}" if call is sync else None)
-    assert all("Basic" not in str(each.headers) for each in proxy.asked)
+    (request,) = tedee.received
+    assert request.headers.get("Authorization") == (f"PersonalKey {KEY}" if call is sync else None)
+    assert all("Basic" not in str(each.headers) for each in proxy.received)
 
 
 def test_program_does_not_use_netrc(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("default login user password other\n")
     with listening() as server:
         sync_once(server.url("127.0.0.1"), HOME=str(tmp_path), NETRC=str(tmp_path / ".netrc"))
-    assert {each.headers["Authorization"] for each in server.asked} == {f"PersonalKey {KEY}"}
+    assert {each.headers["Authorization"] for each in server.received} == {f"PersonalKey {KEY}"}
 
 
 def test_cookies_are_not_sent_back() -> None:
@@ -667,8 +667,8 @@ def test_cookies_are_not_sent_back() -> None:
         for _ in range(2):
             api.sync()
             endpoint.refresh(Secret(REFRESH_TOKEN), "its file", lambda _: None)
-    assert len(server.asked) == 4
-    assert all("Cookie" not in each.headers for each in server.asked)
+    assert len(server.received) == 4
+    assert all("Cookie" not in each.headers for each in server.received)
 
 
 # Redirects
@@ -690,8 +690,8 @@ def test_redirect_is_not_followed(call: Call, target: str, status: int, tedee: S
         error = failure(call, tedee.url())
     assert error.reason == "invalid_response"
     assert "redirects are not followed" in str(error)
-    assert len(tedee.asked) == 1
-    assert other_server.asked == []
+    assert len(tedee.received) == 1
+    assert other_server.received == []
 
 
 @both
@@ -700,7 +700,7 @@ def test_location_headers_of_success_are_ignored(call: Call) -> None:
         url = other_server.url("127.0.0.1")
         with listening(Reply(headers={"Location": url, "Refresh": f"0; url={url}", "Link": f"<{url}>"})) as server:
             assert call(server.url("127.0.0.1"))
-    assert other_server.asked == []
+    assert other_server.received == []
 
 
 @both

@@ -21,7 +21,7 @@ from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, Personal
 from exporter.simulator.faults import EXAMPLES
 from tests.cli.conftest import restore_logging
 from tests.program import TIMEOUT, configuration, environment, eventually, free_port, run
-from tests.security.leaking import PART_LENGTH, forms, leaks, state_files
+from tests.security.secret_search import PART_LENGTH, forms, leaks, state_files
 
 __all__ = ["restore_logging"]
 

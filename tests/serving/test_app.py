@@ -242,7 +242,7 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
         ),
     ],
 )
-def test_late_names_are_announced(clock: FakeClock, rows: list[dict[str, object]], note: str) -> None:
+def test_long_wait_for_names_is_shown(clock: FakeClock, rows: list[dict[str, object]], note: str) -> None:
     locks = locks_of(rows, [detailed(1, "Front door")])
     assert note in text(page(registry(status(clock, locks, details_wait_until=clock.wall() + 2400)), clock))
 
@@ -250,7 +250,9 @@ def test_late_names_are_announced(clock: FakeClock, rows: list[dict[str, object]
 @pytest.mark.parametrize(
     ("named", "wait"), [([], None), ([], 60), ([detailed(1, "Front door")], 2400)], ids=["not due", "soon", "all known"]
 )
-def test_names_due_soon_are_not_announced(clock: FakeClock, named: list[dict[str, object]], wait: float | None) -> None:
+def test_short_wait_for_names_is_not_shown(
+    clock: FakeClock, named: list[dict[str, object]], wait: float | None
+) -> None:
     until = None if wait is None else clock.wall() + wait
     html = page(registry(status(clock, locks_of([synced(1)], named), details_wait_until=until)), clock)
     assert "not known yet" not in text(html)

@@ -1,3 +1,5 @@
+"""The simulated API: responses, versions, credentials and recorded calls."""
+
 import uuid
 
 import pytest
@@ -74,7 +76,7 @@ def test_each_version_has_its_format(served: Served) -> None:
     assert "deviceState" in served.get(version="v1.36").json()["result"][0]
 
 
-def test_retired_version_is_not_found_or_listed(served: Served) -> None:
+def test_retired_version_is_neither_served_nor_listed(served: Served) -> None:
     assert served.get().headers["API-Supported-Versions"] == "1.34, 1.35, 1.36, 37"
     served.cloud.retire("v37")
     response = served.get()
@@ -99,7 +101,7 @@ def test_retired_version_is_not_found_or_listed(served: Served) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["my/lock/sync", "my/lock", "my/device/details"])
-def test_credential_must_be_valid_and_may_read_devices(
+def test_credential_must_be_valid_with_device_scope(
     served: Served, path: str, authorization: str | None, status: int
 ) -> None:
     response = served.get(path, authorization=authorization)

@@ -1,3 +1,5 @@
+"""Faults of the simulated cloud: scripts, and the effect of each kind of fault."""
+
 import pytest
 import requests
 
@@ -144,7 +146,7 @@ def test_unsuccessful_response_can_have_status_200(served: Served) -> None:
     }
 
 
-def test_last_result_includes_edited_but_not_invented_one(served: Served) -> None:
+def test_last_result_has_edits_but_no_replacements(served: Served) -> None:
     served.cloud.faults.script(Fault.edit_rows(lambda locks: locks[:1]), Fault.result([]))
     edited = served.get().json()["result"]
     assert [lock["id"] for lock in edited] == [1]
@@ -158,7 +160,7 @@ def test_edit_does_not_change_an_error(served: Served) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 401])
-def test_gateway_can_repeat_credentials(served: Served, status: int) -> None:
+def test_fault_can_echo_credentials(served: Served, status: int) -> None:
     served.cloud.faults.script(Fault.echo(status))
     response = served.get()
     assert response.status_code == status

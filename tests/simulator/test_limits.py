@@ -1,3 +1,5 @@
+"""Tedee's rate limits in the simulated cloud: recorded violations and, in strict mode, rejected calls."""
+
 import threading
 import time
 
@@ -38,7 +40,7 @@ def test_spacing_is_per_account_and_endpoint() -> None:
     assert rules(limits, "home", "locks", 1) == []
 
 
-def test_hour_is_a_sliding_window() -> None:
+def test_hourly_limit_is_a_sliding_window() -> None:
     limits = Limits(sync_spacing=20, hourly_limit=3, strict=True)
     assert [rules(limits, "home", "locks", t) for t in (0, 1000, 2000)] == [[], [], []]
     (refusal,) = limits.start_call("home", "details", 3000)

@@ -1,3 +1,5 @@
+"""The simulator as a program."""
+
 import os
 import signal
 import subprocess

@@ -1,3 +1,5 @@
+"""The simulated OAuth token endpoint."""
+
 import pytest
 import requests
 

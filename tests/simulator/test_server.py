@@ -1,3 +1,5 @@
+"""The HTTP server of the simulator: port, shutdown, logging and IPv6."""
+
 import logging
 import threading
 from time import sleep

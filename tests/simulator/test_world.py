@@ -1,3 +1,5 @@
+"""The simulated world: behaviour of locks and batteries, and the state that each API version reports."""
+
 from itertools import pairwise
 
 import pytest

@@ -1,4 +1,5 @@
-{{- /* Names of values in other charts, and the advice for each. The schema accepts them, so that the chart can give it. */ -}}
+{{- /* Names of values in other charts, with advice for each. The schema accepts these names, so that this advice is printed
+instead of a schema error. */ -}}
 {{- define "tedee-exporter.otherCharts" -}}
 {{- $onePod := "is not a value of this chart; there is only one pod, because Tedee allows each account one sync in 20 seconds" -}}
 autoscaling: {{ $onePod }}
@@ -28,7 +29,7 @@ serviceMonitor.scheme: is not a value of this chart; it follows webConfig
 podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 
-{{- /* Fails with all problems of the values, before any object is rendered. */ -}}
+{{- /* Fails with the list of all problems in the values, before any object is rendered. */ -}}
 {{- define "tedee-exporter.check" -}}
 {{- $problems := list -}}
 {{- $accounts := default (list) .Values.config.accounts -}}
@@ -168,7 +169,7 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 
 {{- with .Values.ingress -}}
-{{- if and .enabled (include "tedee-exporter.demandsClientCertificates" $) -}}
+{{- if and .enabled (include "tedee-exporter.requiresClientCertificates" $) -}}
 {{- $problems = append $problems "ingress.enabled: cannot be combined with a webConfig that requires client certificates; the Ingress has none" -}}
 {{- end -}}
 {{- end -}}

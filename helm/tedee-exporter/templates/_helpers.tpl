@@ -19,8 +19,8 @@ app.kubernetes.io/name: {{ include "tedee-exporter.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- /* A list of the chart's context and maps of labels, of which the first that has a label wins. The chart's own go
-before all: the selectors are among them. */ -}}
+{{- /* The labels of an object. The argument is a list of the root context and maps of additional labels. Earlier maps take
+precedence over later ones, and the chart's own labels over all maps, because selectors use them. */ -}}
 {{- define "tedee-exporter.labels" -}}
 {{- $ := index . 0 -}}
 {{- $labels := include "tedee-exporter.selectorLabels" $ | fromYaml -}}
@@ -169,7 +169,7 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- if or $declared $config.tls_server_config -}}https{{- else -}}http{{- end -}}
 {{- end -}}
 
-{{- define "tedee-exporter.demandsClientCertificates" -}}
+{{- define "tedee-exporter.requiresClientCertificates" -}}
 {{- $config := include "tedee-exporter.webConfig" . | fromYaml -}}
 {{- $type := dig "tls_server_config" "client_auth_type" "" $config -}}
 {{- if or .Values.webConfig.clientCertificates (eq $type "RequireAndVerifyClientCert") -}}true{{- end -}}
@@ -178,7 +178,7 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- /* The handler of a probe. The kubelet does not verify certificates and has no client certificate. */ -}}
 {{- define "tedee-exporter.probe" -}}
 {{- $ := index . 0 -}}
-{{- if include "tedee-exporter.demandsClientCertificates" $ -}}
+{{- if include "tedee-exporter.requiresClientCertificates" $ -}}
 tcpSocket:
   port: metrics
 {{- else -}}
@@ -217,7 +217,7 @@ honorTimestamps: {{ $monitor.honorTimestamps }}
 {{- end -}}
 
 {{- /* Without a state file, the exporter assumes a first start and calls Tedee immediately. But the previous pod, whose
-state is lost, may have called a second ago. With an empty state file, the exporter waits for 20 seconds. */ -}}
+state is lost, may have called a second ago. With an empty state file, the exporter waits 31 seconds. */ -}}
 {{- define "tedee-exporter.stateContainer" -}}
 name: state
 image: {{ include "tedee-exporter.image" . | quote }}

@@ -1,4 +1,4 @@
-"""Service, monitors and policies select the pod of this release, and no other."""
+"""Services, monitors and policies select the pod of this release only. Names, ports and image are consistent."""
 
 import re
 from typing import Any
@@ -21,7 +21,7 @@ def install(name: str, **values: Any) -> Release:
 
 
 def selectors(made: Release) -> dict[str, Object]:
-    """Yield each selector, with the labels that it requires."""
+    """Return the labels that each selector requires, by the kind of its object."""
     return {
         "Service": made.one("Service")["spec"]["selector"],
         "Deployment": made.one("Deployment")["spec"]["selector"]["matchLabels"],
@@ -30,8 +30,8 @@ def selectors(made: Release) -> dict[str, Object]:
     } | {each["kind"]: each["spec"]["selector"]["matchLabels"] for each in made.all("PodMonitor")}
 
 
-def finds(wanted: Object, found: Object) -> bool:
-    return bool(found["metadata"]["labels"].items() >= wanted.items())
+def has_labels(selected: Object, labels: Object) -> bool:
+    return bool(selected["metadata"]["labels"].items() >= labels.items())
 
 
 @pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "x"}])
@@ -39,9 +39,9 @@ def test_pod_selectors_match_only_this_release(labels: dict[str, str]) -> None:
     monitored = {"podMonitor": {"enabled": True}, "podLabels": labels, "commonLabels": labels}
     ours, theirs = install("ours", **monitored), install("theirs", **monitored)
     assert len(selectors(ours)) == 5
-    for wanted in selectors(ours).values():
-        assert finds(wanted, ours.pod)
-        assert not finds(wanted, theirs.pod)
+    for required in selectors(ours).values():
+        assert has_labels(ours.pod, required)
+        assert not has_labels(theirs.pod, required)
 
 
 @pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "x"}])
@@ -50,8 +50,8 @@ def test_service_monitor_selects_service_of_this_release(labels: dict[str, str])
     ours, theirs = (install(name, service={"labels": labels}, **monitor) for name in ("ours", "theirs"))
     spec = ours.one("ServiceMonitor")["spec"]
     assert spec["namespaceSelector"] == {"matchNames": [ours.one("Service")["metadata"]["namespace"]]}
-    assert finds(spec["selector"]["matchLabels"], ours.one("Service"))
-    assert not finds(spec["selector"]["matchLabels"], theirs.one("Service"))
+    assert has_labels(ours.one("Service"), spec["selector"]["matchLabels"])
+    assert not has_labels(theirs.one("Service"), spec["selector"]["matchLabels"])
 
 
 def test_pod_monitor_selects_namespace_of_pod() -> None:

@@ -9,7 +9,7 @@ from exporter.cli import main
 from exporter.tedee.credentials import CredentialsUnavailable, read_secret
 from tests.cli.conftest import restore_logging
 from tests.program import configuration, run
-from tests.security.leaking import leaks, state_files
+from tests.security.secret_search import leaks, state_files
 from tests.security.test_secrets import jwt, secret
 
 __all__ = ["restore_logging"]
@@ -24,7 +24,7 @@ SECRETS = [
     "abcdefghijklmnopqrstuvwxyz",
 ]
 KINDS = ["key", "token", "plain", "name", "punctuation", "text", "letters"]
-"""With punctuation, a long one, without punctuation, similar to a file name, and secrets that a person or another
+"""Secrets with and without punctuation, a long one, one similar to a file name, and secrets that a person or another
 service could choose."""
 
 KEY = "accounts:\n  - name: home\n    "

@@ -1,4 +1,4 @@
-"""Alerts, dashboards, version and README of the chart match the repository."""
+"""The generated files of the chart match the repository: alerts, dashboards, version and README."""
 
 import base64
 import gzip
