@@ -1,4 +1,4 @@
-"""Snapshots to prometheus_client's metric families."""
+"""Converts snapshots to prometheus_client's metric families."""
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
@@ -92,7 +92,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
         fresh: whether its snapshot is not stale.
     """
     builder = FamilyBuilder(ACCOUNT_METRICS, account=status.account)
-    # If the snapshot is stale, no sync has succeeded for that long, whatever the status is.
+    # A stale snapshot means that no sync has succeeded for `sync.stale_after`, even if the last one did.
     builder.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
     if status.snapshot:
         builder.add(catalogue.LOCK_COUNT, len(status.snapshot.locks) if fresh else None)

@@ -1,4 +1,4 @@
-"""Metric families to bytes: rendered and compressed before a scrape requests them.
+"""Renders and compresses metric families before a scrape requests them.
 
 An exposition has two parts. The account part (accounts and locks) changes with a sync and is rendered after it by the
 Renderer. The process part (metrics of the exporter and its process) is small and rendered at most once a second.
@@ -30,7 +30,7 @@ from .compression import CompressedBlock, GzipBody
 from .lines import FamilyCollector, sample_lines
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
 
-PROCESS_PART_LIFE = 1.0
+PROCESS_PART_MAX_AGE = 1.0
 """Seconds for which the process part is served before it is rendered again."""
 MIN_RENDER_INTERVAL = 0.02
 """Minimum number of seconds between two renderings. Syncs that end within it are rendered together."""
@@ -121,9 +121,9 @@ class Exposition:
         """Return the exposition in the format and encoding that the headers prefer. Not thread-safe."""
         now = self._clock.monotonic()
         if now >= self._account_part.fresh_until:
-            # Rare: a snapshot became stale without a sync since. No scrape may contain it.
+            # Rare: a snapshot has become stale since the last rendering. No scrape may contain it.
             self.refresh()
-        if now >= self._process_part.rendered_at + PROCESS_PART_LIFE:
+        if now >= self._process_part.rendered_at + PROCESS_PART_MAX_AGE:
             self._process_part = self._render_process_part()
         preferred = content_type(accept)
         gzipped = prefers_gzip(accept_encoding)
@@ -182,8 +182,8 @@ class Exposition:
 class Renderer:
     """Renders the account part after syncs, in its own thread.
 
-    After each rendering the thread is idle for a multiple of the processor time that it took. With many accounts, of
-    which some sync all the time, rendering therefore takes a bounded part of a core, and it delays no worker.
+    After each rendering the thread is idle for a multiple of the processor time that it took. Rendering therefore takes
+    a bounded part of a core, however many syncs end, and it delays no worker.
     """
 
     def __init__(self, exposition: Exposition) -> None:
