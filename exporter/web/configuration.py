@@ -159,7 +159,7 @@ TlsVersion = Annotated[str, BeforeValidator(_tls_version)]
 
 
 class TlsServer(ConfigModel):
-    """`tls_server_config`."""
+    """The settings in `tls_server_config`."""
 
     cert: PemText | None = None
     cert_file: PemFile | None = None
@@ -219,7 +219,7 @@ class TlsServer(ConfigModel):
 
 
 class HttpServer(ConfigModel):
-    """`http_server_config`."""
+    """The settings in `http_server_config`."""
 
     http2: bool = True
     headers: Annotated[
@@ -244,7 +244,7 @@ class RateLimit(ConfigModel):
 
 
 class WebSettings(ConfigModel):
-    """The content of the file."""
+    """The settings in the file of `--web.config.file`."""
 
     tls_server_config: Annotated[
         TlsServer | None, BeforeValidator(_without_empty_keys), BeforeValidator(_none_if_empty)

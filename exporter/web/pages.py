@@ -17,10 +17,10 @@ from exporter.sync.snapshot import StatusRegistry
 
 from .status import account_views, attention_first
 
-REFRESH = 10
+REFRESH_SECONDS = 10
 """Seconds after which the status page reloads. Its data changes at most every 20 seconds."""
 
-STATUS_LIFE = 1.0
+STATUS_MAX_AGE = 1.0
 """Seconds for which a rendered status page is served before it is rendered again."""
 
 _FOLDER = Path(__file__).parent / "templates"
@@ -71,14 +71,14 @@ class Pages:
             "style": Markup(_STYLE),  # noqa: S704  (a file of this package)
             "version": version,
             "telemetry_path": telemetry_path,
-            "refresh": REFRESH,
+            "refresh": REFRESH_SECONDS,
             "catalogue": CATALOGUE,
         }
 
     def status(self) -> bytes:
-        """Return the status page, which is at most STATUS_LIFE seconds old. Thread-safe."""
+        """Return the status page, which is at most STATUS_MAX_AGE seconds old. Thread-safe."""
         with self._rendering:
-            if self._status is None or self._clock.monotonic() >= self._status.rendered_at + STATUS_LIFE:
+            if self._status is None or self._clock.monotonic() >= self._status.rendered_at + STATUS_MAX_AGE:
                 html = self._render_status()
                 # Its age counts from the end of the rendering, so that requests that waited for it do not repeat it.
                 self._status = _RenderedPage(html, self._clock.monotonic())

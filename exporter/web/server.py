@@ -24,7 +24,7 @@ BACKLOG = 1024
 
 
 class BadAddress(ValueError):
-    """A listen address that has not the required form."""
+    """A listen address that does not have the required form."""
 
 
 class CannotListen(Exception):

@@ -1,4 +1,4 @@
-"""TLS settings in exporter-toolkit's format, which has the names of Go, to a context of Python's ssl module."""
+"""Converts the TLS settings of exporter-toolkit, which have Go's names, to a context of Python's ssl module."""
 
 import os
 import ssl
