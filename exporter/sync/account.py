@@ -65,7 +65,7 @@ class Options:
 class AccountSync:
     """Syncs one account and publishes a status after each run.
 
-    Runs of one account never overlap, so its state needs no lock.
+    Runs of one account never overlap, so its attributes need no mutex.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class AccountSync:
     def remove(self) -> None:
         """Stop publishing and storing: the account is no longer configured. May be called from any thread.
 
-        Another object may have the same name from now on.
+        Another `AccountSync` may have the same name from now on.
         """
         with self._removal_lock:
             self._is_removed = True
@@ -264,7 +264,7 @@ class AccountSync:
             self._details.set_filter(options.lock_filter)
             self._synced_locks = self._details.select(self._synced_locks)
             if not self._details.is_covered_by(self._requested_ids):
-                # The last sync lacks locks that are chosen now.
+                # The last sync lacks locks that are selected now.
                 self._forget_sync()
         return True
 
@@ -385,7 +385,7 @@ class AccountSync:
         """Use a complete list of locks.
 
         Raises:
-            NotFound: The list has none of the chosen locks, so there is nothing to sync.
+            NotFound: The list has none of the selected locks, so there is nothing to sync.
         """
         known_missing = self._details.missing
         self._details.update(lock_list, self._clock.monotonic())
@@ -395,10 +395,10 @@ class AccountSync:
         self._store_response(LOCKS, CachedResponse(rows, self._list_received_at, revisions=lock_list.revisions))
         missing = ", ".join(self._details.missing)
         if self._details.is_unresolved():
-            problem = f"the account has none of the chosen locks: {missing}"
+            problem = f"the account has none of the selected locks: {missing}"
             raise NotFound(problem, account=self.name, endpoint=LOCKS)
         if missing and self._details.missing != known_missing:
-            log.warning("chosen locks are not in the account", account=self.name, missing=missing)
+            log.warning("selected locks are not in the account", account=self.name, missing=missing)
 
     # Responses that a previous run or another process stored
 

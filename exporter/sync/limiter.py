@@ -49,7 +49,7 @@ class RateLimiter:
             account: Name of the account.
             store: Stores the states of the account and of its user.
             clock: Clock for monotonic time.
-            policy: The rules.
+            policy: The rules that decide when an endpoint may be called.
             jitter: Factor above 1 on each wait after a failure. It separates accounts that failed together. It also
                 ensures the spacing if Tedee notices the end of a call later than this process.
             is_first_start: True if no exporter can have called for this account before. Then the first call may be

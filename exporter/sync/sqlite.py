@@ -43,7 +43,7 @@ _SCHEMA = (
 _TABLES = {"store", "states", "responses"}
 _REMEDY = "name another state_file"
 _BUSY = "another process does not release the state file"
-_DAMAGED = {
+_DAMAGE_CODES = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
     # The statements of this module cannot cause the following errors if the schema is the one above.
@@ -218,7 +218,8 @@ class SQLiteStateStore:
                 reason=reason,
                 seconds=seconds,
             )
-        # If two machines share a file, which is not supported, each would delay the other again with its stamp.
+        # A later stamp of another boot is from a second machine that shares the file, which is not supported. It is not
+        # replaced here, because the two machines would delay each other again and again.
         return is_invalid or is_first_check or stamp is None or stamp.at.boot == now.boot
 
     def _write_stamp(self, database: sqlite3.Connection, now: Instant) -> None:
@@ -297,7 +298,7 @@ class SQLiteStateStore:
                 self._busy_until = self._clock.monotonic() + BUSY_TIMEOUT
                 raise StoreBusy(_BUSY) from error
             self.close()
-            if isinstance(error, _Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGED:
+            if isinstance(error, _Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGE_CODES:
                 self._set_aside()
             raise StoreUnavailable(getattr(error, "strerror", None) or str(error)) from error
         except BaseException:

@@ -243,7 +243,7 @@ def test_retry_after_delays_next_sync(tedee: Tedee, published: Recorder, clock: 
     assert published.last.failures["rate_limited"] == 1
 
 
-def test_chosen_ids_are_requested_from_first_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+def test_selected_ids_are_requested_from_first_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine"), detailed(8, "Eight")]
     run_for(account_sync(clock, published, lock_filter=LockFilter(ids=(7, 9))), clock, 60)
@@ -307,7 +307,7 @@ def test_lock_with_new_id_is_found_by_its_serial_number(tedee: Tedee, published:
     assert names(published) == ["Seven", "Nine"]
 
 
-def test_removed_chosen_id_costs_the_others_one_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+def test_removed_selected_id_costs_the_others_one_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     account = account_sync(clock, published, lock_filter=LockFilter(ids=(7, 9)))
     tedee.sync_status = 404
     tedee.details = [detailed(7, "Seven")]
