@@ -88,8 +88,8 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
     """Return the families of one account, without those of its locks.
 
     Args:
-        status: the newest status of the account.
-        fresh: whether its snapshot is not stale.
+        status: The newest status of the account.
+        fresh: Whether its snapshot is not stale.
     """
     builder = FamilyBuilder(ACCOUNT_METRICS, account=status.account)
     # A stale snapshot means that no sync has succeeded for `sync.stale_after`, even if the last one did.
@@ -130,11 +130,11 @@ class ExporterCollector(Collector):
         """Create a collector.
 
         Args:
-            version: version of the exporter.
-            reloaded: returns whether the last load of the configuration succeeded, and the time of the last successful
+            version: Version of the exporter.
+            reloaded: Returns whether the last load of the configuration succeeded, and the time of the last successful
                 one (Unix seconds).
-            state_usable: returns whether the state file can be used; None if there is none.
-            log_lines_dropped: returns the number of log lines that were not written.
+            state_usable: Returns whether the state file can be used; None if there is none.
+            log_lines_dropped: Returns the number of log lines that were not written.
         """
         self._version = version
         self._reloaded = reloaded

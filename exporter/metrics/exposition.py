@@ -86,9 +86,9 @@ class Exposition:
         """Render the current statuses.
 
         Args:
-            registry: the newest status of each account.
-            exporter: the exporter's own metrics; process and platform metrics are added.
-            clock: for the age of snapshots.
+            registry: The newest status of each account.
+            exporter: The exporter's own metrics; process and platform metrics are added.
+            clock: For the age of snapshots.
         """
         self._registry = registry
         self._clock = clock

@@ -48,13 +48,13 @@ def create_app(
     """Create the web application. No request causes a call to Tedee or waits for one.
 
     Args:
-        registry: for the status page.
-        exposition: for the metrics and readiness.
-        clock: for ages on the status page.
-        version: version of the exporter, shown on the pages.
-        telemetry_path: path of the metrics.
-        reload: starts a reload of the configuration, which returns its errors; None if there is no configuration.
-        security_policy: returns the current security policy.
+        registry: For the status page.
+        exposition: For the metrics and readiness.
+        clock: For ages on the status page.
+        version: Version of the exporter, shown on the pages.
+        telemetry_path: Path of the metrics.
+        reload: Starts a reload of the configuration, which returns its errors; None if there is no configuration.
+        security_policy: Returns the current security policy.
     """
 
     @cache

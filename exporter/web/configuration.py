@@ -21,7 +21,7 @@ from exporter.config import ConfigurationError
 from exporter.config.model import (
     ConfigModel,
     Count,
-    Location,
+    KeyPath,
     Text,
     config_error,
     exactly_one_error,
@@ -178,7 +178,7 @@ class TlsServer(ConfigModel):
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
         """Yield an error if certificate and key, the options for client certificates, or the versions do not match."""
         for name in ("cert", "key"):
             problem = exactly_one_error((name, f"{name}_file"), given)
@@ -202,7 +202,7 @@ class TlsServer(ConfigModel):
         """Return the server's TLS context.
 
         Raises:
-            UnusableTls: the certificate, the key or another setting cannot be used.
+            UnusableTls: The certificate, the key or another setting cannot be used.
         """
         certificate, key = self.cert or self.cert_file, self.key or self.key_file
         assert certificate is not None  # noqa: S101  (cross_field_errors() ensures it)
@@ -236,7 +236,7 @@ class RateLimit(ConfigModel):
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
         """Yield an error if every request would be rejected."""
         with suppress(PydanticCustomError):  # an invalid interval has its own error
             if _interval(given.get("interval", 0)) and not given.get("burst"):
@@ -291,11 +291,11 @@ def load_web_configuration(path: Path, *, is_reload: bool = False) -> LoadedFile
     """Read the file and the files that it names.
 
     Args:
-        path: path of the file.
+        path: Path of the file.
         is_reload: True if the file was read before and was regular. Reading another kind of file might never end.
 
     Raises:
-        ConfigurationError: with all errors in the files.
+        ConfigurationError: With all errors in the files.
     """
     # A file that is being written is empty for a moment. It must not disable TLS and passwords.
     source = read_file(path, may_be_empty=not is_reload, is_reload=is_reload)
@@ -343,11 +343,11 @@ class WebConfiguration:
         """Read the file.
 
         Args:
-            path: path of the file, or None for no TLS and no passwords.
-            warn: receives the warnings about the file; they are logged by default.
+            path: Path of the file, or None for no TLS and no passwords.
+            warn: Receives the warnings about the file; they are logged by default.
 
         Raises:
-            ConfigurationError: with all errors in the file.
+            ConfigurationError: With all errors in the file.
         """
         self._path = path
         self._warn = warn or log.warning

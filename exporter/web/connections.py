@@ -83,8 +83,8 @@ class Connections:
         """Create an empty collection.
 
         Args:
-            limits: for each connection and for all of them.
-            security_policy: returns the current security policy.
+            limits: For each connection and for all of them.
+            security_policy: Returns the current security policy.
         """
         self.limits = limits
         self.security_policy = security_policy

@@ -28,9 +28,9 @@ class Middleware:
         """Wrap an application.
 
         Args:
-            app: receives the accepted requests.
-            clock: for the rate limit.
-            security_policy: returns the current security policy.
+            app: Receives the accepted requests.
+            clock: For the rate limit.
+            security_policy: Returns the current security policy.
         """
         self._app = app
         self._security_policy = security_policy
