@@ -10,8 +10,7 @@ from typing import Protocol
 import structlog
 
 from exporter.clock import Clock
-from exporter.tedee.client import LOCKS, SYNC, RequestObserver, TedeeClient
-from exporter.tedee.client import RateLimiter as RateLimiterProtocol
+from exporter.tedee.client import LOCKS, SYNC, Limiter, RequestObserver, TedeeClient
 from exporter.tedee.errors import REASONS, CallError, Forbidden, NotFound, Unauthorized
 from exporter.tedee.models import (
     LockDetails,
@@ -47,7 +46,7 @@ CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
 class ClientFactory(Protocol):
     """Creates the account's client. It gets the rate limiter, so that no client exists without one."""
 
-    def __call__(self, *, limiter: RateLimiterProtocol, observe: RequestObserver) -> TedeeClient:  # noqa: D102
+    def __call__(self, *, limiter: Limiter, observe: RequestObserver) -> TedeeClient:  # noqa: D102
         ...
 
 

@@ -42,8 +42,8 @@ PAGE_SIZE = 500
 """Locks requested per page, about half a megabyte."""
 
 
-class RateLimiter(Protocol):
-    """Decides when a request may be sent."""
+class Limiter(Protocol):
+    """Rate limiter of an account, which decides when a request may be sent."""
 
     def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
         """Reserve one call of a user, and record its end. The context yields the time of the reservation.
@@ -79,7 +79,7 @@ class TedeeClient:
         credentials: Credentials,
         timeout: float,
         session: requests.Session,
-        limiter: RateLimiter,
+        limiter: Limiter,
         user_agent: str,
         observe: RequestObserver,
         bodies: Bodies = BODIES,
@@ -263,7 +263,7 @@ class TedeeClient:
                 status=status,
                 messages=() if is_refused else _messages(envelope, detector),
                 correlation_id=_correlation_id(headers, detector, only_uuid=is_refused),
-                retry_after=retry_after(headers),
+                retry_after=parse_retry_after(headers),
             )
 
         if status != HTTPStatus.OK:
@@ -356,7 +356,7 @@ def describe_body(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     return f"{content_type} of {len(body):,} bytes, compressed with {name}, which was not requested"
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a `Retry-After`, a number or an HTTP date; None if absent or invalid.
 
     A date is compared with the `Date` of the response, so that the clock of this machine does not matter.

@@ -186,7 +186,7 @@ Usable = Annotated[T | None, WrapValidator(_none_if_invalid)]
 """A value that is None and reported as a Rejection if it cannot be used."""
 
 Interned = Annotated[T, AfterValidator(_intern)]
-"""A value that many locks share."""
+"""A value that many locks have, stored once in memory."""
 
 Flag = Annotated[bool, Strict()]
 Number = Annotated[int, Strict(), Field(ge=-(2**31), lt=2**31)]
@@ -298,7 +298,7 @@ class SyncReader:
 
     def __init__(self) -> None:
         self._parsed: dict[bytes, SyncedLock] = {}
-        """Rows of the last response without rejected values, by digest of the JSON, which is a quarter as long."""
+        """Rows of the last response without rejected values, by a digest of their JSON, which takes less memory."""
 
     def read(self, raw_rows: Sequence[bytes]) -> ParseResult[SyncedLock]:
         """Parse the rows of a sync.

@@ -22,7 +22,7 @@ import structlog
 
 from exporter.secrets import Secret
 
-from .client import describe_body, retry_after
+from .client import describe_body, parse_retry_after
 from .credentials import (
     BEARER,
     Authorization,
@@ -286,7 +286,7 @@ class TokenEndpoint:
         """
         status = response.status_code
         status_line = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()
-        facts = {"status": status, "retry_after": retry_after(response.headers)}
+        facts = {"status": status, "retry_after": parse_retry_after(response.headers)}
         with response:
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise self.error(ServerFailed, status_line, **facts)
