@@ -87,7 +87,7 @@ def base_folder(info: ValidationInfo) -> Path:
     return folder
 
 
-def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
+def _check_not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     # min_length would count only the valid items.
     if not items:
         raise config_error("must not be empty")
@@ -101,7 +101,7 @@ Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 Count = Annotated[int, Strict()]
 FileName = Annotated[Path, BeforeValidator(resolve_path)]
 StateFileName = Annotated[Path, BeforeValidator(resolve_state_path)]
-NotEmpty = AfterValidator(_not_empty)
+NotEmpty = AfterValidator(_check_not_empty)
 
 
 class ConfigModel(BaseModel):

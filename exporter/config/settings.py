@@ -40,20 +40,20 @@ from .model import (
 )
 
 
-def _validate_printable(name: str) -> str:
+def _check_printable(name: str) -> str:
     if not name.isprintable():
         raise config_error("must not contain control characters")
     return name
 
 
-def _without_quotes(name: str) -> str:
+def _check_no_quotes(name: str) -> str:
     # Grafana inserts the values of dashboard variables into queries without escaping them.
     if '"' in name:
         raise config_error('must not contain "')
     return name
 
 
-def _serial_number(number: str) -> str:
+def _check_serial_number(number: str) -> str:
     # Messages about missing locks repeat serial numbers. A key in the wrong place must not get there.
     if not re.fullmatch("[0-9A-Z-]{1,32}", number):
         raise config_error("must look like 12345678-123456")
@@ -154,7 +154,7 @@ class LockSelection(ConfigModel):
     KEYS: ClassVar = ("ids", "serial_numbers")
 
     ids: Annotated[tuple[Annotated[Count, Field(ge=0, lt=2**53)], ...], NotEmpty] | None = None
-    serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_serial_number)], ...], NotEmpty] | None = None
+    serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_check_serial_number)], ...], NotEmpty] | None = None
 
     @classmethod
     def cross_field_errors(
@@ -169,11 +169,11 @@ class LockSelection(ConfigModel):
 class OAuth(ConfigModel):
     """OAuth client issued by Tedee, and the refresh token of a user who has signed in with it."""
 
-    client_id: Annotated[Text, AfterValidator(_validate_printable)]
+    client_id: Annotated[Text, AfterValidator(_check_printable)]
     client_secret_file: FileName | None = None
     refresh_token_file: FileName
     token_url: Text = TOKEN_URL
-    scope: Annotated[str, Strict(), Field(min_length=1, max_length=1000), AfterValidator(_validate_printable)] = SCOPE
+    scope: Annotated[str, Strict(), Field(min_length=1, max_length=1000), AfterValidator(_check_printable)] = SCOPE
 
     @field_validator("client_secret_file", "refresh_token_file")
     @classmethod
@@ -204,7 +204,7 @@ class Account(ConfigModel):
     SECRETS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
     CREDENTIALS: ClassVar = (*SECRETS, "oauth")
 
-    name: Annotated[Text, AfterValidator(_validate_printable), AfterValidator(_without_quotes)]
+    name: Annotated[Text, AfterValidator(_check_printable), AfterValidator(_check_no_quotes)]
     personal_key: InlineSecret | None = None
     personal_key_file: FileName | None = None
     access_token: InlineSecret | None = None

@@ -110,13 +110,13 @@ class Source:
                 return f"needs one of {', '.join(keys[:-1])} or {keys[-1]}; it has {' and '.join(present) or 'none'}"
             case "string_type" if isinstance(self._value(path), list | dict):
                 return "must be text"
-            case kind if kind in MESSAGES:
-                return MESSAGES[kind].format(**error.get("ctx", {}))
+            case kind if kind in PYDANTIC_MESSAGES:
+                return PYDANTIC_MESSAGES[kind].format(**error.get("ctx", {}))
             case _:
                 return error["msg"]
 
 
-MESSAGES = {
+PYDANTIC_MESSAGES = {
     "missing": "is missing",
     "model_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",

@@ -27,7 +27,7 @@ _FOLDER = Path(__file__).parent / "templates"
 _STYLE = (_FOLDER / "style.css").read_text("utf-8")
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
-_HEADERS = {
+_PAGE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; "
@@ -53,7 +53,7 @@ class Pages:
     """
 
     def __init__(self, registry: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
-        self.headers = _HEADERS
+        self.headers = _PAGE_HEADERS
         """Headers of responses with a page."""
         self._registry = registry
         self._clock = clock
