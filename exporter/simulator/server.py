@@ -22,7 +22,7 @@ RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # Seconds after which an idle connection is closed. The exporter itself uses a new connection for each call.
 KEEP_ALIVE_TIMEOUT: Final = 120
 
-# Seconds for which the end of calls in progress is awaited after their connections were aborted.
+# Seconds to wait for the end of calls in progress after their connections were aborted.
 STOP_TIMEOUT: Final = 1.0
 
 
