@@ -75,12 +75,12 @@ def _add_lock(builder: FamilyBuilder, lock: Lock) -> None:
         builder.add(
             catalogue.LOCK_INFO,
             1,
-            serial_number=_text(details.serial_number),
+            serial_number=_label_value(details.serial_number),
             model="" if details.type is None else LockModel.describe(details.type),
-            firmware_version=_text(details.firmware_version),
-            bridge_id=_text(details.connected_to_id),
-            time_zone=_text(details.time_zone),
-            organization_id=_text(details.organization_id),
+            firmware_version=_label_value(details.firmware_version),
+            bridge_id=_label_value(details.connected_to_id),
+            time_zone=_label_value(details.time_zone),
+            organization_id=_label_value(details.organization_id),
         )
 
 
@@ -109,7 +109,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
     for (endpoint, code), count in status.requests.items():
         builder.add(catalogue.API_REQUESTS, count, endpoint=endpoint, code=code)
     builder.add(catalogue.API_REQUESTS_REMAINING, status.requests_remaining)
-    for field, count in status.rejections.items():
+    for field, count in status.rejection_counts.items():
         builder.add(catalogue.REJECTED_VALUES, count, field=field)
     builder.add(catalogue.API_VERSION_SUPPORTED, status.version_supported, version=status.api_version)
     builder.add(catalogue.CREDENTIALS_EXPIRY, status.credentials_expire_at)
@@ -153,5 +153,5 @@ class ExporterCollector(Collector):
         return builder.families()
 
 
-def _text(value: str | int | None) -> str:
+def _label_value(value: str | int | None) -> str:
     return "" if value is None else str(value)

@@ -108,7 +108,7 @@ class Exposition:
         self._account_part = self._render_account_part()
         self._process_part = self._render_process_part()
 
-    def refresh(self) -> None:
+    def render(self) -> None:
         """Render the account part in the current thread."""
         with self._rendering:
             self._account_part = self._render_account_part()
@@ -122,7 +122,7 @@ class Exposition:
         now = self._clock.monotonic()
         if now >= self._account_part.fresh_until:
             # Rare: a snapshot has become stale since the last rendering. No scrape may contain it.
-            self.refresh()
+            self.render()
         if now >= self._process_part.rendered_at + PROCESS_PART_MAX_AGE:
             self._process_part = self._render_process_part()
         preferred = content_type(accept)
@@ -134,7 +134,7 @@ class Exposition:
     def _render_account_part(self) -> _AccountPart:
         now = self._clock.monotonic()
         statuses = self._registry.statuses()
-        snapshots = {status.account: snapshot for status in statuses if (snapshot := status.current(now))}
+        snapshots = {status.account: snapshot for status in statuses if (snapshot := status.fresh_snapshot(now))}
         locks = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
         self._chunks = build_chunks(locks, self._chunks)
         self._account_lines = {
@@ -203,7 +203,7 @@ class Renderer:
             self._outdated.wait()
             self._outdated.clear()
             began = time.thread_time()
-            self._exposition.refresh()
+            self._exposition.render()
             time.sleep(MIN_RENDER_INTERVAL + IDLE_FACTOR * (time.thread_time() - began))
 
 

@@ -102,8 +102,8 @@ class TedeeClient:
         self.version = version
         self.supported_versions: tuple[str, ...] = ()
         """The versions in the last `API-Supported-Versions` header, such as `1.36` and `37`."""
-        self.last_credential = ""
-        """Digest of the credential of the last call, which is the cache key of its response."""
+        self.last_fingerprint = ""
+        """Fingerprint of the credential of the last call. Its response is stored with it."""
         self.last_user = ""
         """Digest of the user of the last call."""
         self._base = f"{url.rstrip('/')}/api/{version}/"
@@ -149,8 +149,8 @@ class TedeeClient:
         """Return the user of the next call; None if unknown without a request."""
         return self._credentials.user()
 
-    def credential(self) -> str:
-        """Return a digest of the credential. If it changes, a retry after HTTP 401 may succeed."""
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the credential. If it changes, a retry after HTTP 401 may succeed."""
         return self._credentials.fingerprint()
 
     def credentials_expire_at(self) -> float | None:
@@ -173,7 +173,7 @@ class TedeeClient:
         detector = SecretDetector(authorization.secret)
         with ExitStack() as memory:
             with self._limiter.acquire(endpoint, authorization.user) as reserved_at:
-                self.last_credential, self.last_user = authorization.credential, authorization.user
+                self.last_fingerprint, self.last_user = authorization.fingerprint, authorization.user
                 try:
                     response = self._request(endpoint, query, authorization, memory, reserved_at)
                 except CallError as error:
@@ -261,7 +261,7 @@ class TedeeClient:
                 account=self.account,
                 endpoint=endpoint,
                 status=status,
-                messages=() if is_refused else _messages(envelope, detector),
+                messages=() if is_refused else _error_messages(envelope, detector),
                 correlation_id=_correlation_id(headers, detector, only_uuid=is_refused),
                 retry_after=parse_retry_after(headers),
             )
@@ -300,7 +300,7 @@ def _normalize_version(version: str) -> str:
 REDACTED = "[redacted: contains a part of the key]"
 
 
-def _messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str, ...]:
+def _error_messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str, ...]:
     """Return the `errorMessages` of a response, made safe for a log line."""
     messages = envelope.error_messages if envelope else None
     if not isinstance(messages, list):

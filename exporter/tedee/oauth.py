@@ -353,8 +353,8 @@ class TokenEndpoint:
 class _AccessToken:
     token: Secret
     user: str
-    credential: str
-    """Digest of the refresh token. Data fetched with this access token belong to its user, even if the file changes."""
+    fingerprint: str
+    """Fingerprint after the exchange. Data fetched with this access token keep it, even if the file changes."""
     refresh_at: float
     """Monotonic time in seconds, as is `expires_at`."""
     expires_at: float
@@ -421,7 +421,7 @@ class OAuthCredentials:
                 )
         if self._owners and (other := self._owners.claim(self._account, access.user, self.user)):
             raise CredentialInUse(f"the {REFRESH_TOKEN} of {self._file} belongs to the user of account {other}")
-        return Authorization(BEARER, access.token, access.user, access.credential)
+        return Authorization(BEARER, access.token, access.user, access.fingerprint)
 
     def user(self) -> str | None:
         """Return the user of the access token; None if there is no access token."""

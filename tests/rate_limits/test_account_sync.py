@@ -370,7 +370,7 @@ def test_rejected_value_is_counted_always_and_logged_once(
     account = account_sync(clock, published)
     tedee.has(synced(1, batteryLevel=255), synced(2))
     run_for(account, clock, 60)
-    assert published.last.rejections == {"battery_level": 4}
+    assert published.last.rejection_counts == {"battery_level": 4}
     logged = capsys.readouterr()
     assert (logged.out + logged.err).count("battery_level") == 1
 
@@ -386,7 +386,7 @@ def test_log_of_rejected_values_is_bounded(
     logged = "".join(capsys.readouterr())
     assert logged.count("field=battery_level") == MAX_LOGGED_REJECTIONS
     assert logged.count("only counted, in tedee_rejected_values_total") == 1
-    assert published.last.rejections["battery_level"] >= 1_500
+    assert published.last.rejection_counts["battery_level"] >= 1_500
 
 
 def test_endless_list_of_new_locks_is_bounded(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
