@@ -71,7 +71,7 @@ def measure() -> Costs:
         clock.advance(20.0)
         began = time.process_time()
         scheduler.run_due()
-        exposition.refresh()
+        exposition.render()
         used, now = time.process_time() - began, time.monotonic()
         parent.send("finished")
         return Cost(now - parent.recv(), used)
@@ -82,7 +82,7 @@ def measure() -> Costs:
     ):
         clock.advance(1.0)
         scheduler.run_due()
-    exposition.refresh()
+    exposition.render()
     costs = {fraction: _median([sync() for _ in range(SYNCS)]) for fraction in CHANGED}
     began = time.process_time()
     generate_latest(peers.registry(registry.statuses()))

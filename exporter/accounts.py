@@ -129,9 +129,9 @@ class Accounts:
         return Options(create_client, policy, sync.stale_after, lock_filter)
 
     def _credentials(self, account: Account, api: Api) -> Credentials:
-        key, secret = account.credential
+        setting, secret = account.credential
         if not isinstance(secret, OAuth):
-            create = personal_key if key.startswith("personal_key") else access_token
+            create = personal_key if setting.startswith("personal_key") else access_token
             return create(secret, account.name, self._owners)
         endpoint = TokenEndpoint(
             account.name,

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = _parser()
+    parser = _create_parser()
     options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if options.demo and (options.config_file or options.config_check):
         parser.error("--demo cannot be combined with --config.file or --config.check")
@@ -129,7 +129,7 @@ def serve(
         settings,
         lambda: settings if options.demo else options.shard.select(load(options.config_file, is_reload=True)),
         accounts.apply,
-        web_configuration.refresh,
+        web_configuration.reload_if_changed,
         clock,
     )
     collector = ExporterCollector(__version__, reload.result, store.is_usable, lambda: OUTPUT.dropped_lines)
@@ -319,7 +319,7 @@ class _Parser(argparse.ArgumentParser):
         super().error(hide_arguments(message, self._arguments, known=self._option_string_actions))
 
 
-def _parser() -> _Parser:
+def _create_parser() -> _Parser:
     parser = _Parser(
         prog="tedee-exporter",
         description="Prometheus exporter for Tedee smart locks.",

@@ -14,7 +14,7 @@ MAX_BUFFERED = 2**20
 """Queued characters (about 5,000 lines) above which log lines are dropped."""
 
 
-class _Text(NamedTuple):
+class _QueuedText(NamedTuple):
     stream: TextIO
     text: str
     is_log_line: bool
@@ -32,7 +32,7 @@ class Output:
         self.failed: set[TextIO | None] = set()
         """Streams that lost text other than log lines. None is a stream that was closed at the start."""
         self._max_pending = max_pending
-        self._pending: deque[_Text] = deque()
+        self._pending: deque[_QueuedText] = deque()
         self._size = 0
         self._unreported = 0
         self._lock = threading.RLock()
@@ -46,7 +46,7 @@ class Output:
             if stream is None or (is_log_line and self._size + len(text) > self._max_pending):
                 self._record_loss(stream, is_log_line=is_log_line)
                 return
-            self._pending.append(_Text(stream, text, is_log_line))
+            self._pending.append(_QueuedText(stream, text, is_log_line))
             self._size += len(text)
             self._filled.notify()
             if self._thread is None:

@@ -30,7 +30,7 @@ class Reload:
         refresh_web: Callable[[], list[str]],
         clock: Clock,
     ) -> None:
-        """Create a reload.
+        """Create the object without starting its thread.
 
         Args:
             settings: The settings loaded at the start.

@@ -1,4 +1,4 @@
-"""A type for secrets that does not print them, and functions that find or hide secrets in other text."""
+"""A type for secrets that does not print them, and functions that read files and find or hide secrets in text."""
 
 import errno
 import html

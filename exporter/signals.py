@@ -48,7 +48,8 @@ def supervise(program: Callable[[Commands], int], *, serves: bool) -> int:
     Args:
         program: Receives the queue of commands and returns the exit code.
         serves: Whether the program is a server, which runs until a signal and then has some time to end. Other
-            programs (one sync, a check) are interrupted by a signal. Without one, wait until their output is written.
+            programs (one sync, a check) are interrupted by a signal. If there is none, wait until their output is
+            written.
 
     Returns:
         The exit code.

@@ -137,7 +137,7 @@ def account_sync(
 ) -> AccountSync:
     """Create an account like `exporter.accounts`, with a fake clock."""
 
-    def create_client(*, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
+    def create_client(*, limiter: tedee_client.Limiter, observe: RequestObserver) -> TedeeClient:
         return client(name, key or Secret(KEY), limiter=limiter, observe=observe)
 
     policy = RateLimitPolicy(requests_per_hour=requests_per_hour)
@@ -147,7 +147,7 @@ def account_sync(
     return AccountSync(name, options, limiter=limiter, store=store, clock=clock, publish=publish)
 
 
-def client(name: str, key: SecretSource, *, limiter: tedee_client.RateLimiter, observe: RequestObserver) -> TedeeClient:
+def client(name: str, key: SecretSource, *, limiter: tedee_client.Limiter, observe: RequestObserver) -> TedeeClient:
     return TedeeClient(
         name,
         url=URL,

@@ -40,7 +40,7 @@ def status(
         "durations": Durations().observe(0.3),
         "failures": dict.fromkeys(REASONS, 0),
         "requests": {("my/lock/sync", "200"): 1, ("my/lock", "200"): 2},
-        "rejections": {"battery_level": 2},
+        "rejection_counts": {"battery_level": 2},
     }
     return AccountStatus(account, "v37", **(fields | changes))
 

@@ -51,7 +51,7 @@ def simulate_week(folder: Path) -> Week:
     cloud = Cloud(World.demo(clock=clock.wall), clock=clock.monotonic)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
-    registry.on_change(exposition.refresh)
+    registry.on_change(exposition.render)
     accounts = Accounts(clock, open_store(folder / "state.db", clock), registry, scheduler)
     days: list[Resources] = []
     with serve(cloud) as address:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from exporter.tedee.token_file import problem_with
+from exporter.tedee.token_file import storage_problem
 
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
 from .permissions import permission_warning, private_files
@@ -69,7 +69,9 @@ def load(
     settings = source.validated(Settings, check_secrets=check_secrets)
     problems = [permission_warning(file) for file in private_files(settings, config_file, environ)]
     if not check_secrets:
-        problems += [problem_with(account.oauth.refresh_token_file) for account in settings.accounts if account.oauth]
+        problems += [
+            storage_problem(account.oauth.refresh_token_file) for account in settings.accounts if account.oauth
+        ]
     for problem in filter(None, problems):
         warn(problem)
     return settings

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .model import Location
+from .model import KeyPath
 from .settings import Account
 from .yaml_source import Source
 
@@ -17,7 +17,7 @@ class NotConfigured(Exception):
     """There is neither a file nor a key in the environment. The arguments are messages about similar variables."""
 
 
-ENVIRONMENT: dict[str, Location] = {
+ENVIRONMENT: dict[str, KeyPath] = {
     "TEDEE_PERSONAL_KEY": ("accounts", 0, "personal_key"),
     "TEDEE_PERSONAL_KEY_FILE": ("accounts", 0, "personal_key_file"),
     "TEDEE_ACCESS_TOKEN": ("accounts", 0, "access_token"),
@@ -28,7 +28,7 @@ ENVIRONMENT: dict[str, Location] = {
     "TEDEE_SYNC_INTERVAL": ("sync", "interval"),
     "TEDEE_STATE_FILE": ("state_file",),
 }
-"""The variables that configure one account, each with the location of its value."""
+"""The variables that configure one account, each with the key path of its value."""
 DEFAULT_ACCOUNT = "default"
 
 
@@ -43,7 +43,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         raise NotConfigured(*unused_variables(environ))
     account: dict[str, str] = {"name": DEFAULT_ACCOUNT}
     data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
-    locations: dict[Location, str] = {("accounts", 0): "environment"}
+    locations: dict[KeyPath, str] = {("accounts", 0): "environment"}
     for variable, path in given.items():
         parent = account if path[0] == "accounts" else data.get(str(path[0]), data)
         parent[str(path[-1])] = environ[variable]

@@ -23,8 +23,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from exporter.secrets import safe_path
 
-Location = tuple[str | int, ...]
-"""Path of a value in the configuration, such as `("accounts", 0, "name")`."""
+KeyPath = tuple[str | int, ...]
+"""Keys and list indices that lead to a value in the configuration, such as `("accounts", 0, "name")`."""
 
 
 def config_error(message: str) -> PydanticCustomError:
@@ -87,7 +87,7 @@ def base_folder(info: ValidationInfo) -> Path:
     return folder
 
 
-def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
+def _check_not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
     # min_length would count only the valid items.
     if not items:
         raise config_error("must not be empty")
@@ -101,7 +101,7 @@ Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 Count = Annotated[int, Strict()]
 FileName = Annotated[Path, BeforeValidator(resolve_path)]
 StateFileName = Annotated[Path, BeforeValidator(resolve_state_path)]
-NotEmpty = AfterValidator(_not_empty)
+NotEmpty = AfterValidator(_check_not_empty)
 
 
 class ConfigModel(BaseModel):
@@ -114,8 +114,8 @@ class ConfigModel(BaseModel):
         cls,
         given: Mapping[str, object],  # noqa: ARG003
         info: ValidationInfo,  # noqa: ARG003
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
-        """Yield errors that involve several keys, each with its location relative to this model."""
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
+        """Yield errors that involve several keys, each with its key path relative to this model."""
         yield from ()
 
     @model_validator(mode="wrap")
@@ -123,7 +123,7 @@ class ConfigModel(BaseModel):
     def _collect_errors(cls, given: object, validate: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         # An "after" validator would run only if all fields are valid.
         errors = cls.cross_field_errors(given, info) if isinstance(given, dict) else ()
-        problems = [InitErrorDetails(type=error, loc=location, input=None) for location, error in errors]
+        problems = [InitErrorDetails(type=error, loc=path, input=None) for path, error in errors]
         try:
             model = validate(given)
         except ValidationError as error:

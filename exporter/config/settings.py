@@ -21,14 +21,14 @@ from exporter.secrets import Secret
 from exporter.tedee.credentials import CredentialsUnavailable, SecretSource, read_secret
 from exporter.tedee.oauth import CLIENT_SECRET, SCOPE, TOKEN_URL
 from exporter.tedee.refresh_tokens import REFRESH_TOKEN
-from exporter.tedee.token_file import problem_with
+from exporter.tedee.token_file import storage_problem
 from exporter.tedee.transport import is_loopback
 
 from .model import (
     ConfigModel,
     Count,
     FileName,
-    Location,
+    KeyPath,
     NotEmpty,
     Seconds,
     StateFileName,
@@ -40,20 +40,20 @@ from .model import (
 )
 
 
-def _validate_printable(name: str) -> str:
+def _check_printable(name: str) -> str:
     if not name.isprintable():
         raise config_error("must not contain control characters")
     return name
 
 
-def _without_quotes(name: str) -> str:
+def _check_no_quotes(name: str) -> str:
     # Grafana inserts the values of dashboard variables into queries without escaping them.
     if '"' in name:
         raise config_error('must not contain "')
     return name
 
 
-def _serial_number(number: str) -> str:
+def _check_serial_number(number: str) -> str:
     # Messages about missing locks repeat serial numbers. A key in the wrong place must not get there.
     if not re.fullmatch("[0-9A-Z-]{1,32}", number):
         raise config_error("must look like 12345678-123456")
@@ -89,7 +89,7 @@ def _check_readable(secret: SecretSource, info: ValidationInfo, what: str = "key
             raise config_error(str(error)) from None
 
 
-Key = Annotated[Secret, Field(min_length=1)]
+InlineSecret = Annotated[Secret, Field(min_length=1)]
 
 
 class Api(ConfigModel):
@@ -154,12 +154,12 @@ class LockSelection(ConfigModel):
     KEYS: ClassVar = ("ids", "serial_numbers")
 
     ids: Annotated[tuple[Annotated[Count, Field(ge=0, lt=2**53)], ...], NotEmpty] | None = None
-    serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_serial_number)], ...], NotEmpty] | None = None
+    serial_numbers: Annotated[tuple[Annotated[Text, AfterValidator(_check_serial_number)], ...], NotEmpty] | None = None
 
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
         """Yield an error unless exactly one key is set."""
         problem = exactly_one_error(cls.KEYS, given)
         if problem:
@@ -169,11 +169,11 @@ class LockSelection(ConfigModel):
 class OAuth(ConfigModel):
     """OAuth client issued by Tedee, and the refresh token of a user who has signed in with it."""
 
-    client_id: Annotated[Text, AfterValidator(_validate_printable)]
+    client_id: Annotated[Text, AfterValidator(_check_printable)]
     client_secret_file: FileName | None = None
     refresh_token_file: FileName
     token_url: Text = TOKEN_URL
-    scope: Annotated[str, Strict(), Field(min_length=1, max_length=1000), AfterValidator(_validate_printable)] = SCOPE
+    scope: Annotated[str, Strict(), Field(min_length=1, max_length=1000), AfterValidator(_check_printable)] = SCOPE
 
     @field_validator("client_secret_file", "refresh_token_file")
     @classmethod
@@ -185,7 +185,7 @@ class OAuth(ConfigModel):
     @field_validator("refresh_token_file")
     @classmethod
     def _check_writable(cls, file: Path, info: ValidationInfo) -> Path:
-        if checks_secrets(info) and (problem := problem_with(file)):
+        if checks_secrets(info) and (problem := storage_problem(file)):
             raise config_error(problem)
         return file
 
@@ -204,10 +204,10 @@ class Account(ConfigModel):
     SECRETS: ClassVar = ("personal_key", "personal_key_file", "access_token", "access_token_file")
     CREDENTIALS: ClassVar = (*SECRETS, "oauth")
 
-    name: Annotated[Text, AfterValidator(_validate_printable), AfterValidator(_without_quotes)]
-    personal_key: Key | None = None
+    name: Annotated[Text, AfterValidator(_check_printable), AfterValidator(_check_no_quotes)]
+    personal_key: InlineSecret | None = None
     personal_key_file: FileName | None = None
-    access_token: Key | None = None
+    access_token: InlineSecret | None = None
     access_token_file: FileName | None = None
     oauth: OAuth | None = None
     locks: LockSelection | None = None
@@ -222,7 +222,7 @@ class Account(ConfigModel):
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
         """Yield an error unless the account has exactly one credential."""
         problem = exactly_one_error(cls.CREDENTIALS, given)
         if problem:
@@ -230,7 +230,7 @@ class Account(ConfigModel):
 
     @property
     def credential(self) -> tuple[str, Secret | Path | OAuth]:
-        """The configured key and its value."""
+        """The setting that contains the credential, such as `personal_key_file`, and its value."""
         return next((key, value) for key in self.CREDENTIALS if (value := getattr(self, key)) is not None)
 
 
@@ -246,7 +246,7 @@ class Settings(ConfigModel):
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], info: ValidationInfo
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
         """Yield errors for accounts with the same name or key. Keys in files are compared if they are to be checked."""
         accounts = given.get("accounts")
         names: dict[str, int] = {}
@@ -257,11 +257,11 @@ class Settings(ConfigModel):
             name = account.get("name")
             if isinstance(name, str) and names.setdefault(name, index) != index:
                 yield ("accounts", index, "name"), config_error(f"is also the name of accounts[{names[name]}]")
-            for location, value in _secrets_of(account):
-                secret = _secret_identity(location[-1], value, info)
+            for path, value in _secrets_of(account):
+                secret = _secret_identity(path[-1], value, info)
                 if secret and secrets.setdefault(secret, index) != index:
                     yield (
-                        ("accounts", index, *location),
+                        ("accounts", index, *path),
                         config_error(
                             f"is also the key of accounts[{secrets[secret]}]; "
                             "Tedee counts calls by user, so each user must be one account"
@@ -270,7 +270,7 @@ class Settings(ConfigModel):
 
 
 def _secrets_of(account: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Yield the unvalidated values that identify the user of an account, each with its location."""
+    """Yield the unvalidated values that identify the user of an account, each with its key path."""
     for key in Account.SECRETS:
         yield (key,), account.get(key)
     oauth = account.get("oauth")

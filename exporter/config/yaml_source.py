@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from exporter.secrets import MIN_HIDDEN_LENGTH, READ_BYTES, is_similar, read_regular_file, safe_path
 
-from .model import ConfigModel, Location
+from .model import ConfigModel, KeyPath
 
 
 class ConfigurationError(Exception):
@@ -34,19 +34,19 @@ MAX_FILE_BYTES = 16 * 2**20
 
 @dataclass
 class Source:
-    """Unvalidated configuration with the location of each value."""
+    """Unvalidated configuration, with the line or variable of each value."""
 
     data: object = field(repr=False)
-    locations: dict[Location, str] = field(default_factory=dict)
-    """Maps paths to lines (`tedee.yml:7`) or variables (`environment: TEDEE_SYNC_INTERVAL`)."""
+    locations: dict[KeyPath, str] = field(default_factory=dict)
+    """Line (`tedee.yml:7`) or variable (`environment: TEDEE_SYNC_INTERVAL`) by key path."""
     folder: Path = Path()
     """Folder at which relative file names start."""
     content: bytes = field(default=b"", repr=False)
     """Content of the file."""
-    duplicates: list[tuple[Location, str]] = field(default_factory=list)
+    duplicates: list[tuple[KeyPath, str]] = field(default_factory=list)
     """Errors about duplicate keys. YAML would silently use the last one."""
-    variables: Mapping[Location, str] = field(default_factory=dict)
-    """Maps paths to the variables that set them. Empty for a file."""
+    variables: Mapping[KeyPath, str] = field(default_factory=dict)
+    """Variable by the key path of the value that it sets. Empty for a file."""
 
     def validated(self, model: type[M], **context: object) -> M:
         """Return the data as an instance of a model.
@@ -69,30 +69,30 @@ class Source:
                 if each["type"] != "default_factory_not_called"
             ]
         if problems:
-            order = {location: position for position, location in enumerate(self.locations)}
-            problems.sort(key=lambda problem: order.get(self._nearest_location(problem[0]), -1))
+            order = {path: position for position, path in enumerate(self.locations)}
+            problems.sort(key=lambda problem: order.get(self._nearest_path(problem[0]), -1))
             raise ConfigurationError([self.format_error(*problem) for problem in problems])
         return validated
 
-    def format_error(self, path: Location, message: str) -> str:
+    def format_error(self, path: KeyPath, message: str) -> str:
         """Return an error message with its line and key, or with its variable."""
         key = "" if self.variables else _format_key(path)
-        return ": ".join(filter(None, [self.locations.get(self._nearest_location(path), ""), key, message]))
+        return ": ".join(filter(None, [self.locations.get(self._nearest_path(path), ""), key, message]))
 
-    def _nearest_location(self, path: Location) -> Location:
-        """Return the longest prefix of a path that is in the configuration."""
+    def _nearest_path(self, path: KeyPath) -> KeyPath:
+        """Return the longest prefix of a key path that is in the configuration."""
         while path and path not in self.locations:
             path = path[:-1]
         return path
 
-    def _value(self, path: Location) -> object:
+    def _value(self, path: KeyPath) -> object:
         value: Any = self.data
         for part in path:
             value = value[part]
         return value
 
     def _message(self, error: ErrorDetails, model: type[ConfigModel]) -> str:
-        path: Location = tuple(error["loc"])
+        path: KeyPath = tuple(error["loc"])
         if path in self.locations and self._value(path) is None and error["type"] != "extra_forbidden":
             return "has no value"
         match error["type"]:
@@ -110,13 +110,13 @@ class Source:
                 return f"needs one of {', '.join(keys[:-1])} or {keys[-1]}; it has {' and '.join(present) or 'none'}"
             case "string_type" if isinstance(self._value(path), list | dict):
                 return "must be text"
-            case kind if kind in MESSAGES:
-                return MESSAGES[kind].format(**error.get("ctx", {}))
+            case kind if kind in PYDANTIC_MESSAGES:
+                return PYDANTIC_MESSAGES[kind].format(**error.get("ctx", {}))
             case _:
                 return error["msg"]
 
 
-MESSAGES = {
+PYDANTIC_MESSAGES = {
     "missing": "is missing",
     "model_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
@@ -258,7 +258,7 @@ def _format_yaml_error(error: yaml.MarkedYAMLError) -> str:
     return next(known, f"is not valid YAML: {problem}")
 
 
-def _record_locations(node: yaml.Node, path: Location, file: Path, source: Source) -> None:
+def _record_locations(node: yaml.Node, path: KeyPath, file: Path, source: Source) -> None:
     """Record the line of every key and item below a node, and duplicate keys."""
     source.locations.setdefault(path, f"{file}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.MappingNode):
@@ -267,7 +267,7 @@ def _record_locations(node: yaml.Node, path: Location, file: Path, source: Sourc
             below = (*path, key.value)
             if key.value in lines:
                 source.duplicates.append((below, f"duplicate key, already in line {lines[key.value]}"))
-                for replaced in [location for location in source.locations if location[: len(below)] == below]:
+                for replaced in [other for other in source.locations if other[: len(below)] == below]:
                     del source.locations[replaced]
             lines[key.value] = key.start_mark.line + 1
             source.locations[below] = f"{file}:{lines[key.value]}"
@@ -277,7 +277,7 @@ def _record_locations(node: yaml.Node, path: Location, file: Path, source: Sourc
             _record_locations(value, (*path, index), file, source)
 
 
-def _format_key(path: Location) -> str:
+def _format_key(path: KeyPath) -> str:
     """Return `accounts[0].name`. The text ends before a key that may be a secret: unknown, long and not a typo."""
     shown = ""
     known = {key for model in ConfigModel.__subclasses__() for key in model.model_fields}
@@ -291,7 +291,7 @@ def _format_key(path: Location) -> str:
     return shown.removeprefix(".")
 
 
-def _suggestion(path: Location, model: type[ConfigModel]) -> str:
+def _suggestion(path: KeyPath, model: type[ConfigModel]) -> str:
     unknown, known = str(path[-1]), list(model.model_fields)
     if ":" in unknown:
         return "add a space after the colon"
@@ -299,8 +299,8 @@ def _suggestion(path: Location, model: type[ConfigModel]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
 
 
-def _model_at(model: type[ConfigModel], path: Location) -> type[ConfigModel]:
-    """Return the model at a path below another model."""
+def _model_at(model: type[ConfigModel], path: KeyPath) -> type[ConfigModel]:
+    """Return the model at a key path below another model."""
     for part in path:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation) or model

@@ -1,1 +1,1 @@
-"""Snapshots to metric families, and metric families to bytes."""
+"""Converts snapshots to metric families, and metric families to bytes."""

@@ -1,4 +1,4 @@
-"""Locks to compressed blocks of the exposition. A sync renders only the locks that it changed."""
+"""Renders locks to compressed blocks of the exposition. Locks that a sync did not change are not rendered again."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,8 @@ from .compression import CompressedBlock
 from .lines import sample_lines
 
 CHUNK_SIZE = 512
-"""Locks in a chunk. Their lines of one family are about 40 KiB; deflate refers back at most 32 KiB."""
+"""Locks in a chunk. Their lines of one family are about 40 KiB. Larger chunks would not compress better: deflate
+refers back at most 32 KiB."""
 BATCH_SIZE = 64
 """Locks whose samples are in memory at the same time. A lock has ten samples of half a kilobyte each."""
 

@@ -1,4 +1,4 @@
-"""Snapshots to prometheus_client's metric families."""
+"""Converts snapshots to prometheus_client's metric families."""
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
@@ -75,12 +75,12 @@ def _add_lock(builder: FamilyBuilder, lock: Lock) -> None:
         builder.add(
             catalogue.LOCK_INFO,
             1,
-            serial_number=_text(details.serial_number),
+            serial_number=_label_value(details.serial_number),
             model="" if details.type is None else LockModel.describe(details.type),
-            firmware_version=_text(details.firmware_version),
-            bridge_id=_text(details.connected_to_id),
-            time_zone=_text(details.time_zone),
-            organization_id=_text(details.organization_id),
+            firmware_version=_label_value(details.firmware_version),
+            bridge_id=_label_value(details.connected_to_id),
+            time_zone=_label_value(details.time_zone),
+            organization_id=_label_value(details.organization_id),
         )
 
 
@@ -88,11 +88,11 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
     """Return the families of one account, without those of its locks.
 
     Args:
-        status: the newest status of the account.
-        fresh: whether its snapshot is not stale.
+        status: The newest status of the account.
+        fresh: Whether its snapshot is not stale.
     """
     builder = FamilyBuilder(ACCOUNT_METRICS, account=status.account)
-    # If the snapshot is stale, no sync has succeeded for that long, whatever the status is.
+    # A stale snapshot means that no sync has succeeded for `sync.stale_after`, even if the last one did.
     builder.add(catalogue.UP, status.up if fresh or not status.snapshot else False)
     if status.snapshot:
         builder.add(catalogue.LOCK_COUNT, len(status.snapshot.locks) if fresh else None)
@@ -109,7 +109,7 @@ def account_families(status: AccountStatus, *, fresh: bool) -> Iterator[Family]:
     for (endpoint, code), count in status.requests.items():
         builder.add(catalogue.API_REQUESTS, count, endpoint=endpoint, code=code)
     builder.add(catalogue.API_REQUESTS_REMAINING, status.requests_remaining)
-    for field, count in status.rejections.items():
+    for field, count in status.rejection_counts.items():
         builder.add(catalogue.REJECTED_VALUES, count, field=field)
     builder.add(catalogue.API_VERSION_SUPPORTED, status.version_supported, version=status.api_version)
     builder.add(catalogue.CREDENTIALS_EXPIRY, status.credentials_expire_at)
@@ -130,11 +130,11 @@ class ExporterCollector(Collector):
         """Create a collector.
 
         Args:
-            version: version of the exporter.
-            reloaded: returns whether the last load of the configuration succeeded, and the time of the last successful
+            version: Version of the exporter.
+            reloaded: Returns whether the last load of the configuration succeeded, and the time of the last successful
                 one (Unix seconds).
-            state_usable: returns whether the state file can be used; None if there is none.
-            log_lines_dropped: returns the number of log lines that were not written.
+            state_usable: Returns whether the state file can be used; None if there is none.
+            log_lines_dropped: Returns the number of log lines that were not written.
         """
         self._version = version
         self._reloaded = reloaded
@@ -153,5 +153,5 @@ class ExporterCollector(Collector):
         return builder.families()
 
 
-def _text(value: str | int | None) -> str:
+def _label_value(value: str | int | None) -> str:
     return "" if value is None else str(value)

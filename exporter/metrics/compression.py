@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
-COMPRESSION = 4
+COMPRESSION_LEVEL = 4
 """Level of zlib. It takes 1.5 times as long as level 1 and saves a ninth of the bytes. Higher levels save little."""
-_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-"""RFC 1952, 2.3: gzip, deflated, without a name, a time or an operating system."""
-_RAW = -zlib.MAX_WBITS
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+"""Header of a gzip member (RFC 1952, 2.3): deflate, without a file name, a time or an operating system."""
+_RAW_DEFLATE = -zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class CompressedBlock:
     @classmethod
     def of(cls, plain: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> "CompressedBlock":
         """Deflate bytes. With Z_FINISH, no other block may follow."""
-        compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, _RAW)
+        compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
         return cls(plain, compressor.compress(plain) + compressor.flush(flush))
 
 
@@ -32,7 +32,8 @@ class GzipBody:
     """Blocks concatenated once for all responses: plain, and as the beginning of a gzip member."""
 
     blocks: Sequence[CompressedBlock]
-    gzipped: bytes
+    gzip_prefix: bytes
+    """The gzip header and all blocks. A last block and the trailer complete it."""
     size: int
     checksum: int
 
@@ -40,8 +41,8 @@ class GzipBody:
     def of(cls, blocks: Sequence[CompressedBlock]) -> "GzipBody":
         """Concatenate blocks."""
         checksum = reduce(lambda before, block: zlib.crc32(block.plain, before), blocks, 0)
-        gzipped = b"".join([_HEADER, *(block.deflated for block in blocks)])
-        return cls(blocks, gzipped, sum(len(block.plain) for block in blocks), checksum)
+        gzip_prefix = b"".join([_GZIP_HEADER, *(block.deflated for block in blocks)])
+        return cls(blocks, gzip_prefix, sum(len(block.plain) for block in blocks), checksum)
 
     @cached_property
     def plain(self) -> bytes:
@@ -60,4 +61,4 @@ class GzipBody:
             return self.plain, last.plain
         checksum = zlib.crc32(last.plain, self.checksum)
         trailer = struct.pack("<LL", checksum, (self.size + len(last.plain)) & 0xFFFFFFFF)
-        return self.gzipped, last.deflated + trailer
+        return self.gzip_prefix, last.deflated + trailer

@@ -1,4 +1,4 @@
-"""Metric families to bytes: rendered and compressed before a scrape requests them.
+"""Renders and compresses metric families before a scrape requests them.
 
 An exposition has two parts. The account part (accounts and locks) changes with a sync and is rendered after it by the
 Renderer. The process part (metrics of the exporter and its process) is small and rendered at most once a second.
@@ -30,7 +30,7 @@ from .compression import CompressedBlock, GzipBody
 from .lines import FamilyCollector, sample_lines
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
 
-PROCESS_PART_LIFE = 1.0
+PROCESS_PART_MAX_AGE = 1.0
 """Seconds for which the process part is served before it is rendered again."""
 MIN_RENDER_INTERVAL = 0.02
 """Minimum number of seconds between two renderings. Syncs that end within it are rendered together."""
@@ -86,9 +86,9 @@ class Exposition:
         """Render the current statuses.
 
         Args:
-            registry: the newest status of each account.
-            exporter: the exporter's own metrics; process and platform metrics are added.
-            clock: for the age of snapshots.
+            registry: The newest status of each account.
+            exporter: The exporter's own metrics; process and platform metrics are added.
+            clock: For the age of snapshots.
         """
         self._registry = registry
         self._clock = clock
@@ -108,7 +108,7 @@ class Exposition:
         self._account_part = self._render_account_part()
         self._process_part = self._render_process_part()
 
-    def refresh(self) -> None:
+    def render(self) -> None:
         """Render the account part in the current thread."""
         with self._rendering:
             self._account_part = self._render_account_part()
@@ -121,9 +121,9 @@ class Exposition:
         """Return the exposition in the format and encoding that the headers prefer. Not thread-safe."""
         now = self._clock.monotonic()
         if now >= self._account_part.fresh_until:
-            # Rare: a snapshot became stale without a sync since. No scrape may contain it.
-            self.refresh()
-        if now >= self._process_part.rendered_at + PROCESS_PART_LIFE:
+            # Rare: a snapshot has become stale since the last rendering. No scrape may contain it.
+            self.render()
+        if now >= self._process_part.rendered_at + PROCESS_PART_MAX_AGE:
             self._process_part = self._render_process_part()
         preferred = content_type(accept)
         gzipped = prefers_gzip(accept_encoding)
@@ -134,7 +134,7 @@ class Exposition:
     def _render_account_part(self) -> _AccountPart:
         now = self._clock.monotonic()
         statuses = self._registry.statuses()
-        snapshots = {status.account: snapshot for status in statuses if (snapshot := status.current(now))}
+        snapshots = {status.account: snapshot for status in statuses if (snapshot := status.fresh_snapshot(now))}
         locks = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
         self._chunks = build_chunks(locks, self._chunks)
         self._account_lines = {
@@ -182,8 +182,8 @@ class Exposition:
 class Renderer:
     """Renders the account part after syncs, in its own thread.
 
-    After each rendering the thread is idle for a multiple of the processor time that it took. With many accounts, of
-    which some sync all the time, rendering therefore takes a bounded part of a core, and it delays no worker.
+    After each rendering the thread is idle for a multiple of the processor time that it took. Rendering therefore takes
+    a bounded part of a core, however many syncs end, and it delays no worker.
     """
 
     def __init__(self, exposition: Exposition) -> None:
@@ -203,7 +203,7 @@ class Renderer:
             self._outdated.wait()
             self._outdated.clear()
             began = time.thread_time()
-            self._exposition.refresh()
+            self._exposition.render()
             time.sleep(MIN_RENDER_INTERVAL + IDLE_FACTOR * (time.thread_time() - began))
 
 

@@ -1,4 +1,4 @@
-"""Metric families to lines of text, written by prometheus_client."""
+"""Converts metric families to lines of text. prometheus_client writes them."""
 
 from collections.abc import Iterable
 

@@ -11,11 +11,11 @@ from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES, VAL
 TEXT, OPENMETRICS = "text/plain", "application/openmetrics-text"
 
 FORMATS = ((TEXT, "0.0.4"), (OPENMETRICS, "1.0.0"), (TEXT, "1.0.0"))
-"""Media type and version of each format that is offered. The first is used if a scraper has no preference. As all
-names here are valid in it, the text format 1.0.0 has the same bytes as 0.0.4."""
+"""Media type and version of each format that is offered. The first is used if a scraper has no preference. Both
+versions of the text format have the same bytes, because all metric and label names are valid in 0.0.4."""
 
 ESCAPINGS = frozenset({ALLOWUTF8, UNDERSCORES, VALUES})
-"""The escaping schemes that leave the names here as they are. `dots` would double their underscores."""
+"""The escaping schemes that do not change the names of the metrics. `dots` would double their underscores."""
 
 EXACT = 3
 """The specificity of a media range without wildcards."""
@@ -71,7 +71,8 @@ def content_type(accept: str) -> str:
 def prefers_gzip(accept_encoding: str) -> bool:
     """Return True if an `Accept-Encoding` header prefers gzip to an uncompressed response."""
     weights = {each.value: each.weight for each in _preferences(accept_encoding)}
-    # An unnamed identity is acceptable (RFC 9110, 12.5.3); an unnamed gzip is used only if identity is excluded.
+    # If the header does not name identity, it is acceptable (RFC 9110, 12.5.3). If it does not name gzip, gzip is used
+    # only if identity is excluded.
     gzip, identity = (weights.get(coding, weights.get("*", default)) for coding, default in _DEFAULT_WEIGHTS)
     return 0 < gzip >= identity
 

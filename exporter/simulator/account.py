@@ -23,11 +23,11 @@ class Credential:
     revoked: bool = False
 
     def valid(self, now: float) -> bool:
-        """Returns True if the credential is accepted at `now` Unix seconds."""
+        """Return True if the credential is accepted at `now` Unix seconds."""
         return not self.revoked and (self.expires_at is None or now < self.expires_at)
 
     def may_read(self) -> bool:
-        """Returns True if the scopes allow reading devices."""
+        """Return True if the scopes allow reading devices."""
         return any(scope.removeprefix(SCOPE_PREFIX) in READ_SCOPES for scope in self.scopes)
 
 

@@ -62,7 +62,7 @@ class Api:
 
     @authorized
     def sync(self, request: Request, account: Account, version: Version) -> Response:
-        """`/my/lock/sync`: the states of all locks, or of those selected by `id`."""
+        """Respond to `/my/lock/sync` with the states of all locks, or of those selected by `id`."""
         try:
             ids = request.integers("id")
         except ValueError:
@@ -77,7 +77,7 @@ class Api:
 
     @authorized
     def locks(self, request: Request, account: Account, version: Version) -> Response:
-        """`/my/lock`: states and details of the locks, in pages."""
+        """Respond to `/my/lock` with states and details of the locks, in pages."""
         try:
             page = [1, *request.integers("page")][-1]
             size = [self._default_page, *request.integers("itemsperpage")][-1]
@@ -92,7 +92,7 @@ class Api:
 
     @authorized
     def details(self, request: Request, account: Account, version: Version) -> Response:  # noqa: ARG002 - a Resource
-        """`/my/device/details`: all devices in one response."""
+        """Respond to `/my/device/details` with all devices in one response."""
         now = self.world.now()
         return Response(
             {

@@ -19,7 +19,7 @@ class Outages:
     longest: float = 2 * 3600.0
 
     def active(self, t: float) -> bool:
-        """Returns True if the bridge is offline at `t` Unix seconds."""
+        """Return True if the bridge is offline at `t` Unix seconds."""
         number, offset = divmod(t, self.slot)
         rng = random.Random(self.key * 1_000_003 + int(number))  # noqa: S311 - not used for security
         if rng.random() >= self.probability:
@@ -40,5 +40,5 @@ class Bridge:
     outages: Outages | None = None
 
     def connected(self, t: float) -> bool:
-        """Returns True if the bridge is connected to the cloud at `t` Unix seconds."""
+        """Return True if the bridge is connected to the cloud at `t` Unix seconds."""
         return self.outages is None or not self.outages.active(t)

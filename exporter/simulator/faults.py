@@ -133,7 +133,7 @@ class Fault:
         return replace(self, delay=seconds)
 
     def apply(self, response: Response, request: Request) -> Response:
-        """Return the response with the fault applied, from the normal response."""
+        """Return the normal response with the fault applied."""
         if self.status is not None:
             messages = self.messages or (HTTPStatus(self.status).phrase,)
             response = Response.error(self.status, *messages, headers=response.headers)
@@ -190,7 +190,7 @@ class Script:
     forever: bool
 
     def matches(self, account: str | None, endpoint: str) -> bool:
-        """Returns True if a call of that account (None: unknown) to that endpoint uses this script."""
+        """Return True if a call of that account (None: unknown) to that endpoint uses this script."""
         return bool(self.faults) and self.account in (None, account) and self.endpoint in (None, endpoint)
 
     def take(self) -> Fault | None:

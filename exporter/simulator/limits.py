@@ -47,7 +47,7 @@ class Usage:
 
 
 class Limits:
-    """Both rules. It has no lock because only the server's thread uses it.
+    """Counts the calls and checks both rules. Not thread-safe: only the server's thread uses it.
 
     In strict mode a refused call counts for neither rule, so that a client that waits for Retry-After is accepted.
     Otherwise every call counts.

@@ -75,7 +75,7 @@ class Lock:
         return self._timeline.at(t)
 
     def connected(self, t: float) -> bool | None:
-        """Returns True if the lock is connected to its bridge at `t`; None if it was never paired with one."""
+        """Return True if the lock is connected to its bridge at `t`; None if it was never paired with one."""
         return None if self.bridge is None else self.bridge.connected(t)
 
     @property

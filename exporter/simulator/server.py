@@ -19,10 +19,10 @@ from .delivery import ABORT
 # SO_LINGER with 0 seconds: close() discards unsent data and sends RST instead of FIN.
 RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
-# Longer than the exporter's pauses between calls, so that connections are reused.
+# Seconds after which an idle connection is closed. The exporter itself uses a new connection for each call.
 KEEP_ALIVE_TIMEOUT: Final = 120
 
-# Seconds for which the end of calls in progress is awaited after their connections were aborted.
+# Seconds to wait for the end of calls in progress after their connections were aborted.
 STOP_TIMEOUT: Final = 1.0
 
 

@@ -1,4 +1,4 @@
-"""How a lock is used: its states over time, as a deterministic function."""
+"""The states of a lock over time, as a deterministic function of its usage profile."""
 
 import math
 import random

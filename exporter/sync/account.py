@@ -10,8 +10,7 @@ from typing import Protocol
 import structlog
 
 from exporter.clock import Clock
-from exporter.tedee.client import LOCKS, SYNC, RequestObserver, TedeeClient
-from exporter.tedee.client import RateLimiter as RateLimiterProtocol
+from exporter.tedee.client import LOCKS, SYNC, Limiter, RequestObserver, TedeeClient
 from exporter.tedee.errors import REASONS, CallError, Forbidden, NotFound, Unauthorized
 from exporter.tedee.models import (
     LockDetails,
@@ -47,7 +46,7 @@ CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
 class ClientFactory(Protocol):
     """Creates the account's client. It gets the rate limiter, so that no client exists without one."""
 
-    def __call__(self, *, limiter: RateLimiterProtocol, observe: RequestObserver) -> TedeeClient:  # noqa: D102
+    def __call__(self, *, limiter: Limiter, observe: RequestObserver) -> TedeeClient:  # noqa: D102
         ...
 
 
@@ -65,7 +64,7 @@ class Options:
 class AccountSync:
     """Syncs one account and publishes a status after each run.
 
-    Runs of one account never overlap, so its state needs no lock.
+    Runs of one account never overlap, so its attributes need no mutex.
     """
 
     def __init__(
@@ -97,11 +96,11 @@ class AccountSync:
         self._requests: Counter[tuple[str, str]] = Counter()
         self._details = LockDetailsCache(options.lock_filter)
         self._client = self._create_client()
-        self._credential = self._client.credential()
-        """Digest of the credential that received the served data."""
+        self._fingerprint = self._client.fingerprint()
+        """Fingerprint of the credential that received the served data."""
         self._user = ""
         """Digest of the user of the last call that reached Tedee."""
-        self._refused_credential = ""
+        self._refused_fingerprint = ""
         self._is_removed = False
         self._removal_lock = threading.Lock()
         """Held while a status is published or a response is stored, so that neither happens after the removal."""
@@ -125,7 +124,7 @@ class AccountSync:
         self._details_failure: Failure | None = None
         self._durations = Durations()
         self._failures = Counter(dict.fromkeys(REASONS, 0))
-        self._rejections: Counter[str] = Counter()
+        self._rejection_counts: Counter[str] = Counter()
         self._logged_rejections: set[tuple[int | None, str]] = set()
         self._load_from_store()
 
@@ -177,7 +176,7 @@ class AccountSync:
     def remove(self) -> None:
         """Stop publishing and storing: the account is no longer configured. May be called from any thread.
 
-        Another object may have the same name from now on.
+        Another `AccountSync` may have the same name from now on.
         """
         with self._removal_lock:
             self._is_removed = True
@@ -202,7 +201,7 @@ class AccountSync:
             durations=self._durations,
             failures=dict(self._failures),
             requests=dict(self._requests),
-            rejections=dict(self._rejections),
+            rejection_counts=dict(self._rejection_counts),
         )
 
     def _create_client(self) -> TedeeClient:
@@ -221,14 +220,14 @@ class AccountSync:
         retry, self._retry = self._retry, False
         if not self._credential_is_refused():
             return False
-        credential = self._client.credential()
-        has_changed = credential != self._refused_credential
+        fingerprint = self._client.fingerprint()
+        has_changed = fingerprint != self._refused_fingerprint
         if not (has_changed or retry):
             return False
         if has_changed:
             log.info("the credential has changed", account=self.name)
             self._credential_changed = True
-        self._refused_credential = credential
+        self._refused_fingerprint = fingerprint
         self._limiter.set_user(self._client.user())
         self._limiter.end_backoff()
         return True
@@ -257,20 +256,20 @@ class AccountSync:
             return False
         self._options = options
         self._client = self._create_client()
-        if (credential := self._client.credential()) != self._credential:
-            self._forget_user(credential)
+        if (fingerprint := self._client.fingerprint()) != self._fingerprint:
+            self._forget_user(fingerprint)
             self._limiter.end_backoff()
         elif options.lock_filter != before.lock_filter:
             self._details.set_filter(options.lock_filter)
             self._synced_locks = self._details.select(self._synced_locks)
             if not self._details.is_covered_by(self._requested_ids):
-                # The last sync lacks locks that are chosen now.
+                # The last sync lacks locks that are selected now.
                 self._forget_sync()
         return True
 
-    def _forget_user(self, credential: str) -> None:
+    def _forget_user(self, fingerprint: str) -> None:
         """Drop all data, because the user of the new credential may have other locks."""
-        self._credential = credential
+        self._fingerprint = fingerprint
         self._details = LockDetailsCache(self._options.lock_filter)
         self._list_received_at = None
         self._forget_sync()
@@ -299,7 +298,7 @@ class AccountSync:
         self._up = True
         self._failure = None
         self._credential_changed = False
-        self._credential = self._client.last_credential
+        self._fingerprint = self._client.last_fingerprint
         self._user = self._client.last_user
         self._synced_locks = tuple(parsed.rows.values())
         self._requested_ids = self._details.ids
@@ -313,8 +312,8 @@ class AccountSync:
             return
         if self._client.last_user not in ("", self._user):
             self._user = self._client.last_user
-            if self._client.last_credential != self._credential:
-                self._forget_user(self._client.last_credential)
+            if self._client.last_fingerprint != self._fingerprint:
+                self._forget_user(self._client.last_fingerprint)
         self._is_leader = True
         self._credential_changed = False
         self._ids_may_be_outdated = bool(self._details.ids) and isinstance(error, NotFound)
@@ -326,15 +325,15 @@ class AccountSync:
         if self._limiter.wait(SYNC) <= 0:
             # The call failed before a request was sent.
             self._limiter.record_failure(SYNC, error.retry_after)
-        self._store_response(SYNC, replace(self._cached_response(SYNC, self._credential), failure=self._failure))
+        self._store_response(SYNC, replace(self._cached_response(SYNC, self._fingerprint), failure=self._failure))
 
     def _record_refused_credential(self, error: CallError) -> None:
         if error.reason in CREDENTIAL_REASONS:
-            self._refused_credential = self._client.credential()
+            self._refused_fingerprint = self._client.fingerprint()
 
     def _record_rejections(self, parsed: ParseResult[SyncedLock] | ParseResult[LockDetails]) -> None:
         """Count rejected values, and log the first one of each field of a lock, up to a limit."""
-        self._rejections.update(parsed.rejection_counts)
+        self._rejection_counts.update(parsed.rejection_counts)
         for rejection in parsed.rejections:
             key = (rejection.lock_id, rejection.field)
             if key in self._logged_rejections or len(self._logged_rejections) >= MAX_LOGGED_REJECTIONS:
@@ -385,7 +384,7 @@ class AccountSync:
         """Use a complete list of locks.
 
         Raises:
-            NotFound: The list has none of the chosen locks, so there is nothing to sync.
+            NotFound: The list has none of the selected locks, so there is nothing to sync.
         """
         known_missing = self._details.missing
         self._details.update(lock_list, self._clock.monotonic())
@@ -395,22 +394,22 @@ class AccountSync:
         self._store_response(LOCKS, CachedResponse(rows, self._list_received_at, revisions=lock_list.revisions))
         missing = ", ".join(self._details.missing)
         if self._details.is_unresolved():
-            problem = f"the account has none of the chosen locks: {missing}"
+            problem = f"the account has none of the selected locks: {missing}"
             raise NotFound(problem, account=self.name, endpoint=LOCKS)
         if missing and self._details.missing != known_missing:
-            log.warning("chosen locks are not in the account", account=self.name, missing=missing)
+            log.warning("selected locks are not in the account", account=self.name, missing=missing)
 
     # Responses that a previous run or another process stored
 
     def _load_from_store(self) -> bool:
         """Load responses that are newer than the present ones. Returns True if there is a newer sync."""
         now = Instant.now(self._clock)
-        credential = self._client.credential()
-        details = self._cached_response(LOCKS, credential)
+        fingerprint = self._client.fingerprint()
+        details = self._cached_response(LOCKS, fingerprint)
         if details.rows is not None and details.at != self._list_received_at:
             self._list_received_at = details.at
             self._details.update(LockList(read_details(details.rows).rows, details.revisions), now.monotonic)
-        sync = self._cached_response(SYNC, credential)
+        sync = self._cached_response(SYNC, fingerprint)
         if not sync.at or sync.rows is None or (sync.at, sync.failure) == (self._synced_at, self._failure):
             return False
         age = sync.at.age(now)
@@ -422,18 +421,18 @@ class AccountSync:
         self._synced_locks = self._details.select(read_sync(sync.rows).rows.values())
         self._requested_ids = sync.requested_ids
         self._synced_at = sync.at
-        self._credential = credential
+        self._fingerprint = fingerprint
         if self._credential_is_refused():
-            self._refused_credential = credential
+            self._refused_fingerprint = fingerprint
         return True
 
     def _store_response(self, endpoint: str, response: CachedResponse) -> None:
         with self._removal_lock:
             if not self._is_removed:
-                self._store.store_response(self.name, endpoint, self._credential, response)
+                self._store.store_response(self.name, endpoint, self._fingerprint, response)
 
-    def _cached_response(self, endpoint: str, credential: str) -> CachedResponse:
-        return self._store.cached_response(self.name, endpoint, credential) or CachedResponse()
+    def _cached_response(self, endpoint: str, fingerprint: str) -> CachedResponse:
+        return self._store.cached_response(self.name, endpoint, fingerprint) or CachedResponse()
 
     # The status
 

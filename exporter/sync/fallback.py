@@ -74,21 +74,21 @@ class FallbackStateStore:
             except StoreBusy:
                 return self._update_memory(keys, change)
 
-    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+    def store_response(self, account: str, endpoint: str, fingerprint: str, response: CachedResponse) -> None:
         """Store a response. If the file cannot be used, log the reason."""
         with self._lock:
             try:
-                self._file.store_response(account, endpoint, credential, response)
+                self._file.store_response(account, endpoint, fingerprint, response)
             except StoreBusy:
                 return
             except StoreUnavailable as error:
                 self._report(error)
 
-    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
+    def cached_response(self, account: str, endpoint: str, fingerprint: str) -> CachedResponse | None:
         """Return a stored response; None if the file cannot be used."""
         with self._lock:
             try:
-                return self._file.cached_response(account, endpoint, credential)
+                return self._file.cached_response(account, endpoint, fingerprint)
             except (StoreBusy, StoreUnavailable):
                 return None
 

@@ -49,7 +49,7 @@ class RateLimiter:
             account: Name of the account.
             store: Stores the states of the account and of its user.
             clock: Clock for monotonic time.
-            policy: The rules.
+            policy: The rules that decide when an endpoint may be called.
             jitter: Factor above 1 on each wait after a failure. It separates accounts that failed together. It also
                 ensures the spacing if Tedee notices the end of a call later than this process.
             is_first_start: True if no exporter can have called for this account before. Then the first call may be
@@ -145,7 +145,7 @@ class RateLimiter:
         return (account, *(unknown if state is None else state for state in user))
 
     def _reserve(self, endpoint: str) -> float:
-        expected, wait, reserved_at = self.wait(endpoint), 0.0, 0.0
+        expected_wait, wait, reserved_at = self.wait(endpoint), 0.0, 0.0
 
         def reserve(now: float, states: States) -> tuple[RateLimitState, ...]:
             # Read in the transaction: another process may have made a call while this one waited for the store.
@@ -162,7 +162,7 @@ class RateLimiter:
         except StoreBusy as error:
             raise NotAllowedYet(str(error), by_another=True) from error
         if wait > 0:
-            raise NotAllowedYet(f"{endpoint} may be called in {wait:.3f} s", by_another=expected <= 0)
+            raise NotAllowedYet(f"{endpoint} may be called in {wait:.3f} s", by_another=expected_wait <= 0)
         return reserved_at
 
     def _record(self, change: Callable[[float, tuple[RateLimitState, ...]], tuple[RateLimitState, ...]]) -> None:

@@ -1,4 +1,4 @@
-"""Details of an account's locks from the list of locks, and the choice of the locks to sync."""
+"""Details of an account's locks from the list of locks, and the selection of the locks to sync."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from exporter.tedee.models import LockDetails, ParseResult, SyncedLock, write_de
 MAX_LIST_BYTES = 16 * 2**20
 """Size, as stored, at which a list is considered complete: about 60,000 locks."""
 RETRY_MISSING = 300.0
-"""Seconds between two fetches of the list because a chosen or synced lock is missing from it."""
+"""Seconds between two fetches of the list because a selected or synced lock is missing from it."""
 
 
 @dataclass(frozen=True)
 class LockFilter:
-    """The chosen locks of an account, by id or by serial number; all locks if both are empty."""
+    """The selected locks of an account, by id or by serial number; all locks if both are empty."""
 
     ids: tuple[int, ...] = ()
     serial_numbers: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class LockFilter:
         return bool(self.ids or self.serial_numbers)
 
     def resolve(self, details: Collection[LockDetails]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Return the ids of the chosen locks in a list, and the ids and serial numbers that the list lacks."""
+        """Return the ids of the selected locks in a list, and the ids and serial numbers that the list lacks."""
         ids = {each.id for each in details}
         by_serial_number = {each.serial_number: each.id for each in details}
         found = [lock_id for lock_id in self.ids if lock_id in ids]
@@ -41,8 +41,8 @@ class LockList(NamedTuple):
     revisions: Mapping[int, int | None]
     """Revisions of the locks in the last sync before the first page was fetched.
 
-    Not of a later sync: if a lock is renamed after its page was fetched, the next sync reports another revision than
-    this one, and the list is fetched again.
+    If a lock is renamed after its page was fetched, the next sync reports another revision than this one, and the list
+    is fetched again. With the revisions of a later sync, the old name would remain.
     """
 
 
@@ -60,7 +60,7 @@ class LockDetailsCache:
         self.ids = lock_filter.ids
         """Ids of the locks to request; empty for all locks."""
         self.missing: tuple[str, ...] = ()
-        """Ids and serial numbers of chosen locks that the account does not have."""
+        """Ids and serial numbers of selected locks that the account does not have."""
         self._retry_missing_at = 0.0
         self.next_page = 1
         """Number of the page to fetch next, counted from 1."""
@@ -76,7 +76,7 @@ class LockDetailsCache:
         """Add the next page. Returns the complete list if it was the last page, which is one without new locks.
 
         It is unknown whether a page whose rows are all unusable is the last one. The second such page in succession
-        counts as the last one, and so does a page with which the list exceeds `MAX_LIST_BYTES`: every list ends.
+        counts as the last one, so that every list ends. So does a page with which the list exceeds `MAX_LIST_BYTES`.
 
         Args:
             page: The page `next_page`.
@@ -105,22 +105,22 @@ class LockDetailsCache:
             self.ids, self.missing = self.lock_filter.resolve(self.details.values())
 
     def set_filter(self, lock_filter: LockFilter) -> None:
-        """Choose other locks."""
+        """Select other locks."""
         if lock_filter != self.lock_filter:
             self.lock_filter, self.ids, self.missing = lock_filter, lock_filter.ids, ()
             if lock_filter and self.revisions is not None:
                 self.ids, self.missing = lock_filter.resolve(self.details.values())
 
     def is_unresolved(self) -> bool:
-        """Return True if no id to sync is known: no list was fetched yet, or it has none of the chosen locks."""
+        """Return True if no id to sync is known: no list was fetched yet, or it has none of the selected locks."""
         return bool(self.lock_filter) and not self.ids
 
     def needs_refresh(self, synced: Collection[SyncedLock], now: float) -> bool:
-        """Return True if the list has to be fetched, or its next page, because of the locks of a sync.
+        """Return True if the list, or its next page, has to be fetched.
 
-        That is so if a lock is new or has another revision, as after a change of its name. If a lock is missing, the
-        list is fetched every `RETRY_MISSING` seconds: a chosen lock may get another id, and a list lacks a synced lock
-        if it became shorter between the fetches of two pages.
+        It has to be if a synced lock is new or has another revision, as after a change of its name. If a lock is
+        missing, the list is fetched every `RETRY_MISSING` seconds: a selected lock may get another id, and a list lacks
+        a synced lock if it became shorter between the fetches of two pages.
         """
         revisions = self.revisions
         if revisions is None or self.next_page > 1:
@@ -136,11 +136,11 @@ class LockDetailsCache:
         )
 
     def is_covered_by(self, requested_ids: Collection[int]) -> bool:
-        """Return True if a response for these ids, or for all locks if there are none, has all chosen locks."""
+        """Return True if a response for these ids, or for all locks if there are none, has all selected locks."""
         return not self.is_unresolved() and (
             not requested_ids or (bool(self.lock_filter) and {*self.ids} <= {*requested_ids})
         )
 
     def select(self, rows: Iterable[SyncedLock]) -> tuple[SyncedLock, ...]:
-        """Return the chosen locks of a response."""
+        """Return the selected locks of a response."""
         return tuple(row for row in rows if not self.lock_filter or row.id in self.ids)

@@ -146,10 +146,10 @@ class RateLimitPolicy:
 
     def wait(self, state: RateLimitState, endpoint: str, now: float) -> float:
         """Return the seconds until the endpoint may be called, 0.0 if it may be called now."""
-        of_endpoint = state.endpoint(endpoint)
+        endpoint_state = state.endpoint(endpoint)
         allowed_at = max(
-            of_endpoint.next_allowed_at,
-            of_endpoint.backoff_until,
+            endpoint_state.next_allowed_at,
+            endpoint_state.backoff_until,
             state.blocked_until,
             self._limits_allow_at(state, endpoint, now),
         )
@@ -193,7 +193,7 @@ class RateLimitPolicy:
         return state.with_endpoint(endpoint, next_allowed_at=max(now + wait, until))
 
     def backed_off(self, state: RateLimitState, endpoint: str, now: float, jitter: float) -> RateLimitState:
-        """Record a consecutive failure. Each doubles the wait, from 20 s (or the interval) to 5 minutes."""
+        """Record a failure. Each consecutive one doubles the wait, from 20 s (or the interval) to 5 minutes."""
         first = max(self._spacing(endpoint), SYNC_SPACING)
         failures = state.endpoint(endpoint).consecutive_failures
         wait = min(first * 2.0 ** min(failures, 10) * jitter, max(first, MAX_BACKOFF))
@@ -215,14 +215,14 @@ class RateLimitPolicy:
         """Return the time at which the limits on the number of requests allow the next one."""
         limit = ENDPOINT_LIMITS[endpoint]
         recent = _last_hour(state, now)
-        of_endpoint = recent.get(endpoint, ())
+        endpoint_times = recent.get(endpoint, ())
         share = max(1, int(self.requests_per_hour * limit.share))
         # A request may reach Tedee as late as `longest_call` seconds after it was recorded.
         window = limit.window + self.longest_call
         return max(
             _below_limit_at(_all_times(recent), self.requests_per_hour, HOUR),
-            _below_limit_at(of_endpoint, share, HOUR),
-            _below_limit_at(of_endpoint, limit.max_requests, window) if limit.max_requests else -inf,
+            _below_limit_at(endpoint_times, share, HOUR),
+            _below_limit_at(endpoint_times, limit.max_requests, window) if limit.max_requests else -inf,
         )
 
 

@@ -82,8 +82,8 @@ def restore(stored: StoredState, now: Instant) -> RateLimitState:
     """
     if stored.at.age(now) is not None:
         return stored.state
-    off = max(0.0, now.wall - stored.at.wall)
-    moved = stored.state.moved(now.monotonic - stored.at.monotonic - off)
+    elapsed = max(0.0, now.wall - stored.at.wall)
+    moved = stored.state.moved(now.monotonic - stored.at.monotonic - elapsed)
     return replace(
         moved,
         endpoints={

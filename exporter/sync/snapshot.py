@@ -94,7 +94,7 @@ class AccountStatus:
     """Failed syncs by reason."""
     requests: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Requests sent, by endpoint and code."""
-    rejections: Mapping[str, int] = field(default_factory=dict)
+    rejection_counts: Mapping[str, int] = field(default_factory=dict)
     """Values that could not be used, by field."""
 
     def is_complete(self, since: float, now: float) -> bool:
@@ -109,7 +109,7 @@ class AccountStatus:
         has_details = self.details_wait_until is None or self.details_wait_until > now + 1
         return (attempts > 0 or max(synced) >= since) and has_details
 
-    def current(self, now: float) -> Snapshot | None:
+    def fresh_snapshot(self, now: float) -> Snapshot | None:
         """Return the snapshot; None if it is too old to be served at `now` (monotonic seconds)."""
         return self.snapshot if self.snapshot and now < self.snapshot.fresh_until else None
 

@@ -25,9 +25,9 @@ from .store import CachedResponse, Change, Instant, StoreBusy, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
-FORMAT = 2
+FORMAT_VERSION = 2
 """`user_version` of the file. A file of an older version is replaced, one of a newer version is not touched."""
-APPLICATION = 0x7EDEE
+APPLICATION_ID = 0x7EDEE
 """`application_id` of the file. The database of another program is not touched."""
 BUSY_TIMEOUT = 2.0
 """Seconds to wait while another process has locked the file. A transaction takes milliseconds."""
@@ -37,13 +37,13 @@ _SCHEMA = (
     "CREATE TABLE states (key BLOB PRIMARY KEY, boot TEXT, expires REAL, state BLOB, checksum BLOB) WITHOUT ROWID",
     """CREATE TABLE responses (account TEXT, endpoint TEXT, response BLOB, checksum BLOB,
        PRIMARY KEY (account, endpoint)) WITHOUT ROWID""",
-    f"PRAGMA application_id = {APPLICATION}",
-    f"PRAGMA user_version = {FORMAT}",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT_VERSION}",
 )
 _TABLES = {"store", "states", "responses"}
 _REMEDY = "name another state_file"
 _BUSY = "another process does not release the state file"
-_DAMAGED = {
+_DAMAGE_CODES = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
     # The statements of this module cannot cause the following errors if the schema is the one above.
@@ -139,22 +139,22 @@ class SQLiteStateStore:
                 self._write_stamp(database, now)
         return after
 
-    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+    def store_response(self, account: str, endpoint: str, fingerprint: str, response: CachedResponse) -> None:
         """Store a response, as `StateStore.store_response` does."""
         packed = _pack(response)
         with self._transaction() as database:
             now = Instant.now(self._clock)
             self._check_proof(now)
-            checksum = self._checksum(account, endpoint, credential, packed)
+            checksum = self._checksum(account, endpoint, fingerprint, packed)
             database.execute("REPLACE INTO responses VALUES (?, ?, ?, ?)", (account, endpoint, packed, checksum))
             self._write_stamp(database, now)
 
-    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
+    def cached_response(self, account: str, endpoint: str, fingerprint: str) -> CachedResponse | None:
         """Return a stored response, as `StateStore.cached_response` does."""
         query = "SELECT response, checksum FROM responses WHERE account = ? AND endpoint = ?"
         with self._transaction() as database:
             row = database.execute(query, (account, endpoint)).fetchone()
-            if row and self._is_authentic(row[1], account, endpoint, credential, row[0]):
+            if row and self._is_authentic(row[1], account, endpoint, fingerprint, row[0]):
                 return _unpack(row[0])
         return None
 
@@ -218,7 +218,8 @@ class SQLiteStateStore:
                 reason=reason,
                 seconds=seconds,
             )
-        # If two machines share a file, which is not supported, each would delay the other again with its stamp.
+        # A later stamp of another boot is from a second machine that shares the file, which is not supported. It is not
+        # replaced here, because the two machines would delay each other again and again.
         return is_invalid or is_first_check or stamp is None or stamp.at.boot == now.boot
 
     def _write_stamp(self, database: sqlite3.Connection, now: Instant) -> None:
@@ -297,7 +298,7 @@ class SQLiteStateStore:
                 self._busy_until = self._clock.monotonic() + BUSY_TIMEOUT
                 raise StoreBusy(_BUSY) from error
             self.close()
-            if isinstance(error, _Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGED:
+            if isinstance(error, _Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGE_CODES:
                 self._set_aside()
             raise StoreUnavailable(getattr(error, "strerror", None) or str(error)) from error
         except BaseException:
@@ -343,21 +344,23 @@ class SQLiteStateStore:
             StoreUnavailable: The file is a database of another program or of a newer version.
         """
         application, version, tables = _describe(database)
-        if application == APPLICATION and version == FORMAT:
+        if application == APPLICATION_ID and version == FORMAT_VERSION:
             if tables != _TABLES:
                 raise _Damaged("tables are missing")
-        elif application not in {APPLICATION, 0} or (application == 0 and (version or tables)):
+        elif application not in {APPLICATION_ID, 0} or (application == 0 and (version or tables)):
             self._is_foreign = True
             raise StoreUnavailable(f"it is the database of another program; {_REMEDY}")
-        elif version > FORMAT:
-            raise StoreUnavailable(f"it has format {version}, newer than {FORMAT}; {_REMEDY}, or remove this one")
+        elif version > FORMAT_VERSION:
+            raise StoreUnavailable(
+                f"it has format {version}, newer than {FORMAT_VERSION}; {_REMEDY}, or remove this one"
+            )
         # A write-ahead log is a second file with the last calls, which can be lost.
         if database.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
             raise StoreUnavailable(f"it cannot be written without a write-ahead log; {_REMEDY}")
         database.execute("PRAGMA synchronous = OFF")
         database.execute("BEGIN IMMEDIATE")
         application, version, tables = _describe(database)
-        if version < FORMAT:
+        if version < FORMAT_VERSION:
             for table in tables:
                 database.execute(f'DROP TABLE "{table}"')
             for statement in _SCHEMA:

@@ -101,12 +101,12 @@ class StateStore(Protocol):
         """Replace the states of some keys like `update`. If the store is busy or unavailable, write them later."""
         ...
 
-    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
-        """Store the last response that a credential received from an endpoint. Does nothing if the store is busy."""
+    def store_response(self, account: str, endpoint: str, fingerprint: str, response: CachedResponse) -> None:
+        """Store the last response to the credential with this fingerprint. Does nothing if the store is busy."""
         ...
 
-    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:
-        """Return the last response that any process stored for this credential; None if there is none."""
+    def cached_response(self, account: str, endpoint: str, fingerprint: str) -> CachedResponse | None:
+        """Return the last response that any process stored for this fingerprint; None if there is none."""
         ...
 
     def delete_other_accounts(self, accounts: Collection[str]) -> None:
@@ -146,10 +146,10 @@ class MemoryStateStore:
 
     record = update
 
-    def store_response(self, account: str, endpoint: str, credential: str, response: CachedResponse) -> None:
+    def store_response(self, account: str, endpoint: str, fingerprint: str, response: CachedResponse) -> None:
         """Do nothing: the account has its responses in memory as well."""
 
-    def cached_response(self, account: str, endpoint: str, credential: str) -> CachedResponse | None:  # noqa: ARG002
+    def cached_response(self, account: str, endpoint: str, fingerprint: str) -> CachedResponse | None:  # noqa: ARG002
         """Return None."""
         return None
 

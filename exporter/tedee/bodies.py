@@ -24,7 +24,6 @@ class Bodies:
     """
 
     def __init__(self, max_bytes: int = MAX_TOTAL_BYTES) -> None:
-
         self.max_bytes = max_bytes
         self.lock = threading.Lock()
         """Held while sizes change."""

@@ -43,8 +43,8 @@ PAGE_SIZE = 500
 """Locks requested per page, about half a megabyte."""
 
 
-class RateLimiter(Protocol):
-    """Decides when a request may be sent."""
+class Limiter(Protocol):
+    """Rate limiter of an account, which decides when a request may be sent."""
 
     def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
         """Reserve one call of a user, and record its end. The context yields the time of the reservation.
@@ -80,7 +80,7 @@ class TedeeClient:
         credentials: Credentials,
         timeout: float,
         session: requests.Session,
-        limiter: RateLimiter,
+        limiter: Limiter,
         user_agent: str,
         observe: RequestObserver,
         bodies: Bodies = BODIES,
@@ -103,8 +103,8 @@ class TedeeClient:
         self.version = version
         self.supported_versions: tuple[str, ...] = ()
         """The versions in the last `API-Supported-Versions` header, such as `1.36` and `37`."""
-        self.last_credential = ""
-        """Digest of the credential of the last call, which is the cache key of its response."""
+        self.last_fingerprint = ""
+        """Fingerprint of the credential of the last call. Its response is stored with it."""
         self.last_user = ""
         """Digest of the user of the last call."""
         self._base = f"{url.rstrip('/')}/api/{version}/"
@@ -150,8 +150,8 @@ class TedeeClient:
         """Return the user of the next call; None if unknown without a request."""
         return self._credentials.user()
 
-    def credential(self) -> str:
-        """Return a digest of the credential. If it changes, a retry after HTTP 401 may succeed."""
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the credential. If it changes, a retry after HTTP 401 may succeed."""
         return self._credentials.fingerprint()
 
     def credentials_expire_at(self) -> float | None:
@@ -195,7 +195,7 @@ class TedeeClient:
         reserved_at: float,
     ) -> Sequence[bytes]:
         """Send a request, count it, and return the unparsed rows of its result. For the arguments, see `_request`."""
-        self.last_credential, self.last_user = authorization.credential, authorization.user
+        self.last_fingerprint, self.last_user = authorization.fingerprint, authorization.user
         try:
             response = self._request(endpoint, query, authorization, memory, reserved_at)
         except CallError as error:
@@ -278,9 +278,9 @@ class TedeeClient:
                 account=self.account,
                 endpoint=endpoint,
                 status=status,
-                messages=() if is_refused else _messages(envelope, detector),
+                messages=() if is_refused else _error_messages(envelope, detector),
                 correlation_id=_correlation_id(headers, detector, only_uuid=is_refused),
-                retry_after=retry_after(headers),
+                retry_after=parse_retry_after(headers),
             )
 
         if status != HTTPStatus.OK:
@@ -324,7 +324,7 @@ def _normalize_version(version: str) -> str:
 REDACTED = "[redacted: contains a part of the key]"
 
 
-def _messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str, ...]:
+def _error_messages(envelope: Envelope | None, detector: SecretDetector) -> tuple[str, ...]:
     """Return the `errorMessages` of a response, made safe for a log line."""
     messages = envelope.error_messages if envelope else None
     if not isinstance(messages, list):
@@ -380,7 +380,7 @@ def describe_body(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     return f"{content_type} of {len(body):,} bytes, compressed with {name}, which was not requested"
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a `Retry-After`, a number or an HTTP date; None if absent or invalid.
 
     A date is compared with the `Date` of the response, so that the clock of this machine does not matter.

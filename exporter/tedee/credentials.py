@@ -53,7 +53,7 @@ class Authorization(AuthBase):
     secret: Secret
     user: str
     """Digest that identifies the user. Requests of the same user share Tedee's limits."""
-    credential: str
+    fingerprint: str
     """Digest of the credential, as `Credentials.fingerprint` returns it."""
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
@@ -174,7 +174,7 @@ class StaticCredentials:
     def fingerprint(self) -> str:
         """Return a digest of the secret; an error message if it cannot be used."""
         try:
-            return self.refresh().credential
+            return self.refresh().fingerprint
         except CredentialsUnavailable as error:
             return str(error)
 

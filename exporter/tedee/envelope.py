@@ -42,10 +42,10 @@ class _Members(msgspec.Struct, rename="camel"):
     error_messages: Raw = Raw(b"null")
 
 
-_MEMBERS = msgspec.json.Decoder(_Members)
-_ROWS = msgspec.json.Decoder(list[Raw])
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{},]', re.DOTALL)
-_NAME = re.compile(rb'\s*"((?:[^"\\]|\\.)*+)"\s*:', re.DOTALL)
+_MEMBERS_DECODER = msgspec.json.Decoder(_Members)
+_ROWS_DECODER = msgspec.json.Decoder(list[Raw])
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{},]', re.DOTALL)
+_MEMBER_NAME = re.compile(rb'\s*"((?:[^"\\]|\\.)*+)"\s*:', re.DOTALL)
 
 
 def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
@@ -63,9 +63,9 @@ def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
         raise TooManyValues(f"the response has over {MAX_VALUES:,} values")
     raw_rows: list[bytes] | None = None
     try:
-        members = _MEMBERS.decode(body)
+        members = _MEMBERS_DECODER.decode(body)
         if _is_list(members.result):
-            raw_rows = list(_ROWS.decode(members.result))
+            raw_rows = list(_ROWS_DECODER.decode(members.result))
         # An escape would hide a secret from a search of the bytes.
         must_rewrite = b"\\" in body or secret.encode() in body
     except (MsgspecError, RecursionError):
@@ -138,7 +138,7 @@ def _split_members(body: bytes) -> _Members:
     if body.strip()[:1] != b"{":
         raise ValueError("not a JSON object")
     for member in _split(body):
-        name = _NAME.match(member)
+        name = _MEMBER_NAME.match(member)
         if name is None:
             raise ValueError("a member without a name")
         value = Raw(member[name.end() :].strip())
@@ -162,7 +162,7 @@ def _split(container: bytes) -> Iterator[bytes]:
     """
     open_brackets = bytearray()
     begin = 0
-    for token in _TOKEN.finditer(container):
+    for token in _JSON_TOKEN.finditer(container):
         character = container[token.start()]
         if character in b"[{":
             if not open_brackets:

@@ -79,10 +79,10 @@ class Forbidden(CallError):
 
 
 class NotFound(CallError):
-    """HTTP 404: the API version is retired, or a chosen lock is not in the account."""
+    """HTTP 404: the API version is retired, or a selected lock is not in the account."""
 
     reason = "not_found"
-    advice = "check api.version and the account's chosen locks in the configuration"
+    advice = "check api.version and the account's selected locks in the configuration"
 
 
 class RateLimited(CallError):

@@ -186,7 +186,7 @@ Usable = Annotated[T | None, WrapValidator(_none_if_invalid)]
 """A value that is None and reported as a Rejection if it cannot be used."""
 
 Interned = Annotated[T, AfterValidator(_intern)]
-"""A value that many locks share."""
+"""A value that many locks have, stored once in memory."""
 
 Flag = Annotated[bool, Strict()]
 Number = Annotated[int, Strict(), Field(ge=-(2**31), lt=2**31)]
@@ -289,8 +289,8 @@ class ParseResult(NamedTuple, Generic[LockT]):
     """The rows in JSON as they were received. Parsing them again gives the same result."""
 
 
-_SYNCED = TypeAdapter(SyncedLock)
-_DETAILS = TypeAdapter(LockDetails)
+_SYNCED_ADAPTER = TypeAdapter(SyncedLock)
+_DETAILS_ADAPTER = TypeAdapter(LockDetails)
 
 
 class SyncReader:
@@ -298,7 +298,7 @@ class SyncReader:
 
     def __init__(self) -> None:
         self._parsed: dict[bytes, SyncedLock] = {}
-        """Rows of the last response without rejected values, by digest of the JSON, which is a quarter as long."""
+        """Rows of the last response without rejected values, by a digest of their JSON, which takes less memory."""
 
     def read(self, raw_rows: Sequence[bytes]) -> ParseResult[SyncedLock]:
         """Parse the rows of a sync.
@@ -327,7 +327,7 @@ class SyncReader:
                 yield row
                 continue
             count = rejections.counts.total()
-            if row := _parse_row(_SYNCED, each, rejections):
+            if row := _parse_row(_SYNCED_ADAPTER, each, rejections):
                 if rejections.counts.total() == count:
                     # Added to the same dict: a new one for each sync would fragment the memory.
                     self._parsed[digest] = row
@@ -344,13 +344,13 @@ def read_sync(raw_rows: Sequence[bytes]) -> ParseResult[SyncedLock]:
 def read_details(raw_rows: Sequence[bytes]) -> ParseResult[LockDetails]:
     """Parse the rows of a page of details. If a lock is in it twice, the later row is used."""
     rejections = RejectionCollector()
-    rows = {row.id: row for each in raw_rows if (row := _parse_row(_DETAILS, each, rejections))}
+    rows = {row.id: row for each in raw_rows if (row := _parse_row(_DETAILS_ADAPTER, each, rejections))}
     return ParseResult(rows, rejections.counts, tuple(rejections.recorded), raw_rows)
 
 
 def write_details(details: LockDetails) -> bytes:
     """Return a JSON row with the fields in use, which `read_details` parses to the same details."""
-    return _DETAILS.dump_json(details, by_alias=True)
+    return _DETAILS_ADAPTER.dump_json(details, by_alias=True)
 
 
 def _parse_row(adapter: TypeAdapter[LockT], raw_row: bytes, rejections: RejectionCollector) -> LockT | None:

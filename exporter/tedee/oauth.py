@@ -22,7 +22,7 @@ import structlog
 
 from exporter.secrets import Secret
 
-from .client import describe_body, retry_after
+from .client import describe_body, parse_retry_after
 from .credentials import (
     BEARER,
     Authorization,
@@ -286,7 +286,7 @@ class TokenEndpoint:
         """
         status = response.status_code
         status_line = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()
-        facts = {"status": status, "retry_after": retry_after(response.headers)}
+        facts = {"status": status, "retry_after": parse_retry_after(response.headers)}
         with response:
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise self.error(ServerFailed, status_line, **facts)
@@ -353,8 +353,8 @@ class TokenEndpoint:
 class _AccessToken:
     token: Secret
     user: str
-    credential: str
-    """Digest of the refresh token. Data fetched with this access token belong to its user, even if the file changes."""
+    fingerprint: str
+    """Fingerprint after the exchange. Data fetched with this access token keep it, even if the file changes."""
     refresh_at: float
     """Monotonic time in seconds, as is `expires_at`."""
     expires_at: float
@@ -421,7 +421,7 @@ class OAuthCredentials:
                 )
         if self._owners and (other := self._owners.claim(self._account, access.user, self.user)):
             raise CredentialInUse(f"the {REFRESH_TOKEN} of {self._file} belongs to the user of account {other}")
-        return Authorization(BEARER, access.token, access.user, access.credential)
+        return Authorization(BEARER, access.token, access.user, access.fingerprint)
 
     def user(self) -> str | None:
         """Return the user of the access token; None if there is no access token."""

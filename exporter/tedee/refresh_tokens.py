@@ -57,7 +57,7 @@ class RefreshTokens:
 
     @contextlib.contextmanager
     def exchange(self, path: Path) -> Iterator[Exchange]:
-        """Preallocate storage for a new token while a token is exchanged. Exchanges of one file do not overlap.
+        """Provide an exchange of the current token. Exchanges of one file do not overlap.
 
         Raises:
             CredentialsUnavailable: There is no token.
@@ -78,7 +78,7 @@ class RefreshTokens:
             yield Exchange(current.token, partial(self._store_new, path, current, preallocation))
 
     def save(self, path: Path) -> bool:
-        """Store a token that could not be stored before. Returns True if there was one.
+        """Write a token that is in memory to its file. Returns True if there was one.
 
         Raises:
             CannotStore: The token still cannot be stored.
@@ -105,7 +105,7 @@ class RefreshTokens:
         return path not in self._unsaved
 
     def close(self, timeout: float) -> bool:
-        """Reject new exchanges, wait for those in progress, and retry to store the tokens in memory.
+        """Reject new exchanges, wait for those in progress, and write the tokens that are in memory to their files.
 
         Args:
             timeout: Maximum time to wait, in seconds.
@@ -176,7 +176,7 @@ class RefreshTokens:
         self._save(path, preallocation)
 
     def _save(self, path: Path, preallocation: Preallocation | None) -> None:
-        """Store the token in memory, in preallocated storage if given."""
+        """Write the token that is in memory to its file, into preallocated storage if given."""
         if preallocation is None:
             preallocation = preallocate(path)
             try:

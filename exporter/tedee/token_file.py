@@ -85,7 +85,7 @@ def preallocate(path: Path) -> Preallocation:
     return _preallocate(path, probe=False)
 
 
-def problem_with(path: Path) -> str | None:
+def storage_problem(path: Path) -> str | None:
     """Return an error message if a new token could not be stored; None if it could, or if the file is missing.
 
     The file is not changed.

@@ -65,7 +65,7 @@ def is_loopback(host: str) -> bool:
 
 
 class TransportError(OSError):
-    """A failure of which the kind is known. The text contains no secret."""
+    """A failure that one kind of CallError describes. The text contains no secret."""
 
     def __init__(self, kind: type[CallError], problem: str) -> None:
         super().__init__(problem)
@@ -199,7 +199,7 @@ def _connect(host: str, port: int, deadline: Deadline, *, is_proxy: bool) -> soc
         is_proxy: The host is a proxy. Its name is not shown: if the password has a `#`, the name may be a part of it.
 
     Raises:
-        ExchangeFailed: There is no connection.
+        TransportError: There is no connection.
     """
     server = "the proxy" if is_proxy else host
     try:
@@ -244,7 +244,7 @@ class _DeadlineMixin:
         return connection
 
     def _tunnel(self) -> None:
-        """Request a connection to the other side from a proxy, and wait for its response."""
+        """Request a tunnel to the server from a proxy, and wait for the response of the proxy."""
         _register(self.sock)
         super()._tunnel()  # type: ignore[misc]
         _register(self.sock)
@@ -294,7 +294,7 @@ def _tls_context(bundle: str) -> ssl.SSLContext:
     From a folder, OpenSSL loads only the certificates that it needs.
 
     Raises:
-        ExchangeFailed: The certificates cannot be read.
+        TransportError: The certificates cannot be read.
     """
     try:
         status = Path(bundle).stat()

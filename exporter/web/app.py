@@ -1,4 +1,4 @@
-"""The web application: its endpoints."""
+"""The web application and its routes."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-BROWSER = frozenset({"origin", "referer", "sec-fetch-site"})
+BROWSER_HEADERS = frozenset({"origin", "referer", "sec-fetch-site"})
 """Headers that identify a request from a browser. No script can remove all of them from a POST."""
 
 RELOAD_SECONDS = 10.0
@@ -48,18 +48,18 @@ def create_app(
     """Create the web application. No request causes a call to Tedee or waits for one.
 
     Args:
-        registry: for the status page.
-        exposition: for the metrics and readiness.
-        clock: for ages on the status page.
-        version: version of the exporter, shown on the pages.
-        telemetry_path: path of the metrics.
-        reload: starts a reload of the configuration, which returns its errors; None if there is no configuration.
-        security_policy: returns the current security policy.
+        registry: For the status page.
+        exposition: For the metrics and readiness.
+        clock: For ages on the status page.
+        version: Version of the exporter, shown on the pages.
+        telemetry_path: Path of the metrics.
+        reload: Starts a reload of the configuration, which returns its errors; None if there is no configuration.
+        security_policy: Returns the current security policy.
     """
 
     @cache
     def pages() -> "Pages":
-        # Imported when a page is requested: it takes a twentieth of the start time and of the memory.
+        # Imported when a page is first requested: the import takes a twentieth of the start time and of the memory.
         from .pages import Pages  # noqa: PLC0415
 
         return Pages(registry, clock, version=version, telemetry_path=telemetry_path)
@@ -83,7 +83,7 @@ def create_app(
         return PlainTextResponse("tedee-exporter is ready.\n")
 
     async def reload_configuration(request: Request) -> Response:
-        if not BROWSER.isdisjoint(request.headers):
+        if not BROWSER_HEADERS.isdisjoint(request.headers):
             # A page of another site can make a browser send this request. The exporter's pages never do.
             return PlainTextResponse("not reloaded: requests from browsers are not accepted\n", 403)
         if not reload:

@@ -52,13 +52,13 @@ class BasicAuth:
         """Check an `Authorization` header. Returns True if it has the name and the password of a user.
 
         Args:
-            users: name to bcrypt hash.
-            authorization: value of the header.
-            client: address of the client.
-            is_disconnected: returns True if the client has closed the connection, so that a check is needless.
+            users: Name to bcrypt hash.
+            authorization: Value of the header.
+            client: Address of the client.
+            is_disconnected: Returns True if the client has closed the connection, so that a check is needless.
 
         Raises:
-            TooManyAttempts: the password was not checked.
+            TooManyAttempts: The password was not checked.
         """
         credentials = _parse_authorization(authorization)
         if credentials is None:

@@ -21,7 +21,7 @@ from exporter.config import ConfigurationError
 from exporter.config.model import (
     ConfigModel,
     Count,
-    Location,
+    KeyPath,
     Text,
     config_error,
     exactly_one_error,
@@ -51,7 +51,7 @@ MAX_PEM_BYTES = 2**20
 
 BCRYPT_HASH = r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}"
 
-HEADERS: Mapping[str, tuple[str, ...]] = {
+ALLOWED_HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
     "X-Content-Type-Options": ("nosniff",),
@@ -91,19 +91,19 @@ def _read_pem(path: Path) -> Pem:
     return Pem(content, path)
 
 
-def _inline_pem(text: object) -> Pem:
+def _parse_pem(text: object) -> Pem:
     if not isinstance(text, str):
         raise config_error("must be text in PEM format")
     return Pem(text.encode(errors="replace"), None)
 
 
-def _tls_version(value: object) -> str:
+def _check_tls_version(value: object) -> str:
     if not isinstance(value, str) or value not in (*VERSIONS, *DEPRECATED_VERSIONS):
         raise config_error(f"must be {_either(VERSIONS)}")
     return value
 
 
-def _client_auth(value: object) -> str:
+def _check_client_auth(value: object) -> str:
     if value in UNVERIFIED_CLIENT_AUTH:
         raise config_error(f"accepts unverified certificates, which is not supported; use {_either(CLIENT_AUTH)}")
     if not isinstance(value, str) or value not in CLIENT_AUTH:
@@ -111,7 +111,7 @@ def _client_auth(value: object) -> str:
     return value
 
 
-def _cipher_suite(value: object) -> str:
+def _check_cipher_suite(value: object) -> str:
     if not isinstance(value, str) or value not in (*CIPHER_SUITES, *TLS13_SUITES):
         raise config_error(f"is not a known cipher suite; known: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
     return value
@@ -121,30 +121,30 @@ def _reject_curves(_value: object) -> None:
     raise config_error("is not supported: OpenSSL's default curves are used; remove it")
 
 
-def _headers(value: dict[str, str]) -> dict[str, str]:
+def _check_headers(value: dict[str, str]) -> dict[str, str]:
     for name, content in value.items():
-        if name not in HEADERS:
-            raise config_error(f"only these headers can be set: {', '.join(HEADERS)}")
+        if name not in ALLOWED_HEADERS:
+            raise config_error(f"only these headers can be set: {', '.join(ALLOWED_HEADERS)}")
         if not content.isascii() or not content.isprintable():
             raise config_error(f"{name} must be one line of ASCII text")
-        if HEADERS[name] and content not in HEADERS[name]:
-            raise config_error(f"{name} must be {_either(HEADERS[name])}")
+        if ALLOWED_HEADERS[name] and content not in ALLOWED_HEADERS[name]:
+            raise config_error(f"{name} must be {_either(ALLOWED_HEADERS[name])}")
     return value
 
 
-def _user_names(users: dict[str, Secret]) -> dict[str, Secret]:
+def _check_user_names(users: dict[str, Secret]) -> dict[str, Secret]:
     if any(not name or ":" in name or not name.isprintable() for name in users):
         raise config_error("a user name cannot be empty or contain a colon or control characters")
     return users
 
 
-def _bcrypt_hash(password: Secret) -> Secret:
+def _check_bcrypt_hash(password: Secret) -> Secret:
     if not re.fullmatch(BCRYPT_HASH, password.get_secret_value()):
         raise config_error("is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
     return password
 
 
-def _interval(value: object) -> float:
+def _parse_interval(value: object) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else parse_duration(value)
 
 
@@ -154,31 +154,31 @@ def _either(values: Iterable[str]) -> str:
 
 
 PemFile = Annotated[Pem, BeforeValidator(_read_pem), BeforeValidator(resolve_path)]
-PemText = Annotated[Pem, BeforeValidator(_inline_pem)]
-TlsVersion = Annotated[str, BeforeValidator(_tls_version)]
+PemText = Annotated[Pem, BeforeValidator(_parse_pem)]
+TlsVersion = Annotated[str, BeforeValidator(_check_tls_version)]
 
 
 class TlsServer(ConfigModel):
-    """`tls_server_config`."""
+    """The settings in `tls_server_config`."""
 
     cert: PemText | None = None
     cert_file: PemFile | None = None
     key: PemText | None = None
     key_file: PemFile | None = None
-    client_auth_type: Annotated[str, BeforeValidator(_client_auth)] = "NoClientCert"
+    client_auth_type: Annotated[str, BeforeValidator(_check_client_auth)] = "NoClientCert"
     client_ca: PemText | None = None
     client_ca_file: PemFile | None = None
     client_allowed_sans: tuple[Text, ...] = ()
     min_version: TlsVersion = "TLS12"
     max_version: TlsVersion = "TLS13"
-    cipher_suites: tuple[Annotated[str, BeforeValidator(_cipher_suite)], ...] = ()
+    cipher_suites: tuple[Annotated[str, BeforeValidator(_check_cipher_suite)], ...] = ()
     prefer_server_cipher_suites: bool = True
     curve_preferences: Annotated[None, BeforeValidator(_reject_curves)] = None
 
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
         """Yield an error if certificate and key, the options for client certificates, or the versions do not match."""
         for name in ("cert", "key"):
             problem = exactly_one_error((name, f"{name}_file"), given)
@@ -202,7 +202,7 @@ class TlsServer(ConfigModel):
         """Return the server's TLS context.
 
         Raises:
-            UnusableTls: the certificate, the key or another setting cannot be used.
+            UnusableTls: The certificate, the key or another setting cannot be used.
         """
         certificate, key = self.cert or self.cert_file, self.key or self.key_file
         assert certificate is not None  # noqa: S101  (cross_field_errors() ensures it)
@@ -219,32 +219,35 @@ class TlsServer(ConfigModel):
 
 
 class HttpServer(ConfigModel):
-    """`http_server_config`."""
+    """The settings in `http_server_config`."""
 
     http2: bool = True
     headers: Annotated[
-        dict[str, str], AfterValidator(_headers), BeforeValidator(_without_empty_keys), BeforeValidator(_empty_if_none)
+        dict[str, str],
+        AfterValidator(_check_headers),
+        BeforeValidator(_without_empty_keys),
+        BeforeValidator(_empty_if_none),
     ] = Field(default_factory=dict)
 
 
 class RateLimit(ConfigModel):
     """`rate_limit`: a bucket of `burst` requests that gains one each `interval`. An interval of 0 disables it."""
 
-    interval: Annotated[float, BeforeValidator(_interval)] = 0.0
+    interval: Annotated[float, BeforeValidator(_parse_interval)] = 0.0
     burst: Annotated[Count, Field(ge=0)] = 0
 
     @classmethod
     def cross_field_errors(
         cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[Location, PydanticCustomError]]:
+    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
         """Yield an error if every request would be rejected."""
         with suppress(PydanticCustomError):  # an invalid interval has its own error
-            if _interval(given.get("interval", 0)) and not given.get("burst"):
+            if _parse_interval(given.get("interval", 0)) and not given.get("burst"):
                 yield ("burst",), config_error("must be at least 1, otherwise all requests are rejected")
 
 
 class WebSettings(ConfigModel):
-    """The content of the file."""
+    """The settings in the file of `--web.config.file`."""
 
     tls_server_config: Annotated[
         TlsServer | None, BeforeValidator(_without_empty_keys), BeforeValidator(_none_if_empty)
@@ -253,8 +256,8 @@ class WebSettings(ConfigModel):
         HttpServer()
     )
     basic_auth_users: Annotated[
-        dict[str, Annotated[Secret, AfterValidator(_bcrypt_hash)]],
-        AfterValidator(_user_names),
+        dict[str, Annotated[Secret, AfterValidator(_check_bcrypt_hash)]],
+        AfterValidator(_check_user_names),
         BeforeValidator(_empty_if_none),
     ] = Field(default_factory=dict)
     rate_limit: Annotated[RateLimit, BeforeValidator(_without_empty_keys), BeforeValidator(_empty_if_none)] = (
@@ -291,11 +294,11 @@ def load_web_configuration(path: Path, *, is_reload: bool = False) -> LoadedFile
     """Read the file and the files that it names.
 
     Args:
-        path: path of the file.
+        path: Path of the file.
         is_reload: True if the file was read before and was regular. Reading another kind of file might never end.
 
     Raises:
-        ConfigurationError: with all errors in the files.
+        ConfigurationError: With all errors in the files.
     """
     # A file that is being written is empty for a moment. It must not disable TLS and passwords.
     source = read_file(path, may_be_empty=not is_reload, is_reload=is_reload)
@@ -343,11 +346,11 @@ class WebConfiguration:
         """Read the file.
 
         Args:
-            path: path of the file, or None for no TLS and no passwords.
-            warn: receives the warnings about the file; they are logged by default.
+            path: Path of the file, or None for no TLS and no passwords.
+            warn: Receives the warnings about the file; they are logged by default.
 
         Raises:
-            ConfigurationError: with all errors in the file.
+            ConfigurationError: With all errors in the file.
         """
         self._path = path
         self._warn = warn or log.warning
@@ -361,7 +364,7 @@ class WebConfiguration:
         """The current security policy."""
         return self._loaded.security_policy
 
-    def refresh(self) -> list[str]:
+    def reload_if_changed(self) -> list[str]:
         """Reload the configuration if a file has changed. Returns the errors; if there are any, nothing changes."""
         with self._lock:
             if self._path and (self._problems or self._changed()):
@@ -369,7 +372,7 @@ class WebConfiguration:
             return self._problems
 
     def _changed(self) -> bool:
-        # Time stamps are not reliable: a copy may preserve them, and a Kubernetes Secret may set them back.
+        # Modification times are not reliable: a copy may preserve them, and a Kubernetes Secret may set them back.
         try:
             return any(
                 read_regular_file(file, len(content) + 1) != content for file, content in self._loaded.files.items()

@@ -1,8 +1,8 @@
 """Limits for the connections of clients (number, time, size), and TLS.
 
-uvicorn limits neither the duration and size of a request nor the time that a client takes to read a response. A
-`Connection` between the socket and uvicorn's protocol does. Connections are also accepted here, because uvicorn counts
-a connection only after the TLS handshake, and does not reload its certificate.
+uvicorn limits neither the duration and size of a request nor the time that a client takes to read a response. Both are
+limited by a `Connection`, which is between the socket and uvicorn's protocol. Connections are also accepted here,
+because uvicorn counts a connection only after the TLS handshake, and does not reload its certificate.
 """
 
 import asyncio
@@ -80,11 +80,11 @@ class Connections:
     """All connections of the web server. Not thread-safe: used only in the server's event loop."""
 
     def __init__(self, limits: Limits, security_policy: Callable[[], SecurityPolicy]) -> None:
-        """Create the registry of connections.
+        """Create an empty collection.
 
         Args:
-            limits: for each connection and for all of them.
-            security_policy: returns the current security policy.
+            limits: For each connection and for all of them.
+            security_policy: Returns the current security policy.
         """
         self.limits = limits
         self.security_policy = security_policy

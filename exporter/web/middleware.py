@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: rejected bodies, rate limit, basic authentication and response headers."""
+"""ASGI middleware for every request: checks of the request, rate limit, basic authentication, response headers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -28,9 +28,9 @@ class Middleware:
         """Wrap an application.
 
         Args:
-            app: receives the accepted requests.
-            clock: for the rate limit.
-            security_policy: returns the current security policy.
+            app: Receives the accepted requests.
+            clock: For the rate limit.
+            security_policy: Returns the current security policy.
         """
         self._app = app
         self._security_policy = security_policy
@@ -57,7 +57,7 @@ class Middleware:
                     await send(part)
 
         try:
-            error = _reject_body(scope)
+            error = _check_request(scope)
             if not error and scope["path"] not in PROBES:
                 error = self._check_rate_limit(policy.rate_limit) or await self._authenticate(policy, scope)
             await (error or self._app)(scope, receive, send_with_headers)
@@ -127,10 +127,10 @@ def _slices(message: Message) -> Iterator[Message]:
         yield {**message, "body": whole[start:end], "more_body": more or end < len(whole)}
 
 
-def _reject_body(scope: Scope) -> PlainTextResponse | None:
+def _check_request(scope: Scope) -> PlainTextResponse | None:
     """Return an error response if the request has a body, or not exactly one Host header.
 
-    No endpoint takes a body. RFC 9112, 3.2 requires the Host header of HTTP/1.1.
+    No route takes a body. RFC 9112, 3.2 requires the Host header of HTTP/1.1.
     """
     # The raw headers, because Starlette's Headers would take ten times as long, and this runs for each request.
     hosts = 0

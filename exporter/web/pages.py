@@ -17,17 +17,17 @@ from exporter.sync.snapshot import StatusRegistry
 
 from .status import account_views, attention_first
 
-REFRESH = 10
+REFRESH_SECONDS = 10
 """Seconds after which the status page reloads. Its data changes at most every 20 seconds."""
 
-STATUS_LIFE = 1.0
+STATUS_MAX_AGE = 1.0
 """Seconds for which a rendered status page is served before it is rendered again."""
 
 _FOLDER = Path(__file__).parent / "templates"
 _STYLE = (_FOLDER / "style.css").read_text("utf-8")
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
-_HEADERS = {
+_PAGE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; "
@@ -53,7 +53,7 @@ class Pages:
     """
 
     def __init__(self, registry: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
-        self.headers = _HEADERS
+        self.headers = _PAGE_HEADERS
         """Headers of responses with a page."""
         self._registry = registry
         self._clock = clock
@@ -71,14 +71,14 @@ class Pages:
             "style": Markup(_STYLE),  # noqa: S704  (a file of this package)
             "version": version,
             "telemetry_path": telemetry_path,
-            "refresh": REFRESH,
+            "refresh": REFRESH_SECONDS,
             "catalogue": CATALOGUE,
         }
 
     def status(self) -> bytes:
-        """Return the status page, which is at most STATUS_LIFE seconds old. Thread-safe."""
+        """Return the status page, which is at most STATUS_MAX_AGE seconds old. Thread-safe."""
         with self._rendering:
-            if self._status is None or self._clock.monotonic() >= self._status.rendered_at + STATUS_LIFE:
+            if self._status is None or self._clock.monotonic() >= self._status.rendered_at + STATUS_MAX_AGE:
                 html = self._render_status()
                 # Its age counts from the end of the rendering, so that requests that waited for it do not repeat it.
                 self._status = _RenderedPage(html, self._clock.monotonic())

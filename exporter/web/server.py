@@ -24,7 +24,7 @@ BACKLOG = 1024
 
 
 class BadAddress(ValueError):
-    """A listen address that has not the required form."""
+    """A listen address that does not have the required form."""
 
 
 class CannotListen(Exception):
@@ -37,7 +37,7 @@ def parse_address(address: str) -> tuple[str, int]:
     `[::]` means all addresses of both families, as in Go, and an IPv4-mapped address is the IPv4 address.
 
     Raises:
-        BadAddress: the address has another form.
+        BadAddress: The address has another form.
     """
     match = re.fullmatch(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>[0-9]{1,5})", address)
     if not match or int(match["port"]) > 65_535:  # noqa: PLR2004
@@ -63,7 +63,7 @@ def listen(addresses: Iterable[str]) -> list[socket.socket]:
     """Return a listening socket for each address.
 
     Raises:
-        CannotListen: one of the addresses cannot be used.
+        CannotListen: One of the addresses cannot be used.
     """
     listeners: list[socket.socket] = []
     for address in addresses:

@@ -27,7 +27,7 @@ class AccountView:
     @classmethod
     def of(cls, anchor: str, status: AccountStatus, clock: Clock) -> "AccountView":
         """Return the view of an account, without the locks of a stale snapshot."""
-        current = status.current(clock.monotonic())
+        current = status.fresh_snapshot(clock.monotonic())
         if current is None:
             return cls(anchor, status, None)
         waits = status.details_wait_until is not None and status.details_wait_until - clock.wall() > MIN_REPORTED_WAIT

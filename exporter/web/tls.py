@@ -1,4 +1,4 @@
-"""TLS settings in exporter-toolkit's format, which has the names of Go, to a context of Python's ssl module."""
+"""Converts the TLS settings of exporter-toolkit, which have Go's names, to a context of Python's ssl module."""
 
 import os
 import ssl
@@ -82,16 +82,16 @@ def server_context(
     """Return the TLS context of a server.
 
     Args:
-        certificate: certificate of the server, with intermediate certificates.
-        key: private key of the certificate.
-        client_auth: whether a client must present a certificate.
+        certificate: Certificate of the server, with intermediate certificates.
+        key: Private key of the certificate.
+        client_auth: Whether a client must present a certificate.
         client_ca: CAs of client certificates; the system's CAs if None.
-        versions: minimum and maximum TLS version.
+        versions: Minimum and maximum TLS version.
         cipher_suites: Go's names of the suites for TLS 1.2; OpenSSL's default suites if empty.
-        prefer_own_order: whether the order of the server's suites takes precedence over that of the client.
+        prefer_own_order: Whether the order of the server's suites takes precedence over that of the client.
 
     Raises:
-        UnusableTls: a setting cannot be used.
+        UnusableTls: A setting cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version, context.maximum_version = versions

@@ -876,10 +876,10 @@ def test_fingerprint_changes_only_with_refresh_token(tedee: Tedee) -> None:
     credentials = tedee.credentials()
     before = credentials.fingerprint()
     assert credentials.fingerprint() == tedee.credentials().fingerprint() == before
-    assert credentials.refresh().credential == credentials.fingerprint() != before
+    assert credentials.refresh().fingerprint == credentials.fingerprint() != before
     tedee.file.write_text("another")
     changed = credentials.fingerprint()
     # The access token still belongs to the first user, and so does the data fetched with it.
-    assert credentials.refresh().credential not in (before, changed)
+    assert credentials.refresh().fingerprint not in (before, changed)
     tedee.file.unlink()
     assert len({before, changed, credentials.fingerprint()}) == 3

@@ -23,7 +23,7 @@ from exporter.tedee import token_file
 from exporter.tedee.credentials import read_secret
 from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
-from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, problem_with
+from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, storage_problem
 from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee
 from tests.cli.conftest import UNPRIVILEGED_UID, drop_privileges
 from tests.conftest import require_program
@@ -449,7 +449,7 @@ def test_padded_file_is_readable(tedee: Tedee, stored: Path) -> None:
 def test_check_does_not_change_the_file(file: Path, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
     monkeypatch.setattr(token_file, "_is_mount_point", lambda path: mounted)
     before = file.stat()
-    assert problem_with(file) is None
+    assert storage_problem(file) is None
     after = file.stat()
     assert (after.st_ino, after.st_mtime_ns, after.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     assert list(file.parent.iterdir()) == [file]
@@ -459,7 +459,7 @@ def test_check_returns_problem_and_advice(file: Path, drop_privileges: Callable[
     file.chmod(0o444)
     file.parent.chmod(0o555)
     drop_privileges()
-    assert problem_with(file) == (
+    assert storage_problem(file) == (
         f"refresh token file {file} can neither be replaced (Permission denied) nor be written in place "
         "(Permission denied): make the folder of the file writable for the exporter's user, or the file itself if it "
         "is mounted on its own, and free some disk space; a Kubernetes or Docker secret is read-only: copy its token "
@@ -468,8 +468,8 @@ def test_check_returns_problem_and_advice(file: Path, drop_privileges: Callable[
 
 
 def test_check_ignores_missing_file(tmp_path: Path) -> None:
-    assert problem_with(tmp_path / "missing") is None
-    assert problem_with(tmp_path / "no" / "folder") is None
+    assert storage_problem(tmp_path / "missing") is None
+    assert storage_problem(tmp_path / "no" / "folder") is None
 
 
 # Shutdown

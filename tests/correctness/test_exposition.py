@@ -39,7 +39,7 @@ def parse_openmetrics(text: str) -> Iterator[Family]:
 
 def expose(registry: StatusRegistry, clock: FakeClock) -> Exposition:
     exposition = Exposition(registry, ExporterCollector("1.2.3", lambda: (True, 1_700_000_000.0), lambda: True), clock)
-    registry.on_change(exposition.refresh)
+    registry.on_change(exposition.render)
     return exposition
 
 
@@ -562,7 +562,7 @@ def test_publishing_does_not_wait_for_rendering(clock: FakeClock, monkeypatch: p
         started.set()
         done.wait(TIMEOUT)
 
-    monkeypatch.setattr(exposition, "refresh", blocked)
+    monkeypatch.setattr(exposition, "render", blocked)
     renderer = Renderer(exposition)
     status_registry.on_change(renderer.wake)
     renderer.start()

@@ -91,7 +91,7 @@ class ExporterHistory(RuleBasedStateMachine):
         self.exposition = Exposition(
             self.registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), self.clock
         )
-        self.registry.on_change(self.exposition.refresh)
+        self.registry.on_change(self.exposition.render)
         self.store = open_store(Path(self.folder.name, "state.db"), self.clock)
         self.account = account_sync(self.clock, self.registry.publish, store=self.store, stale_after=STALE_AFTER)
         self.registry.publish(self.account.status())

@@ -179,8 +179,8 @@ def record(folder: Path) -> Path:
             while due is not None and clock.wall() >= due:
                 due = next(script, None)
             scheduler.run_due()
-            exposition.refresh()
-            exposition.refresh()
+            exposition.render()
+            exposition.render()
             if DOWN[0] <= clock.wall() < DOWN[1]:
                 recording.add_target_samples(clock.wall(), up=0, scrape_duration_seconds=10, scrape_samples_scraped=0)
             else:

@@ -8,13 +8,13 @@ import pytest
 from pydantic import BaseModel
 
 from exporter import config
-from exporter.cli import _parser
+from exporter.cli import _create_parser
 from exporter.config.settings import Account, Api, LockSelection, OAuth, Settings, Sync
 
 from .pages import DOCUMENTS, blocks, name_of, page, section
 
 TEXT = page("configuration.md")
-FLAGS = {flag for action in _parser()._actions for flag in action.option_strings if flag.startswith("--")}
+FLAGS = {flag for action in _create_parser()._actions for flag in action.option_strings if flag.startswith("--")}
 
 
 def test_page_lists_exactly_the_flags() -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from exporter import __version__
 from exporter.config import load
 from exporter.config.settings import Account, Api, LockSelection, OAuth, Settings, Sync
-from exporter.web.configuration import BCRYPT_HASH, HEADERS, HttpServer, RateLimit, TlsServer, WebSettings
+from exporter.web.configuration import ALLOWED_HEADERS, BCRYPT_HASH, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
 from helm.refresh import CHART, documented_values
@@ -522,7 +522,7 @@ def test_tls_and_header_choices_match_exporter() -> None:
     users = SCHEMA["definitions"]["webConfig"]["properties"]["basic_auth_users"]
     assert users["additionalProperties"]["pattern"] == f"^{BCRYPT_HASH}$"
     headers = properties(SCHEMA, "webConfig", "config", "http_server_config", "headers")
-    assert {name: tuple(header.get("enum", ())) for name, header in headers.items()} == HEADERS
+    assert {name: tuple(header.get("enum", ())) for name, header in headers.items()} == ALLOWED_HEADERS
 
 
 @pytest.mark.parametrize(

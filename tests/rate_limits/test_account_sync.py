@@ -243,7 +243,7 @@ def test_retry_after_delays_next_sync(tedee: Tedee, published: Recorder, clock: 
     assert published.last.failures["rate_limited"] == 1
 
 
-def test_chosen_ids_are_requested_from_first_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+def test_selected_ids_are_requested_from_first_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     tedee.has(synced(7), synced(9))
     tedee.details = [detailed(7, "Seven"), detailed(9, "Nine"), detailed(8, "Eight")]
     run_for(account_sync(clock, published, lock_filter=LockFilter(ids=(7, 9))), clock, 60)
@@ -307,7 +307,7 @@ def test_lock_with_new_id_is_found_by_its_serial_number(tedee: Tedee, published:
     assert names(published) == ["Seven", "Nine"]
 
 
-def test_removed_chosen_lock_fails_only_one_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
+def test_removed_selected_lock_fails_only_one_sync(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
     account = account_sync(clock, published, lock_filter=LockFilter(ids=(7, 9)))
     tedee.sync_status = 404
     tedee.details = [detailed(7, "Seven")]
@@ -370,7 +370,7 @@ def test_rejected_value_is_counted_always_and_logged_once(
     account = account_sync(clock, published)
     tedee.has(synced(1, batteryLevel=255), synced(2))
     run_for(account, clock, 60)
-    assert published.last.rejections == {"battery_level": 4}
+    assert published.last.rejection_counts == {"battery_level": 4}
     logged = capsys.readouterr()
     assert (logged.out + logged.err).count("battery_level") == 1
 
@@ -386,7 +386,7 @@ def test_log_of_rejected_values_is_bounded(
     logged = "".join(capsys.readouterr())
     assert logged.count("field=battery_level") == MAX_LOGGED_REJECTIONS
     assert logged.count("only counted, in tedee_rejected_values_total") == 1
-    assert published.last.rejections["battery_level"] >= 1_500
+    assert published.last.rejection_counts["battery_level"] >= 1_500
 
 
 def test_endless_list_of_new_locks_is_bounded(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:

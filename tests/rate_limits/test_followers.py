@@ -124,7 +124,7 @@ def test_failure_is_reported_after_restart(tedee: Tedee, start: Start, clock: Fa
     assert status.snapshot
 
 
-def test_unchosen_locks_are_not_served_after_restart(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_unselected_locks_are_not_served_after_restart(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     start().run_due()
     assert start(lock_filter=LockFilter(ids=(2,))).states() == {"Cellar": 2}
 

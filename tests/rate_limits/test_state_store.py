@@ -18,7 +18,7 @@ from exporter.sync import sqlite as module
 from exporter.sync.fallback import FallbackStateStore
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
-from exporter.sync.sqlite import FORMAT
+from exporter.sync.sqlite import FORMAT_VERSION
 from exporter.sync.store import CachedResponse, Failure, Instant
 from exporter.tedee.client import LOCKS, SYNC
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
@@ -294,8 +294,8 @@ def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> No
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("CREATE TABLE page (account TEXT PRIMARY KEY, page TEXT)")
         database.execute("INSERT INTO page VALUES ('home', '{}')")
-        database.execute(f"PRAGMA application_id = {module.APPLICATION}")
-        database.execute(f"PRAGMA user_version = {FORMAT - 1}")
+        database.execute(f"PRAGMA application_id = {module.APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {FORMAT_VERSION - 1}")
     database.close()
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
@@ -310,7 +310,7 @@ def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> No
 def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> None:
     open_store(path, clock).close()
     with sqlite3.connect(path) as database:
-        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+        database.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
     database.close()
     before = path.read_bytes()
     store = open_store(path, clock)

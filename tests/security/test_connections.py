@@ -161,7 +161,7 @@ def test_memory_of_slow_clients_is_limited(tls: bool, web: WebFiles) -> None:
         old = [reader() for _ in range(3)]
         assert server.count() == 3, "they share a response"
         server.registry.publish(replace(server.registry.statuses()[0], requests_remaining=5))
-        server.exposition.refresh()
+        server.exposition.render()
         reader()
         eventually(lambda: server.count() == 1, "the clients of the old response to be disconnected")
         for client in old:

@@ -489,7 +489,7 @@ def test_exporter_does_not_start_with_invalid_file(web: WebFiles) -> None:
 def test_unchanged_web_configuration_is_not_reloaded(web: WebFiles) -> None:
     configured = WebConfiguration(web.write(tls_server_config=PAIR))
     before = configured.security_policy
-    assert configured.refresh() == []
+    assert configured.reload_if_changed() == []
     assert configured.security_policy is before
 
 
@@ -501,7 +501,7 @@ def test_changed_web_configuration_is_reloaded(web: WebFiles, changed: str) -> N
         web.issue()
     else:
         web.write(tls_server_config=PAIR, basic_auth_users={"bob": HASH})
-    assert configured.refresh() == []
+    assert configured.reload_if_changed() == []
     assert configured.security_policy is not before
     assert set(configured.security_policy.users) == {"alice" if changed == "certificate" else "bob"}
 
@@ -511,12 +511,12 @@ def test_invalid_change_is_reported_and_ignored(web: WebFiles) -> None:
     before = configured.security_policy
     good = (web.folder / "key.pem").read_bytes()
     web.put("key.pem", trustme.CA().issue_cert("localhost").private_key_pem.bytes())
-    (problem,) = configured.refresh()
+    (problem,) = configured.reload_if_changed()
     assert "is not the key of" in problem
     assert configured.security_policy is before
-    assert configured.refresh() == [problem]
+    assert configured.reload_if_changed() == [problem]
     web.put("key.pem", good)
-    assert configured.refresh() == []
+    assert configured.reload_if_changed() == []
 
 
 def test_momentarily_empty_file_is_ignored(web: WebFiles) -> None:
@@ -525,10 +525,10 @@ def test_momentarily_empty_file_is_ignored(web: WebFiles) -> None:
     for emptied in ("web.yml", "ca.pem", "cert.pem", "key.pem"):
         content = (web.folder / emptied).read_bytes()
         web.put(emptied, b"")
-        configured.refresh()
+        configured.reload_if_changed()
         assert configured.security_policy is before
         web.put(emptied, content)
-        assert configured.refresh() == []
+        assert configured.reload_if_changed() == []
         before = configured.security_policy
 
 
@@ -593,10 +593,10 @@ def test_file_descriptor_shortage_keeps_configuration(web: WebFiles, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "memfd_create", fail)
-        (problem,) = configured.refresh()
+        (problem,) = configured.reload_if_changed()
     assert problem.endswith("key.pem cannot be passed to OpenSSL: Too many open files")
     assert configured.security_policy is before
-    assert configured.refresh() == []
+    assert configured.reload_if_changed() == []
     assert configured.security_policy is not before
 
 
@@ -622,7 +622,7 @@ def test_disabled_tls_and_passwords_are_logged(
     )
     configured = WebConfiguration(web.write(tls_server_config=PAIR, basic_auth_users={"a": HASH}))
     web.write(**sections)
-    assert configured.refresh() == []
+    assert configured.reload_if_changed() == []
     assert any(message in warning for warning in warnings)
 
 
@@ -639,7 +639,7 @@ def test_replaced_file_is_reported_without_blocking(web: WebFiles, name: str, wh
             path.symlink_to("/dev/zero")
         case "a folder":
             path.mkdir()
-    (problem,) = configured.refresh()
+    (problem,) = configured.reload_if_changed()
     assert str(path) in problem
     assert configured.security_policy is before
 
@@ -655,16 +655,16 @@ def test_web_configuration_from_pipe_is_read_once(web: WebFiles) -> None:
     before = configured.security_policy
     assert before.tls
     web.issue()
-    assert configured.refresh() == []
+    assert configured.reload_if_changed() == []
     assert configured.security_policy is before
 
 
 def test_file_created_later_resolves_the_error(web: WebFiles) -> None:
     configured = WebConfiguration(web.write())
     web.write(tls_server_config={**PAIR, "cert_file": "later.pem"})
-    assert configured.refresh() != []
+    assert configured.reload_if_changed() != []
     web.put("later.pem", (web.folder / "cert.pem").read_bytes())
-    assert configured.refresh() == []
+    assert configured.reload_if_changed() == []
     assert configured.security_policy.tls
 
 

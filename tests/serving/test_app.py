@@ -28,7 +28,7 @@ from tests.factories import locks_of, registry, snapshot, status
 
 def browse(status_registry: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
     exposition = Exposition(status_registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
-    status_registry.on_change(exposition.refresh)
+    status_registry.on_change(exposition.render)
     return TestClient(create_app(status_registry, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
 
 
