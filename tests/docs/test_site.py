@@ -15,7 +15,7 @@ REPOSITORY = "https://github.com/tedee-exporter/tedee-exporter"
 
 def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     """Build the site as `make docs` does, without files between two builds."""
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-E", "-b", "dirhtml"]
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-E", "--no-color", "-b", "dirhtml"]
     command += ["-d", str(target.with_name("doctrees")), str(source), str(target)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
