@@ -495,15 +495,21 @@ def test_process_part_is_rendered_once_a_second(clock: FakeClock) -> None:
     assert len(set(moments)) == 5
 
 
-def test_unchanged_lock_is_not_rendered_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    rendered: list[int] = []
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Ids of the locks that are rendered, in the order of rendering."""
+    ids: list[int] = []
 
-    def counting(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
+    def recording(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
         rows = list(rows)
-        rendered.extend(lock.id for _, lock in rows)
+        ids.extend(lock.id for _, lock in rows)
         return lock_families(rows)
 
-    monkeypatch.setattr(chunks, "lock_families", counting)
+    monkeypatch.setattr(chunks, "lock_families", recording)
+    return ids
+
+
+def test_unchanged_lock_is_not_rendered_again(clock: FakeClock, rendered: list[int]) -> None:
     status_registry = registry(status(clock, locks_of([synced(1), synced(2), synced(3)], [])))
     exposition = expose(status_registry, clock)
     rendered.clear()
@@ -512,15 +518,7 @@ def test_unchanged_lock_is_not_rendered_again(clock: FakeClock, monkeypatch: pyt
     assert series(exposition, "lock_state") == {"1": 6.0, "2": 2.0, "3": 6.0}
 
 
-def test_new_account_does_not_rerender_others(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    rendered: list[int] = []
-
-    def counting(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
-        rows = list(rows)
-        rendered.extend(lock.id for _, lock in rows)
-        return lock_families(rows)
-
-    monkeypatch.setattr(chunks, "lock_families", counting)
+def test_new_account_does_not_rerender_others(clock: FakeClock, rendered: list[int]) -> None:
     status_registry = StatusRegistry()
     status_registry.set_accounts(["first", "second"])
     exposition = expose(status_registry, clock)

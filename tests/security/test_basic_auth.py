@@ -4,6 +4,7 @@ import asyncio
 import base64
 import itertools
 import threading
+from collections.abc import Iterable
 
 import bcrypt
 import pytest
@@ -192,36 +193,25 @@ def test_concurrent_guesses_are_limited_per_client(slow: threading.Event) -> Non
     asyncio.run(check())
 
 
-def test_concurrent_checks_are_limited_for_all_clients(slow: threading.Event) -> None:
-    async def check() -> None:
-        basic_auth = BasicAuth()
-        waiting = [
-            asyncio.create_task(basic_auth.authenticate(USERS, basic("alice", "x"), f"192.0.2.{number}"))
-            for number in range(MAX_PENDING)
-        ]
-        await asyncio.sleep(0)
-        with pytest.raises(TooManyAttempts):
-            await basic_auth.authenticate(USERS, basic("alice", "x"), "198.51.100.1")
-        slow.set()
-        await asyncio.gather(*waiting)
+async def check_limit(clients: Iterable[str], further_client: str, slow: threading.Event) -> None:
+    """Send a password from each client, and check that one from a further client is refused."""
+    basic_auth = BasicAuth()
+    pending = [asyncio.create_task(basic_auth.authenticate(USERS, basic("alice", "x"), each)) for each in clients]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyAttempts):
+        await basic_auth.authenticate(USERS, basic("alice", "x"), further_client)
+    slow.set()
+    await asyncio.gather(*pending)
 
-    asyncio.run(check())
+
+def test_concurrent_checks_are_limited_for_all_clients(slow: threading.Event) -> None:
+    clients = [f"192.0.2.{number}" for number in range(MAX_PENDING)]
+    asyncio.run(check_limit(clients, "198.51.100.1", slow))
 
 
 def test_ipv6_clients_are_limited_per_64_prefix(slow: threading.Event) -> None:
-    async def check() -> None:
-        basic_auth = BasicAuth()
-        waiting = [
-            asyncio.create_task(basic_auth.authenticate(USERS, basic("alice", "x"), f"2001:db8::{number:x}%eth0"))
-            for number in range(MAX_PENDING_PER_CLIENT)
-        ]
-        await asyncio.sleep(0)
-        with pytest.raises(TooManyAttempts):
-            await basic_auth.authenticate(USERS, basic("alice", "x"), "2001:db8::ffff")
-        slow.set()
-        await asyncio.gather(*waiting)
-
-    asyncio.run(check())
+    clients = [f"2001:db8::{number:x}%eth0" for number in range(MAX_PENDING_PER_CLIENT)]
+    asyncio.run(check_limit(clients, "2001:db8::ffff", slow))
 
 
 def test_password_of_disconnected_client_is_not_checked(checked: list[bytes]) -> None:
