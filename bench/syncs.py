@@ -19,8 +19,8 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
+from tests.stores import memory_store
 
 from . import peers
 from .cloud import PAGE_SIZE, simulated
@@ -65,7 +65,7 @@ def measure() -> Costs:
     exposition = Exposition(registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     accounts = [{"name": account, "personal_key": "key"}]
     settings = Settings.model_validate({"api": {"url": parent.recv()}, "accounts": accounts})
-    Accounts(clock, MemoryStateStore(clock), registry, scheduler).apply(settings)
+    Accounts(clock, memory_store(clock), registry, scheduler).apply(settings)
 
     def sync() -> Cost:
         clock.advance(20.0)

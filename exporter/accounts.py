@@ -9,11 +9,12 @@ from .clock import Clock
 from .config import Account, Api, LockSelection, OAuth, Settings, Sync
 from .sync.account import AccountSync, Options
 from .sync.limiter import RateLimiter
-from .sync.lock_details import LockFilter
+from .sync.lock_filter import LockFilter
 from .sync.rate_limits import RateLimitPolicy
+from .sync.resource import ResourceOptions
 from .sync.scheduler import Scheduler
 from .sync.snapshot import StatusRegistry
-from .sync.store import StateStore
+from .sync.stores import OpenStore
 from .tedee.client import TedeeClient
 from .tedee.credentials import CredentialOwners, Credentials, access_token, personal_key
 from .tedee.oauth import MIN_TIMEOUT, OAuthCredentials, TokenEndpoint
@@ -31,7 +32,13 @@ class Accounts:
     """All accounts. Each has its own rate limiter; all share one state store. Connections are not reused."""
 
     def __init__(
-        self, clock: Clock, store: StateStore, registry: StatusRegistry, scheduler: Scheduler, *, shards: int = 1
+        self,
+        clock: Clock,
+        store: OpenStore,
+        registry: StatusRegistry,
+        scheduler: Scheduler,
+        *,
+        shards: int = 1,
     ) -> None:
         """Create an empty collection.
 
@@ -60,7 +67,7 @@ class Accounts:
         applied = self._applied
         # For calls in progress the previous time-out applies, which may be longer.
         self._longest_call = max(self._longest_call, settings.api.timeout + CALL_GRACE)
-        self._store.longest_call = self._longest_call
+        self._store.states.set_longest_call(self._longest_call)
         configured = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
         removed = [self.syncs.pop(name) for name in list(self.syncs) if name not in configured]
         for account in removed:
@@ -79,7 +86,7 @@ class Accounts:
                 if previous is None or config[0].credential != previous[0].credential:
                     self._owners.release(name)
                     # The data may belong to another user, and a call may be in progress.
-                    self._registry.remove_snapshot(name)
+                    self._registry.remove_devices(name)
                 self.syncs[name].configure(self._options(*config))
                 changed.append(self.syncs[name])
             else:
@@ -87,7 +94,7 @@ class Accounts:
         if not configured and applied != {}:
             log.warning("no accounts are assigned to this shard", shards=self._shards)
         self._applied = configured
-        self._store.delete_other_accounts(configured)
+        self._store.responses.delete_other_accounts(configured)
         self._scheduler.reschedule(changed)
         self._scheduler.add(new, interval=settings.sync.interval)
 
@@ -98,14 +105,19 @@ class Accounts:
     def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
         limiter = RateLimiter(
             name,
-            self._store,
+            self._store.states,
             self._clock,
             options.policy,
             # An account that a reload adds, or another shard had, may have been called a moment ago.
-            is_first_start=self._store.is_new and self._shards == 1 and not is_reload,
+            is_first_start=self._store.states.is_new and self._shards == 1 and not is_reload,
         )
         return AccountSync(
-            name, options, limiter=limiter, store=self._store, clock=self._clock, publish=self._registry.publish
+            name,
+            options,
+            limiter=limiter,
+            store=self._store.responses,
+            clock=self._clock,
+            publish=self._registry.publish,
         )
 
     def _options(self, account: Account, api: Api, sync: Sync) -> Options:
@@ -126,7 +138,7 @@ class Accounts:
         )
         selection = account.locks or LockSelection.model_construct()
         lock_filter = LockFilter(selection.ids or (), selection.serial_numbers or ())
-        return Options(create_client, policy, sync.stale_after, lock_filter)
+        return Options(create_client, policy, ResourceOptions(sync.stale_after, lock_filter))
 
     def _credentials(self, account: Account, api: Api) -> Credentials:
         setting, secret = account.credential

@@ -41,12 +41,10 @@ from .presentation import LockRow, format_time
 from .reload import Reload
 from .secrets import hide_arguments
 from .signals import Command, Commands, supervise
-from .sync.fallback import FallbackStateStore
-from .sync.rate_limits import SYNC_SPACING
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Lock, StatusRegistry
-from .sync.sqlite import SQLiteStateStore
-from .sync.store import MemoryStateStore, StateStore
+from .sync.stores import OpenStore, open_store
+from .tedee.endpoint import SYNC_SPACING
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections, Limits
@@ -121,7 +119,7 @@ def serve(
     if is_socket_activated(os.environ):
         log.warning(SOCKET_UNIT)
     clock = SystemClock()
-    store = _create_store(settings, clock, options)
+    store = _open_store(settings, clock, options)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     accounts = Accounts(clock, store, registry, scheduler, shards=_shard_count(options))
     accounts.apply(settings)
@@ -132,7 +130,7 @@ def serve(
         web_configuration.reload_if_changed,
         clock,
     )
-    collector = ExporterCollector(__version__, reload.result, store.is_usable, lambda: OUTPUT.dropped_lines)
+    collector = ExporterCollector(__version__, reload.result, store.states.is_usable, lambda: OUTPUT.dropped_lines)
     exposition = Exposition(registry, collector, clock)
     renderer = Renderer(exposition)
     registry.on_change(renderer.wake)
@@ -188,13 +186,10 @@ def serve(
     return code
 
 
-def _create_store(settings: Settings, clock: Clock, options: argparse.Namespace) -> StateStore:
-    """Create the state store. The demo stores states in memory, since its cloud ends with the process."""
-    if options.demo:
-        return MemoryStateStore(clock)
-    path = settings.state_file or default_state_file(os.environ)
-    longest_call = settings.api.timeout + CALL_GRACE
-    return FallbackStateStore(SQLiteStateStore(path, clock, longest_call=longest_call, shard=str(options.shard)), clock)
+def _open_store(settings: Settings, clock: Clock, options: argparse.Namespace) -> OpenStore:
+    """Open the state store. The demo stores states in memory, since its cloud ends with the process."""
+    path = None if options.demo else settings.state_file or default_state_file(os.environ)
+    return open_store(path, clock, longest_call=settings.api.timeout + CALL_GRACE, shard=str(options.shard))
 
 
 def _shard_count(options: argparse.Namespace) -> int:
@@ -212,7 +207,7 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
         return OK
     clock = SystemClock()
     started = clock.wall()
-    store = _create_store(settings, clock, options)
+    store = _open_store(settings, clock, options)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     accounts = Accounts(clock, store, registry, scheduler, shards=_shard_count(options))
     accounts.apply(settings)
@@ -238,7 +233,8 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
     from tabulate import tabulate  # noqa: PLC0415  (this import takes a twentieth of the startup time)
 
     for status in statuses:
-        for failure in filter(None, (status.failure, status.details_failure)):
+        failures = (status.failure, *(resource.failure for resource in status.other_resources))
+        for failure in filter(None, failures):
             print_err(f"{printable(status.account)}: {failure.message}")
     rows = [
         _table_row(status.account, lock) for status in statuses if status.snapshot for lock in status.snapshot.locks

@@ -3,6 +3,7 @@
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -60,3 +61,26 @@ class SystemClock:
     def boot(self) -> str:
         """Return the kernel's boot id, or a random id of this process if the kernel has none."""
         return self._boot
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A point in time on both clocks. Monotonic times are comparable within one boot of one machine."""
+
+    boot: str
+    monotonic: float
+    wall: float
+
+    @classmethod
+    def now(cls, clock: Clock) -> "Instant":
+        """Return the present time."""
+        return cls(clock.boot(), clock.monotonic(), clock.wall())
+
+    def age(self, now: "Instant") -> float | None:
+        """Return the seconds since this time; None if they are unknown.
+
+        Two boots have only the wall clock in common. It may have jumped or, on a machine without a battery for it,
+        stopped while the machine was off.
+        """
+        age = now.monotonic - self.monotonic
+        return age if self.boot == now.boot and age >= 0 else None

@@ -10,16 +10,18 @@ import responses
 from exporter.secrets import Secret
 from exporter.sync.account import AccountSync, Options
 from exporter.sync.limiter import RateLimiter
-from exporter.sync.lock_details import LockFilter
+from exporter.sync.lock_filter import LockFilter
 from exporter.sync.rate_limits import RateLimitPolicy
+from exporter.sync.resource import ResourceOptions
 from exporter.sync.snapshot import AccountStatus
-from exporter.sync.store import MemoryStateStore, StateStore
+from exporter.sync.stores import OpenStore
 from exporter.tedee import client as tedee_client
-from exporter.tedee.client import RequestObserver, TedeeClient
+from exporter.tedee.client import Observer, TedeeClient
 from exporter.tedee.credentials import SecretSource, personal_key
 from exporter.tedee.transport import session
 from tests.clock import FakeClock
 from tests.program import TIMEOUT
+from tests.stores import memory_store
 
 URL = "https://tedee.test"
 SYNC_URL = f"{URL}/api/v37/my/lock/sync"
@@ -132,22 +134,22 @@ def account_sync(
     lock_filter: LockFilter | None = None,
     stale_after: float = 300.0,
     requests_per_hour: int = 350,
-    store: StateStore | None = None,
+    store: OpenStore | None = None,
     key: SecretSource | None = None,
 ) -> AccountSync:
     """Create an account like `exporter.accounts`, with a fake clock."""
 
-    def create_client(*, limiter: tedee_client.Limiter, observe: RequestObserver) -> TedeeClient:
-        return client(name, key or Secret(KEY), limiter=limiter, observe=observe)
+    def create_client(*, limiter: tedee_client.Limiter, observer: Observer) -> TedeeClient:
+        return client(name, key or Secret(KEY), limiter=limiter, observer=observer)
 
     policy = RateLimitPolicy(requests_per_hour=requests_per_hour)
-    options = Options(create_client, policy, stale_after, lock_filter or LockFilter())
-    store = store or MemoryStateStore(clock)
-    limiter = RateLimiter(name, store, clock, policy, jitter=lambda: 1.0, is_first_start=store.is_new)
-    return AccountSync(name, options, limiter=limiter, store=store, clock=clock, publish=publish)
+    options = Options(create_client, policy, ResourceOptions(stale_after, lock_filter or LockFilter()))
+    store = store or memory_store(clock)
+    limiter = RateLimiter(name, store.states, clock, policy, jitter=lambda: 1.0, is_first_start=store.states.is_new)
+    return AccountSync(name, options, limiter=limiter, store=store.responses, clock=clock, publish=publish)
 
 
-def client(name: str, key: SecretSource, *, limiter: tedee_client.Limiter, observe: RequestObserver) -> TedeeClient:
+def client(name: str, key: SecretSource, *, limiter: tedee_client.Limiter, observer: Observer) -> TedeeClient:
     return TedeeClient(
         name,
         url=URL,
@@ -156,7 +158,7 @@ def client(name: str, key: SecretSource, *, limiter: tedee_client.Limiter, obser
         timeout=TIMEOUT,
         session=session(),
         limiter=limiter,
-        observe=observe,
+        observer=observer,
         user_agent="tedee-exporter/test",
     )
 

@@ -1,40 +1,32 @@
-"""One account: its syncs, the details of its locks, and the status that it publishes."""
+"""One account: the calls for its resources, their failures, and the status that it publishes."""
 
 import threading
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
 
 import structlog
 
-from exporter.clock import Clock
-from exporter.tedee.client import LOCKS, SYNC, Limiter, RequestObserver, TedeeClient
-from exporter.tedee.errors import REASONS, CallError, Forbidden, NotFound, Unauthorized
-from exporter.tedee.models import (
-    LockDetails,
-    ParseResult,
-    SyncedLock,
-    read_details,
-    read_sync,
-    write_details,
-)
+from exporter.clock import Clock, Instant
+from exporter.tedee.client import Limiter, Observer, TedeeClient
+from exporter.tedee.endpoint import Endpoint, Priority
+from exporter.tedee.errors import CallError, Forbidden, Unauthorized
 
+from .counters import Counters
 from .limiter import NotAllowedYet, RateLimiter
-from .lock_details import LockDetailsCache, LockFilter, LockList
 from .rate_limits import RateLimitPolicy
-from .snapshot import AccountStatus, Durations, Lock, Snapshot
-from .store import CachedResponse, Failure, Instant, StateStore
+from .resource import Resource, ResourceOptions
+from .resources import LockStates, create_resources
+from .responses import CachedResponse, Failure, ResponseStore
+from .snapshot import AccountStatus, ResourceStatus, Snapshot
 
 log = structlog.get_logger(__name__)
 
 FOLLOWER_TTL = 600.0
 """Seconds after a call by another process during which the store is checked for its results."""
 LONG_WAIT = 60.0
-"""Seconds above which a wait for lock details is logged."""
-MAX_LOGGED_REJECTIONS = 200
-"""Lock fields whose rejected values are logged, each once. Rejected values of further fields are only counted."""
+"""Seconds above which the wait of a resource that is due is logged."""
 STORE_POLL_INTERVAL = 1.0
 """Seconds between two checks of the store for results of another process."""
 CREDENTIAL_POLL_INTERVAL = 2.0
@@ -46,7 +38,7 @@ CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
 class ClientFactory(Protocol):
     """Creates the account's client. It gets the rate limiter, so that no client exists without one."""
 
-    def __call__(self, *, limiter: Limiter, observe: RequestObserver) -> TedeeClient:  # noqa: D102
+    def __call__(self, *, limiter: Limiter, observer: Observer) -> TedeeClient:  # noqa: D102
         ...
 
 
@@ -56,13 +48,15 @@ class Options:
 
     create_client: ClientFactory
     policy: RateLimitPolicy
-    stale_after: float
-    """Seconds for which a response is served."""
-    lock_filter: LockFilter = field(default_factory=LockFilter)
+    resources: ResourceOptions
 
 
 class AccountSync:
-    """Syncs one account and publishes a status after each run.
+    """Fetches the resources of one account and publishes a status after each run.
+
+    Each run makes one call: for the most urgent resource that is due. The resource of high priority is the sync. The
+    account is up if its last sync succeeded. If several processes share a store, the leader is the one that made the
+    last sync, and the others load its results from the store.
 
     Runs of one account never overlap, so its attributes need no mutex.
     """
@@ -73,7 +67,7 @@ class AccountSync:
         options: Options,
         *,
         limiter: RateLimiter,
-        store: StateStore,
+        store: ResponseStore,
         clock: Clock,
         publish: Callable[[AccountStatus], None],
     ) -> None:
@@ -93,8 +87,12 @@ class AccountSync:
         self._store = store
         self._clock = clock
         self._publish_status = publish
-        self._requests: Counter[tuple[str, str]] = Counter()
-        self._details = LockDetailsCache(options.lock_filter)
+        self._counters = Counters(name)
+        self._resources = create_resources(options.resources)
+        self._received_at: dict[Endpoint, Instant] = {}
+        """Time of the last successful response of each resource."""
+        self._failures: dict[Endpoint, Failure] = {}
+        """Failure of the last fetch of each resource; absent if it succeeded."""
         self._client = self._create_client()
         self._fingerprint = self._client.fingerprint()
         """Fingerprint of the credential that received the served data."""
@@ -109,50 +107,30 @@ class AccountSync:
         self._credential_changed = False
         """True from the change of a refused credential until the next call."""
         self._follows_until = 0.0
-        self._ids_may_be_outdated = False
-        """True if Tedee does not know one of the requested ids, until the list of locks is fetched."""
         self._is_leader = False
-        """True if the last sync was made by this process."""
-
-        self._up: bool | None = None
-        self._synced_locks: tuple[SyncedLock, ...] = ()
-        self._requested_ids: tuple[int, ...] = ()
-        """The ids that the synced locks were requested by; empty for all locks."""
-        self._synced_at: Instant | None = None
-        self._list_received_at: Instant | None = None
-        self._failure: Failure | None = None
-        self._details_failure: Failure | None = None
-        self._durations = Durations()
-        self._failures = Counter(dict.fromkeys(REASONS, 0))
-        self._rejection_counts: Counter[str] = Counter()
-        self._logged_rejections: set[tuple[int | None, str]] = set()
         self._load_from_store()
 
     def wait(self) -> float:
         """Return the seconds until the next run is due."""
         if self._newest_options is not self._options:
             return 0.0
-        wait = min(self._sync_wait(), self._details_wait())
+        wait = min(map(self._wait_of, self._resources))
         if self._credential_is_refused():
             wait = min(wait, CREDENTIAL_POLL_INTERVAL)
         return min(wait, STORE_POLL_INTERVAL) if self._clock.monotonic() < self._follows_until else wait
 
     def is_reliable(self) -> bool:
         """Return True if the last sync succeeded, so that the next one is expected to end soon."""
-        return self._up is True
+        return self._is_up() is True
 
     def run(self) -> None:
-        """Make the call that is due: a sync, or a page of lock details if the last sync requires it.
-
-        If another process makes the calls, load its results from the store.
-        """
+        """Make the call that is due. If another process makes the calls, load its results from the store."""
         changed = self._apply_options()
         changed = self._retry_credential() or changed
         try:
-            if self._sync_wait() <= 0 and not self._details.is_unresolved():
-                self._sync()
-            elif min(self._sync_wait(), self._details_wait()) <= 0:
-                self._fetch_details()
+            urgent = min(self._resources, key=lambda each: (self._wait_of(each) > 0, each.endpoint.priority))
+            if self._wait_of(urgent) <= 0:
+                self._fetch(urgent)
             elif not self._load_from_store() and not changed:
                 return
         except NotAllowedYet as error:
@@ -186,34 +164,84 @@ class AccountSync:
         return AccountStatus(
             account=self.name,
             api_version=self._client.version,
-            up=self._up,
+            up=self._is_up(),
             snapshot=self._snapshot(),
-            failure=self._failure,
-            details_failure=self._details_failure,
+            failure=self._failures.get(self._sync.endpoint),
+            next_sync=self._wall_time_in(self._wait_of(self._sync)),
+            missing=tuple(self._sync.missing),
+            other_resources=tuple(map(self._status_of, self._resources[1:])),
             credential_changed=self._credential_changed,
-            missing=self._details.missing,
-            details_wait_until=self._wall_time_in(self._details_wait()),
-            next_sync=self._wall_time_in(self._sync_wait()),
             requests_remaining=self._limiter.remaining(),
             version_supported=self._client.supports_version(),
             credentials_expire_at=self._client.credentials_expire_at(),
             refresh_token_stored=self._client.refresh_token_stored(),
-            durations=self._durations,
-            failures=dict(self._failures),
-            requests=dict(self._requests),
-            rejection_counts=dict(self._rejection_counts),
+            durations=self._counters.durations,
+            failures=dict(self._counters.failures),
+            requests=dict(self._counters.requests),
+            rejection_counts=dict(self._counters.rejections),
         )
+
+    @property
+    def _sync(self) -> LockStates:
+        return self._resources[0]
 
     def _create_client(self) -> TedeeClient:
         self._limiter.policy = self._options.policy
-        client = self._options.create_client(limiter=self._limiter, observe=self._count_request)
+        client = self._options.create_client(limiter=self._limiter, observer=self._counters)
         self._limiter.set_user(client.user())
         return client
 
+    def _is_up(self) -> bool | None:
+        """Return True if the last sync succeeded; None if there is none."""
+        if self._sync.endpoint in self._failures:
+            return False
+        return True if self._sync.endpoint in self._received_at else None
+
+    # The time of the next call
+
+    def _wait_of(self, resource: Resource) -> float:
+        """Return the seconds until a resource is fetched; infinity if it is not needed, or the leader fetches it."""
+        if resource.endpoint.priority > Priority.HIGH and not self._is_leader:
+            return inf
+        until_due = resource.time_until_due(self._clock.monotonic())
+        needed = filter(None, (resource, resource.prerequisite()))
+        return max(until_due, *(self._limiter.wait(each.endpoint) for each in needed)) if until_due < inf else inf
+
+    def _wall_time_in(self, seconds: float) -> float | None:
+        return None if seconds == inf else self._clock.wall() + seconds
+
+    # Changes of the options and of the credential
+
+    def _apply_options(self) -> bool:
+        """Apply the newest options. Returns True if they changed."""
+        options = self._newest_options
+        if options is self._options:
+            return False
+        self._options = options
+        self._client = self._create_client()
+        if (fingerprint := self._client.fingerprint()) != self._fingerprint:
+            self._forget_user(fingerprint)
+            self._limiter.end_backoff()
+            return True
+        for resource in reversed(self._resources):
+            if not resource.configure(options.resources):
+                self._forget_result(resource)
+        return True
+
+    def _forget_user(self, fingerprint: str) -> None:
+        """Forget all responses, because the user of the new credential may have other locks."""
+        self._fingerprint = fingerprint
+        self._resources = create_resources(self._options.resources)
+        self._received_at.clear()
+        self._failures.clear()
+
+    def _forget_result(self, resource: Resource) -> None:
+        self._received_at.pop(resource.endpoint, None)
+        self._failures.pop(resource.endpoint, None)
+
     def _credential_is_refused(self) -> bool:
         """Return True if the account fails because of its credential."""
-        failures = (self._failure, self._details_failure)
-        return any(failure.reason in CREDENTIAL_REASONS for failure in failures if failure)
+        return any(failure.reason in CREDENTIAL_REASONS for failure in self._failures.values())
 
     def _retry_credential(self) -> bool:
         """End the wait after a failure of the credential, if another try may succeed. Returns True if it may."""
@@ -232,172 +260,62 @@ class AccountSync:
         self._limiter.end_backoff()
         return True
 
-    def _wall_time_in(self, seconds: float) -> float | None:
-        return None if seconds == inf else self._clock.wall() + seconds
+    # Calls
 
-    def _sync_wait(self) -> float:
-        """Return the seconds until the next sync, or until the list of locks if the sync needs it first."""
-        wait = self._limiter.wait(SYNC)
-        return max(wait, self._limiter.wait(LOCKS)) if self._details.is_unresolved() else wait
-
-    def _details_wait(self) -> float:
-        """Return the seconds until the next page of lock details; infinity if none is needed or this is a follower."""
-        if not self._is_leader:
-            return inf
-        is_needed = self._ids_may_be_outdated or (
-            self._up is True and self._details.needs_refresh(self._synced_locks, self._clock.monotonic())
-        )
-        return self._limiter.wait(LOCKS) if is_needed else inf
-
-    def _apply_options(self) -> bool:
-        """Apply the newest options. Returns True if they changed."""
-        options, before = self._newest_options, self._options
-        if options is before:
-            return False
-        self._options = options
-        self._client = self._create_client()
-        if (fingerprint := self._client.fingerprint()) != self._fingerprint:
-            self._forget_user(fingerprint)
-            self._limiter.end_backoff()
-        elif options.lock_filter != before.lock_filter:
-            self._details.set_filter(options.lock_filter)
-            self._synced_locks = self._details.select(self._synced_locks)
-            if not self._details.is_covered_by(self._requested_ids):
-                # The last sync lacks locks that are selected now.
-                self._forget_sync()
-        return True
-
-    def _forget_user(self, fingerprint: str) -> None:
-        """Drop all data, because the user of the new credential may have other locks."""
-        self._fingerprint = fingerprint
-        self._details = LockDetailsCache(self._options.lock_filter)
-        self._list_received_at = None
-        self._forget_sync()
-
-    def _forget_sync(self) -> None:
-        self._up, self._failure, self._synced_at = None, None, None
-        self._synced_locks, self._requested_ids = (), ()
-
-    # The sync
-
-    def _sync(self) -> None:
+    def _fetch(self, resource: Resource) -> None:
+        """Make a call for a resource, or for its prerequisite, whose failure is a failure of the resource."""
         started = self._clock.monotonic()
+        fetched = resource.prerequisite() or resource
+        is_sync = fetched is self._sync
         try:
-            parsed = self._client.sync(self._details.ids)
+            response = fetched.fetch(self._client, started)
         except CallError as error:
-            self._record_failure(error)
+            self._record_failure(resource, error)
         else:
-            self._record_success(parsed)
-        self._durations = self._durations.observe(self._clock.monotonic() - started)
+            self._record_success(fetched, response)
+        now = self._clock.monotonic()
+        if is_sync:
+            self._counters.durations = self._counters.durations.observe(now - started)
+        elif fetched.time_until_due(now) <= 0 and LONG_WAIT < (wait := self._wait_of(fetched)) < inf:
+            self._log(log.info, f"next {fetched.title} is delayed", seconds=round(wait))
 
-    def _record_success(self, parsed: ParseResult[SyncedLock]) -> None:
-        if self._failure:
-            log.info("sync succeeds again", account=self.name)
-        self._is_leader = True
-        self._ids_may_be_outdated = False
-        self._up = True
-        self._failure = None
-        self._credential_changed = False
-        self._fingerprint = self._client.last_fingerprint
-        self._user = self._client.last_user
-        self._synced_locks = tuple(parsed.rows.values())
-        self._requested_ids = self._details.ids
-        self._synced_at = Instant.now(self._clock)
-        self._record_rejections(parsed)
-        # Stored before it is published, so that a restart never serves older data than an earlier scrape.
-        self._store_response(SYNC, CachedResponse(parsed.raw_rows, self._synced_at, requested_ids=self._requested_ids))
+    def _record_success(self, resource: Resource, response: CachedResponse | None) -> None:
+        if self._failures.pop(resource.endpoint, None):
+            self._log(log.info, f"{resource.title} succeeds again")
+        if resource is self._sync:
+            self._is_leader = True
+            self._credential_changed = False
+            self._fingerprint = self._client.last_fingerprint
+            self._user = self._client.last_user
+        if response:
+            self._received_at[resource.endpoint] = at = Instant.now(self._clock)
+            # Stored before it is published, so that a restart never serves older data than an earlier scrape.
+            self._store_response(resource, replace(response, at=at))
 
-    def _record_failure(self, error: CallError) -> None:
+    def _record_failure(self, resource: Resource, error: CallError) -> None:
         if self._is_removed:
             return
-        if self._client.last_user not in ("", self._user):
-            self._user = self._client.last_user
-            if self._client.last_fingerprint != self._fingerprint:
-                self._forget_user(self._client.last_fingerprint)
-        self._is_leader = True
-        self._credential_changed = False
-        self._ids_may_be_outdated = bool(self._details.ids) and isinstance(error, NotFound)
-        self._up = False
-        self._failures[error.reason] += 1
-        self._failure = self._failure_of(error)
-        log.warning("sync failed", account=self.name, reason=error.reason, error=error.message())
-        self._record_refused_credential(error)
-        if self._limiter.wait(SYNC) <= 0:
-            # The call failed before a request was sent.
-            self._limiter.record_failure(SYNC, error.retry_after)
-        self._store_response(SYNC, replace(self._cached_response(SYNC, self._fingerprint), failure=self._failure))
-
-    def _record_refused_credential(self, error: CallError) -> None:
+        if resource is self._sync:
+            if self._client.last_user not in ("", self._user):
+                self._user = self._client.last_user
+                if self._client.last_fingerprint != self._fingerprint:
+                    self._forget_user(self._client.last_fingerprint)
+            self._is_leader = True
+            self._credential_changed = False
+            self._counters.failures[error.reason] += 1
+        failure = Failure(error.reason, error.message(), self._clock.wall())
+        self._failures[resource.endpoint] = failure
+        self._log(log.warning, f"{resource.title} failed", reason=error.reason, error=error.message())
         if error.reason in CREDENTIAL_REASONS:
             self._refused_fingerprint = self._client.fingerprint()
+        if self._limiter.wait(resource.endpoint) <= 0:
+            # The call failed before a request was sent.
+            self._limiter.record_failure(resource.endpoint, error.retry_after)
+        stored = self._cached_response(resource, self._fingerprint) or CachedResponse()
+        self._store_response(resource, replace(stored, failure=failure))
 
-    def _record_rejections(self, parsed: ParseResult[SyncedLock] | ParseResult[LockDetails]) -> None:
-        """Count rejected values, and log the first one of each field of a lock, up to a limit."""
-        self._rejection_counts.update(parsed.rejection_counts)
-        for rejection in parsed.rejections:
-            key = (rejection.lock_id, rejection.field)
-            if key in self._logged_rejections or len(self._logged_rejections) >= MAX_LOGGED_REJECTIONS:
-                continue
-            self._logged_rejections.add(key)
-            log.warning(
-                "value of a response cannot be used; its sample is absent (this is logged once)",
-                account=self.name,
-                lock_id=rejection.lock_id,
-                field=rejection.field,
-                value=rejection.value,
-            )
-            if len(self._logged_rejections) == MAX_LOGGED_REJECTIONS:
-                log.warning(
-                    "further values that cannot be used are only counted, in tedee_rejected_values_total",
-                    account=self.name,
-                )
-
-    # The lock details
-
-    def _fetch_details(self) -> None:
-        """Fetch the next page of the list of locks, and update the lock details after its last page."""
-        try:
-            page = self._client.locks(self._details.next_page)
-            lock_list = self._details.add_page(page, self._synced_locks)
-            self._details_failure = None
-            self._record_rejections(page)
-            if lock_list:
-                self._update_details(lock_list)
-        except CallError as error:
-            if self._details.is_unresolved():
-                self._record_failure(error)
-                return
-            self._details_failure = self._failure_of(error)
-            self._record_refused_credential(error)
-            if self._limiter.wait(LOCKS) <= 0:
-                self._limiter.record_failure(LOCKS, error.retry_after)
-            log.warning(
-                "lock details could not be fetched",
-                account=self.name,
-                reason=error.reason,
-                error=error.message(),
-            )
-        if LONG_WAIT < (wait := self._details_wait()) < inf:
-            log.info("next fetch of lock details is delayed", account=self.name, seconds=round(wait))
-
-    def _update_details(self, lock_list: LockList) -> None:
-        """Use a complete list of locks.
-
-        Raises:
-            NotFound: The list has none of the selected locks, so there is nothing to sync.
-        """
-        known_missing = self._details.missing
-        self._details.update(lock_list, self._clock.monotonic())
-        self._ids_may_be_outdated = False
-        self._list_received_at = Instant.now(self._clock)
-        rows = [write_details(each) for each in lock_list.details.values()]
-        self._store_response(LOCKS, CachedResponse(rows, self._list_received_at, revisions=lock_list.revisions))
-        missing = ", ".join(self._details.missing)
-        if self._details.is_unresolved():
-            problem = f"the account has none of the selected locks: {missing}"
-            raise NotFound(problem, account=self.name, endpoint=LOCKS)
-        if missing and self._details.missing != known_missing:
-            log.warning("selected locks are not in the account", account=self.name, missing=missing)
+    def _log(self, write: Callable[..., object], event: str, **values: object) -> None:
+        write(event, account=self.name, **values)
 
     # Responses that a previous run or another process stored
 
@@ -405,49 +323,65 @@ class AccountSync:
         """Load responses that are newer than the present ones. Returns True if there is a newer sync."""
         now = Instant.now(self._clock)
         fingerprint = self._client.fingerprint()
-        details = self._cached_response(LOCKS, fingerprint)
-        if details.rows is not None and details.at != self._list_received_at:
-            self._list_received_at = details.at
-            self._details.update(LockList(read_details(details.rows).rows, details.revisions), now.monotonic)
-        sync = self._cached_response(SYNC, fingerprint)
-        if not sync.at or sync.rows is None or (sync.at, sync.failure) == (self._synced_at, self._failure):
-            return False
-        age = sync.at.age(now)
-        if age is None or age >= self._options.stale_after or not self._details.is_covered_by(sync.requested_ids):
+        loaded = [each for each in reversed(self._resources) if self._load(each, fingerprint, now)]
+        if self._sync not in loaded:
             return False
         self._is_leader = False
-        self._up = sync.failure is None
-        self._failure = sync.failure
-        self._synced_locks = self._details.select(read_sync(sync.rows).rows.values())
-        self._requested_ids = sync.requested_ids
-        self._synced_at = sync.at
         self._fingerprint = fingerprint
         if self._credential_is_refused():
             self._refused_fingerprint = fingerprint
         return True
 
-    def _store_response(self, endpoint: str, response: CachedResponse) -> None:
+    def _load(self, resource: Resource, fingerprint: str, now: Instant) -> bool:
+        """Load the stored response of a resource if it is another one and not too old. Returns True if it was."""
+        endpoint = resource.endpoint
+        stored = self._cached_response(resource, fingerprint)
+        if stored is None or stored.at is None or stored.rows is None:
+            return False
+        known = self._received_at.get(endpoint), self._failures.get(endpoint)
+        age = stored.at.age(now)
+        is_too_old = resource.max_age < inf and (age is None or age >= resource.max_age)
+        if known == (stored.at, stored.failure) or is_too_old or not resource.restore(stored, now.monotonic):
+            return False
+        self._forget_result(resource)
+        self._received_at[endpoint] = stored.at
+        if stored.failure:
+            self._failures[endpoint] = stored.failure
+        return True
+
+    def _store_response(self, resource: Resource, response: CachedResponse) -> None:
         with self._removal_lock:
             if not self._is_removed:
-                self._store.store_response(self.name, endpoint, self._fingerprint, response)
+                self._store.store_response(self.name, resource.endpoint.path, self._fingerprint, response)
 
-    def _cached_response(self, endpoint: str, fingerprint: str) -> CachedResponse:
-        return self._store.cached_response(self.name, endpoint, fingerprint) or CachedResponse()
+    def _cached_response(self, resource: Resource, fingerprint: str) -> CachedResponse | None:
+        return self._store.cached_response(self.name, resource.endpoint.path, fingerprint)
 
     # The status
 
-    def _snapshot(self) -> Snapshot | None:
-        if not self._synced_at:
-            return None
+    def _status_of(self, resource: Resource) -> ResourceStatus:
         now = Instant.now(self._clock)
-        age = self._synced_at.age(now)
-        if age is None:
+        received_at = self._received_at.get(resource.endpoint)
+        age = received_at.age(now) if received_at else None
+        is_due = resource.time_until_due(now.monotonic) <= 0
+        return ResourceStatus(
+            title=resource.title,
+            devices=() if age is None else tuple(resource.devices()),
+            fresh_until=now.monotonic + resource.max_age - (age or 0.0),
+            failure=self._failures.get(resource.endpoint),
+            delayed_until=self._wall_time_in(self._wait_of(resource)) if is_due else None,
+        )
+
+    def _snapshot(self) -> Snapshot | None:
+        at = self._received_at.get(self._sync.endpoint)
+        now = Instant.now(self._clock)
+        age = at.age(now) if at else None
+        if at is None or age is None:
             return None
-        locks = tuple(Lock(synced, self._details.details.get(synced.id)) for synced in self._synced_locks)
         # Converted to the current wall clock, so that `time() - timestamp` is the true age even after a clock jump.
-        at = now.wall - age
-        at = self._synced_at.wall if abs(at - self._synced_at.wall) < 1 else at
-        return Snapshot(locks, at, now.monotonic + self._options.stale_after - age)
+        wall = now.wall - age
+        wall = at.wall if abs(wall - at.wall) < 1 else wall
+        return Snapshot(tuple(self._sync.devices()), wall, now.monotonic + self._sync.max_age - age)
 
     def _publish(self) -> None:
         # A reload during the call may have replaced the credential: the data may be of another user's locks.
@@ -455,9 +389,3 @@ class AccountSync:
         with self._removal_lock:
             if not self._is_removed:
                 self._publish_status(self.status())
-
-    def _count_request(self, endpoint: str, code: str) -> None:
-        self._requests[endpoint, code] += 1
-
-    def _failure_of(self, error: CallError) -> Failure:
-        return Failure(error.reason, error.message(), self._clock.wall())

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from math import inf
 
 from exporter.clock import Clock, boottime
+from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError
 
 from .rate_limits import HOUR, RateLimitPolicy, RateLimitState
-from .store import States, StateStore, StoreBusy
+from .state_cache import StateCache
+from .store import States, StoreBusy
 
 
 class NotAllowedYet(Exception):
@@ -36,18 +38,18 @@ class RateLimiter:
     def __init__(
         self,
         account: str,
-        store: StateStore,
+        states: StateCache,
         clock: Clock,
         policy: RateLimitPolicy | None = None,
         jitter: Callable[[], float] = lambda: random.uniform(1.05, 1.25),  # noqa: S311
         *,
         is_first_start: bool = False,
     ) -> None:
-        """Load the states of the account from the store.
+        """Load the states of the account.
 
         Args:
             account: Name of the account.
-            store: Stores the states of the account and of its user.
+            states: Has the states of the account and of its user.
             clock: Clock for monotonic time.
             policy: The rules that decide when an endpoint may be called.
             jitter: Factor above 1 on each wait after a failure. It separates accounts that failed together. It also
@@ -56,12 +58,12 @@ class RateLimiter:
                 sent at once.
         """
         self.policy = policy or RateLimitPolicy()
-        self._store = store
+        self._known_states = states
         self._clock = clock
         self._jitter = jitter
         self._is_first_start = is_first_start
         self._keys: tuple[str, ...] = (f"account {account}",)
-        self._in_progress: set[str] = set()
+        self._in_progress: set[Endpoint] = set()
         self._record(lambda _now, states: states)
 
     def set_user(self, user: str | None) -> None:
@@ -71,7 +73,7 @@ class RateLimiter:
             self._keys = keys
             self._record(lambda _now, states: states)
 
-    def wait(self, endpoint: str) -> float:
+    def wait(self, endpoint: Endpoint) -> float:
         """Return the seconds until the endpoint may be called: 0.0 for now, infinity during a call of it."""
         if endpoint in self._in_progress:
             return inf
@@ -84,7 +86,7 @@ class RateLimiter:
         return min(self.policy.remaining(state, now) for state in self._states())
 
     @contextmanager
-    def acquire(self, endpoint: str, user: str) -> Iterator[float]:
+    def acquire(self, endpoint: Endpoint, user: str) -> Iterator[float]:
         """Reserve one call, and record its end. The value of the context is the time of the reservation in `boottime`.
 
         Args:
@@ -116,7 +118,7 @@ class RateLimiter:
         finally:
             self._in_progress.discard(endpoint)
 
-    def record_failure(self, endpoint: str, retry_after: float | None = None) -> None:
+    def record_failure(self, endpoint: Endpoint, retry_after: float | None = None) -> None:
         """Record a call that failed before a request was sent. The wait is that after a failed request."""
         jitter = self._jitter()
 
@@ -132,7 +134,7 @@ class RateLimiter:
         self._record(lambda _now, states: tuple(state.without_backoff() for state in states))
 
     def _states(self) -> tuple[RateLimitState, ...]:
-        states = tuple(map(self._store.last_known, self._keys))
+        states = tuple(map(self._known_states.last_known, self._keys))
         return self._with_defaults(self._clock.monotonic(), states)
 
     def _with_defaults(self, now: float, states: States) -> tuple[RateLimitState, ...]:
@@ -144,7 +146,7 @@ class RateLimiter:
         unknown = RateLimitState() if account.is_unused() else self.policy.unknown_state(now)
         return (account, *(unknown if state is None else state for state in user))
 
-    def _reserve(self, endpoint: str) -> float:
+    def _reserve(self, endpoint: Endpoint) -> float:
         expected_wait, wait, reserved_at = self.wait(endpoint), 0.0, 0.0
 
         def reserve(now: float, states: States) -> tuple[RateLimitState, ...]:
@@ -158,7 +160,7 @@ class RateLimiter:
             return tuple(self.policy.reserve(state, endpoint, now) for state in current)
 
         try:
-            self._store.update(self._keys, reserve)
+            self._known_states.update(self._keys, reserve)
         except StoreBusy as error:
             raise NotAllowedYet(str(error), by_another=True) from error
         if wait > 0:
@@ -169,4 +171,4 @@ class RateLimiter:
         def change_with_defaults(now: float, states: States) -> tuple[RateLimitState, ...]:
             return change(now, self._with_defaults(now, states))
 
-        self._store.record(self._keys, change_with_defaults)
+        self._known_states.record(self._keys, change_with_defaults)

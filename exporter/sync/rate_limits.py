@@ -10,38 +10,16 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
 
-from exporter.tedee.client import LOCKS, SYNC
+from exporter.tedee.endpoint import SYNC_SPACING, Endpoint, Priority
 
-SYNC_SPACING = 20.0
-"""Seconds that Tedee requires between two calls of its sync endpoint (docs: endpoints/lock/sync)."""
 MAX_BACKOFF = 300.0
 """Maximum wait in seconds after consecutive failures."""
 HOUR = 3600.0
 """Seconds over which Tedee counts the requests of a user."""
 THROTTLE_BELOW = 0.2
 """Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
-
-
-@dataclass(frozen=True)
-class EndpointLimit:
-    """Limits of one endpoint, in addition to the hourly limit for all endpoints."""
-
-    spacing: float = 0.0
-    """Seconds from a response to the next request."""
-    max_requests: int | None = None
-    """Requests in `window` seconds; None if Tedee documents no limit."""
-    window: float = 0.0
-    share: float = 1.0
-    """Fraction of the hourly share that this endpoint may use."""
-    blocks_all: bool = False
-    """True if a Retry-After of this endpoint applies to all endpoints."""
-
-
-ENDPOINT_LIMITS: Mapping[str, EndpointLimit] = {
-    SYNC: EndpointLimit(spacing=SYNC_SPACING, blocks_all=True),
-    # 10 requests in 10 minutes with a personal key (release notes of 2023-07-24). The share limits them per hour.
-    LOCKS: EndpointLimit(max_requests=10, window=600.0, share=1 / 3),
-}
+LOW_PRIORITY_SHARE = 1 / 3
+"""Fraction of the hourly share that an endpoint of low priority may use."""
 
 
 class EndpointState(NamedTuple):
@@ -59,19 +37,20 @@ class RateLimitState:
     """What is known about the calls of one account or one user. Times are seconds of the store's clock."""
 
     endpoints: Mapping[str, EndpointState] = field(default_factory=dict)
+    """By the path of the endpoint."""
     blocked_until: float = 0.0
     """Time until which no request may be sent: because of a `Retry-After`, or the end of the last call is unknown."""
     recent_requests: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Times of the requests of the last hour by endpoint, oldest first."""
+    """Times of the requests of the last hour, oldest first, by the path of the endpoint."""
 
-    def endpoint(self, endpoint: str) -> EndpointState:
+    def endpoint(self, path: str) -> EndpointState:
         """Return the state of an endpoint, the default one if it was never called."""
-        return self.endpoints.get(endpoint, EndpointState())
+        return self.endpoints.get(path, EndpointState())
 
-    def with_endpoint(self, endpoint: str, **changes: float) -> "RateLimitState":
+    def with_endpoint(self, path: str, **changes: float) -> "RateLimitState":
         """Return a copy with a changed state of one endpoint."""
-        changed = self.endpoint(endpoint)._replace(**changes)  # type: ignore[arg-type]
-        return replace(self, endpoints={**self.endpoints, endpoint: changed})
+        changed = self.endpoint(path)._replace(**changes)  # type: ignore[arg-type]
+        return replace(self, endpoints={**self.endpoints, path: changed})
 
     def blocked(self, until: float) -> "RateLimitState":
         """Return a copy that is blocked at least until the given time."""
@@ -144,9 +123,9 @@ class RateLimitPolicy:
         """Return the state of an unknown account or user, for which a call may have been sent just now."""
         return RateLimitState(blocked_until=now + self.longest_call + SYNC_SPACING)
 
-    def wait(self, state: RateLimitState, endpoint: str, now: float) -> float:
+    def wait(self, state: RateLimitState, endpoint: Endpoint, now: float) -> float:
         """Return the seconds until the endpoint may be called, 0.0 if it may be called now."""
-        endpoint_state = state.endpoint(endpoint)
+        endpoint_state = state.endpoint(endpoint.path)
         allowed_at = max(
             endpoint_state.next_allowed_at,
             endpoint_state.backoff_until,
@@ -159,20 +138,20 @@ class RateLimitPolicy:
         """Return the number of requests left of the hourly share."""
         return max(0, self.requests_per_hour - len(_all_times(_last_hour(state, now))))
 
-    def reserve(self, state: RateLimitState, endpoint: str, now: float) -> RateLimitState:
+    def reserve(self, state: RateLimitState, endpoint: Endpoint, now: float) -> RateLimitState:
         """Record a request sent now. Until its end is recorded, it is assumed to last `longest_call` seconds."""
         recent = _last_hour(state, now)
-        recent = {**recent, endpoint: (*recent.get(endpoint, ()), now)}
+        recent = {**recent, endpoint.path: (*recent.get(endpoint.path, ()), now)}
         allowed_at = now + self.longest_call + self._spacing(endpoint)
-        return replace(state, recent_requests=recent).with_endpoint(endpoint, next_allowed_at=allowed_at)
+        return replace(state, recent_requests=recent).with_endpoint(endpoint.path, next_allowed_at=allowed_at)
 
-    def succeeded(self, state: RateLimitState, endpoint: str, now: float) -> RateLimitState:
+    def succeeded(self, state: RateLimitState, endpoint: Endpoint, now: float) -> RateLimitState:
         """Record the end of a call that succeeded."""
         wait = max(self._spacing(endpoint), self._throttled_interval(state, endpoint, now))
-        return state.with_endpoint(endpoint, next_allowed_at=now + wait, backoff_until=0.0, consecutive_failures=0)
+        return state.with_endpoint(endpoint.path, next_allowed_at=now + wait, backoff_until=0.0, consecutive_failures=0)
 
     def failed(
-        self, state: RateLimitState, endpoint: str, now: float, jitter: float, retry_after: float | None = None
+        self, state: RateLimitState, endpoint: Endpoint, now: float, jitter: float, retry_after: float | None = None
     ) -> RateLimitState:
         """Record the end of a call that failed.
 
@@ -184,45 +163,44 @@ class RateLimitPolicy:
             retry_after: Seconds of the `Retry-After` header. They are limited to an hour, over which Tedee counts.
         """
         wait = max(self._spacing(endpoint) * jitter, self._throttled_interval(state, endpoint, now))
-        state = state.with_endpoint(endpoint, next_allowed_at=now + wait)
+        state = state.with_endpoint(endpoint.path, next_allowed_at=now + wait)
         if retry_after is None:
             return state
         until = now + min(retry_after, HOUR)
-        if ENDPOINT_LIMITS[endpoint].blocks_all:
+        if endpoint.priority is Priority.HIGH:
             return state.blocked(until)
-        return state.with_endpoint(endpoint, next_allowed_at=max(now + wait, until))
+        return state.with_endpoint(endpoint.path, next_allowed_at=max(now + wait, until))
 
-    def backed_off(self, state: RateLimitState, endpoint: str, now: float, jitter: float) -> RateLimitState:
+    def backed_off(self, state: RateLimitState, endpoint: Endpoint, now: float, jitter: float) -> RateLimitState:
         """Record a failure. Each consecutive one doubles the wait, from 20 s (or the interval) to 5 minutes."""
         first = max(self._spacing(endpoint), SYNC_SPACING)
-        failures = state.endpoint(endpoint).consecutive_failures
+        failures = state.endpoint(endpoint.path).consecutive_failures
         wait = min(first * 2.0 ** min(failures, 10) * jitter, max(first, MAX_BACKOFF))
-        return state.with_endpoint(endpoint, backoff_until=now + wait, consecutive_failures=failures + 1)
+        return state.with_endpoint(endpoint.path, backoff_until=now + wait, consecutive_failures=failures + 1)
 
-    def _spacing(self, endpoint: str) -> float:
-        spacing = ENDPOINT_LIMITS[endpoint].spacing
-        return max(spacing, self.interval) if spacing else 0.0
+    def _spacing(self, endpoint: Endpoint) -> float:
+        return max(endpoint.spacing, self.interval) if endpoint.spacing else 0.0
 
-    def _throttled_interval(self, state: RateLimitState, endpoint: str, now: float) -> float:
+    def _throttled_interval(self, state: RateLimitState, endpoint: Endpoint, now: float) -> float:
         """Return the interval at which the rest of the share lasts until the oldest request is an hour old."""
         times = _all_times(_last_hour(state, now))
         left = max(0, self.requests_per_hour - len(times))
-        if not ENDPOINT_LIMITS[endpoint].spacing or not times or left >= self.requests_per_hour * THROTTLE_BELOW:
+        if not endpoint.spacing or not times or left >= self.requests_per_hour * THROTTLE_BELOW:
             return 0.0
         return (times[0] + HOUR - now) / (left + 1)
 
-    def _limits_allow_at(self, state: RateLimitState, endpoint: str, now: float) -> float:
+    def _limits_allow_at(self, state: RateLimitState, endpoint: Endpoint, now: float) -> float:
         """Return the time at which the limits on the number of requests allow the next one."""
-        limit = ENDPOINT_LIMITS[endpoint]
         recent = _last_hour(state, now)
-        endpoint_times = recent.get(endpoint, ())
-        share = max(1, int(self.requests_per_hour * limit.share))
+        endpoint_times = recent.get(endpoint.path, ())
+        share = 1.0 if endpoint.priority is Priority.HIGH else LOW_PRIORITY_SHARE
+        max_in_hour = max(1, int(self.requests_per_hour * share))
         # A request may reach Tedee as late as `longest_call` seconds after it was recorded.
-        window = limit.window + self.longest_call
+        window = endpoint.window + self.longest_call
         return max(
             _below_limit_at(_all_times(recent), self.requests_per_hour, HOUR),
-            _below_limit_at(endpoint_times, share, HOUR),
-            _below_limit_at(endpoint_times, limit.max_requests, window) if limit.max_requests else -inf,
+            _below_limit_at(endpoint_times, max_in_hour, HOUR),
+            _below_limit_at(endpoint_times, endpoint.max_requests, window) if endpoint.max_requests else -inf,
         )
 
 

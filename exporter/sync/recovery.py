@@ -7,8 +7,10 @@ an old copy, another boot and another number of shards invalidate the proof.
 
 from dataclasses import dataclass, replace
 
-from .rate_limits import HOUR, SYNC_SPACING, RateLimitState
-from .store import Instant
+from exporter.clock import Instant
+from exporter.tedee.endpoint import SYNC_SPACING
+
+from .rate_limits import HOUR, RateLimitState
 
 FILE_TIME_TOLERANCE = 2.0
 """Tolerated difference in seconds between the time in the stamp and the times of the file in the file system."""
@@ -47,6 +49,44 @@ class FileTimes:
     """Modification time of the content. Programs that copy files may set it."""
     changed: float
     """Change time of the inode. Only the kernel sets it, even if an old copy replaces the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class StampCheck:
+    """What the stamp of a file means for the calls of a process."""
+
+    is_unchanged: bool = False
+    """True if the process has read or written this stamp already."""
+    distrust_reason: str | None = None
+    """A reason why the file may lack calls; None if it proves that it has all."""
+    blocked_until: float = 0.0
+    """Time in monotonic seconds until which another process has distrusted the file."""
+    must_write: bool = False
+    """True if the process must write a new stamp."""
+
+
+def check_stamp(stamp: Stamp | None, known: Stamp | None, times: FileTimes, shard: str, now: Instant) -> StampCheck:
+    """Check whether a file proves when the last call ended.
+
+    Args:
+        stamp: Stamp of the file; None if it is absent or damaged.
+        known: The last stamp that this process read or wrote; None if this is the first check.
+        times: Times of the file.
+        shard: Shard of this process.
+        now: Present time.
+    """
+    is_invalid = stamp is None or times.modified == INCOMPLETE_MTIME
+    if stamp == known and not is_invalid:
+        return StampCheck(is_unchanged=True)
+    # The shard matters only in the first check. Later, the stamp of another shard means that both use this file, which
+    # has the calls of both. If they distrusted each other's stamps, they would wait forever.
+    reason = distrust_reason(stamp, times, shard if known is None else None, now)
+    if stamp and not reason:
+        return StampCheck(blocked_until=stamp.blocked_until)
+    # A later stamp of another boot is from a second machine that shares the file, which is not supported. It is not
+    # replaced here, because the two machines would delay each other again and again.
+    must_write = is_invalid or known is None or stamp is None or stamp.at.boot == now.boot
+    return StampCheck(distrust_reason=reason, must_write=must_write)
 
 
 def distrust_reason(stamp: Stamp | None, times: FileTimes, shard: str | None, now: Instant) -> str | None:

@@ -9,7 +9,7 @@ from math import inf
 
 from exporter.tedee.models import LockDetails, SyncedLock
 
-from .store import Failure
+from .responses import Failure
 
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds of the histogram of sync durations, from a near server to a long time-out."""
@@ -63,6 +63,22 @@ class Durations:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceStatus:
+    """Status of a resource other than the sync."""
+
+    title: str
+    """Name of a fetch, such as `fetch of lock details`."""
+    devices: tuple[object, ...] = ()
+    """Devices in the last response that have metrics of their own."""
+    fresh_until: float = inf
+    """Time in monotonic seconds from which the devices are too old to be served."""
+    failure: Failure | None = None
+    """Failure of the last fetch; None if it succeeded."""
+    delayed_until: float | None = None
+    """Time in Unix seconds from which rate limits allow the fetch that is due; None if this process needs none."""
+
+
+@dataclass(frozen=True, slots=True)
 class AccountStatus:
     """Status of one account, from which metrics and the status page are rendered."""
 
@@ -73,14 +89,11 @@ class AccountStatus:
     snapshot: Snapshot | None = None
     failure: Failure | None = None
     """Failure of the last sync; None if it succeeded."""
-    details_failure: Failure | None = None
-    """Failure of the last fetch of lock details; None if it succeeded."""
+    other_resources: tuple[ResourceStatus, ...] = ()
     credential_changed: bool = False
     """True if the credential has changed since the failure. The next call uses the new one."""
     missing: tuple[str, ...] = ()
     """Chosen locks that the account does not have, by id or serial number as configured."""
-    details_wait_until: float | None = None
-    """Time in Unix seconds of the next fetch of lock details; None if this process does not need to fetch any."""
     next_sync: float | None = None
     """Time in Unix seconds at which the next sync is due; None while a sync is in progress."""
     requests_remaining: int | None = None
@@ -98,7 +111,7 @@ class AccountStatus:
     """Values that could not be used, by field."""
 
     def is_complete(self, since: float, now: float) -> bool:
-        """Return True if the account was synced, and the lock details that can be fetched now are known.
+        """Return True if the account was synced, and no other resource can be fetched now.
 
         Args:
             since: Time in Unix seconds from which a sync counts. It may be one of another process.
@@ -106,8 +119,8 @@ class AccountStatus:
         """
         attempts = sum(self.durations.counts) + sum(self.failures.values())
         synced = [self.snapshot.at if self.snapshot else 0.0, self.failure.at if self.failure else 0.0]
-        has_details = self.details_wait_until is None or self.details_wait_until > now + 1
-        return (attempts > 0 or max(synced) >= since) and has_details
+        waits = all(each.delayed_until is None or each.delayed_until > now + 1 for each in self.other_resources)
+        return (attempts > 0 or max(synced) >= since) and waits
 
     def fresh_snapshot(self, now: float) -> Snapshot | None:
         """Return the snapshot; None if it is too old to be served at `now` (monotonic seconds)."""
@@ -140,13 +153,14 @@ class StatusRegistry:
             self._statuses = {**self._statuses, status.account: status}
         self._on_change()
 
-    def remove_snapshot(self, account: str) -> None:
-        """Remove the snapshot of an account until the account publishes again."""
+    def remove_devices(self, account: str) -> None:
+        """Remove the devices of an account until the account publishes again."""
         with self._lock:
             if account not in self._statuses:
                 return
-            without_snapshot = replace(self._statuses[account], snapshot=None)
-            self._statuses = {**self._statuses, account: without_snapshot}
+            status = self._statuses[account]
+            others = tuple(replace(each, devices=()) for each in status.other_resources)
+            self._statuses = {**self._statuses, account: replace(status, snapshot=None, other_resources=others)}
         self._on_change()
 
     def set_accounts(self, accounts: Collection[str]) -> None:

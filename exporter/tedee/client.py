@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 import requests
 
@@ -18,6 +18,7 @@ from exporter.secrets import Secret, SecretDetector
 
 from .bodies import BODIES, Bodies, Body, BodyTooLarge
 from .credentials import Authorization, CredentialInUse, Credentials, CredentialsUnavailable
+from .endpoint import SYNC_SPACING, Endpoint, Priority
 from .envelope import Envelope, TooManyValues, open_envelope
 from .errors import (
     CallError,
@@ -32,8 +33,9 @@ from .errors import (
 from .models import LockDetails, LockT, ParseResult, SyncedLock, SyncReader, read_details
 from .transport import NETWORK_ERRORS, enforce_deadline
 
-SYNC = "my/lock/sync"
-LOCKS = "my/lock"
+SYNC = Endpoint("my/lock/sync", Priority.HIGH, spacing=SYNC_SPACING)
+# 10 requests in 10 minutes with a personal key (release notes of 2023-07-24).
+LOCKS = Endpoint("my/lock", max_requests=10, window=600.0)
 
 MAX_ERROR_BYTES = 2**16
 """Limit up to which the body of an error response is received."""
@@ -46,7 +48,7 @@ PAGE_SIZE = 500
 class Limiter(Protocol):
     """Rate limiter of an account, which decides when a request may be sent."""
 
-    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
+    def acquire(self, endpoint: Endpoint, user: str) -> AbstractContextManager[float]:
         """Reserve one call of a user, and record its end. The context yields the time of the reservation.
 
         Raises:
@@ -55,8 +57,21 @@ class Limiter(Protocol):
         ...
 
 
-RequestObserver = Callable[[str, str], None]
-"""Called with `(endpoint, code)` after each request: the HTTP status, or the error's reason without a response."""
+class Observer(Protocol):
+    """Receives what the metrics of an account count."""
+
+    def request_sent(self, endpoint: str, code: str) -> None:
+        """Count a request.
+
+        Args:
+            endpoint: Path of the endpoint.
+            code: The HTTP status; the reason of the error without a response.
+        """
+        ...
+
+    def values_rejected(self, parsed: ParseResult[Any]) -> None:
+        """Count the values of a response that cannot be used."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,7 @@ class TedeeClient:
         session: requests.Session,
         limiter: Limiter,
         user_agent: str,
-        observe: RequestObserver,
+        observer: Observer,
         bodies: Bodies = BODIES,
     ) -> None:
         """Create a client. No request is sent.
@@ -96,7 +111,7 @@ class TedeeClient:
             session: The session of `transport.session()`.
             limiter: Decides when a request may be sent.
             user_agent: `User-Agent` header.
-            observe: Called after each request.
+            observer: Called after each request.
             bodies: Memory limit of responses.
         """
         self.account = account
@@ -117,7 +132,7 @@ class TedeeClient:
             "Accept-Encoding": ", ".join(ENCODINGS),
             "User-Agent": user_agent,
         }
-        self._observe = observe
+        self._observer = observer
         self._bodies = bodies
         self._syncs = SyncReader()
 
@@ -163,14 +178,14 @@ class TedeeClient:
         return self._credentials.refresh_token_stored()
 
     def _get(
-        self, endpoint: str, query: list[tuple[str, str]], read: Callable[[Sequence[bytes]], ParseResult[LockT]]
+        self, endpoint: Endpoint, query: list[tuple[str, str]], read: Callable[[Sequence[bytes]], ParseResult[LockT]]
     ) -> ParseResult[LockT]:
         """Send one request and parse the rows of its result."""
         try:
             authorization = self._credentials.refresh()
         except CredentialsUnavailable as error:
             kind = KeyInUse if isinstance(error, CredentialInUse) else KeyUnusable
-            raise kind(str(error), account=self.account, endpoint=endpoint) from error
+            raise kind(str(error), account=self.account, endpoint=endpoint.path) from error
         with ExitStack() as memory:
             try:
                 with self._limiter.acquire(endpoint, authorization.user) as reserved_at:
@@ -184,11 +199,13 @@ class TedeeClient:
         redacted = [
             each._replace(value=REDACTED) if detector.finds_in(each.value) else each for each in parsed.rejections
         ]
-        return parsed._replace(rejections=tuple(redacted))
+        parsed = parsed._replace(rejections=tuple(redacted))
+        self._observer.values_rejected(parsed)
+        return parsed
 
     def _fetch_rows(
         self,
-        endpoint: str,
+        endpoint: Endpoint,
         query: list[tuple[str, str]],
         authorization: Authorization,
         memory: ExitStack,
@@ -199,16 +216,16 @@ class TedeeClient:
         try:
             response = self._request(endpoint, query, authorization, memory, reserved_at)
         except CallError as error:
-            self._observe(endpoint, error.reason)
+            self._observer.request_sent(endpoint.path, error.reason)
             raise
-        self._observe(endpoint, str(response.status))
+        self._observer.request_sent(endpoint.path, str(response.status))
         if response.status == HTTPStatus.UNAUTHORIZED:
             self._credentials.invalidate()
         return self._raw_rows(endpoint, response, SecretDetector(authorization.secret))
 
     def _request(
         self,
-        endpoint: str,
+        endpoint: Endpoint,
         query: list[tuple[str, str]],
         authorization: Authorization,
         memory: ExitStack,
@@ -217,7 +234,7 @@ class TedeeClient:
         """Send a request and receive its whole response, limited in size and time.
 
         Args:
-            endpoint: The path below the version.
+            endpoint: The endpoint to call.
             query: Names and values.
             authorization: Signs the request.
             memory: The context in which the body stays in memory.
@@ -228,20 +245,20 @@ class TedeeClient:
             with enforce_deadline(self._timeout, since=reserved_at) as deadline:
                 response = self._transfer(endpoint, query, authorization, body)
             if deadline.expired:
-                raise TimedOut(deadline.problem, account=self.account, endpoint=endpoint)
+                raise TimedOut(deadline.problem, account=self.account, endpoint=endpoint.path)
             memory.enter_context(body.pinned())
         except BodyTooLarge as error:
-            raise InvalidResponse(str(error), account=self.account, endpoint=endpoint) from None
+            raise InvalidResponse(str(error), account=self.account, endpoint=endpoint.path) from None
         except NETWORK_ERRORS as error:
             kind, problem = deadline.classify(error)
-            raise kind(problem, account=self.account, endpoint=endpoint) from None
+            raise kind(problem, account=self.account, endpoint=endpoint.path) from None
         return response
 
     def _transfer(
-        self, endpoint: str, query: list[tuple[str, str]], authorization: Authorization, body: Body
+        self, endpoint: Endpoint, query: list[tuple[str, str]], authorization: Authorization, body: Body
     ) -> "_Response":
         with self._session.get(
-            self._base + endpoint,
+            self._base + endpoint.path,
             params=query,
             headers=self._headers,
             auth=authorization,
@@ -257,7 +274,7 @@ class TedeeClient:
                     break
             return _Response(response.status_code, response.headers, body, authorization.secret)
 
-    def _raw_rows(self, endpoint: str, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
+    def _raw_rows(self, endpoint: Endpoint, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
         """Return the unparsed rows of a successful response.
 
         Raises:
@@ -268,7 +285,7 @@ class TedeeClient:
         try:
             envelope = open_envelope(response.body.content, response.secret.get_secret_value())
         except TooManyValues as excess:
-            raise InvalidResponse(str(excess), account=self.account, endpoint=endpoint, status=status) from None
+            raise InvalidResponse(str(excess), account=self.account, endpoint=endpoint.path, status=status) from None
 
         def error(kind: type[CallError], problem: str) -> CallError:
             # A gateway is most likely to repeat a request that it refuses.
@@ -276,7 +293,7 @@ class TedeeClient:
             return kind(
                 problem,
                 account=self.account,
-                endpoint=endpoint,
+                endpoint=endpoint.path,
                 status=status,
                 messages=() if is_refused else _error_messages(envelope, detector),
                 correlation_id=_correlation_id(headers, detector, only_uuid=is_refused),

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from exporter.clock import Clock
 from exporter.presentation import Display, LockRow
-from exporter.sync.snapshot import AccountStatus, StatusRegistry
+from exporter.sync.snapshot import AccountStatus, ResourceStatus, StatusRegistry
 from exporter.tedee.models import LockState
 
 MIN_REPORTED_WAIT = 60.0
-"""Seconds. If the names of locks are due sooner, the page does not mention that they are missing."""
+"""Seconds. If rate limits delay a fetch for less, the page does not mention it."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,10 @@ class AccountView:
     status: AccountStatus
     rows: tuple[LockRow, ...] | None
     """None if there is no data, or only stale data."""
-    pending_names: int = 0
-    """Number of locks whose names are not due for MIN_REPORTED_WAIT or longer."""
+    delayed: tuple[ResourceStatus, ...] = ()
+    """Resources that are due, but that rate limits delay."""
+    unnamed: int = 0
+    """Number of locks whose names are not known yet."""
 
     @classmethod
     def of(cls, anchor: str, status: AccountStatus, clock: Clock) -> "AccountView":
@@ -30,9 +32,10 @@ class AccountView:
         current = status.fresh_snapshot(clock.monotonic())
         if current is None:
             return cls(anchor, status, None)
-        waits = status.details_wait_until is not None and status.details_wait_until - clock.wall() > MIN_REPORTED_WAIT
-        pending_names = sum(lock.details is None for lock in current.locks) if waits else 0
-        return cls(anchor, status, tuple(map(LockRow.of, current.locks)), pending_names)
+        reported = clock.wall() + MIN_REPORTED_WAIT
+        delayed = tuple(each for each in status.other_resources if (each.delayed_until or 0.0) > reported)
+        unnamed = sum(lock.details is None for lock in current.locks)
+        return cls(anchor, status, tuple(map(LockRow.of, current.locks)), delayed, unnamed)
 
     @property
     def sync_state(self) -> Display:

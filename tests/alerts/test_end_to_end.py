@@ -268,11 +268,11 @@ class Scenario:
         def spend(_now: float, states: States) -> tuple[RateLimitState, ...]:
             (state,) = states
             assert state
-            recent = state.recent_requests.get(SYNC, ())
-            return (replace(state, recent_requests={SYNC: (*[then] * (349 - len(recent)), *recent)}),)
+            recent = state.recent_requests.get(SYNC.path, ())
+            return (replace(state, recent_requests={SYNC.path: (*[then] * (349 - len(recent)), *recent)}),)
 
         store = open_store(self._state, clock)
-        store.update(["account spent"], spend)
+        store.states.update(["account spent"], spend)
         store.close()
 
     def _token_file(self, account: str) -> Path:

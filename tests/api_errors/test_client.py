@@ -8,12 +8,13 @@ import re
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -26,8 +27,9 @@ from exporter.clock import boottime
 from exporter.secrets import Secret, safe_path
 from exporter.simulator import Cloud, Fault, PersonalKey, World, serve
 from exporter.tedee.bodies import MAX_BODY_BYTES
-from exporter.tedee.client import LOCKS, REDACTED, SYNC, TedeeClient, describe_body
+from exporter.tedee.client import LOCKS, REDACTED, SYNC, Observer, TedeeClient, describe_body
 from exporter.tedee.credentials import Credentials, access_token, personal_key
+from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.envelope import MAX_ROWS
 from exporter.tedee.errors import (
     REASONS,
@@ -56,9 +58,9 @@ class UnlimitedRateLimiter:
     """Allows every call. The real limiter is tested in `tests/rate_limits`."""
 
     def __init__(self) -> None:
-        self.passed: list[str] = []
+        self.passed: list[Endpoint] = []
 
-    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
+    def acquire(self, endpoint: Endpoint, user: str) -> AbstractContextManager[float]:
         self.passed.append(endpoint)
         return nullcontext(boottime())
 
@@ -69,8 +71,11 @@ class Requests:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
 
-    def __call__(self, endpoint: str, code: str) -> None:
+    def request_sent(self, endpoint: str, code: str) -> None:
         self.seen.append((endpoint, code))
+
+    def values_rejected(self, parsed: ParseResult[Any]) -> None:
+        pass
 
 
 def make_client(
@@ -80,7 +85,7 @@ def make_client(
     version: str = "v37",
     timeout: float = TIMEOUT,
     limiter: UnlimitedRateLimiter | None = None,
-    observe: Callable[[str, str], None] = lambda endpoint, code: None,
+    observer: Observer | None = None,
 ) -> TedeeClient:
     return TedeeClient(
         "home",
@@ -90,7 +95,7 @@ def make_client(
         timeout=timeout,
         session=session(),
         limiter=limiter or UnlimitedRateLimiter(),
-        observe=observe,
+        observer=observer or Requests(),
         user_agent="tedee-exporter/test",
     )
 
@@ -366,13 +371,13 @@ def test_retired_version_error_lists_supported_versions(cloud: Cloud, url: str) 
 
 def test_request_without_response_is_observed_by_reason(cloud: Cloud, url: str) -> None:
     requests = Requests()
-    client = make_client(url, observe=requests)
+    client = make_client(url, observer=requests)
     client.sync()
     cloud.faults.script(Fault.error(401), Fault.reset())
     for _ in range(2):
         with contextlib.suppress(CallError):
             client.sync()
-    assert requests.seen == [(SYNC, "200"), (SYNC, "401"), (SYNC, "connection")]
+    assert requests.seen == [(SYNC.path, "200"), (SYNC.path, "401"), (SYNC.path, "connection")]
 
 
 # Keys and tokens

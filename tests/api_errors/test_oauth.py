@@ -30,7 +30,6 @@ from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, se
 from exporter.simulator.response import Response
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.sync.store import MemoryStateStore
 from exporter.tedee import token_file
 from exporter.tedee.client import SYNC
 from exporter.tedee.credentials import CredentialInUse, CredentialOwners
@@ -56,6 +55,7 @@ from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline, session
 from tests.clock import FakeClock
 from tests.program import TIMEOUT
+from tests.stores import memory_store
 from tests.tcp import tls_server
 
 FIRST = "simulated-refresh-first"
@@ -489,7 +489,7 @@ def test_exchange_has_minimum_timeout(tedee: Tedee) -> None:
         ],
     }
     scheduler = Scheduler(tedee.clock)
-    accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), StatusRegistry(), scheduler)
+    accounts = Accounts(tedee.clock, memory_store(tedee.clock), StatusRegistry(), scheduler)
     accounts.apply(Settings.model_validate(settings))
     tedee.inject(Fault.delayed(0.3))
     scheduler.run_due()
@@ -512,7 +512,7 @@ def test_account_renamed_during_exchange_is_not_synced(tedee: Tedee, capsys: pyt
         return response
 
     scheduler, registry = Scheduler(tedee.clock), StatusRegistry()
-    accounts = Accounts(tedee.clock, MemoryStateStore(tedee.clock), registry, scheduler)
+    accounts = Accounts(tedee.clock, memory_store(tedee.clock), registry, scheduler)
     accounts.apply(settings("home"))
     tedee.inject(Fault(edit=rename))
     scheduler.run_due()

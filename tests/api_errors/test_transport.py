@@ -13,9 +13,11 @@ import pytest
 
 from exporter.clock import boottime
 from exporter.secrets import Secret
+from exporter.sync.counters import Counters
 from exporter.tedee.bodies import LARGE_BODY_BYTES, Bodies
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
+from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.transport import session
@@ -29,7 +31,7 @@ PASSWORD = "the-password-of-the-proxy"
 
 
 class UnlimitedRateLimiter:
-    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
+    def acquire(self, endpoint: Endpoint, user: str) -> AbstractContextManager[float]:
         return nullcontext(boottime())
 
 
@@ -42,7 +44,7 @@ def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any
         credentials=personal_key(Secret(key)),
         timeout=timeout,
         session=SHARED,
-        observe=lambda endpoint, code: None,
+        observer=Counters("home"),
         user_agent="tedee-exporter/test",
         **defaults | changes,
     )
@@ -130,7 +132,7 @@ def test_request_is_not_sent_long_after_reservation(monkeypatch: pytest.MonkeyPa
 
     class Stopped:
         @contextlib.contextmanager
-        def acquire(self, endpoint: str, user: str) -> Iterator[float]:
+        def acquire(self, endpoint: Endpoint, user: str) -> Iterator[float]:
             nonlocal late
             reserved_at = boottime()
             late = 34.0

@@ -22,8 +22,8 @@ from exporter.metrics import chunks
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector, account_families, lock_families
 from exporter.metrics.exposition import Exposition, Renderer
+from exporter.sync.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
-from exporter.sync.store import Failure
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced

@@ -14,10 +14,10 @@ from exporter.simulator import TOKEN_PATH, Battery, Cloud, Fault, Lock, World, s
 from exporter.simulator.wire import Version, lock_entry, sync_entry
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
 from tests.factories import locks_of, registry, status
+from tests.stores import memory_store
 
 HOUR, DAY = 3600.0, 86_400.0
 INTERVAL = 240.0
@@ -164,7 +164,7 @@ def record(folder: Path) -> Path:
     cloud = Cloud(demo, clock=clock.monotonic)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(registry, ExporterCollector("1.2.3", lambda: (True, START), lambda: True), clock)
-    accounts = Accounts(clock, MemoryStateStore(clock), registry, scheduler)
+    accounts = Accounts(clock, memory_store(clock), registry, scheduler)
     (folder / "token").write_text("simulated-refresh-hotel")
     recording = Recording(folder / "day.om")
     script = events(demo, cloud)

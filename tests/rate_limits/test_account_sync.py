@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import responses
 
-from exporter.sync.account import MAX_LOGGED_REJECTIONS
-from exporter.sync.lock_details import LockFilter
+from exporter.sync.counters import MAX_LOGGED_REJECTIONS
+from exporter.sync.lock_filter import LockFilter
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, run_for, synced
 
@@ -159,13 +159,13 @@ def test_failing_list_backs_off_and_does_not_affect_syncs(tedee: Tedee, publishe
     assert tedee.endpoints().count("sync") == 181
     assert 12 <= tedee.endpoints().count("locks") <= 18
     assert published.last.up
-    assert published.last.details_failure
+    assert published.last.other_resources[0].failure
     assert published.last.failures["server"] == 0
     tedee.details_status = 200
     tedee.details = [detailed(1, "Front door")]
     run_for(account, clock, 320)
     assert names(published) == ["Front door"]
-    assert published.last.details_failure is None
+    assert published.last.other_resources[0].failure is None
 
 
 def test_failing_sync_fetches_no_lock_details(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
@@ -207,7 +207,7 @@ def test_long_list_continues_when_limits_allow(
     assert tedee.endpoints().count("locks") == 10
     run_for(account, clock, 605)
     assert tedee.endpoints().count("locks") == 20
-    waits_until = published.last.next_sync if lock_filter else published.last.details_wait_until
+    waits_until = published.last.next_sync if lock_filter else published.last.other_resources[0].delayed_until
     assert waits_until == pytest.approx(clock.wall() + 2390, abs=30)
     run_for(account, clock, 3700)
     assert tedee.endpoints().count("locks") == 40
@@ -215,7 +215,7 @@ def test_long_list_continues_when_limits_allow(
     assert "Lock 399" in names(published)
     run_for(account, clock, 2 * 3700)
     assert tedee.endpoints().count("locks") == pages
-    assert published.last.details_wait_until is None
+    assert published.last.other_resources[0].delayed_until is None
 
 
 def test_failures_back_off_and_keep_the_last_snapshot(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:

@@ -11,9 +11,9 @@ from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
-from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
 from tests.cloud import URL, Tedee, detailed, synced
+from tests.stores import memory_store
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ class Program:
         self.clock = clock
         self.registry = StatusRegistry()
         self.scheduler = Scheduler(clock)
-        self.store = MemoryStateStore(clock)
+        self.store = memory_store(clock)
         self.accounts = Accounts(clock, self.store, self.registry, self.scheduler)
 
     def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:
@@ -167,7 +167,9 @@ def test_removed_account_publishes_and_stores_nothing(
 ) -> None:
     """A new account may have the same name and the key of another user."""
     stored: list[str] = []
-    monkeypatch.setattr(program.store, "store_response", lambda _account, endpoint, *_: stored.append(endpoint))
+    monkeypatch.setattr(
+        program.store.responses, "store_response", lambda _account, endpoint, *_: stored.append(endpoint)
+    )
 
     def replace(called: str) -> None:
         if called == endpoint and tedee.keys[-1] == "key-1":

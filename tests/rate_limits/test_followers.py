@@ -8,7 +8,8 @@ import pytest
 import responses
 
 from exporter.secrets import Secret
-from exporter.sync.lock_details import LockFilter
+from exporter.sync.lock_filter import LockFilter
+from exporter.sync.resource import ResourceOptions
 from tests.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, run_for, synced
 from tests.stores import open_store
@@ -167,7 +168,7 @@ def test_reload_with_other_filter_serves_complete_data_only(
     process = start(lock_filter=before)
     run_for(process.account, clock, 5)
     account = process.account
-    account.configure(replace(account._options, lock_filter=after))
+    account.configure(replace(account._options, resources=ResourceOptions(300.0, after)))
     account.run()
     status = process.published.last
     assert (process.states() if status.snapshot else None) == served

@@ -8,8 +8,9 @@ import pytest
 
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy, RateLimitState
-from exporter.sync.store import Change, MemoryStateStore
+from exporter.sync.state_cache import Change, StateCache
 from exporter.tedee.client import LOCKS, SYNC
+from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed, Unauthorized
 from tests.clock import FakeClock
 
@@ -20,16 +21,16 @@ def rate_limiter(
     requests_per_hour: int = 350,
     *,
     account: str = "home",
-    store: MemoryStateStore | None = None,
+    states: StateCache | None = None,
     is_first_start: bool = True,
 ) -> RateLimiter:
     policy = RateLimitPolicy(interval=interval, requests_per_hour=requests_per_hour)
-    store = store or MemoryStateStore(clock)
-    return RateLimiter(account, store, clock, policy, jitter=lambda: 1.0, is_first_start=is_first_start)
+    states = states or StateCache(clock)
+    return RateLimiter(account, states, clock, policy, jitter=lambda: 1.0, is_first_start=is_first_start)
 
 
 def call(
-    limiter: RateLimiter, clock: FakeClock, endpoint: str = SYNC, takes: float = 0.5, user: str = "user 1"
+    limiter: RateLimiter, clock: FakeClock, endpoint: Endpoint = SYNC, takes: float = 0.5, user: str = "user 1"
 ) -> None:
     with limiter.acquire(endpoint, user):
         clock.advance(takes)
@@ -38,14 +39,14 @@ def call(
 def fail(
     limiter: RateLimiter,
     clock: FakeClock,
-    endpoint: str = SYNC,
+    endpoint: Endpoint = SYNC,
     error: type[CallError] = ServerFailed,
     user: str = "user 1",
     **facts: float,
 ) -> None:
     with suppress(CallError), limiter.acquire(endpoint, user):
         clock.advance(0.5)
-        raise error("it failed", account="home", endpoint=endpoint, **facts)  # type: ignore[arg-type]
+        raise error("it failed", account="home", endpoint=endpoint.path, **facts)  # type: ignore[arg-type]
 
 
 def test_first_sync_is_allowed_at_once(clock: FakeClock) -> None:
@@ -80,15 +81,14 @@ def test_second_sync_is_rejected_while_first_is_in_progress(clock: FakeClock) ->
 def test_reservation_time_is_read_after_wait_for_store(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time-out of the call counts from this time. Many accounts may wait for one store on a slow disk."""
 
-    class SlowStore(MemoryStateStore):
+    class SlowStates(StateCache):
         def update(self, keys: Sequence[str], change: Change) -> tuple[RateLimitState, ...]:
             clock.advance(9.0)
             return super().update(keys, change)
 
     monkeypatch.setattr("exporter.sync.limiter.boottime", clock.monotonic)
-    started_at = clock.monotonic()
-    with rate_limiter(clock, store=SlowStore(clock)).acquire(SYNC, "user 1") as reserved_at:
-        assert reserved_at == started_at + 9.0
+    with rate_limiter(clock, states=SlowStates(clock)).acquire(SYNC, "user 1") as reserved_at:
+        assert reserved_at == clock.monotonic()
 
 
 def test_rejected_call_does_not_change_the_state(clock: FakeClock) -> None:
@@ -144,7 +144,7 @@ def test_success_ends_the_backoff(clock: FakeClock) -> None:
 def test_jitter_never_shortens_the_spacing(clock: FakeClock) -> None:
     waits = set()
     for _ in range(50):
-        limiter = RateLimiter("home", MemoryStateStore(clock), clock, is_first_start=True)
+        limiter = RateLimiter("home", StateCache(clock), clock, is_first_start=True)
         fail(limiter, clock)
         waits.add(limiter.wait(SYNC))
     assert min(waits) > 20.0
@@ -245,10 +245,10 @@ def test_recorded_failure_backs_off_without_a_request(clock: FakeClock) -> None:
 
 
 def test_renamed_account_shares_the_limit_of_its_user(clock: FakeClock) -> None:
-    store = MemoryStateStore(clock)
-    home = rate_limiter(clock, store=store)
+    states = StateCache(clock)
+    home = rate_limiter(clock, states=states)
     call(home, clock, takes=7.0)
-    house = rate_limiter(clock, store=store, account="house")
+    house = rate_limiter(clock, states=states, account="house")
     house.set_user("user 1")
     assert house.wait(SYNC) == 20.0
     with pytest.raises(NotAllowedYet):
@@ -260,9 +260,9 @@ def test_renamed_account_shares_the_limit_of_its_user(clock: FakeClock) -> None:
 
 
 def test_call_in_progress_blocks_other_account_of_user(clock: FakeClock) -> None:
-    store = MemoryStateStore(clock)
-    home = rate_limiter(clock, store=store)
-    other = rate_limiter(clock, store=store, account="hotel")
+    states = StateCache(clock)
+    home = rate_limiter(clock, states=states)
+    other = rate_limiter(clock, states=states, account="hotel")
     with home.acquire(SYNC, "user 1"):
         with pytest.raises(NotAllowedYet):
             call(other, clock)
@@ -272,9 +272,9 @@ def test_call_in_progress_blocks_other_account_of_user(clock: FakeClock) -> None
 
 
 def test_accounts_of_different_users_are_independent(clock: FakeClock) -> None:
-    store = MemoryStateStore(clock)
-    call(rate_limiter(clock, store=store), clock)
-    call(rate_limiter(clock, store=store, account="hotel"), clock, user="user 2")
+    states = StateCache(clock)
+    call(rate_limiter(clock, states=states), clock)
+    call(rate_limiter(clock, states=states, account="hotel"), clock, user="user 2")
 
 
 def test_unknown_account_waits_for_call_and_spacing(clock: FakeClock) -> None:
@@ -353,8 +353,8 @@ def test_end_of_backoff_covers_recorded_failures(clock: FakeClock) -> None:
 
 
 def test_backoff_of_a_credential_does_not_delay_another(clock: FakeClock) -> None:
-    store = MemoryStateStore(clock)
-    wrong, right = (rate_limiter(clock, store=store) for _ in range(2))
+    states = StateCache(clock)
+    wrong, right = (rate_limiter(clock, states=states) for _ in range(2))
     right.set_user("right key")
     for _ in range(5):
         clock.advance(wrong.wait(SYNC))
@@ -369,9 +369,7 @@ def test_random_calls_never_exceed_the_limits(
 ) -> None:
     rng = random.Random(seed)
     clock = FakeClock()
-    limiter = RateLimiter(
-        "home", MemoryStateStore(clock), clock, RateLimitPolicy(requests_per_hour=60), is_first_start=True
-    )
+    limiter = RateLimiter("home", StateCache(clock), clock, RateLimitPolicy(requests_per_hour=60), is_first_start=True)
     ended: list[float] = []
     sent: list[float] = []
     gaps: list[float] = []
@@ -392,7 +390,7 @@ def test_random_calls_never_exceed_the_limits(
             if endpoint == SYNC:
                 ended.append(clock.monotonic())
             if rng.random() < 0.2:
-                raise RateLimited("x", account="a", endpoint=endpoint, retry_after=rng.choice([None, 0.0, 30.0]))
+                raise RateLimited("x", account="a", endpoint=endpoint.path, retry_after=rng.choice([None, 0.0, 30.0]))
 
     assert len(gaps) > 50
     assert min(gaps) >= 20.0

@@ -12,9 +12,8 @@ from exporter.config.settings import Settings
 from exporter.config.shard import BadShard, Shard
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.sync.store import MemoryStateStore
 from tests.clock import FakeClock
-from tests.stores import open_store
+from tests.stores import memory_store, open_store
 
 NAMES = [f"hotel {number}" for number in range(3000)]
 
@@ -104,7 +103,7 @@ def test_changed_number_of_shards_leads_to_no_early_call(
 
 def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
     registry = StatusRegistry()
-    accounts = Accounts(clock, MemoryStateStore(clock), registry, Scheduler(clock))
+    accounts = Accounts(clock, memory_store(clock), registry, Scheduler(clock))
     accounts.apply(Shard(1, 2).select(settings("home")))
     assert registry.statuses() == ()
     accounts.apply(settings("home"))
@@ -123,7 +122,7 @@ def test_first_account_of_a_shard_is_not_called_early(clock: FakeClock) -> None:
     ],
 )
 def test_shard_without_accounts_is_logged_once(clock: FakeClock, applied: list[list[str]], warnings: int) -> None:
-    accounts = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), Scheduler(clock), shards=2)
+    accounts = Accounts(clock, memory_store(clock), StatusRegistry(), Scheduler(clock), shards=2)
     with capture_logs() as logs:
         for names in applied:
             accounts.apply(Shard(0, 2).select(settings("hotel", *names)))

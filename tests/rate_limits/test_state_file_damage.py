@@ -14,25 +14,27 @@ from pathlib import Path
 
 import pytest
 
-from exporter.sync.fallback import FallbackStateStore
+from exporter.clock import Instant
 from exporter.sync.limiter import RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
-from exporter.sync.sqlite import SQLiteStateStore
-from exporter.sync.store import CachedResponse, Instant
+from exporter.sync.responses import CachedResponse
+from exporter.sync.stores import OpenStore
 from exporter.tedee.client import SYNC
 from tests.clock import FakeClock
+from tests.stores import LONGEST_CALL, open_store
 
-LONGEST_CALL = 11.0
 POLICY = RateLimitPolicy(longest_call=LONGEST_CALL)
 ACCOUNTS = ("home", "hotel")
 
 
-def limiters(path: Path, clock: FakeClock) -> tuple[FallbackStateStore, list[RateLimiter]]:
+def limiters(path: Path, clock: FakeClock) -> tuple[OpenStore, list[RateLimiter]]:
     """Start a process with two accounts."""
-    store = FallbackStateStore(SQLiteStateStore(path, clock, longest_call=LONGEST_CALL), clock)
+    store = open_store(path, clock)
     created = []
     for account in ACCOUNTS:
-        limiter = RateLimiter(account, store, clock, POLICY, jitter=lambda: 1.0, is_first_start=store.is_new)
+        limiter = RateLimiter(
+            account, store.states, clock, POLICY, jitter=lambda: 1.0, is_first_start=store.states.is_new
+        )
         limiter.set_user(f"user of {account}")
         created.append(limiter)
     return store, created
@@ -95,7 +97,9 @@ def after_calls(path: Path, *, in_progress: bool, clean: bool) -> StateFiles:
         for account, limiter in zip(ACCOUNTS, (home, hotel), strict=True):
             with limiter.acquire(SYNC, f"user of {account}"):
                 clock.advance(0.5)
-            store.store_response(account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'], Instant.now(clock)))
+            store.responses.store_response(
+                account, SYNC.path, f"key of {account}", CachedResponse([b'{"id": 1}'], Instant.now(clock))
+            )
         clock.advance(20)
     with home.acquire(SYNC, "user of home"):
         started = clock.monotonic()
@@ -130,8 +134,8 @@ def _work(path: Path, shared: mmap.mmap) -> None:
                 if account == "home":
                     ended = clock.monotonic()
                 shared[:] = _SHARED.pack(clock.monotonic(), started, ended)
-            store.store_response(
-                account, SYNC, f"key of {account}", CachedResponse([b'{"id": 1}'] * 50, Instant.now(clock))
+            store.responses.store_response(
+                account, SYNC.path, f"key of {account}", CachedResponse([b'{"id": 1}'] * 50, Instant.now(clock))
             )
 
 

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from exporter.sync import sqlite as module
-from exporter.sync.fallback import FallbackStateStore
+from exporter.clock import Instant
+from exporter.sync import sqlite_file as module
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
-from exporter.sync.sqlite import FORMAT_VERSION
-from exporter.sync.store import CachedResponse, Failure, Instant
+from exporter.sync.responses import CachedResponse, Failure
+from exporter.sync.stores import OpenStore
 from exporter.tedee.client import LOCKS, SYNC
+from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
 from tests.clock import FakeClock
 from tests.stores import LONGEST_CALL, open_store
@@ -32,9 +33,9 @@ USER = "user 1"
 
 
 def limiter_of(
-    store: FallbackStateStore, clock: FakeClock, account: str = "home", *, policy: RateLimitPolicy = POLICY
+    store: OpenStore, clock: FakeClock, account: str = "home", *, policy: RateLimitPolicy = POLICY
 ) -> RateLimiter:
-    limiter = RateLimiter(account, store, clock, policy, jitter=lambda: 1.0, is_first_start=store.is_new)
+    limiter = RateLimiter(account, store.states, clock, policy, jitter=lambda: 1.0, is_first_start=store.states.is_new)
     limiter.set_user(USER)
     return limiter
 
@@ -44,7 +45,9 @@ def start(path: Path, clock: FakeClock, account: str = "home", *, policy: RateLi
     return limiter_of(open_store(path, clock), clock, account, policy=policy)
 
 
-def call(limiter: RateLimiter, clock: FakeClock, endpoint: str = SYNC, takes: float = 0.5, user: str = USER) -> None:
+def call(
+    limiter: RateLimiter, clock: FakeClock, endpoint: Endpoint = SYNC, takes: float = 0.5, user: str = USER
+) -> None:
     with limiter.acquire(endpoint, user):
         clock.advance(takes)
 
@@ -118,9 +121,9 @@ def test_backoff_retry_after_and_requests_survive_restart(path: Path, clock: Fak
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     for _ in range(3):
-        fail(limiter, ServerFailed("x", account="home", endpoint=SYNC))
+        fail(limiter, ServerFailed("x", account="home", endpoint=SYNC.path))
         clock.advance(limiter.wait(SYNC))
-    fail(limiter, RateLimited("x", account="home", endpoint=SYNC, retry_after=1800.0))
+    fail(limiter, RateLimited("x", account="home", endpoint=SYNC.path, retry_after=1800.0))
     store.close()
     clock.advance(100)
     again = start(path, clock)
@@ -128,7 +131,7 @@ def test_backoff_retry_after_and_requests_survive_restart(path: Path, clock: Fak
     assert again.wait(LOCKS) == 1700.0
     assert again.remaining() == 346
     clock.advance(1700)
-    fail(again, ServerFailed("x", account="home", endpoint=SYNC))
+    fail(again, ServerFailed("x", account="home", endpoint=SYNC.path))
     assert again.wait(SYNC) == 300.0
 
 
@@ -219,7 +222,7 @@ def test_reboot_remembers_retry_after_and_requests(path: Path, clock: FakeClock)
     limiter = start(path, clock)
     call(limiter, clock)
     clock.advance(20)
-    fail(limiter, RateLimited("x", account="home", endpoint=SYNC, retry_after=1800.0))
+    fail(limiter, RateLimited("x", account="home", endpoint=SYNC.path, retry_after=1800.0))
     clock.reboot(seconds=100)
     limiter = start(path, clock)
     assert limiter.wait(SYNC) == 1700.0
@@ -295,14 +298,14 @@ def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> No
         database.execute("CREATE TABLE page (account TEXT PRIMARY KEY, page TEXT)")
         database.execute("INSERT INTO page VALUES ('home', '{}')")
         database.execute(f"PRAGMA application_id = {module.APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {FORMAT_VERSION - 1}")
+        database.execute(f"PRAGMA user_version = {module.FORMAT_VERSION - 1}")
     database.close()
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
     assert limiter.wait(SYNC) == UNKNOWN
     clock.advance(UNKNOWN)
     call(limiter, clock)
-    assert store.is_usable()
+    assert store.states.is_usable()
     store.close()
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
 
@@ -310,7 +313,7 @@ def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> No
 def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> None:
     open_store(path, clock).close()
     with sqlite3.connect(path) as database:
-        database.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
+        database.execute(f"PRAGMA user_version = {module.FORMAT_VERSION + 1}")
     database.close()
     before = path.read_bytes()
     store = open_store(path, clock)
@@ -319,7 +322,7 @@ def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> 
     clock.advance(UNKNOWN)
     call(limiter, clock)
     assert limiter.wait(SYNC) == 20.0
-    assert not store.is_usable()
+    assert not store.states.is_usable()
     assert path.read_bytes() == before
 
 
@@ -336,7 +339,7 @@ def test_database_of_another_program_is_not_touched(path: Path, clock: FakeClock
     assert limiter.wait(SYNC) == UNKNOWN
     clock.advance(UNKNOWN)
     call(limiter, clock)
-    assert not store.is_usable()
+    assert not store.states.is_usable()
     assert (path.read_bytes(), path.stat().st_mtime) == (before, modified)
 
 
@@ -350,7 +353,7 @@ def test_unusable_path_is_not_a_first_start(tmp_path: Path, clock: FakeClock, na
     call(limiter, clock)
     with pytest.raises(NotAllowedYet):
         call(limiter, clock)
-    assert not store.is_usable()
+    assert not store.states.is_usable()
 
 
 def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
@@ -359,7 +362,7 @@ def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     assert limiter_of(store, clock).wait(SYNC) == UNKNOWN
     assert path.with_name("state.db.broken").read_bytes().startswith(b"this is no database")
-    assert store.is_usable()
+    assert store.states.is_usable()
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM store", "UPDATE store SET secret = 'text'", "DROP TABLE states"])
@@ -376,7 +379,7 @@ def test_file_damaged_while_in_use_is_set_aside(path: Path, clock: FakeClock, st
     with pytest.raises(NotAllowedYet):
         # The new file does not prove that no other process made a call.
         call(limiter, clock)
-    assert store.is_usable()
+    assert store.states.is_usable()
     assert limiter.wait(SYNC) == UNKNOWN - 20
     assert path.with_name("state.db.broken").exists()
 
@@ -415,11 +418,11 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @contextmanager
-def disk_full_for(store: FallbackStateStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    store._file.close()
+def disk_full_for(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    store.responses.close()  # type: ignore[attr-defined]
     with full_disk(monkeypatch):
         yield
-    store._file.close()
+    store.responses.close()  # type: ignore[attr-defined]
 
 
 def test_full_disk_is_logged_and_limits_hold_in_memory(
@@ -433,7 +436,7 @@ def test_full_disk_is_logged_and_limits_hold_in_memory(
         clock.advance(UNKNOWN)
         call(limiter, clock)
         assert limiter.wait(SYNC) == 20.0
-        assert not store.is_usable()
+        assert not store.states.is_usable()
     assert capsys.readouterr().out.count("database or disk is full") == 1
 
 
@@ -452,7 +455,7 @@ def test_unsaved_states_are_written_when_disk_has_space(
         call(limiter, clock)
     clock.advance(limiter.wait(SYNC))
     call(limiter, clock)
-    assert store.is_usable()
+    assert store.states.is_usable()
     clock.advance(3)
     limiter = start(path, clock)
     assert limiter.wait(SYNC) == 17.0
@@ -659,7 +662,7 @@ def test_many_accounts_wait_once_for_a_locked_file(
     locking.execute("BEGIN IMMEDIATE")
     for number in range(40):
         limiter_of(store, clock, f"account {number}")
-        store.cached_response(f"account {number}", SYNC, "credential")
+        store.responses.cached_response(f"account {number}", SYNC.path, "credential")
     assert len(busy) == 1
     locking.close()
 
@@ -676,29 +679,31 @@ def test_second_process_reads_cached_response_of_first(path: Path, clock: FakeCl
     failure = Failure("server", "it broke \ud83d", 5.0)
     rows = [b'{"id": 1, "odd": NaN}', b"\xff\r\0"]
     cached = CachedResponse(rows, Instant.now(clock), failure, {1: None, 2: 7}, (1, 2**52))
-    one.store_response("home", SYNC, "key 1", cached)
-    assert two.cached_response("home", SYNC, "key 1") == cached
-    assert two.cached_response("home", LOCKS, "key 1") is None
-    assert two.cached_response("house", SYNC, "key 1") is None
+    one.responses.store_response("home", SYNC.path, "key 1", cached)
+    assert two.responses.cached_response("home", SYNC.path, "key 1") == cached
+    assert two.responses.cached_response("home", LOCKS.path, "key 1") is None
+    assert two.responses.cached_response("house", SYNC.path, "key 1") is None
 
 
 def test_response_for_another_credential_is_not_returned(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
-    store.store_response("home", SYNC, "key 1", response(clock))
-    assert store.cached_response("home", SYNC, "key 2") is None
+    store.responses.store_response("home", SYNC.path, "key 1", response(clock))
+    assert store.responses.cached_response("home", SYNC.path, "key 2") is None
 
 
 @pytest.mark.parametrize("rows", [None, [], [b""], [b'{"id": %d}' % number for number in range(2_500)]])
 def test_response_of_any_length_is_returned_unchanged(path: Path, clock: FakeClock, rows: list[bytes] | None) -> None:
     cached = CachedResponse(rows, Instant.now(clock))
-    open_store(path, clock).store_response("home", SYNC, "key", cached)
-    assert open_store(path, clock).cached_response("home", SYNC, "key") == cached
+    open_store(path, clock).responses.store_response("home", SYNC.path, "key", cached)
+    assert open_store(path, clock).responses.cached_response("home", SYNC.path, "key") == cached
 
 
 def test_row_of_several_lines_is_stored_as_one(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
-    store.store_response("home", SYNC, "key", CachedResponse([b'{\n  "id": 1\n}', b"[\n]"], Instant.now(clock)))
-    cached = store.cached_response("home", SYNC, "key")
+    store.responses.store_response(
+        "home", SYNC.path, "key", CachedResponse([b'{\n  "id": 1\n}', b"[\n]"], Instant.now(clock))
+    )
+    cached = store.responses.cached_response("home", SYNC.path, "key")
     assert cached
     assert cached.rows == [b'{   "id": 1 }', b"[ ]"]
 
@@ -708,28 +713,30 @@ def test_row_of_several_lines_is_stored_as_one(path: Path, clock: FakeClock) -> 
 )
 def test_changed_response_is_not_returned(path: Path, clock: FakeClock, change: str) -> None:
     store = open_store(path, clock)
-    store.store_response("home", SYNC, "key", response(clock))
+    store.responses.store_response("home", SYNC.path, "key", response(clock))
     with sqlite3.connect(path) as database:
         database.execute(f"UPDATE responses SET {change}")
     database.close()
-    assert store.cached_response("home", SYNC, "key") is None
-    assert store.cached_response("house", SYNC, "key") is None
+    assert store.responses.cached_response("home", SYNC.path, "key") is None
+    assert store.responses.cached_response("house", SYNC.path, "key") is None
 
 
 def test_responses_of_removed_accounts_are_deleted(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock)
     for account in ("old-tenant", "home"):
         limiter_of(store, clock, account)
-        store.store_response(account, SYNC, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()]))
-        store.store_response(
-            account, LOCKS, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0))
+        store.responses.store_response(
+            account, SYNC.path, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()])
         )
-    store.delete_other_accounts(["home"])
+        store.responses.store_response(
+            account, LOCKS.path, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0))
+        )
+    store.responses.delete_other_accounts(["home"])
     store.close()
     content = path.read_bytes()
     assert b"home" in content
     assert b"tenant" not in content
-    assert store.cached_response("home", LOCKS, "key")
+    assert store.responses.cached_response("home", LOCKS.path, "key")
 
 
 def test_expired_states_are_deleted(path: Path, clock: FakeClock) -> None:
@@ -790,9 +797,9 @@ def test_random_history_never_shortens_the_spacing(
                     advance(min(amount, LONGEST_CALL))
                     ended = true_time
                     if event == "fail":
-                        raise ServerFailed("x", account="home", endpoint=SYNC)
+                        raise ServerFailed("x", account="home", endpoint=SYNC.path)
                     if event == "limited":
-                        raise RateLimited("x", account="home", endpoint=SYNC, retry_after=amount)
+                        raise RateLimited("x", account="home", endpoint=SYNC.path, retry_after=amount)
             case "advance":
                 advance(amount)
             case "reboot":

@@ -23,7 +23,6 @@ from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, Personal
 from exporter.sync.account import AccountSync
 from exporter.sync.scheduler import MAX_STAGGER, Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.sync.store import MemoryStateStore
 from exporter.tedee import client, credentials, oauth
 from exporter.tedee.models import SyncReader
 from exporter.tedee.refresh_tokens import RefreshTokens
@@ -32,6 +31,7 @@ from tests.cli.conftest import restore_logging
 from tests.program import run
 from tests.security.secret_search import leaks
 from tests.security.test_secrets import jwt, secret
+from tests.stores import memory_store
 from tests.tcp import tcp_server
 
 __all__ = ["restore_logging"]
@@ -51,7 +51,7 @@ class Home:
         accounts = [{"name": "home", "personal_key": KEY}, {"name": "hotel", "oauth": oauth}]
         clock = SystemClock()
         self.scheduler = Scheduler(clock)
-        configured = Accounts(clock, MemoryStateStore(clock), StatusRegistry(), self.scheduler)
+        configured = Accounts(clock, memory_store(clock), StatusRegistry(), self.scheduler)
         configured.apply(Settings.model_validate({"api": {"url": url}, "accounts": accounts}))
 
     def secrets(self) -> set[str]:

@@ -30,10 +30,12 @@ from pydantic import ValidationError
 from exporter.clock import boottime
 from exporter.config.settings import Api, OAuth
 from exporter.secrets import Secret
+from exporter.sync.counters import Counters
 from exporter.tedee import transport
 from exporter.tedee.bodies import MAX_BODY_BYTES
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
+from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import REASONS, CallError
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.transport import session
@@ -57,7 +59,7 @@ call would take minutes."""
 
 
 class UnlimitedRateLimiter:
-    def acquire(self, endpoint: str, user: str) -> AbstractContextManager[float]:
+    def acquire(self, endpoint: Endpoint, user: str) -> AbstractContextManager[float]:
         return nullcontext(boottime())
 
 
@@ -70,7 +72,7 @@ def client(url: str, timeout: float = TIMEOUT) -> TedeeClient:
         timeout=timeout,
         session=session(),
         limiter=UnlimitedRateLimiter(),
-        observe=lambda endpoint, code: None,
+        observer=Counters("home"),
         user_agent="tedee-exporter/test",
     )
 

@@ -182,7 +182,7 @@ def test_state_file_in_a_closed_folder_is_unusable(
     tmp_path.chmod(0)
     drop_privileges()
     for path in (tmp_path / "folder" / "state.db", tmp_path / ("name" * 100)):
-        assert not open_store(path, clock).is_usable()
+        assert not open_store(path, clock).states.is_usable()
 
 
 def test_home_without_variables_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:

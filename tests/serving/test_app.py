@@ -7,8 +7,10 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from html import unescape
 from threading import Barrier
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -17,8 +19,8 @@ from starlette.testclient import TestClient
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.sync.snapshot import AccountStatus, StatusRegistry
-from exporter.sync.store import Failure
+from exporter.sync.responses import Failure
+from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
 from tests.clock import FakeClock
@@ -219,13 +221,17 @@ def test_account_before_first_sync_is_pending(clock: FakeClock) -> None:
     assert "first sync pending no data yet" in text(page(registry(waiting), clock))
 
 
+def with_details(clock: FakeClock, locks: tuple[Lock, ...] | None = None, **changes: Any) -> AccountStatus:
+    """Return the status of an account in which the lock details have these values."""
+    return status(clock, locks, other_resources=(ResourceStatus("fetch of lock details", **changes),))
+
+
 def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     failure = Failure("server", "names broke", clock.wall())
-    shown = text(
-        page(registry(status(clock, missing=("7", "8"), details_failure=failure, version_supported=False)), clock)
-    )
+    shown_status = replace(with_details(clock, failure=failure), missing=("7", "8"), version_supported=False)
+    shown = text(page(registry(shown_status), clock))
     assert "Selected locks that are not in this account: 7, 8." in shown
-    assert "Names could not be fetched just now: names broke" in shown
+    assert "Last fetch of lock details failed just now: names broke" in shown
     assert "no longer lists API version v37" in shown
 
 
@@ -234,17 +240,17 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     [
         (
             [synced(1), synced(2), synced(3)],
-            "The names of 2 locks are not known yet. The next request for names is due in 40 minutes.",
+            "The names of 2 locks are not known yet. The next fetch of lock details is due in 40 minutes.",
         ),
         (
             [synced(1), synced(2)],
-            "The name of 1 lock is not known yet. The next request for names is due in 40 minutes.",
+            "The name of 1 lock is not known yet. The next fetch of lock details is due in 40 minutes.",
         ),
     ],
 )
 def test_long_wait_for_names_is_shown(clock: FakeClock, rows: list[dict[str, object]], note: str) -> None:
     locks = locks_of(rows, [detailed(1, "Front door")])
-    assert note in text(page(registry(status(clock, locks, details_wait_until=clock.wall() + 2400)), clock))
+    assert note in text(page(registry(with_details(clock, locks, delayed_until=clock.wall() + 2400)), clock))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +260,10 @@ def test_short_wait_for_names_is_not_shown(
     clock: FakeClock, named: list[dict[str, object]], wait: float | None
 ) -> None:
     until = None if wait is None else clock.wall() + wait
-    html = page(registry(status(clock, locks_of([synced(1)], named), details_wait_until=until)), clock)
+    html = page(
+        registry(with_details(clock, locks_of([synced(1)], named), delayed_until=until)),
+        clock,
+    )
     assert "not known yet" not in text(html)
 
 

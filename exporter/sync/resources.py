@@ -1,0 +1,93 @@
+"""The resources of an account: the states of its locks from Tedee's sync endpoint, and the other resources."""
+
+from collections.abc import Sequence
+
+from exporter.tedee.client import SYNC, TedeeClient
+from exporter.tedee.errors import CallError, NotFound
+from exporter.tedee.models import SyncedLock, read_sync
+
+from .lock_details import LockDetailsCache
+from .resource import Resource, ResourceOptions
+from .responses import CachedResponse
+from .snapshot import Lock
+
+
+class LockStates(Resource):
+    """The selected locks in the last successful sync."""
+
+    endpoint = SYNC
+    title = "sync"
+
+    def __init__(self, details: LockDetailsCache, options: ResourceOptions) -> None:
+        """Create the resource without a response.
+
+        Args:
+            details: Resolves the lock filter to ids, and has the names of the locks.
+            options: Options of the account.
+        """
+        self.max_age = options.stale_after
+        self._lock_filter = options.lock_filter
+        self._details = details
+        self._synced: tuple[SyncedLock, ...] = ()
+        self._requested_ids: tuple[int, ...] = ()
+        """The ids that the locks were requested by; empty for all locks."""
+
+    def time_until_due(self, now: float) -> float:  # noqa: ARG002
+        """Return 0.0: the rate limit alone determines the interval."""
+        return 0.0
+
+    def prerequisite(self) -> Resource | None:
+        """Return the lock details if they must resolve serial numbers to ids first."""
+        return self._details if self._details.is_unresolved() else None
+
+    def fetch(self, client: TedeeClient, now: float) -> CachedResponse:  # noqa: ARG002
+        """Make a sync."""
+        ids = self._details.ids
+        try:
+            parsed = client.sync(ids)
+        except CallError as error:
+            self._details.sync_failed(has_unknown_id=bool(ids) and isinstance(error, NotFound))
+            raise
+        self._update(tuple(parsed.rows.values()), ids)
+        return CachedResponse(parsed.raw_rows, requested_ids=ids)
+
+    def restore(self, response: CachedResponse, now: float) -> bool:  # noqa: ARG002
+        """Use a stored sync, unless it lacks a selected lock."""
+        if response.rows is None or not self._details.is_covered_by(response.requested_ids):
+            return False
+        self._update(self._details.select(read_sync(response.rows).rows.values()), response.requested_ids)
+        if response.failure:
+            self._details.sync_failed(has_unknown_id=False)
+        return True
+
+    def configure(self, options: ResourceOptions) -> bool:
+        """Select other locks of the last response, if it has all of them. The lock details are configured before."""
+        self.max_age = options.stale_after
+        if options.lock_filter == self._lock_filter:
+            return True
+        self._lock_filter = options.lock_filter
+        is_covered = self._details.is_covered_by(self._requested_ids)
+        self._synced = self._details.synced = self._details.select(self._synced) if is_covered else ()
+        if not is_covered:
+            self._requested_ids = ()
+            self._details.sync_failed(has_unknown_id=False)
+        return is_covered
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Selected locks that the account does not have, by id or serial number as configured."""
+        return self._details.missing
+
+    def devices(self) -> Sequence[Lock]:
+        """Return the locks, with their details."""
+        return tuple(Lock(synced, self._details.details.get(synced.id)) for synced in self._synced)
+
+    def _update(self, synced: tuple[SyncedLock, ...], requested_ids: tuple[int, ...]) -> None:
+        self._synced, self._requested_ids = synced, requested_ids
+        self._details.sync_succeeded(synced)
+
+
+def create_resources(options: ResourceOptions) -> tuple[LockStates, Resource]:
+    """Return the resources of an account, the sync first. Each is restored and configured before those before it."""
+    details = LockDetailsCache(options)
+    return LockStates(details, options), details

@@ -1,0 +1,33 @@
+"""What is known about an endpoint of the Tedee API: its path and its limits."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+SYNC_SPACING = 20.0
+"""Seconds that Tedee requires between two calls of its sync endpoint (docs: endpoints/lock/sync)."""
+
+
+class Priority(IntEnum):
+    """Priority of an endpoint's calls. The call with the lowest number is made first."""
+
+    HIGH = 0
+    """It may use the whole hourly share. If Tedee refuses its calls with a `Retry-After`, no endpoint is called."""
+    LOW = 1
+    """It may use a third of the hourly share."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint and its limits, in addition to the hourly limit for all endpoints."""
+
+    path: str
+    """The path below the API version, such as `my/lock/sync`."""
+    priority: Priority = Priority.LOW
+    spacing: float = 0.0
+    """Seconds from a response to the next request."""
+    max_requests: int | None = None
+    """Requests in `window` seconds; None if Tedee documents no limit."""
+    window: float = 0.0
+
+    def __str__(self) -> str:
+        return self.path
