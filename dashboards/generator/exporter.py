@@ -17,12 +17,12 @@ MAX_ACCOUNTS = 100
 """Rows in the table of accounts. Failing accounts come first."""
 
 
-def highest(metric: catalogue.Metric, matchers: str = q.ACCOUNTS) -> str:
+def highest(metric: catalogue.AnyMetric, matchers: str = q.ACCOUNTS) -> str:
     """Return an expression for the value of each account, the highest if several exporters report the account."""
     return f"max by (account) ({q.series(metric, matchers)})"
 
 
-def lowest(metric: catalogue.Metric, matchers: str = q.ACCOUNTS) -> str:
+def lowest(metric: catalogue.AnyMetric, matchers: str = q.ACCOUNTS) -> str:
     """Return an expression for the value of each account, the lowest if several exporters report the account."""
     return f"min by (account) ({q.series(metric, matchers)})"
 

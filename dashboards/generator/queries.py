@@ -5,7 +5,7 @@ If two exporters report the same lock, it counts once, with the value that needs
 """
 
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import Metric
+from exporter.metrics.catalogue import AnyMetric
 from exporter.tedee.models import DoorState, LockState
 
 from .value_mappings import DOORS, LOW_BATTERY, STATES, codes_with_severity
@@ -47,7 +47,7 @@ MAX_DAYS = 90
 """Limit of the forecast in days."""
 
 
-def series(metric: Metric | str, matchers: str, suffix: str = "") -> str:
+def series(metric: AnyMetric | str, matchers: str, suffix: str = "") -> str:
     """Return a selector for a metric with the given label matchers, such as LOCKS."""
     return f"{metric if isinstance(metric, str) else metric.name}{suffix}{{{matchers}}}"
 
@@ -67,12 +67,12 @@ def with_recent(selector: str) -> str:
     return f"({selector} or last_over_time({selector}[{LOCK_LOOKBACK}]))"
 
 
-def lowest(metric: Metric, matchers: str) -> str:
+def lowest(metric: AnyMetric, matchers: str) -> str:
     """Return an expression for the value of each lock, the lowest if several exporters report the lock."""
     return f"min by {BY_ID} ({series(metric, matchers)})"
 
 
-def highest(metric: Metric, matchers: str) -> str:
+def highest(metric: AnyMetric, matchers: str) -> str:
     """Return an expression for the value of each lock, the highest if several exporters report the lock."""
     return f"max by {BY_ID} ({series(metric, matchers)})"
 
@@ -113,7 +113,7 @@ def for_each_lock(expression: str, matchers: str) -> str:
     return f"({expression} or on {BY_ID} {NOT_KNOWN} * {names}) * on {BY_ID} group_left (lock_name) {names}"
 
 
-def with_code(metric: Metric, matchers: str, codes: list[int]) -> str:
+def with_code(metric: AnyMetric, matchers: str, codes: list[int]) -> str:
     """Return an expression for the locks whose value is one of the codes."""
     return " or ".join(f"{series(metric, matchers)} == {code}" for code in codes)
 
@@ -161,7 +161,7 @@ def count_locks(locks: str, among: str) -> str:
     return f"count(group by {BY_ID} ({locks})) or 0 * count({among})"
 
 
-def count_matching(metric: Metric, matchers: str, comparison: str) -> str:
+def count_matching(metric: AnyMetric, matchers: str, comparison: str) -> str:
     """Return a cheap expression for the number of locks for which a `bool` comparison is true, for range queries."""
     return f"sum(max by {BY_ID} ({series(metric, matchers)} {comparison}))"
 

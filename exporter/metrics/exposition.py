@@ -9,12 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from math import inf
 from zlib import Z_FINISH
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -23,11 +21,10 @@ from exporter import background
 from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
 
-from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, Metric
-from .chunks import Chunk, build_chunks
-from .collector import account_families, family
+from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, AnyMetric
+from .collector import FamilyCollector, build_families, empty_family, sample_lines
 from .compression import CompressedBlock, GzipBody
-from .lines import FamilyCollector, sample_lines
+from .locks import RenderedLocks
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
 
 PROCESS_PART_MAX_AGE = 1.0
@@ -44,7 +41,7 @@ _ENCODERS: dict[str, Callable[[Collector], bytes]] = {
 _END = b"# EOF\n"
 
 FamilyLines = dict[str, bytes]
-"""Sample lines of one account, by family name. They are the same in both formats."""
+"""Sample lines of one account, by name of the metric. They are the same in both formats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +93,8 @@ class Exposition:
         self._process_registry.register(exporter)
         ProcessCollector(registry=self._process_registry)
         PlatformCollector(registry=self._process_registry)
-        self._chunks: list[Chunk] = []
-        self._account_lines: dict[str, tuple[AccountStatus, bool, FamilyLines]] = {}
+        self._locks = RenderedLocks()
+        self._account_lines: dict[str, tuple[AccountStatus, FamilyLines]] = {}
         self._metadata = {
             media_type: {
                 metric: CompressedBlock.of(_metadata(metric, media_type)) for metric in LOCK_METRICS + ACCOUNT_METRICS
@@ -134,42 +131,43 @@ class Exposition:
     def _render_account_part(self) -> _AccountPart:
         now = self._clock.monotonic()
         statuses = self._registry.statuses()
-        snapshots = {status.account: snapshot for status in statuses if (snapshot := status.fresh_snapshot(now))}
-        locks = [(account, lock) for account, snapshot in snapshots.items() for lock in snapshot.locks]
-        self._chunks = build_chunks(locks, self._chunks)
+        served = [status.as_of(now) for status in statuses]
+        self._locks.update([(each.account, lock) for each in served if each.snapshot for lock in each.snapshot.locks])
         self._account_lines = {
-            status.account: self._lines_of(status, fresh=status.account in snapshots) for status in statuses
+            each.account: (status, self._lines_of(each, status)) for each, status in zip(served, statuses, strict=True)
         }
         bodies = {
             media_type: GzipBody.of([*self._lock_blocks(media_type), self._account_block(media_type)])
             for media_type in _ENCODERS
         }
-        fresh_until = min((snapshot.fresh_until for snapshot in snapshots.values()), default=inf)
-        return _AccountPart(statuses, bodies, fresh_until)
+        return _AccountPart(statuses, bodies, min((each.fresh_until for each in served), default=inf))
 
     def _lock_blocks(self, media_type: str) -> Iterator[CompressedBlock]:
-        for index, metric in enumerate(LOCK_METRICS):
-            blocks = [block for chunk in self._chunks if (block := chunk.columns[index].block).plain]
-            if blocks:
+        for metric in LOCK_METRICS:
+            if blocks := self._locks.blocks(metric):
                 yield self._metadata[media_type][metric]
                 yield from blocks
 
     def _account_block(self, media_type: str) -> CompressedBlock:
-        accounts = [lines for _, _, lines in self._account_lines.values()]
-        families = {metric: [lines.get(_family_name(metric), b"") for lines in accounts] for metric in ACCOUNT_METRICS}
+        accounts = [lines for _, lines in self._account_lines.values()]
         metadata = self._metadata[media_type]
+        families = {metric: [lines.get(metric.name, b"") for lines in accounts] for metric in ACCOUNT_METRICS}
         return CompressedBlock.of(
             b"".join(
                 part for metric, lines in families.items() if any(lines) for part in (metadata[metric].plain, *lines)
             )
         )
 
-    def _lines_of(self, status: AccountStatus, *, fresh: bool) -> tuple[AccountStatus, bool, FamilyLines]:
+    def _lines_of(self, served: AccountStatus, status: AccountStatus) -> FamilyLines:
         """Return the lines of an account. Those of the last rendering are reused if its status is the same."""
         known = self._account_lines.get(status.account)
-        if known and known[0] is status and known[1] is fresh:
-            return known
-        return status, fresh, _family_lines(account_families(status, fresh=fresh))
+        if known and known[0] is status and served is status:
+            return known[1]
+        families = {metric: build_families([metric], [((served.account,), served)]) for metric in ACCOUNT_METRICS}
+        return {
+            metric.name: b"".join(line for family in built for line in sample_lines(family))
+            for metric, built in families.items()
+        }
 
     def _render_process_part(self) -> _ProcessPart:
         blocks = {
@@ -207,15 +205,6 @@ class Renderer:
             time.sleep(MIN_RENDER_INTERVAL + IDLE_FACTOR * (time.thread_time() - began))
 
 
-def _metadata(metric: Metric, media_type: str) -> bytes:
+def _metadata(metric: AnyMetric, media_type: str) -> bytes:
     """Return the family's HELP and TYPE lines."""
-    return _ENCODERS[media_type](FamilyCollector([family(metric)])).removesuffix(_END)
-
-
-@cache
-def _family_name(metric: Metric) -> str:
-    return family(metric).name
-
-
-def _family_lines(families: Iterator[Family]) -> FamilyLines:
-    return {each.name: b"".join(sample_lines(each)) for each in families}
+    return _ENCODERS[media_type](FamilyCollector([empty_family(metric)])).removesuffix(_END)

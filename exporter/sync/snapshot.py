@@ -6,10 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import inf
+from typing import TypeVar
 
 from exporter.tedee.models import LockDetails, SyncedLock
 
 from .responses import Failure
+
+Device = TypeVar("Device")
 
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds of the histogram of sync durations, from a near server to a long time-out."""
@@ -87,6 +90,8 @@ class AccountStatus:
     up: bool | None = None
     """True if the last sync succeeded; None before the first one."""
     snapshot: Snapshot | None = None
+    is_stale: bool = False
+    """True if the snapshot was too old to be served and has no locks any more. See `as_of`."""
     failure: Failure | None = None
     """Failure of the last sync; None if it succeeded."""
     other_resources: tuple[ResourceStatus, ...] = ()
@@ -125,6 +130,25 @@ class AccountStatus:
     def fresh_snapshot(self, now: float) -> Snapshot | None:
         """Return the snapshot; None if it is too old to be served at `now` (monotonic seconds)."""
         return self.snapshot if self.snapshot and now < self.snapshot.fresh_until else None
+
+    @property
+    def fresh_until(self) -> float:
+        """Time in monotonic seconds from which some of the devices are too old to be served."""
+        times = [each.fresh_until for each in self.other_resources if each.devices]
+        return min([*times, self.snapshot.fresh_until] if self.snapshot and not self.is_stale else times, default=inf)
+
+    def as_of(self, now: float) -> "AccountStatus":
+        """Return the status as it is served at `now` (monotonic seconds): without devices that are too old."""
+        if now < self.fresh_until:
+            return self
+        others = tuple(each if now < each.fresh_until else replace(each, devices=()) for each in self.other_resources)
+        if self.snapshot is None or self.fresh_snapshot(now):
+            return replace(self, other_resources=others)
+        return replace(self, other_resources=others, snapshot=replace(self.snapshot, locks=()), is_stale=True)
+
+    def devices(self, kind: type[Device]) -> tuple[Device, ...]:
+        """Return the devices of a kind other than locks."""
+        return tuple(device for each in self.other_resources for device in each.devices if isinstance(device, kind))
 
 
 class StatusRegistry:

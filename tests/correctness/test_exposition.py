@@ -3,9 +3,8 @@
 import gzip
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,9 +17,9 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.metrics import chunks
-from exporter.metrics.catalogue import CATALOGUE
-from exporter.metrics.collector import ExporterCollector, account_families, lock_families
+from exporter.metrics import locks as module
+from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, LOCK_METRICS
+from exporter.metrics.collector import ExporterCollector, build_families
 from exporter.metrics.exposition import Exposition, Renderer
 from exporter.sync.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
@@ -260,20 +259,14 @@ class ReferenceCollector(Collector):
         self._statuses = statuses
 
     def collect(self) -> Iterator[Family]:
-        merged: dict[str, Family] = {}
-        for each in self._statuses:
-            assert each.snapshot
-            _merge(merged, lock_families((each.account, lock) for lock in each.snapshot.locks))
-            _merge(merged, account_families(each, fresh=True))
-        order = [metric.name.removesuffix("_total").removesuffix("_info") for metric in CATALOGUE]
-        return iter(sorted(merged.values(), key=lambda family: order.index(family.name)))
-
-
-def _merge(into: dict[str, Family], families: Iterable[Family]) -> None:
-    for family in families:
-        into.setdefault(family.name, family)
-        if into[family.name] is not family:
-            into[family.name].samples += family.samples
+        locks = [
+            ((status.account, str(lock.id), lock.name), lock)
+            for status in self._statuses
+            if status.snapshot
+            for lock in status.snapshot.locks
+        ]
+        yield from build_families(LOCK_METRICS, locks)
+        yield from build_families(ACCOUNT_METRICS, [((status.account,), status) for status in self._statuses])
 
 
 NAMES = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -301,14 +294,14 @@ ACCOUNTS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id),
 
 
 @pytest.fixture(scope="module")
-def small_chunks() -> Iterator[None]:
-    """Divide a few locks into several chunks."""
+def small_blocks() -> Iterator[None]:
+    """Divide a few locks into several blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK_SIZE", 2)
+        patch.setattr(module, "BLOCK_SIZE", 2)
         yield
 
 
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("small_blocks")
 @settings(max_examples=150, deadline=None)
 @given(ACCOUNTS, ACCOUNTS, st.data())
 def test_account_part_equals_prometheus_client_output(
@@ -500,12 +493,13 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ids of the locks that are rendered, in the order of rendering."""
     ids: list[int] = []
 
-    def recording(rows: Iterable[tuple[str, Lock]]) -> Iterator[Any]:
-        rows = list(rows)
-        ids.extend(lock.id for _, lock in rows)
-        return lock_families(rows)
+    render = module.render
 
-    monkeypatch.setattr(chunks, "lock_families", recording)
+    def recording(locks: Sequence[module.AccountLock]) -> Iterator[module.LockLines]:
+        ids.extend(lock.id for _, lock in locks)
+        return render(locks)
+
+    monkeypatch.setattr(module, "render", recording)
     return ids
 
 

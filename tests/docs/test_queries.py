@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import Metric
+from exporter.metrics.catalogue import AnyMetric
 from tests.conftest import require_program
 from tests.dashboards.conftest import NO_TARGET, backfill
 from tests.dashboards.grafana import Grafana
@@ -55,7 +55,7 @@ class RecordedLock:
     """Two versions during an update, when two series of `lock_info` overlap."""
     interval: int = INTERVAL
 
-    def samples(self, ago: float) -> Iterator[tuple[Metric, float]]:
+    def samples(self, ago: float) -> Iterator[tuple[AnyMetric, float]]:
         """Yield the values at a time."""
         if not self.connected:
             return

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from exporter.metrics.catalogue import CATALOGUE, SYNC_FAILING, Metric
+from exporter.metrics.catalogue import CATALOGUE, SYNC_FAILING, AnyMetric
 from exporter.simulator import Cloud, Lock
 from tests.conftest import require_program
 from tests.end_to_end.conftest import ODD_NAME
@@ -107,7 +107,7 @@ def test_no_failure_is_reported_without_one(scraped: Prometheus) -> None:
 
 
 @pytest.mark.parametrize("metric", [each for each in CATALOGUE if each is not SYNC_FAILING], ids=lambda each: each.name)
-def test_each_metric_of_the_catalogue_is_queryable(scraped: Prometheus, metric: Metric) -> None:
+def test_each_metric_of_the_catalogue_is_queryable(scraped: Prometheus, metric: AnyMetric) -> None:
     name = metric.name + ("_count" if metric.type == "histogram" else "")
     series = scraped.query(name)
     # Prometheus drops empty labels, such as the bridge of a lock without one.
