@@ -38,8 +38,12 @@ class StateCache:
         self._generation = 0
         self._problem: str | None = None
         self._cannot_mark = False
-        self.record((), lambda _now, _states: ())
-        self.is_new = store is None or (store.is_new and self._generation > 0)
+        is_usable = True
+        try:
+            self.update((), lambda _now, _states: ())
+        except StoreBusy:
+            is_usable = False
+        self.is_new = store is None or (store.is_new and is_usable and self._problem is None)
         """True if no other exporter that uses the store has called Tedee. If no store can be created, its absence does
         not mean that this is the first start."""
 
