@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DICTIONARY = ROOT / ".codespell-words.txt"
 FOLDERS = (
-    ".ci", ".github", "alerts", "bench", "dashboards", "deploy", "docs", "exporter", "helm", "packaging", "tests",
+    ".ci", ".github", "alerts", "bench", "dashboards", "deploy", "docs", "exporter", "helm", "packaging", "testing",
+    "tests",
 )  # fmt: skip
 SKIPPED = ("__pycache__", "_build", "crds", "testdata")
 """Folders of generated files, of schemas of other projects, and of test input with deliberate mistakes."""

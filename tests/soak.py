@@ -10,9 +10,10 @@ from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.simulator import Cloud, Fault, World, serve
+from exporter.simulator import World, serve
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
+from testing.faults import Fault, FaultyCloud
 from tests.stores import open_store
 
 from .clock import FakeClock
@@ -48,7 +49,7 @@ class Week(NamedTuple):
 def simulate_week(folder: Path) -> Week:
     """Sync the two accounts of the demo each minute, scrape after each sync, and inject faults every hour."""
     clock = FakeClock()
-    cloud = Cloud(World.demo(clock=clock.wall), clock=clock.monotonic)
+    cloud = FaultyCloud(World.demo(clock=clock.wall), clock=clock.monotonic)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     registry.on_change(exposition.render)

@@ -7,7 +7,6 @@ from .account import Account, PersonalKey, RefreshToken, Token
 from .battery import Battery
 from .bridge import Bridge, Outages
 from .cloud import Call, Cloud
-from .faults import Fault
 from .limits import Violation
 from .lock import MISSING, Lock
 from .oauth import TOKEN_PATH
@@ -23,7 +22,6 @@ __all__ = [
     "Bridge",
     "Call",
     "Cloud",
-    "Fault",
     "Lock",
     "Outages",
     "PersonalKey",

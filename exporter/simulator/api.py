@@ -34,7 +34,7 @@ def authorized(resource: Resource) -> Callable[["Api", Request], Response]:
 
 
 class Api:
-    """The endpoints of the cloud, without faults."""
+    """The endpoints of the cloud."""
 
     def __init__(
         self, world: World, versions: Sequence[str], *, default_page: int, largest_page: int, smallest_page: int

@@ -14,8 +14,7 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from .api import Api, Handler
-from .delivery import ClientGone, Connection, in_full
-from .faults import Faults
+from .connection import ClientGone, Connection
 from .limits import Limits, Violation
 from .oauth import TOKEN_PATH, refresh
 from .request import Request
@@ -70,7 +69,6 @@ class Cloud:
         smallest_page: int = 1,
     ) -> None:
         self.world = world
-        self.faults = Faults()
         self.calls: list[Call] = []
         self.violations: list[Violation] = []
         self._strict = strict
@@ -102,9 +100,17 @@ class Cloud:
     def last_result(self, account: str, endpoint: str = "sync") -> object:
         """Return the `result` of the last complete response to that account. Raises KeyError if there was none.
 
-        A response edited by `Fault.edit_rows` counts; one that a fault invented does not.
+        Only genuine responses count.
         """
         return json.loads(self._last_bodies[account, endpoint])["result"]
+
+    async def respond(self, call: Call, request: Request, connection: Connection, handler: Handler) -> Response:  # noqa: ARG002 - a hook
+        """Return the response to a call that is not refused. Subclasses may wait, and change it and its delivery.
+
+        Raises:
+            ClientGone: the client closed the connection while the subclass waited.
+        """
+        return handler(request)
 
     async def _serve(self, endpoint: str, handler: Handler, connection: Connection) -> None:
         arrived = self._clock()
@@ -124,7 +130,6 @@ class Cloud:
         )
         self.calls.append(call)
         refusal = self._count(call)
-        fault = None if refusal else self.faults.next(call.account, endpoint)
 
         def finish() -> None:
             if call.finished is None:
@@ -133,11 +138,7 @@ class Cloud:
                     self._limits.end_call(call.account, endpoint, call.finished)
 
         try:
-            if fault is not None:
-                await connection.pause(fault.delay)
-            response = refusal or handler(request)
-            if fault is not None:
-                response = fault.apply(response, request)
+            response = refusal or await self.respond(call, request, connection, handler)
             body = response.body()
 
             def complete() -> None:
@@ -147,8 +148,7 @@ class Cloud:
                 finish()
 
             head, sent = self._head(call, response, body, gzipped=request.accepts_gzip)
-            deliver = fault.deliver if fault else in_full
-            await deliver(connection.on_complete(complete), head, sent)
+            await response.deliver(connection.on_complete(complete), head, sent)
         except ClientGone:
             pass
         finally:

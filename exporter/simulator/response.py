@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from .connection import Delivery, in_full
+
 JSON_TYPE = "application/json; charset=utf-8"
 
 
@@ -13,7 +15,7 @@ class Response:
     """Status, headers and body of a response.
 
     The body is the envelope around `result`, or `raw` if that is set. `genuine` is true if the result is the world's,
-    edited or not, and false if a fault invented it.
+    edited or not, and false for an error or a result that is invented. `deliver` sends the response.
     """
 
     result: object = None
@@ -24,6 +26,7 @@ class Response:
     raw: bytes | None = None
     content_type: str = JSON_TYPE
     genuine: bool = False
+    deliver: Delivery = in_full
 
     @classmethod
     def error(cls, status: int, *messages: str, headers: Mapping[str, str] | None = None) -> Self:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +13,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from .delivery import ABORT
-
-# SO_LINGER with 0 seconds: close() discards unsent data and sends RST instead of FIN.
-RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+TRANSPORT: Final = "tedee.simulator.transport"
+"""The scope extension with the `transport` of the TCP connection, with which a test can reset it."""
 
 # Seconds after which an idle connection is closed. The exporter itself uses a new connection for each call.
 KEEP_ALIVE_TIMEOUT: Final = 120
@@ -27,7 +24,7 @@ STOP_TIMEOUT: Final = 1.0
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP protocol, with a scope extension that resets the TCP connection (see `delivery.ABORT`)."""
+    """Uvicorn's HTTP protocol, with a scope extension (see `TRANSPORT`)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,12 +40,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Add the extension to the scope of a new request."""
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.abort}}
-
-    def abort(self) -> None:
-        """Reset the connection immediately."""
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-        self.transport.abort()
+        self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
 
 
 @dataclass(frozen=True)

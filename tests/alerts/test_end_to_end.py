@@ -22,23 +22,12 @@ import pytest
 import requests
 
 from exporter.clock import SystemClock
-from exporter.simulator import (
-    TOKEN_PATH,
-    Account,
-    Bridge,
-    Cloud,
-    Fault,
-    Lock,
-    PersonalKey,
-    RefreshToken,
-    Token,
-    World,
-    serve,
-)
+from exporter.simulator import TOKEN_PATH, Account, Bridge, Lock, PersonalKey, RefreshToken, Token, World, serve
 from exporter.simulator.response import Response
 from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
 from exporter.tedee.client import SYNC
+from testing.faults import Fault, FaultyCloud
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES
 from tests.alerts.stack import Labels, Webhook, accelerated, alertmanager, prometheus
 from tests.program import LONG_TEST, TIMEOUT, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
@@ -134,7 +123,7 @@ def history(home: Account) -> str:
 class Scenario:
     """Two exporters and their accounts, with problems that can be caused and solved."""
 
-    def __init__(self, folder: Path, cloud: Cloud, url: str, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, cloud: FaultyCloud, url: str, stack: contextlib.ExitStack) -> None:
         self._cloud = cloud
         self._home = cloud.world.account("home")
         self._stack = stack
@@ -319,7 +308,7 @@ def stack() -> Iterator[contextlib.ExitStack]:
 
 @pytest.mark.timeout(LONG_TEST)
 def test_every_alert_is_sent_and_resolved(tmp_path: Path, stack: contextlib.ExitStack) -> None:
-    cloud = Cloud(world(), strict=True)
+    cloud = FaultyCloud(world(), strict=True)
     scenario = Scenario(tmp_path, cloud, stack.enter_context(serve(cloud)).url, stack)
     night = accelerated(NIGHT)
     for rule in night["groups"][0]["rules"]:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from exporter.clock import boottime
 from exporter.secrets import Secret, safe_path
-from exporter.simulator import Cloud, Fault, PersonalKey, World, serve
+from exporter.simulator import PersonalKey, World, serve
 from exporter.tedee.bodies import MAX_BODY_BYTES
 from exporter.tedee.client import LOCKS, REDACTED, SYNC, Observer, TedeeClient, describe_body
 from exporter.tedee.credentials import Credentials, access_token, personal_key
@@ -46,6 +46,7 @@ from exporter.tedee.errors import (
 )
 from exporter.tedee.models import ParseResult, SyncedLock
 from exporter.tedee.transport import session
+from testing.faults import Fault, FaultyCloud
 from tests.conftest import FIXTURES
 from tests.program import TIMEOUT
 from tests.tcp import tcp_server, tls_server
@@ -101,30 +102,30 @@ def make_client(
 
 
 @pytest.fixture
-def cloud() -> Cloud:
-    return Cloud(
+def cloud() -> FaultyCloud:
+    return FaultyCloud(
         World.demo(clock=lambda: 1_790_000_000.0), sync_spacing=0.0, versions=("v1.33", "v1.34", "v1.36", "v37")
     )
 
 
 @pytest.fixture
-def url(cloud: Cloud) -> Iterator[str]:
+def url(cloud: FaultyCloud) -> Iterator[str]:
     with serve(cloud) as address:
         yield address.url
 
 
 @pytest.fixture
-def served(cloud: Cloud, url: str) -> tuple[Cloud, str]:
+def served(cloud: FaultyCloud, url: str) -> tuple[FaultyCloud, str]:
     return cloud, url
 
 
-def test_sync_returns_all_locks_of_account(cloud: Cloud, url: str) -> None:
+def test_sync_returns_all_locks_of_account(cloud: FaultyCloud, url: str) -> None:
     parsed = make_client(url).sync()
     assert sorted(parsed.rows) == [lock.id for lock in cloud.world.account("home").locks]
     assert not parsed.rejections
 
 
-def test_sync_with_ids_returns_these_locks(url: str, cloud: Cloud) -> None:
+def test_sync_with_ids_returns_these_locks(url: str, cloud: FaultyCloud) -> None:
     assert sorted(make_client(url).sync([1003, 1001]).rows) == [1001, 1003]
     assert cloud.calls[-1].ids == (1003, 1001)
 
@@ -134,14 +135,14 @@ def test_all_api_versions_give_same_values(url: str, version: str) -> None:
     assert make_client(url, version=version).sync().rows == make_client(url).sync().rows
 
 
-def test_request_has_user_agent(url: str, cloud: Cloud) -> None:
+def test_request_has_user_agent(url: str, cloud: FaultyCloud) -> None:
     make_client(url).sync()
     assert cloud.calls[-1].user_agent == "tedee-exporter/test"
 
 
 def test_lock_details_are_paginated() -> None:
     world = World.of_size(accounts=1, locks=230)
-    with serve(Cloud(world)) as crowded:
+    with serve(FaultyCloud(world)) as crowded:
         client = make_client(crowded.url, personal_key(Secret("key-account-0001")))
         pages = [client.locks(number) for number in (1, 2, 3, 4)]
     assert [len(page.rows) for page in pages] == [100, 100, 30, 0]
@@ -211,7 +212,7 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
 @pytest.mark.parametrize(("fault", "error", "message"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
 @pytest.mark.parametrize("endpoint", ["sync", "locks"])
 def test_failed_call_raises_named_error(
-    served: tuple[Cloud, str], endpoint: str, fault: Fault, error: type[CallError], message: str
+    served: tuple[FaultyCloud, str], endpoint: str, fault: Fault, error: type[CallError], message: str
 ) -> None:
     cloud, url = served
     cloud.faults.script(fault, endpoint=endpoint)
@@ -239,7 +240,7 @@ def test_all_failure_reasons_are_covered() -> None:
     assert met | {"timeout", "tls"} == set(REASONS)
 
 
-def test_error_has_correlation_id(cloud: Cloud, url: str) -> None:
+def test_error_has_correlation_id(cloud: FaultyCloud, url: str) -> None:
     cloud.faults.script(Fault.error(500))
     with pytest.raises(ServerFailed) as caught:
         make_client(url).sync()
@@ -249,13 +250,13 @@ def test_error_has_correlation_id(cloud: Cloud, url: str) -> None:
     assert caught.value.status == 500
 
 
-def test_call_without_response_times_out(cloud: Cloud, url: str) -> None:
+def test_call_without_response_times_out(cloud: FaultyCloud, url: str) -> None:
     cloud.faults.script(Fault.silence())
     with pytest.raises(TimedOut, match=r"no complete response within 0\.2 s"):
         make_client(url, timeout=0.2).sync()
 
 
-def test_slow_response_times_out(cloud: Cloud, url: str) -> None:
+def test_slow_response_times_out(cloud: FaultyCloud, url: str) -> None:
     cloud.faults.script(Fault.drip(size=8, interval=0.02))
     with pytest.raises(TimedOut, match=r"no complete response within 0\.2 s"):
         make_client(url, timeout=0.2).sync()
@@ -296,7 +297,7 @@ def test_endless_slow_response_times_out(what: str) -> None:
     assert "no complete response within 0.4 s" in str(caught.value)
 
 
-def test_huge_decompressed_response_is_aborted(cloud: Cloud, url: str) -> None:
+def test_huge_decompressed_response_is_aborted(cloud: FaultyCloud, url: str) -> None:
     blanks = b" " * (MAX_BODY_BYTES + 1)
     cloud.faults.script(Fault.body(blanks, "application/json"))
     with pytest.raises(InvalidResponse, match="the response exceeds 16,777,216 bytes"):
@@ -363,13 +364,13 @@ def test_retry_after_is_seconds_or_date_by_server_clock(value: str, seconds: flo
     assert caught.value.retry_after == seconds
 
 
-def test_retired_version_error_lists_supported_versions(cloud: Cloud, url: str) -> None:
+def test_retired_version_error_lists_supported_versions(cloud: FaultyCloud, url: str) -> None:
     cloud.retire("v37")
     with pytest.raises(NotFound, match=r"Tedee supports the API versions 1\.33, 1\.34, 1\.36, not v37"):
         make_client(url).sync()
 
 
-def test_request_without_response_is_observed_by_reason(cloud: Cloud, url: str) -> None:
+def test_request_without_response_is_observed_by_reason(cloud: FaultyCloud, url: str) -> None:
     requests = Requests()
     client = make_client(url, observer=requests)
     client.sync()
@@ -383,7 +384,7 @@ def test_request_without_response_is_observed_by_reason(cloud: Cloud, url: str) 
 # Keys and tokens
 
 
-def test_changed_key_file_is_used_at_next_call(cloud: Cloud, url: str, tmp_path: Path) -> None:
+def test_changed_key_file_is_used_at_next_call(cloud: FaultyCloud, url: str, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("not-yet-made\n")
     client = make_client(url, personal_key(key_file))
@@ -407,7 +408,7 @@ def test_changed_key_file_is_used_at_next_call(cloud: Cloud, url: str, tmp_path:
     ],
 )
 def test_unusable_key_file_is_named_and_nothing_is_sent(
-    cloud: Cloud, url: str, tmp_path: Path, content: bytes | None, message: str
+    cloud: FaultyCloud, url: str, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     key_file = tmp_path / "key"
     if content is not None:
@@ -421,7 +422,7 @@ def test_unusable_key_file_is_named_and_nothing_is_sent(
         assert word not in str(caught.value).replace(str(key_file), "")
 
 
-def test_key_without_scope_is_forbidden(cloud: Cloud, url: str) -> None:
+def test_key_without_scope_is_forbidden(cloud: FaultyCloud, url: str) -> None:
     cloud.world.account("home").keys.append(PersonalKey("no-scope", scopes=("Bridge.Read",)))
     with pytest.raises(Forbidden):
         make_client(url, personal_key(Secret("no-scope"))).sync()
@@ -441,7 +442,7 @@ def test_proxy_is_not_used_for_loopback(url: str, monkeypatch: pytest.MonkeyPatc
     assert make_client(url).sync().rows
 
 
-def test_cookie_is_not_stored(cloud: Cloud, url: str) -> None:
+def test_cookie_is_not_stored(cloud: FaultyCloud, url: str) -> None:
     connections = session()
     cloud.faults.script(Fault(headers={"Set-Cookie": "session=home; Path=/"}))
     client = make_client(url)
@@ -455,7 +456,7 @@ def test_repr_of_credentials_does_not_show_key() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_text_of_refused_request_is_not_shown(served: tuple[Cloud, str], status: int) -> None:
+def test_text_of_refused_request_is_not_shown(served: tuple[FaultyCloud, str], status: int) -> None:
     cloud, url = served
     cloud.faults.script(Fault.echo(status))
     with pytest.raises(Unauthorized if status == 401 else Forbidden) as caught:
@@ -511,7 +512,7 @@ def test_encoded_key_is_not_shown(encoded: str, caplog: pytest.LogCaptureFixture
         assert status != 500 or caught.value.messages == (REDACTED, "Sorry")
 
 
-def test_rejected_value_does_not_show_key(served: tuple[Cloud, str]) -> None:
+def test_rejected_value_does_not_show_key(served: tuple[FaultyCloud, str]) -> None:
     cloud, url = served
     cloud.faults.script(Fault.result([{"id": 1, "isConnected": True, "deviceState": {"state": KEY.upper()}}]))
     assert [each.value for each in make_client(url).sync().rejections] == [REDACTED]
@@ -525,7 +526,7 @@ def test_uuid_of_refused_request_is_shown() -> None:
             make_client("https://tedee.test").sync()
 
 
-def test_key_in_lock_name_is_redacted(served: tuple[Cloud, str]) -> None:
+def test_key_in_lock_name_is_redacted(served: tuple[FaultyCloud, str]) -> None:
     cloud, url = served
     escaped = "".join(f"\\u{ord(char):04x}" for char in KEY)
     body = f'{{"success": true, "result": [{{"id": 1, "name": "a key: {escaped}"}}]}}'
@@ -533,7 +534,7 @@ def test_key_in_lock_name_is_redacted(served: tuple[Cloud, str]) -> None:
     assert make_client(url).locks(1).rows[1].name == "a key: [secret]"
 
 
-def test_key_as_field_name_is_redacted(served: tuple[Cloud, str]) -> None:
+def test_key_as_field_name_is_redacted(served: tuple[FaultyCloud, str]) -> None:
     cloud, url = served
     body = f'{{"success": true, "result": [{{"id": 1, "{KEY}": 1}}]}}'
     cloud.faults.script(Fault.body(body.encode(), "application/json"))
@@ -566,7 +567,7 @@ UNUSUAL_ROWS = {
 @pytest.mark.parametrize("other", [*UNUSABLE_ROWS, *UNUSUAL_ROWS])
 @pytest.mark.parametrize("unusable", UNUSABLE_ROWS)
 def test_unusable_row_does_not_affect_others(
-    served: tuple[Cloud, str], endpoint: str, unusable: str, other: str
+    served: tuple[FaultyCloud, str], endpoint: str, unusable: str, other: str
 ) -> None:
     cloud, url = served
     rows = [b'{"id": 1}', UNUSABLE_ROWS[unusable], (UNUSABLE_ROWS | UNUSUAL_ROWS)[other], b'{"id": 4}']
@@ -578,7 +579,7 @@ def test_unusable_row_does_not_affect_others(
     assert parsed.rejection_counts == {"id": 1 if other in UNUSUAL_ROWS else 2}
 
 
-def test_control_characters_of_response_are_removed(served: tuple[Cloud, str]) -> None:
+def test_control_characters_of_response_are_removed(served: tuple[FaultyCloud, str]) -> None:
     cloud, url = served
     cloud.faults.script(Fault.error(409, "red\x1b[31m\x08\r\nline"))
     with pytest.raises(InvalidResponse) as caught:
@@ -625,13 +626,13 @@ def test_successful_envelope_is_accepted(envelope: dict[str, object]) -> None:
         ("", ""),
     ],
 )
-def test_unrequested_encoding_is_named(served: tuple[Cloud, str], encoding: str, described: str) -> None:
+def test_unrequested_encoding_is_named(served: tuple[FaultyCloud, str], encoding: str, described: str) -> None:
     assert describe_body({"Content-Type": "Text/HTML; charset=x", "Content-Encoding": encoding}, b"oh") == (
         f"text/html of 2 bytes{described}"
     )
 
 
-def test_error_with_huge_body_keeps_its_kind(served: tuple[Cloud, str]) -> None:
+def test_error_with_huge_body_keeps_its_kind(served: tuple[FaultyCloud, str]) -> None:
     cloud, url = served
     cloud.faults.script(Fault.body(b" " * (MAX_BODY_BYTES + 1), status=429))
     with pytest.raises(RateLimited):
@@ -639,7 +640,7 @@ def test_error_with_huge_body_keeps_its_kind(served: tuple[Cloud, str]) -> None:
 
 
 @pytest.mark.parametrize("row", [b"0", b"{}", b'{"id":1}'])
-def test_too_many_rows_are_rejected(served: tuple[Cloud, str], row: bytes) -> None:
+def test_too_many_rows_are_rejected(served: tuple[FaultyCloud, str], row: bytes) -> None:
     cloud, url = served
     rows = b",".join([row] * 1_200_000)
     cloud.faults.script(Fault.body(b'{"success": true, "result": [%s]}' % rows, "application/json"))

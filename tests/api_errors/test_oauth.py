@@ -26,7 +26,7 @@ from structlog.testing import capture_logs
 from exporter.accounts import Accounts
 from exporter.config import Settings
 from exporter.secrets import Secret
-from exporter.simulator import TOKEN_PATH, Cloud, Fault, RefreshToken, World, serve
+from exporter.simulator import TOKEN_PATH, RefreshToken, World, serve
 from exporter.simulator.response import Response
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
@@ -53,6 +53,7 @@ from exporter.tedee.oauth import (
 )
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline, session
+from testing.faults import Fault, FaultyCloud
 from tests.clock import FakeClock
 from tests.program import TIMEOUT
 from tests.stores import memory_store
@@ -68,7 +69,7 @@ ACCESS_LIFETIME = 4 * 3600.0
 class Tedee:
     """A simulated cloud with an account, the file of its refresh token, and its credentials."""
 
-    def __init__(self, cloud: Cloud, url: str, folder: Path, clock: FakeClock) -> None:
+    def __init__(self, cloud: FaultyCloud, url: str, folder: Path, clock: FakeClock) -> None:
         self.cloud = cloud
         self.url = url
         self.clock = clock
@@ -134,7 +135,7 @@ class Tedee:
 
 @pytest.fixture
 def tedee(tmp_path: Path, clock: FakeClock) -> Iterator[Tedee]:
-    cloud = Cloud(World.demo(clock=clock.wall), sync_spacing=0.0)
+    cloud = FaultyCloud(World.demo(clock=clock.wall), sync_spacing=0.0)
     with serve(cloud) as address:
         yield Tedee(cloud, address.url, tmp_path, clock)
 

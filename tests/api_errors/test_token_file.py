@@ -17,13 +17,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.secrets import Secret
-from exporter.simulator import Fault, RefreshToken
+from exporter.simulator import RefreshToken
 from exporter.simulator.response import Response
 from exporter.tedee import token_file
 from exporter.tedee.credentials import read_secret
 from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
 from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, storage_problem
+from testing.faults import Fault
 from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee
 from tests.cli.conftest import UNPRIVILEGED_UID, drop_privileges
 from tests.conftest import require_program

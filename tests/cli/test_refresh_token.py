@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
+from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.simulator.response import Response
+from testing.faults import Fault, FaultyCloud
 from tests.program import TIMEOUT, Exporter, configuration, environment, eventually
 from tests.security.test_process import UID, as_other_user
 
@@ -25,7 +26,7 @@ FIRST = "simulated-refresh"
 class Site:
     """Simulated cloud, and a configuration with an account whose refresh token is in its own folder."""
 
-    def __init__(self, folder: Path, url: str, cloud: Cloud) -> None:
+    def __init__(self, folder: Path, url: str, cloud: FaultyCloud) -> None:
         self.cloud = cloud
         self.token = folder / "secret" / "token"
         self.token.parent.mkdir()
@@ -105,7 +106,7 @@ def site() -> Iterator[Site]:
         Account("guests", [Lock(2, "Back door")], refresh_tokens=[RefreshToken(FIRST)]),
         Account("home", [Lock(1, "Front door")], keys=[PersonalKey("simulated-key")]),
     ]
-    cloud = Cloud(World(accounts))
+    cloud = FaultyCloud(World(accounts))
     folder = Path(tempfile.mkdtemp(prefix="tedee-exporter-site-"))
     folder.chmod(0o755)
     with serve(cloud) as address:

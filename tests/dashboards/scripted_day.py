@@ -10,10 +10,11 @@ from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.simulator import TOKEN_PATH, Battery, Cloud, Fault, Lock, World, serve
+from exporter.simulator import TOKEN_PATH, Battery, Lock, World, serve
 from exporter.simulator.wire import Version, lock_entry, sync_entry
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
+from testing.faults import Fault, FaultyCloud
 from tests.clock import FakeClock
 from tests.cloud import detailed, synced
 from tests.factories import locks_of, registry, status
@@ -87,7 +88,7 @@ def demo_world(clock: FakeClock) -> World:
     return demo
 
 
-def events(world: World, cloud: Cloud) -> Iterator[float]:
+def events(world: World, cloud: FaultyCloud) -> Iterator[float]:
     """Yield the Unix time of each event. The event takes place when the next one is requested."""
     home, hotel = world.account("home"), world.account("hotel")
     yield END - 20 * HOUR  # a response has values that cannot be used
@@ -161,7 +162,7 @@ def record(folder: Path) -> Path:
     """Record the days to a file."""
     clock = FakeClock(wall=START)
     demo = demo_world(clock)
-    cloud = Cloud(demo, clock=clock.monotonic)
+    cloud = FaultyCloud(demo, clock=clock.monotonic)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(registry, ExporterCollector("1.2.3", lambda: (True, START), lambda: True), clock)
     accounts = Accounts(clock, memory_store(clock), registry, scheduler)

@@ -3,19 +3,20 @@ from typing import Any
 
 import pytest
 
-from exporter.simulator import Address, Cloud, World, serve
+from exporter.simulator import Address, World, serve
+from testing.faults import FaultyCloud
 
 HOME: dict[str, Any] = {"name": "home", "personal_key": "simulated-key-home"}
 HOTEL: dict[str, Any] = {"name": "hotel", "personal_key": "simulated-key-hotel"}
 
 
 @pytest.fixture
-def cloud() -> Cloud:
+def cloud() -> FaultyCloud:
     """A simulated cloud with the demo's locks that rejects calls above Tedee's limits."""
-    return Cloud(World.demo(), strict=True)
+    return FaultyCloud(World.demo(), strict=True)
 
 
 @pytest.fixture
-def address(cloud: Cloud) -> Iterator[Address]:
+def address(cloud: FaultyCloud) -> Iterator[Address]:
     with serve(cloud) as address:
         yield address

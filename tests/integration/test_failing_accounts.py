@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.simulator import Account, Cloud, Fault, Lock, PersonalKey, World, serve
+from exporter.simulator import Account, Lock, PersonalKey, World, serve
+from testing.faults import Fault, FaultyCloud
 from tests.program import Exporter, configuration, eventually, running
 
 SYNCS = 3
@@ -41,17 +42,17 @@ class Scrapers:
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Cloud:
+def cloud() -> FaultyCloud:
     world = World.demo()
     malformed = Account("malformed", [Lock(1, "Good"), Lock(2, "Bad")], keys=[PersonalKey("key-malformed")])
     silent = Account("silent", [Lock(3, "Silent")], keys=[PersonalKey("key-silent")])
     world.accounts += [malformed, silent]
     malformed.lock(2).override(deviceState="junk", revision=None, isConnected="perhaps")
-    return Cloud(world)
+    return FaultyCloud(world)
 
 
 @pytest.fixture(scope="module")
-def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+def exporter(cloud: FaultyCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
     """An exporter that has synced its good accounts three times while fifty clients scraped it."""
     cloud.faults.script(Fault.silence(), account="silent", forever=True)
     accounts = [
@@ -72,16 +73,16 @@ def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield exporter
 
 
-def syncs(cloud: Cloud, account: str) -> int:
+def syncs(cloud: FaultyCloud, account: str) -> int:
     return sum(call.endpoint == "sync" and call.account == account for call in cloud.calls)
 
 
-def test_syncs_of_an_account_are_20_seconds_apart(exporter: Exporter, cloud: Cloud) -> None:
+def test_syncs_of_an_account_are_20_seconds_apart(exporter: Exporter, cloud: FaultyCloud) -> None:
     assert min(syncs(cloud, account) for account in GOOD) >= SYNCS
     assert cloud.violations == []
 
 
-def test_good_accounts_sync_on_time(exporter: Exporter, cloud: Cloud) -> None:
+def test_good_accounts_sync_on_time(exporter: Exporter, cloud: FaultyCloud) -> None:
     counts = [syncs(cloud, account) for account in GOOD]
     assert max(counts) - min(counts) <= 1
     for account in GOOD:
@@ -96,7 +97,7 @@ def test_failures_are_reported_by_reason(exporter: Exporter) -> None:
     assert exporter.value("tedee_api_requests_total", account="silent", endpoint="my/lock/sync", code="timeout")
 
 
-def test_malformed_lock_does_not_affect_other_locks(exporter: Exporter, cloud: Cloud) -> None:
+def test_malformed_lock_does_not_affect_other_locks(exporter: Exporter, cloud: FaultyCloud) -> None:
     good = cloud.world.account("malformed").lock(1)
     labels = {"account": "malformed", "lock_id": "1", "lock_name": "Good"}
     assert exporter.value("lock_revision", **labels) == good.revision
@@ -110,11 +111,11 @@ def test_malformed_lock_does_not_affect_other_locks(exporter: Exporter, cloud: C
     assert len([line for line in exporter.log if "device_state" in line]) == 1
 
 
-def test_lock_details_are_fetched_once_per_account(exporter: Exporter, cloud: Cloud) -> None:
+def test_lock_details_are_fetched_once_per_account(exporter: Exporter, cloud: FaultyCloud) -> None:
     assert sum(call.endpoint == "locks" and call.account == "home" for call in cloud.calls) == 2
 
 
-def test_requests_remaining_match_the_cloud(exporter: Exporter, cloud: Cloud) -> None:
+def test_requests_remaining_match_the_cloud(exporter: Exporter, cloud: FaultyCloud) -> None:
     def agree() -> bool:
         counted = sum(call.account == "hotel" for call in cloud.calls)
         return exporter.value("tedee_api_requests_remaining", account="hotel") == 350 - counted

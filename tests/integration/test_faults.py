@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from exporter.simulator import Address, Cloud, Fault, World, serve
+from exporter.simulator import Address, World, serve
+from testing.faults import Fault, FaultyCloud
 from tests.integration.conftest import HOME, HOTEL
 from tests.program import LONG_TEST, ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
 
@@ -43,7 +44,9 @@ class Load:
 
 @pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.soak)])
 @pytest.mark.timeout(LONG_TEST)
-def test_killed_processes_keep_limits_and_data(cloud: Cloud, address: Address, tmp_path: Path, kills: int) -> None:
+def test_killed_processes_keep_limits_and_data(
+    cloud: FaultyCloud, address: Address, tmp_path: Path, kills: int
+) -> None:
     rng = random.Random(kills)
     # Responses are slow, so that many kills happen during a call.
     cloud.faults.script(*[Fault.delayed(rng.uniform(0, 1.5)) for _ in range(1_000)])
@@ -73,7 +76,7 @@ def locks(exporter: Exporter, account: str) -> int:
 
 @pytest.mark.soak
 @pytest.mark.timeout(LONG_TEST)
-def test_two_processes_obey_limits_for_five_minutes(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_two_processes_obey_limits_for_five_minutes(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
     with running(f"--config.file={path}") as one, running(f"--config.file={path}") as two:
         time.sleep(300)
@@ -85,7 +88,7 @@ def test_two_processes_obey_limits_for_five_minutes(cloud: Cloud, address: Addre
     assert cloud.violations == []
 
 
-def test_full_disk_does_not_stop_the_exporter(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_full_disk_does_not_stop_the_exporter(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "state.db"))
 
     def limit_files_to_a_kibibyte() -> None:
@@ -111,7 +114,7 @@ def test_full_disk_does_not_stop_the_exporter(cloud: Cloud, address: Address, tm
     assert cloud.violations == []
 
 
-def test_compression_bomb_does_not_fill_memory(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_compression_bomb_does_not_fill_memory(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     # The simulated cloud compresses the 300 MiB to a thousandth.
     cloud.faults.script(Fault.body(b" " * (300 * 2**20), "application/json"), account="home", endpoint="sync")
     path = configuration(tmp_path, address.url, [HOME, HOTEL])
@@ -126,7 +129,7 @@ def test_compression_bomb_does_not_fill_memory(cloud: Cloud, address: Address, t
 def test_huge_responses_stay_below_memory_limit_of_chart(tmp_path: Path) -> None:
     """The limit is 256 MiB. The smallest rows take the most memory."""
     world = World.of_size(accounts=41, locks=1)
-    cloud = Cloud(world)
+    cloud = FaultyCloud(world)
     huge = [Fault.body(b" " * 2**25, "application/json"), Fault.result([0] * 900_000)]
     *others, normal = world.accounts
     for number, account in enumerate(others):

@@ -10,12 +10,13 @@ import pytest
 import requests
 
 from exporter import background
-from exporter.simulator import Address, Cloud, Fault
+from exporter.simulator import Address
+from testing.faults import Fault, FaultyCloud
 from tests.integration.conftest import HOME
 from tests.program import TIMEOUT, configuration, eventually, lock_values, run, running
 
 
-def test_one_environment_variable_is_enough(cloud: Cloud, address: Address) -> None:
+def test_one_environment_variable_is_enough(cloud: FaultyCloud, address: Address) -> None:
     with running(
         TEDEE_PERSONAL_KEY="simulated-key-home", TEDEE_API_URL=address.url, TEDEE_ACCOUNT="my house"
     ) as exporter:
@@ -39,7 +40,7 @@ def front_door_labels() -> dict[str, str]:
     }
 
 
-def test_served_values_match_the_responses(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_served_values_match_the_responses(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     home = cloud.world.account("home")
     home.lock(1001).override(state=42, doorState=9, stateChangeResult=3)
     home.lock(1002).override(batteryLevel=255)
@@ -81,7 +82,9 @@ def test_signal_ends_the_program_with_0(address: Address, tmp_path: Path, number
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_the_program_during_a_sync(cloud: Cloud, address: Address, tmp_path: Path, number: int) -> None:
+def test_signal_ends_the_program_during_a_sync(
+    cloud: FaultyCloud, address: Address, tmp_path: Path, number: int
+) -> None:
     cloud.faults.script(Fault.silence(), forever=True)
     # Much longer than the time-out of `stop`: the test fails if the program waits for the call.
     path = configuration(tmp_path, address.url, [HOME], api={"timeout": "5m"})
@@ -91,7 +94,7 @@ def test_signal_ends_the_program_during_a_sync(cloud: Cloud, address: Address, t
         assert not [line for line in exporter.log if "Traceback" in line]
 
 
-def test_scrape_neither_waits_for_tedee_nor_causes_a_call(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_scrape_neither_waits_for_tedee_nor_causes_a_call(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     cloud.faults.script(Fault.silence(), forever=True)
     path = configuration(tmp_path, address.url, [HOME], api={"timeout": "5m"})
     with running(f"--config.file={path}") as exporter:
@@ -103,7 +106,7 @@ def test_scrape_neither_waits_for_tedee_nor_causes_a_call(cloud: Cloud, address:
         assert len(cloud.calls) == 1
 
 
-def test_sync_once_prints_a_table_and_exits_with_0(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_sync_once_prints_a_table_and_exits_with_0(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     home = cloud.world.account("home")
     home.lock(1002).rename("Ga\x1b[31mrage\nnumber 2")
     home.lock(1003).override(isConnected=False)
@@ -153,7 +156,7 @@ def test_slow_clients_do_not_delay_others(address: Address, tmp_path: Path) -> N
                 response.close()
 
 
-def test_sync_once_waits_for_a_running_exporter(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_sync_once_waits_for_a_running_exporter(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME], state_file=str(tmp_path / "state.db"))
 
     def syncs() -> int:

@@ -16,7 +16,8 @@ import pytest
 import requests
 import yaml
 
-from exporter.simulator import Account, Bridge, Cloud, Fault, Lock, PersonalKey, World, serve
+from exporter.simulator import Account, Bridge, Lock, PersonalKey, World, serve
+from testing.faults import Fault, FaultyCloud
 from tests.program import TIMEOUT, Exporter, running
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
@@ -314,7 +315,7 @@ class Soak:
 
 def test_random_faults_for_20_minutes(tmp_path: Path) -> None:
     rng, keys, faults = random.Random(14), random.Random(15), random.Random(16)
-    cloud = Cloud(world(), strict=True)
+    cloud = FaultyCloud(world(), strict=True)
     begin = time.monotonic()
 
     def fail_calls() -> None:

@@ -19,7 +19,7 @@ from exporter.accounts import Accounts
 from exporter.clock import SystemClock
 from exporter.config import Settings
 from exporter.console import OUTPUT
-from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
+from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.sync.account import AccountSync
 from exporter.sync.scheduler import MAX_STAGGER, Scheduler
 from exporter.sync.snapshot import StatusRegistry
@@ -27,6 +27,7 @@ from exporter.tedee import client, credentials, oauth
 from exporter.tedee.models import SyncReader
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
+from testing.faults import Fault, FaultyCloud
 from tests.cli.conftest import restore_logging
 from tests.program import run
 from tests.security.secret_search import leaks
@@ -42,7 +43,7 @@ KEY, REFRESH, CLIENT = secret("home"), jwt("hotel"), secret("client")
 class Home:
     """Two accounts, one with a key and one with OAuth, synced in this process."""
 
-    def __init__(self, url: str, folder: Path, cloud: Cloud) -> None:
+    def __init__(self, url: str, folder: Path, cloud: FaultyCloud) -> None:
         self.cloud = cloud
         (folder / "client").write_text(CLIENT)
         (folder / "refresh").write_text(REFRESH)
@@ -72,7 +73,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
         Account("home", [Lock(1, "Front door")], keys=[PersonalKey(KEY)]),
         Account("hotel", [Lock(2, "Back door")], refresh_tokens=[RefreshToken(REFRESH)]),
     ]
-    cloud = Cloud(World(accounts))
+    cloud = FaultyCloud(World(accounts))
     with serve(cloud) as address:
         yield Home(address.url, tmp_path, cloud)
 

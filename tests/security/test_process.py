@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from exporter.config import default_state_file
-from exporter.simulator import TOKEN_PATH, Account, Address, Cloud, Fault, Lock, PersonalKey, RefreshToken, World, serve
+from exporter.simulator import TOKEN_PATH, Account, Address, Lock, PersonalKey, RefreshToken, World, serve
+from testing.faults import Fault, FaultyCloud
 from tests.cli.conftest import drop_privileges
 from tests.clock import FakeClock
 from tests.program import ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
@@ -34,16 +35,16 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a pr
 
 
 @pytest.fixture
-def cloud() -> Cloud:
+def cloud() -> FaultyCloud:
     accounts = [
         Account("home", [Lock(1, "Front door")], keys=[PersonalKey("simulated-key")]),
         Account("guests", [Lock(2, "Back door")], refresh_tokens=[RefreshToken("simulated-refresh")]),
     ]
-    return Cloud(World(accounts))
+    return FaultyCloud(World(accounts))
 
 
 @pytest.fixture
-def address(cloud: Cloud) -> Iterator[Address]:
+def address(cloud: FaultyCloud) -> Iterator[Address]:
     with serve(cloud) as address:
         yield address
 
@@ -246,7 +247,7 @@ def parse_address(written: str) -> tuple[str, int]:
     return socket.inet_ntop(socket.AF_INET if len(text) == 1 else socket.AF_INET6, packed), int(port, 16)
 
 
-def test_connections_are_only_to_tedee_and_clients(cloud: Cloud, address: Address, tmp_path: Path) -> None:
+def test_connections_are_only_to_tedee_and_clients(cloud: FaultyCloud, address: Address, tmp_path: Path) -> None:
     # Connections are closed after each call. The delay keeps them open long enough to be observed.
     cloud.faults.script(Fault.delayed(1.0), endpoint="sync", forever=True)
     accounts = [{"name": "home", "personal_key": "simulated-key"}]

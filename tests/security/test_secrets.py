@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from exporter import logs
-from exporter.simulator import TOKEN_PATH, Account, Cloud, Fault, Lock, PersonalKey, RefreshToken, Token, World, serve
-from exporter.simulator.faults import EXAMPLES
+from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshToken, Token, World, serve
+from testing.faults import EXAMPLES, Fault, FaultyCloud
 from tests.cli.conftest import restore_logging
 from tests.program import TIMEOUT, configuration, environment, eventually, free_port, run
 from tests.security.secret_search import PART_LENGTH, forms, leaks, state_files
@@ -174,7 +174,7 @@ def leaked_by_run(form: logs.Format, folder: Path) -> dict[str, set[str]]:
     """Return the secrets that leak from a program with an account for each kind of credential and each fault."""
     folder.mkdir()
     world = World([Account(f"{kind}: {fault}", [Lock(1, "Front door")]) for kind in KINDS for fault in FAULTS])
-    cloud = Cloud(world)
+    cloud = FaultyCloud(world)
     with serve(cloud) as address:
         users = Users(folder, address.url)
         accounts = []
@@ -231,7 +231,7 @@ def test_sync_once_does_not_print_a_secret_variable(
 ) -> None:
     value = jwt("home")
     account = Account("home", [Lock(1, "Front door")], keys=[PersonalKey(value)], tokens=[Token(value)])
-    cloud = Cloud(World([account]))
+    cloud = FaultyCloud(World([account]))
     cloud.faults.script(FAULTS[fault], forever=True)
     state = tmp_path / "state.db"
     with serve(cloud) as address:
@@ -248,7 +248,7 @@ def test_search_finds_a_secret_used_as_a_name(tmp_path: Path) -> None:
     name = secret("planted")
     account = Account(name, [Lock(1, secret("lock"))], keys=[PersonalKey(name)])
     state = tmp_path / "state" / "state.db"
-    with serve(Cloud(World([account]))) as address:
+    with serve(FaultyCloud(World([account]))) as address:
         accounts = [{"name": name, "personal_key": "another-key"}, {"name": "home", "personal_key": name}]
         path = configuration(tmp_path, address.url, accounts, state_file=str(state))
         emitted = emitted_by_run(path, state, "json")

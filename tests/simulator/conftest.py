@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 import requests
 
-from exporter.simulator import Account, Bridge, Cloud, Lock, PersonalKey, Token, World, serve
+from exporter.simulator import Account, Bridge, Lock, PersonalKey, Token, World, serve
+from testing.faults import FaultyCloud
 from tests.program import TIMEOUT
 
 # Monday 2026-11-23, 12:00 in Warsaw.
@@ -28,7 +29,7 @@ class ManualClock:
 class Served:
     """A cloud with one account of three locks that is being served, and a client of it."""
 
-    cloud: Cloud
+    cloud: FaultyCloud
     wall: ManualClock
     clock: ManualClock
     url: str = ""
@@ -71,7 +72,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def served(wall: ManualClock, clock: ManualClock) -> Iterator[Served]:
-    here = Served(Cloud(small_world(wall), clock=clock), wall, clock)
+    here = Served(FaultyCloud(small_world(wall), clock=clock), wall, clock)
     with serve(here.cloud) as address, here.session:
         here.url = address.url
         yield here
@@ -79,7 +80,7 @@ def served(wall: ManualClock, clock: ManualClock) -> Iterator[Served]:
 
 @pytest.fixture
 def strict(wall: ManualClock, clock: ManualClock) -> Iterator[Served]:
-    here = Served(Cloud(small_world(wall), strict=True, clock=clock, hourly_limit=5), wall, clock)
+    here = Served(FaultyCloud(small_world(wall), strict=True, clock=clock, hourly_limit=5), wall, clock)
     with serve(here.cloud) as address, here.session:
         here.url = address.url
         yield here

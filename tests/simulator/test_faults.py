@@ -3,8 +3,7 @@
 import pytest
 import requests
 
-from exporter.simulator import Fault
-from exporter.simulator.faults import EXAMPLES, Faults
+from testing.faults import EXAMPLES, Fault, Faults
 from tests.program import TIMEOUT
 
 from .conftest import Served

@@ -5,8 +5,8 @@ import time
 
 import requests
 
-from exporter.simulator import Fault
 from exporter.simulator.limits import Limits
+from testing.faults import Fault
 from tests.program import TIMEOUT
 
 from .conftest import Served

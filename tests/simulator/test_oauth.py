@@ -3,7 +3,8 @@
 import pytest
 import requests
 
-from exporter.simulator import TOKEN_PATH, Fault, RefreshToken
+from exporter.simulator import TOKEN_PATH, RefreshToken
+from testing.faults import Fault
 from tests.program import TIMEOUT
 
 from .conftest import NOON, Served

@@ -7,7 +7,8 @@ from time import sleep
 import pytest
 import requests
 
-from exporter.simulator import Cloud, Fault, World, serve
+from exporter.simulator import Cloud, World, serve
+from testing.faults import Fault, FaultyCloud
 from tests.program import TIMEOUT
 
 from .conftest import Served
@@ -30,7 +31,7 @@ def test_port_is_released_at_the_end() -> None:
 
 
 def test_shutdown_does_not_wait_for_calls_in_progress(caplog: pytest.LogCaptureFixture) -> None:
-    cloud = Cloud(World.demo())
+    cloud = FaultyCloud(World.demo())
     cloud.faults.script(Fault.silence(), Fault.delayed(60), Fault.drip(1, 60))
     given_up: list[Exception] = []
 

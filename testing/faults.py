@@ -1,4 +1,4 @@
-"""Faults of the cloud, scripted for each call."""
+"""Faults of the simulated cloud, scripted for each call."""
 
 import threading
 from collections import deque
@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final, Self
 
+from exporter.simulator import Call, Cloud, World
+from exporter.simulator.api import Handler
+from exporter.simulator.connection import Connection, Delivery, in_full
+from exporter.simulator.request import Request
+from exporter.simulator.response import Response, encode
+
 from . import delivery
-from .delivery import Delivery
-from .request import Request
-from .response import Response, encode
 
 PROXY_ERROR_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -30,7 +33,7 @@ class Fault:
     delay: float = 0.0
     edit: Callable[[Response], Response] | None = None
     echoes: bool = False
-    deliver: Delivery = delivery.in_full
+    deliver: Delivery = in_full
 
     @classmethod
     def error(cls, status: int, *messages: str, headers: Mapping[str, str] | None = None, delay: float = 0.0) -> Self:
@@ -141,7 +144,7 @@ class Fault:
             response = self.edit(response)
         if self.echoes:
             response = _echo(response, request)
-        return response.with_headers(self.headers)
+        return replace(response.with_headers(self.headers), deliver=self.deliver)
 
 
 def _echo(response: Response, request: Request) -> Response:
@@ -232,3 +235,23 @@ class Faults:
         with self._lock:
             script = next((script for script in self._scripts if script.matches(account, endpoint)), None)
             return script.take() if script else None
+
+
+class FaultyCloud(Cloud):
+    """A simulated cloud whose calls fail as `faults` has it. Calls that it refuses use no fault.
+
+    A response edited by `Fault.edit_rows` counts for `last_result`; one that a fault invented does not.
+    """
+
+    def __init__(self, world: World, **options: Any) -> None:
+        """Take the options of `Cloud`."""
+        super().__init__(world, **options)
+        self.faults = Faults()
+
+    async def respond(self, call: Call, request: Request, connection: Connection, handler: Handler) -> Response:
+        """Return the response with the next fault of the call."""
+        fault = self.faults.next(call.account, call.endpoint)
+        if fault is None:
+            return await super().respond(call, request, connection, handler)
+        await delivery.pause(connection, fault.delay)
+        return fault.apply(await super().respond(call, request, connection, handler), request)
