@@ -14,8 +14,8 @@ import requests
 
 from exporter.simulator import Cloud, World, serve
 from exporter.sync.snapshot import AccountStatus, Snapshot
-from tests.factories import locks_of
-from tests.program import configuration, eventually
+from testing.factories import locks_of
+from testing.program import configuration, eventually
 
 from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, TIMEOUT, Process, started
 

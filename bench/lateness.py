@@ -5,7 +5,7 @@ from itertools import pairwise
 from statistics import median, quantiles
 from typing import NamedTuple
 
-from tests.program import free_port
+from testing.program import free_port
 
 from .cloud import exporter, simulated, wait_for_data
 

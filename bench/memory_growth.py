@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from tests.soak import Week, simulate_week
+from testing.soak import Week, simulate_week
 
 
 def measure() -> Week:

@@ -7,7 +7,7 @@ import zlib
 from statistics import quantiles
 from typing import NamedTuple
 
-from tests.program import free_port
+from testing.program import free_port
 
 from .cloud import exporter, simulated, wait_for_data
 from .machine import MEASURING_CORE, TIMEOUT

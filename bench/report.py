@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tests.soak import Week
+from testing.soak import Week
 
 from .lateness import Lateness
 from .refreshes import Latencies

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import requests
 
-from tests.program import eventually, free_port
+from testing.program import eventually, free_port
 
 from .cloud import exporter, simulated, wait_for_data
 from .machine import TIMEOUT

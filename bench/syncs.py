@@ -19,8 +19,8 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from tests.clock import FakeClock
-from tests.stores import memory_store
+from testing.clock import FakeClock
+from testing.stores import memory_store
 
 from . import peers
 from .cloud import PAGE_SIZE, simulated

@@ -19,9 +19,9 @@ from exporter.tedee import client as tedee_client
 from exporter.tedee.client import Observer, TedeeClient
 from exporter.tedee.credentials import SecretSource, personal_key
 from exporter.tedee.transport import session
-from tests.clock import FakeClock
-from tests.program import TIMEOUT
-from tests.stores import memory_store
+from testing.clock import FakeClock
+from testing.program import TIMEOUT
+from testing.stores import memory_store
 
 URL = "https://tedee.test"
 SYNC_URL = f"{URL}/api/v37/my/lock/sync"
@@ -60,11 +60,6 @@ def detailed(lock_id: int, name: str, **changes: Any) -> dict[str, Any]:
         "softwareVersions": [{"softwareType": 0, "version": "2.4.22125", "updateAvailable": True}],
         **changes,
     }
-
-
-def json_rows(values: Sequence[Any]) -> list[bytes]:
-    """Return the rows of a response as JSON texts."""
-    return [json.dumps(value).encode() for value in values]
 
 
 class Tedee:

@@ -1,24 +1,14 @@
-import json
 import os
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clock import FakeClock
-
-FIXTURES = Path(__file__).parent / "fixtures"
+from testing.clock import FakeClock
 
 
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-def load_fixture(name: str) -> Any:
-    """Return a response from Tedee's documentation."""
-    return json.loads((FIXTURES / name).read_text("utf-8"))
 
 
 def require_program(program: str) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 Speak = Callable[[socket.socket], None]
 

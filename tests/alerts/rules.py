@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from tests.program import ROOT
+from testing.program import ROOT
 
 ALERTS = ROOT / "alerts"
 RULES = ALERTS / "tedee.rules.yml"

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import requests
 import yaml
 
+from testing.program import TIMEOUT, TOOL_SECONDS, eventually, free_port
 from tests.alerts.rules import ALERTMANAGER, load
 from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import TIMEOUT, TOOL_SECONDS, eventually, free_port
 
 Labels = frozenset[tuple[str, str]]
 

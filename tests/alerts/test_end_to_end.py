@@ -28,10 +28,10 @@ from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
 from exporter.tedee.client import SYNC
 from testing.faults import Fault, FaultyCloud
+from testing.program import LONG_TEST, TIMEOUT, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
+from testing.stores import open_store
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES
 from tests.alerts.stack import Labels, Webhook, accelerated, alertmanager, prometheus
-from tests.program import LONG_TEST, TIMEOUT, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
-from tests.stores import open_store
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from testing.program import LONG_TEST
 from tests.alerts.rules import ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, Rule, load, rules
 from tests.conftest import require_program
-from tests.program import LONG_TEST
 
 BY_NAME: dict[str, Rule] = {rule.get("alert") or rule["record"]: rule for rule in rules()}
 TIME_ZONE_RULES = {"tedee:utc_offset:hours", "tedee:night:hours"}

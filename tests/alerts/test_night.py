@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 import requests
 
+from testing.program import TIMEOUT
 from tests.alerts.rules import NIGHT, rules
 from tests.alerts.stack import prometheus
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import TIMEOUT
 
 BERLIN = ZoneInfo("Europe/Berlin")
 RECORDED = {rule["record"]: str(rule["expr"]) for rule in rules(NIGHT) if "record" in rule}

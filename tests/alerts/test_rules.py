@@ -11,9 +11,9 @@ import yaml
 
 from alerts.__main__ import PAGE, page
 from exporter.metrics.catalogue import CATALOGUE
+from testing.program import ROOT
 from tests.alerts.rules import ALERTMANAGER, ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, load, rules
 from tests.conftest import require_program
-from tests.program import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 BASE = "https://github.com/tedee-exporter/tedee-exporter/blob/main/docs/runbooks.md"

@@ -46,9 +46,9 @@ from exporter.tedee.errors import (
 )
 from exporter.tedee.models import ParseResult, SyncedLock
 from exporter.tedee.transport import session
+from testing.factories import FIXTURES
 from testing.faults import Fault, FaultyCloud
-from tests.conftest import FIXTURES
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 from tests.tcp import tcp_server, tls_server
 
 KEY = "simulated-key-home"

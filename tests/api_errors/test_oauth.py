@@ -53,10 +53,10 @@ from exporter.tedee.oauth import (
 )
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline, session
+from testing.clock import FakeClock
 from testing.faults import Fault, FaultyCloud
-from tests.clock import FakeClock
-from tests.program import TIMEOUT
-from tests.stores import memory_store
+from testing.program import TIMEOUT
+from testing.stores import memory_store
 from tests.tcp import tls_server
 
 FIRST = "simulated-refresh-first"

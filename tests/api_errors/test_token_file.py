@@ -25,10 +25,10 @@ from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
 from exporter.tedee.refresh_tokens import Closed, RefreshTokens
 from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, storage_problem
 from testing.faults import Fault
+from testing.program import eventually
 from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee
 from tests.cli.conftest import UNPRIVILEGED_UID, drop_privileges
 from tests.conftest import require_program
-from tests.program import eventually
 
 __all__ = ["drop_privileges", "tedee"]
 

@@ -21,7 +21,7 @@ from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.transport import session
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 from tests.security.listeners import listening
 from tests.tcp import tcp_server
 

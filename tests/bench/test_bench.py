@@ -9,10 +9,10 @@ from bench.refreshes import Latencies
 from bench.scrapes import CONNECTIONS, ENCODINGS, GUNICORN, NGINX, OURS, PROMETHEUS_CLIENT, SIZES, Load, Measurement
 from bench.starts import Start
 from bench.syncs import CHANGED, Cost, Costs
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.factories import registry, status
+from testing.soak import Resources, Week
 from tests.correctness.test_exposition import expose
-from tests.factories import registry, status
-from tests.soak import Resources, Week
 
 
 def test_peer_exposes_the_same_lock_metrics(clock: FakeClock) -> None:

@@ -8,8 +8,8 @@ import requests
 
 from bench import scrapes
 from bench.scrapes import NGINX, OURS, SERVERS, Load, servers
+from testing.program import TIMEOUT
 from tests.conftest import require_program
-from tests.program import TIMEOUT
 
 LOAD = Load(3, 1, "OpenMetrics", "gzip")
 

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from exporter.console import OUTPUT
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 TESTDATA = Path(__file__).parent / "testdata"

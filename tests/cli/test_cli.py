@@ -12,7 +12,7 @@ import requests
 from exporter import __version__
 from exporter.cli import HOW_TO_START, SOCKET_UNIT, main
 from exporter.config.model import BEGINS_WITH_TILDE
-from tests.program import ROOT, TIMEOUT, running
+from testing.program import ROOT, TIMEOUT, running
 
 from .conftest import SECRET, TESTDATA, Program
 

@@ -11,7 +11,7 @@ import pytest
 
 from exporter import console
 from exporter.console import Output, escape_unencodable, flush_stdout, print_out, printable
-from tests.program import TIMEOUT, eventually
+from testing.program import TIMEOUT, eventually
 
 
 class Stream(io.StringIO):

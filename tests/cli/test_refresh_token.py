@@ -17,7 +17,7 @@ import pytest
 from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.simulator.response import Response
 from testing.faults import Fault, FaultyCloud
-from tests.program import TIMEOUT, Exporter, configuration, environment, eventually
+from testing.program import TIMEOUT, Exporter, configuration, environment, eventually
 from tests.security.test_process import UID, as_other_user
 
 FIRST = "simulated-refresh"

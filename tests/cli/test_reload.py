@@ -8,8 +8,8 @@ import pytest
 from exporter import reload as module
 from exporter.config import Account, ConfigurationError, Settings
 from exporter.reload import STUCK_SECONDS, UNHANDLED, Reload
-from tests.clock import FakeClock
-from tests.program import TIMEOUT
+from testing.clock import FakeClock
+from testing.program import TIMEOUT
 
 SETTINGS = Settings.model_validate({"accounts": [{"name": "home", "personal_key": "a-key-of-home"}]})
 

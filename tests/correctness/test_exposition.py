@@ -24,10 +24,10 @@ from exporter.metrics.exposition import Exposition, Renderer
 from exporter.sync.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.factories import locks_of, registry, status
+from testing.program import TIMEOUT, eventually
 from tests.cloud import detailed, synced
-from tests.factories import locks_of, registry, status
-from tests.program import TIMEOUT, eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 

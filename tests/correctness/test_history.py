@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import StatusRegistry
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.stores import open_store
 from tests.cloud import Tedee, account_sync, detailed, envelope, run_for
-from tests.stores import open_store
 
 STALE_AFTER = 300.0
 GAUGES = {

@@ -21,8 +21,8 @@ from exporter.tedee.models import (
     SyncReader,
     write_details,
 )
-from tests.cloud import detailed, json_rows, synced
-from tests.conftest import load_fixture
+from testing.factories import json_rows, load_fixture
+from tests.cloud import detailed, synced
 
 
 def read_sync(rows: Sequence[Any]) -> ParseResult[SyncedLock]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import requests
 
+from testing.program import ROOT, TIMEOUT
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import ROOT, TIMEOUT
 
 FOLDER = ROOT / "dashboards"
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))

@@ -8,9 +8,9 @@ from typing import Any
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import Lock
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.factories import locks_of, registry, status
 from tests.cloud import detailed, synced
-from tests.factories import locks_of, registry, status
 
 from .scripted_day import DAY, END, HOUR, Recording
 

@@ -14,11 +14,11 @@ from exporter.simulator import TOKEN_PATH, Battery, Lock, World, serve
 from exporter.simulator.wire import Version, lock_entry, sync_entry
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
+from testing.clock import FakeClock
+from testing.factories import locks_of, registry, status
 from testing.faults import Fault, FaultyCloud
-from tests.clock import FakeClock
+from testing.stores import memory_store
 from tests.cloud import detailed, synced
-from tests.factories import locks_of, registry, status
-from tests.stores import memory_store
 
 HOUR, DAY = 3600.0, 86_400.0
 INTERVAL = 240.0

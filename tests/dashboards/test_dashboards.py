@@ -23,7 +23,7 @@ from dashboards.generator import colours, dashboards, value_mappings
 from exporter.metrics.catalogue import CATALOGUE, LOCK_METRICS
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import DoorState, LockState
-from tests.program import ROOT
+from testing.program import ROOT
 
 from .grafana import FILES, load, panels, queries
 

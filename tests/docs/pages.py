@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.program import ROOT
+from testing.program import ROOT
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.program import ROOT
+from testing.program import ROOT
 
 from .pages import page, section
 

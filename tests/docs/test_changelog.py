@@ -3,7 +3,7 @@
 import re
 
 from exporter import __version__
-from tests.program import ROOT
+from testing.program import ROOT
 
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
 HEADINGS = re.findall(r"(?m)^## (.*)$", CHANGELOG)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program import ROOT
+from testing.program import ROOT
 
 from .pages import DOCUMENTS, anchors, links, name_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporter import config
-from tests.program import ROOT
+from testing.program import ROOT
 
 from .pages import page, section
 

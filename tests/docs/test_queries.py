@@ -9,12 +9,12 @@ import pytest
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import AnyMetric
+from testing.program import ROOT
 from tests.conftest import require_program
 from tests.dashboards.conftest import NO_TARGET, backfill
 from tests.dashboards.grafana import Grafana
 from tests.dashboards.scripted_day import DAY, END, HOUR, TARGET, Recording
 from tests.end_to_end.prometheus import Prometheus, prometheus
-from tests.program import ROOT
 
 PAGE = (ROOT / "docs" / "queries.md").read_text("utf-8")
 SECTIONS = re.findall(r"(?ms)^## (.*?)\n\n```promql\n(.*?)```\n\n(.*?)(?=^## |\Z)", PAGE)

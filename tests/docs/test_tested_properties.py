@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.program import ROOT
+from testing.program import ROOT
 
 from .pages import page
 

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.tedee.errors import REASONS
 from exporter.tedee.refresh_tokens import REFRESH_TOKEN
-from tests.program import ROOT
+from testing.program import ROOT
 
 from .pages import page, section
 

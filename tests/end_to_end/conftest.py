@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from exporter.simulator import TOKEN_PATH, Cloud, World, serve
-from tests.program import Exporter, configuration, eventually, running
+from testing.program import Exporter, configuration, eventually, running
 
 NOON = 1_790_000_000.0
 """The time of the simulated world, which does not advance, so that all clients see the same values."""

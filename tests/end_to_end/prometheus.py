@@ -9,8 +9,8 @@ from typing import Any
 import requests
 import yaml
 
+from testing.program import TIMEOUT, eventually, free_port
 from tests.conftest import require_program
-from tests.program import TIMEOUT, eventually, free_port
 
 
 class Prometheus:

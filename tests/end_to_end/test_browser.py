@@ -11,12 +11,12 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from exporter.simulator import Cloud
 from exporter.web.pages import Pages
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.factories import locks_of, registry, status
+from testing.program import Exporter
 from tests.cloud import detailed, synced
 from tests.end_to_end.chromium import chromium
 from tests.end_to_end.conftest import ODD_NAME
-from tests.factories import locks_of, registry, status
-from tests.program import Exporter
 
 
 @pytest.fixture(scope="module")

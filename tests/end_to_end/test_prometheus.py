@@ -8,10 +8,10 @@ import pytest
 
 from exporter.metrics.catalogue import CATALOGUE, SYNC_FAILING, AnyMetric
 from exporter.simulator import Cloud, Lock
+from testing.program import Exporter, eventually, lock_values
 from tests.conftest import require_program
 from tests.end_to_end.conftest import ODD_NAME
 from tests.end_to_end.prometheus import Prometheus, prometheus
-from tests.program import Exporter, eventually, lock_values
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.program import TIMEOUT, TOOL_SECONDS, Exporter, run, running
+from testing.program import TIMEOUT, TOOL_SECONDS, Exporter, run, running
 
 from .release import Object, Release
 

@@ -12,8 +12,8 @@ import yaml
 
 from helm import refresh
 from helm.refresh import CHART
+from testing.program import ROOT
 from tests.conftest import require_program
-from tests.program import ROOT
 
 from .release import HOME, Values, chart, release, values_of
 

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from exporter.simulator import Cloud, World, serve
-from tests.program import ROOT, eventually
+from testing.program import ROOT, eventually
 
 from .kubelet import Pod, Secrets
 from .release import CI, HOME, NAMES, Release, Values, release, values_of

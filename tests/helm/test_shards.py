@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from exporter import __version__
-from tests.program import ROOT, configuration, run
+from testing.program import ROOT, configuration, run
 
 from .release import Object
 from .test_objects import VERSIONS, check

@@ -24,8 +24,8 @@ import requests
 import trustme
 
 from exporter.simulator import Address, Cloud
+from testing.program import ROOT, TIMEOUT, configuration, environment, eventually, free_port, running
 from tests.integration.conftest import HOME
-from tests.program import ROOT, TIMEOUT, configuration, environment, eventually, free_port, running
 from tests.security.web_files import PAIR, WebFiles
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.simulator import Account, Lock, PersonalKey, World, serve
 from testing.faults import Fault, FaultyCloud
-from tests.program import Exporter, configuration, eventually, running
+from testing.program import Exporter, configuration, eventually, running
 
 SYNCS = 3
 GOOD = ("malformed", "home", "hotel")

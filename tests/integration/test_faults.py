@@ -15,8 +15,8 @@ import requests
 
 from exporter.simulator import Address, World, serve
 from testing.faults import Fault, FaultyCloud
+from testing.program import LONG_TEST, ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
 from tests.integration.conftest import HOME, HOTEL
-from tests.program import LONG_TEST, ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
 
 
 class Load:

@@ -12,8 +12,8 @@ import requests
 from exporter import background
 from exporter.simulator import Address
 from testing.faults import Fault, FaultyCloud
+from testing.program import TIMEOUT, configuration, eventually, lock_values, run, running
 from tests.integration.conftest import HOME
-from tests.program import TIMEOUT, configuration, eventually, lock_values, run, running
 
 
 def test_one_environment_variable_is_enough(cloud: FaultyCloud, address: Address) -> None:

@@ -8,8 +8,8 @@ import pytest
 import requests
 
 from exporter.simulator import Address, Cloud
+from testing.program import TIMEOUT, Exporter, configuration, eventually, running
 from tests.integration.conftest import HOME, HOTEL
-from tests.program import TIMEOUT, Exporter, configuration, eventually, running
 
 
 @pytest.fixture

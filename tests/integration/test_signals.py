@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.signals import OK, SIGNALS
-from tests.program import TIMEOUT, running
+from testing.program import TIMEOUT, running
 
 PROGRAM = """
 import os, signal, threading

@@ -18,7 +18,7 @@ import yaml
 
 from exporter.simulator import Account, Bridge, Lock, PersonalKey, World, serve
 from testing.faults import Fault, FaultyCloud
-from tests.program import TIMEOUT, Exporter, running
+from testing.program import TIMEOUT, Exporter, running
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.program import LONG_TEST
-from tests.soak import simulate_week
+from testing.program import LONG_TEST
+from testing.soak import simulate_week
 
 
 @pytest.mark.soak

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.program import TOOL_SECONDS
+from testing.program import TOOL_SECONDS
 
 
 def run_checked(*command: str | Path, folder: Path | None = None) -> str:

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from testing.program import ROOT, TOOL_SECONDS, Exporter
 from tests.conftest import require_program
-from tests.program import ROOT, TOOL_SECONDS, Exporter
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 CERTIFICATES = Path("/etc/ssl/certs")

@@ -17,9 +17,9 @@ import pytest
 import requests
 import yaml
 
+from testing.program import ROOT, TIMEOUT, Exporter, eventually, free_port, running
 from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus
-from tests.program import ROOT, TIMEOUT, Exporter, eventually, free_port, running
 
 from .command import run_checked
 

@@ -13,7 +13,7 @@ import yaml
 
 from exporter import __version__
 from exporter.simulator import Address, Cloud, World, serve
-from tests.program import LONG_TEST, ROOT, TIMEOUT, configuration, eventually, free_port
+from testing.program import LONG_TEST, ROOT, TIMEOUT, configuration, eventually, free_port
 
 from .engine import CONFINED, Engine, default, skip_or_fail
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.program import ROOT, TIMEOUT, free_port, running
+from testing.program import ROOT, TIMEOUT, free_port, running
 from tests.security.web_files import HASH, PAIR, WebFiles
 
 SCRIPT = ROOT / "packaging" / "docker" / "healthcheck.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.program import ROOT, TOOL_SECONDS
+from testing.program import ROOT, TOOL_SECONDS
 
 PRE_COMMIT = ROOT / ".pre-commit-config.yaml"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from exporter import __version__
-from tests.program import ROOT, Exporter, environment
+from testing.program import ROOT, Exporter, environment
 
 from .command import run_checked
 

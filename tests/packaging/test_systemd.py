@@ -5,8 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from testing.program import ROOT, TOOL_SECONDS
 from tests.conftest import require_program
-from tests.program import ROOT, TOOL_SECONDS
 
 UNIT = ROOT / "packaging" / "systemd" / "tedee-exporter.service"
 PROGRAM = "/opt/tedee-exporter/bin/tedee-exporter"

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from exporter import __version__
+from testing.program import ROOT
 from tests.conftest import require_program
-from tests.program import ROOT
 
 from .command import run_checked
 

@@ -8,7 +8,7 @@ import responses
 
 from exporter.sync.counters import MAX_LOGGED_REJECTIONS
 from exporter.sync.lock_filter import LockFilter
-from tests.clock import FakeClock
+from testing.clock import FakeClock
 from tests.cloud import Recorder, Tedee, account_sync, detailed, envelope, run_for, synced
 
 

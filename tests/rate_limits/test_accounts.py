@@ -11,9 +11,9 @@ from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.stores import memory_store
 from tests.cloud import URL, Tedee, detailed, synced
-from tests.stores import memory_store
 
 
 @pytest.fixture

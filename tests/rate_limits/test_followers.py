@@ -10,9 +10,9 @@ import responses
 from exporter.secrets import Secret
 from exporter.sync.lock_filter import LockFilter
 from exporter.sync.resource import ResourceOptions
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.stores import open_store
 from tests.cloud import Recorder, Tedee, account_sync, detailed, run_for, synced
-from tests.stores import open_store
 
 
 @pytest.fixture

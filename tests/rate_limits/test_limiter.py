@@ -12,7 +12,7 @@ from exporter.sync.state_cache import Change, StateCache
 from exporter.tedee.client import LOCKS, SYNC
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed, Unauthorized
-from tests.clock import FakeClock
+from testing.clock import FakeClock
 
 
 def rate_limiter(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from exporter.clock import SystemClock
 from exporter.sync.scheduler import ERROR_DELAY, MAX_IDLE_WORKERS, MAX_UNRELIABLE_RUNS, MAX_WORKERS, Scheduler
-from tests.clock import FakeClock
-from tests.program import TIMEOUT, eventually
+from testing.clock import FakeClock
+from testing.program import TIMEOUT, eventually
 
 
 class Account:

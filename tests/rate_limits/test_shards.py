@@ -12,8 +12,8 @@ from exporter.config.settings import Settings
 from exporter.config.shard import BadShard, Shard
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from tests.clock import FakeClock
-from tests.stores import memory_store, open_store
+from testing.clock import FakeClock
+from testing.stores import memory_store, open_store
 
 NAMES = [f"hotel {number}" for number in range(3000)]
 

@@ -20,8 +20,8 @@ from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.responses import CachedResponse
 from exporter.sync.stores import OpenStore
 from exporter.tedee.client import SYNC
-from tests.clock import FakeClock
-from tests.stores import LONGEST_CALL, open_store
+from testing.clock import FakeClock
+from testing.stores import LONGEST_CALL, open_store
 
 POLICY = RateLimitPolicy(longest_call=LONGEST_CALL)
 ACCOUNTS = ("home", "hotel")

@@ -23,8 +23,8 @@ from exporter.sync.stores import OpenStore
 from exporter.tedee.client import LOCKS, SYNC
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
-from tests.clock import FakeClock
-from tests.stores import LONGEST_CALL, open_store
+from testing.clock import FakeClock
+from testing.stores import LONGEST_CALL, open_store
 
 UNKNOWN = LONGEST_CALL + 20.0
 """Seconds until the first call if the end of the last one is unknown."""

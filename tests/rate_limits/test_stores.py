@@ -13,8 +13,8 @@ from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.responses import CachedResponse, Failure, ResponseStore
 from exporter.sync.sqlite import SQLiteStateStore
 from exporter.sync.store import StateStore
-from tests.clock import FakeClock
-from tests.stores import LONGEST_CALL
+from testing.clock import FakeClock
+from testing.stores import LONGEST_CALL
 
 
 class Store(StateStore, ResponseStore, Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 SYNCED = {"result": [{"id": 1, "isConnected": True}], "success": True, "errorMessages": [], "statusCode": 200}
 TOKEN = {"access_token": "an-access-token", "expires_in": 3600}

@@ -13,10 +13,10 @@ from exporter.web.app import create_app
 from exporter.web.configuration import SecurityPolicy
 from exporter.web.connections import Connections, Limits
 from exporter.web.server import WebServer, listen
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.factories import locks_of, registry, status
+from testing.program import TIMEOUT
 from tests.cloud import synced
-from tests.factories import locks_of, registry, status
-from tests.program import TIMEOUT
 
 LIMITS = Limits(
     connections=20,

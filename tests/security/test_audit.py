@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.program import ROOT, TOOL_SECONDS
+from testing.program import ROOT, TOOL_SECONDS
 
 LOCKED = ("certifi", "charset-normalizer", "idna", "requests", "urllib3")
 """requests and its dependencies. They are installed, so that the audit can read their requirements."""

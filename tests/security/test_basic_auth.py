@@ -11,7 +11,7 @@ import pytest
 
 from exporter.secrets import Secret
 from exporter.web.basic_auth import MAX_PENDING, MAX_PENDING_PER_CLIENT, BasicAuth, TooManyAttempts
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 from tests.security.web_files import HASH, PASSWORD
 
 USERS = {"alice": Secret(HASH)}

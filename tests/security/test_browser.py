@@ -11,8 +11,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from exporter.simulator import Address, Cloud, World, serve
+from testing.program import TIMEOUT, Exporter, configuration, eventually, running
 from tests.end_to_end.chromium import chromium
-from tests.program import TIMEOUT, Exporter, configuration, eventually, running
 from tests.security.listeners import Reply, Server, listening
 from tests.security.web_files import HASH, PASSWORD, WebFiles
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from exporter.secrets import Secret
 from exporter.web.configuration import SecurityPolicy, load_web_configuration
 from exporter.web.connections import WRITE_BUFFER, Limits
-from tests.program import TIMEOUT, eventually
+from testing.program import TIMEOUT, eventually
 from tests.security.serving import LIMITS, Server, read_all, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
 

@@ -28,11 +28,11 @@ from exporter.tedee.models import SyncReader
 from exporter.tedee.refresh_tokens import RefreshTokens
 from exporter.tedee.transport import Deadline
 from testing.faults import Fault, FaultyCloud
+from testing.program import run
+from testing.stores import memory_store
 from tests.cli.conftest import restore_logging
-from tests.program import run
 from tests.security.secret_search import leaks
 from tests.security.test_secrets import jwt, secret
-from tests.stores import memory_store
 from tests.tcp import tcp_server
 
 __all__ = ["restore_logging"]

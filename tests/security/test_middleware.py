@@ -11,8 +11,8 @@ from exporter.metrics.exposition import Exposition
 from exporter.secrets import Secret
 from exporter.web.app import create_app
 from exporter.web.configuration import RateLimit, SecurityPolicy
-from tests.clock import FakeClock
-from tests.factories import registry, status
+from testing.clock import FakeClock
+from testing.factories import registry, status
 from tests.security.web_files import HASH, PASSWORD
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()}

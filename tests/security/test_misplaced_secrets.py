@@ -7,8 +7,8 @@ import pytest
 
 from exporter.cli import main
 from exporter.tedee.credentials import CredentialsUnavailable, read_secret
+from testing.program import configuration, run
 from tests.cli.conftest import restore_logging
-from tests.program import configuration, run
 from tests.security.secret_search import leaks, state_files
 from tests.security.test_secrets import jwt, secret
 

@@ -39,7 +39,7 @@ from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import REASONS, CallError
 from exporter.tedee.oauth import SCOPE, TokenEndpoint
 from exporter.tedee.transport import session
-from tests.program import TIMEOUT, run, running
+from testing.program import TIMEOUT, run, running
 from tests.security.listeners import Reply, Server, listening
 from tests.tcp import tcp_server
 

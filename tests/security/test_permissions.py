@@ -13,7 +13,7 @@ import pytest
 from exporter.config import load
 from exporter.config.permissions import permission_warning, private_files
 from exporter.simulator import TOKEN_PATH, Account, Cloud, PersonalKey, RefreshToken, World, serve
-from tests.program import configuration, eventually, run, running
+from testing.program import configuration, eventually, run, running
 
 KEY = "simulated-key-home"
 

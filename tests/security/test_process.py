@@ -20,11 +20,11 @@ import pytest
 
 from exporter.config import default_state_file
 from exporter.simulator import TOKEN_PATH, Account, Address, Lock, PersonalKey, RefreshToken, World, serve
+from testing.clock import FakeClock
 from testing.faults import Fault, FaultyCloud
+from testing.program import ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
+from testing.stores import open_store
 from tests.cli.conftest import drop_privileges
-from tests.clock import FakeClock
-from tests.program import ROOT, TIMEOUT, Exporter, configuration, environment, eventually, running
-from tests.stores import open_store
 
 __all__ = ["drop_privileges"]
 

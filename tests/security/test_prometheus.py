@@ -12,9 +12,9 @@ import requests
 import trustme
 
 from exporter.simulator import Address, Cloud, World, serve
+from testing.program import TIMEOUT, Exporter, configuration, eventually, run, running
 from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus, prometheus
-from tests.program import TIMEOUT, Exporter, configuration, eventually, run, running
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 HOME = {"name": "home", "personal_key": "simulated-key-home"}

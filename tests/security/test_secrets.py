@@ -19,8 +19,8 @@ import requests
 from exporter import logs
 from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshToken, Token, World, serve
 from testing.faults import EXAMPLES, Fault, FaultyCloud
+from testing.program import TIMEOUT, configuration, environment, eventually, free_port, run
 from tests.cli.conftest import restore_logging
-from tests.program import TIMEOUT, configuration, environment, eventually, free_port, run
 from tests.security.secret_search import PART_LENGTH, forms, leaks, state_files
 
 __all__ = ["restore_logging"]

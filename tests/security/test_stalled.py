@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from exporter.simulator import Cloud, World, serve
-from tests.program import LONG_TEST, TIMEOUT, Exporter, configuration, eventually, lock_values, running
+from testing.program import LONG_TEST, TIMEOUT, Exporter, configuration, eventually, lock_values, running
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 NOON = 1_790_000_000.0

@@ -12,7 +12,7 @@ import trustme
 
 from exporter.web.configuration import load_web_configuration
 from exporter.web.tls import CIPHER_SUITES
-from tests.program import TIMEOUT, eventually, running
+from testing.program import TIMEOUT, eventually, running
 from tests.security.serving import LIMITS, Server, serving
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 

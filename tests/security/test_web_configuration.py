@@ -19,7 +19,7 @@ from exporter.config import ConfigurationError
 from exporter.web import tls as tls_module
 from exporter.web.configuration import WebConfiguration, load_web_configuration
 from exporter.web.tls import CIPHER_SUITES
-from tests.program import ROOT, configuration, run
+from testing.program import ROOT, configuration, run
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
 
 EXPORTER_TOOLKIT_FILE = """

@@ -23,9 +23,9 @@ from exporter.sync.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
-from tests.clock import FakeClock
+from testing.clock import FakeClock
+from testing.factories import locks_of, registry, snapshot, status
 from tests.cloud import detailed, synced
-from tests.factories import locks_of, registry, snapshot, status
 
 
 def browse(status_registry: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:

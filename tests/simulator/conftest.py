@@ -8,7 +8,7 @@ import requests
 
 from exporter.simulator import Account, Bridge, Lock, PersonalKey, Token, World, serve
 from testing.faults import FaultyCloud
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 # Monday 2026-11-23, 12:00 in Warsaw.
 NOON = 1795431600.0

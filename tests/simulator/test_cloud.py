@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from exporter.simulator import Cloud, Lock, World, serve
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 from .conftest import NOON, Served
 

@@ -4,7 +4,7 @@ import pytest
 import requests
 
 from testing.faults import EXAMPLES, Fault, Faults
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 from .conftest import Served
 

@@ -7,7 +7,7 @@ import requests
 
 from exporter.simulator.limits import Limits
 from testing.faults import Fault
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 from .conftest import Served
 

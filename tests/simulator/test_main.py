@@ -8,7 +8,7 @@ import sys
 import pytest
 import requests
 
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

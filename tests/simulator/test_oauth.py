@@ -5,7 +5,7 @@ import requests
 
 from exporter.simulator import TOKEN_PATH, RefreshToken
 from testing.faults import Fault
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 from .conftest import NOON, Served
 

@@ -9,7 +9,7 @@ import requests
 
 from exporter.simulator import Cloud, World, serve
 from testing.faults import Fault, FaultyCloud
-from tests.program import TIMEOUT
+from testing.program import TIMEOUT
 
 from .conftest import Served
 

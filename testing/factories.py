@@ -1,13 +1,28 @@
 """Factories of locks, snapshots, statuses and registries."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from exporter.sync.snapshot import AccountStatus, Durations, Lock, Snapshot, StatusRegistry
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import read_details, read_sync
-from tests.clock import FakeClock
-from tests.cloud import json_rows
-from tests.conftest import load_fixture
+
+from .clock import FakeClock
+
+FIXTURES = Path(__file__).parent / "fixtures"
+"""Responses of Tedee's documentation."""
+
+
+def load_fixture(name: str) -> Any:
+    """Return a response of Tedee's documentation."""
+    return json.loads((FIXTURES / name).read_text("utf-8"))
+
+
+def json_rows(values: Sequence[Any]) -> list[bytes]:
+    """Return the rows of a response as JSON texts."""
+    return [json.dumps(value).encode() for value in values]
 
 
 def documented_locks() -> tuple[Lock, ...]:
@@ -22,6 +37,7 @@ def locks_of(rows: list[dict[str, Any]], details: list[dict[str, Any]]) -> tuple
 
 
 def snapshot(clock: FakeClock, locks: tuple[Lock, ...], stale_after: float = 300.0) -> Snapshot:
+    """Return a snapshot of a sync that has just succeeded. It is stale after that many seconds."""
     return Snapshot(locks, clock.wall(), clock.monotonic() + stale_after)
 
 
@@ -46,6 +62,7 @@ def status(
 
 
 def registry(*statuses: AccountStatus) -> StatusRegistry:
+    """Return a status registry with the accounts of these statuses."""
     created = StatusRegistry()
     created.set_accounts([each.account for each in statuses])
     for each in statuses:

@@ -91,6 +91,8 @@ class Exporter:
 
     @property
     def port(self) -> int:
+        """The port on which the exporter listens. Waits until it does."""
+
         def logged_port() -> int | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"the exporter ended with {self.process.returncode}:\n{''.join(self.log)}")
@@ -101,9 +103,11 @@ class Exporter:
 
     @property
     def url(self) -> str:
+        """The base URL, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str, **headers: str) -> requests.Response:
+        """Request a path."""
         return requests.get(self.url + path, headers=headers, timeout=TIMEOUT)
 
     def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -115,9 +119,11 @@ class Exporter:
         }
 
     def value(self, name: str, **labels: str) -> float | None:
+        """Return a sample of a scrape, None if absent."""
         return self.samples().get((name, tuple(sorted(labels.items()))))
 
     def wait_until_ready(self, timeout: float = TIMEOUT) -> "Exporter":
+        """Wait until the exporter is ready, and return it."""
         eventually(lambda: self.get("/-/ready").ok, "the exporter to be ready", timeout)
         return self
 

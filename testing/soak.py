@@ -13,10 +13,10 @@ from exporter.metrics.exposition import Exposition
 from exporter.simulator import World, serve
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from testing.faults import Fault, FaultyCloud
-from tests.stores import open_store
 
 from .clock import FakeClock
+from .faults import Fault, FaultyCloud
+from .stores import open_store
 
 HOUR = 3600.0
 

@@ -10,12 +10,15 @@ class FakeClock:
         self._boot = "boot-1"
 
     def wall(self) -> float:
+        """Return Unix seconds."""
         return self._wall
 
     def monotonic(self) -> float:
+        """Return seconds since the boot."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
+        """Let time pass."""
         assert seconds >= 0, "monotonic time does not go back"
         self._wall += seconds
         self._monotonic += seconds
@@ -25,6 +28,7 @@ class FakeClock:
         self._wall = wall
 
     def boot(self) -> str:
+        """Return the identifier of the boot."""
         return self._boot
 
     def reboot(self, seconds: float = 30.0) -> None:
