@@ -35,8 +35,8 @@ unit: $(VENV)/dev ## pytest; ARGS="…" selects tests or options and disables co
 soak: $(VENV)/dev ## tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak -s $(ARGS)
 
-bench: $(VENV)/dev $(VENV)/users/python ## compare the exporter with its peers (half an hour) and write docs/performance.md
-	EXPORTER_PYTHON=$(VENV)/users/bin/python $(BIN)/python -m bench $(ARGS)
+bench: $(VENV)/dev ## compare the exporter with its peers (half an hour); ARGS="--only start,memory" measures parts
+	$(BIN)/python -m bench $(ARGS)
 
 dashboards: $(VENV)/dev ## generate the JSON of the dashboards
 	$(BIN)/python -m dashboards.generator
@@ -89,12 +89,6 @@ $(VENV)/python:
 
 $(VENV)/runtime: $(VENV)/python requirements.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@touch $@
-
-# Only the runtime dependencies, as users install them: some libraries import other packages if they are installed.
-$(VENV)/users/python: $(VENV)/python requirements.lock
-	$(BIN)/python -m venv $(VENV)/users
-	$(VENV)/users/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/dev: $(VENV)/python requirements-dev.lock

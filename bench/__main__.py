@@ -1,24 +1,60 @@
 """`python -m bench`: run the benchmark, print the results and write them to docs/performance.md."""
 
 import argparse
+import os
 import shutil
 import sys
+import time
+from collections.abc import Callable
 
-from . import lateness, memory_growth, refreshes, report, scrapes, starts, syncs
-from .machine import ROOT, description
+from . import lateness, memory, memory_growth, refreshes, scrapes, starts, syncs
+from .environment import users_environment
+from .machine import MEASURING_CORE, ROOT, Options, description
+from .report import Part, report
+from .rounds import MOST
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- made by: make bench -->\n", "<!-- made by make bench: end -->\n"
 NEEDED = ("nginx", "taskset", "wrk")
+PARTS: dict[str, Callable[[Options], Part]] = {
+    "start": starts.measure,
+    "memory": memory.measure,
+    "syncs": syncs.measure,
+    "refreshes": refreshes.measure,
+    "lateness": lateness.measure,
+    "growth": memory_growth.measure,
+    "scrapes": scrapes.measure,
+}
+
+
+def names(text: str) -> list[str]:
+    """Return the parts of a list such as `start,memory`, in the order in which they are measured."""
+    chosen = set(text.split(","))
+    if unknown := chosen - PARTS.keys():
+        raise argparse.ArgumentTypeError(f"unknown part {', '.join(sorted(unknown))}; known are {', '.join(PARTS)}")
+    return [name for name in PARTS if name in chosen]
+
+
+def measure(name: str, options: Options) -> Part:
+    """Measure one part, and print its progress in one line."""
+    print(f"{name} ", end="", flush=True, file=sys.stderr)
+    began = time.monotonic()
+    part = PARTS[name](options)
+    print(f" {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return part
 
 
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="length of each round of scrapes (default %(default)s)"
+        "--only",
+        type=names,
+        default=list(PARTS),
+        metavar="PART,…",
+        help=f"measure only these parts ({', '.join(PARTS)}) and do not write the file",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=MOST, help="highest number of rounds (default %(default)s)")
     parser.add_argument(
         "--watch", type=float, default=180.0, help="seconds for lateness and refreshes (default %(default)s)"
     )
@@ -27,29 +63,19 @@ def main() -> int:
         print(f"missing: {', '.join(missing)}; on Debian: apt-get install nginx-light util-linux wrk", file=sys.stderr)
         return 1
     machine = description()
-    figures = report.Figures(
-        start=starts.measure(),
-        memory=starts.memory(),
-        syncs=syncs.measure(),
-        refreshes=refreshes.measure(arguments.watch),
-        lateness=lateness.measure(arguments.watch),
-        week=memory_growth.measure(),
-        scrapes=scrapes.measure(arguments.seconds, arguments.rounds),
-    )
-    text = "\n".join(
-        [
-            machine,
-            "",
-            report.goals(figures),
-            report.other_results(figures),
-            "Scrapes, with p50 and processor time of the peers as multiples of the exporter's:",
-            "",
-            report.scrapes(figures),
-        ]
-    )
+    with users_environment() as programs:
+        os.sched_setaffinity(0, {MEASURING_CORE})
+        options = Options(
+            exporter=(str(programs / "tedee-exporter"),),
+            python=str(programs / "python"),
+            rounds=arguments.rounds,
+            watch=arguments.watch,
+        )
+        text = f"{machine}\n\n{report([measure(name, options) for name in arguments.only])}"
     print(text)
-    before, _, after = DOCUMENT.read_text("utf-8").partition(BEGIN)
-    DOCUMENT.write_text(f"{before}{BEGIN}{text}{END}{after.partition(END)[2]}", "utf-8")
+    if arguments.only == list(PARTS):
+        before, _, after = DOCUMENT.read_text("utf-8").partition(BEGIN)
+        DOCUMENT.write_text(f"{before}{BEGIN}{text}{END}{after.partition(END)[2]}", "utf-8")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A simulated Tedee cloud in a separate process, and an exporter that calls it."""
+"""A simulated Tedee cloud in a separate process, and the exporters that call it."""
 
 import contextlib
 import multiprocessing
@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from exporter.sync.snapshot import AccountStatus, Snapshot
 from testing.factories import locks_of
 from testing.program import configuration, eventually
 
-from .machine import EXPORTER_PYTHON, MEASURED_CORE, MEASURING_CORE, TIMEOUT, Process, started
+from .machine import MEASURING_CORE, TIMEOUT, Options, Process, started
 
+OURS, MINIMAL = "tedee-exporter", "minimal exporter"
 PAGE_SIZE = 100
 
 
@@ -94,25 +96,32 @@ def simulated(accounts: int, locks: int) -> Iterator[SimulatedCloud]:
 
 
 @contextlib.contextmanager
-def exporter(cloud: SimulatedCloud, port: int, *flags: str) -> Iterator[Process]:
+def exporter(cloud: SimulatedCloud, port: int, options: Options) -> Iterator[Process]:
     """Run an exporter with all accounts of a cloud."""
     with tempfile.TemporaryDirectory() as folder:
         accounts = [{"name": name, "personal_key": key} for name, key in cloud.keys.items()]
         config = configuration(Path(folder), cloud.url, accounts, state_file=f"{folder}/state.db")
-        address = f"--web.listen-address=127.0.0.1:{port}"
-        command = (EXPORTER_PYTHON, "-m", "exporter", f"--config.file={config}", address, "--log.level=error", *flags)
-        with started(*command, core=MEASURED_CORE) as process:
+        flags = (f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error")
+        with started(*options.exporter, *flags) as process:
             yield process
 
 
-def wait_for_data(port: int, locks: int) -> None:
-    """Wait until that many locks have states and details."""
+def run(program: str, cloud: SimulatedCloud, port: int, options: Options) -> AbstractContextManager[Process]:
+    """Run the exporter, or the minimal exporter for the first account, in the same environment."""
+    if program == OURS:
+        return exporter(cloud, port, options)
+    key = next(iter(cloud.keys.values()))
+    return started(options.python, "-m", "bench.minimal_exporter", cloud.url, key, str(port))
+
+
+def wait_for_data(port: int, locks: int, metric: str = "lock_info") -> None:
+    """Wait until that many locks have the metric. The default is from their details, which are the last to arrive."""
     url = f"http://127.0.0.1:{port}/metrics"
 
     def complete() -> bool:
         time.sleep(0.5)
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(url, timeout=TIMEOUT).text.count("\nlock_info{") == locks
+            return requests.get(url, timeout=TIMEOUT).text.count(f"\n{metric}{{") == locks
         return False
 
     eventually(complete, f"{locks} locks", TIMEOUT)

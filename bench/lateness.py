@@ -1,20 +1,24 @@
 """The lateness of syncs with a thousand accounts in one process."""
 
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median, quantiles
-from typing import NamedTuple
 
 from testing.program import free_port
 
 from .cloud import exporter, simulated, wait_for_data
+from .machine import Options
+from .report import Goal, Part
 
 ACCOUNTS, LOCKS = 1_000, 10
 SPACING = 20.0
 """Seconds from the response of a sync until the next sync is due."""
 
 
-class Lateness(NamedTuple):
+@dataclass(frozen=True)
+class Lateness(Part):
     """Seconds by which syncs were late, and the resources that the exporter used."""
 
     median: float
@@ -28,14 +32,40 @@ class Lateness(NamedTuple):
     memory: float
     """KiB."""
 
+    def goals(self) -> Iterable[Goal]:
+        """Yield the goals of many accounts."""
+        yield Goal(
+            "1,000 accounts of 10 locks, p99 lateness of a sync",
+            "at most 1 s, on one core",
+            f"{self.p99:.2f} s",
+            self.p99 <= 1,
+        )
+        yield Goal(
+            "calls to Tedee less than 20 s apart",
+            "none",
+            f"{self.violations} of {self.syncs:,}",
+            self.violations == 0,
+        )
 
-def measure(seconds: float) -> Lateness:
-    """Observe all accounts for that long, after each has its locks."""
+    def results(self) -> Iterable[tuple[str, str]]:
+        """Yield the lateness and the resources."""
+        yield (
+            f"1,000 accounts of 10 locks: lateness of {self.syncs:,} syncs, median, p99, worst",
+            f"{self.median:.2f} s, {self.p99:.2f} s, {self.worst:.2f} s",
+        )
+        yield (
+            "resources of these syncs",
+            f"{self.cores:.2f} cores, {self.threads} threads, {self.memory / 1024:.0f} MiB",
+        )
+
+
+def measure(options: Options) -> Lateness:
+    """Observe all accounts for some time, after each has its locks."""
     port = free_port()
-    with simulated(ACCOUNTS, LOCKS) as cloud, exporter(cloud, port) as process:
+    with simulated(ACCOUNTS, LOCKS) as cloud, exporter(cloud, port, options) as process:
         wait_for_data(port, ACCOUNTS * LOCKS)
         began, used = time.monotonic(), process.processor_time()
-        time.sleep(seconds)
+        time.sleep(options.watch)
         used = process.processor_time() - used
         cores = used / (time.monotonic() - began)
         threads, memory = process.threads(), process.memory()

@@ -1,23 +1,43 @@
 """The machine, and the processes that are measured on it."""
 
 import contextlib
+import logging
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import psutil
+import structlog
+
+from .rounds import MOST
 
 ROOT = Path(__file__).parent.parent
 MEASURED_CORE, MEASURING_CORE = 0, 1
-EXPORTER_PYTHON = os.environ.get("EXPORTER_PYTHON", sys.executable)
-"""The Python interpreter of the exporter. `make bench` sets one that has only the runtime dependencies."""
 TIMEOUT = 120.0
 """Seconds to wait for an expected event."""
+
+T = TypeVar("T")
+
+
+class Options(NamedTuple):
+    """What is measured, and for how long."""
+
+    exporter: tuple[str, ...] = (sys.executable, "-m", "exporter")
+    """The command that runs the exporter."""
+    python: str = sys.executable
+    """The Python interpreter of the environment with the exporter."""
+    rounds: int = MOST
+    """The highest number of rounds."""
+    watch: float = 180.0
+    """Seconds for lateness and refreshes."""
 
 
 class Process:
@@ -45,11 +65,17 @@ class Process:
 
 @contextlib.contextmanager
 def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Iterator[Process]:
-    """Run a program on one core until the context ends. Its output is discarded."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    """Run a program on one core until the context ends. Its output is discarded.
+
+    `python -m` finds the modules of this repository, because they are in the working folder. Installed programs use
+    only what is installed.
+    """
+    environment = os.environ | variables
+    environment.pop("PYTHONPATH", None)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installing the exporter compiles it
     popen = subprocess.Popen(
         ["taskset", "--cpu-list", str(core), *command],
+        cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -66,6 +92,18 @@ def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Itera
             popen.wait()
 
 
+def in_new_process(function: Callable[..., T], *arguments: object) -> T:
+    """Run a function in a new process on the measured core, without its log lines, and return its result."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, _prepare) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _prepare() -> None:
+    os.sched_setaffinity(0, {MEASURED_CORE})
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
 def description() -> str:
     """Return the machine and the versions of the measured programs as a Markdown list."""
     model = next(
@@ -76,7 +114,7 @@ def description() -> str:
         ),
         platform.machine(),
     )
-    packages = ("prometheus-client", "gunicorn", "uvicorn", "httptools", "uvloop", "starlette")
+    packages = ("prometheus-client", "requests", "gunicorn", "uvicorn", "httptools", "uvloop", "starlette")
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.partition("/")[2].strip()
     return "\n".join(
         [

@@ -1,22 +1,29 @@
 """The growth of memory in a simulated week."""
 
-import logging
-import multiprocessing
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-import structlog
 
 from testing.soak import Week, simulate_week
 
+from .machine import Options, in_new_process
+from .report import Part
 
-def measure() -> Week:
+
+@dataclass(frozen=True)
+class Growth(Part):
+    """The resources at the end of each day."""
+
+    week: Week
+
+    def results(self) -> Iterable[tuple[str, str]]:
+        """Yield the growth."""
+        first, last = self.week.days[0].memory, self.week.days[-1].memory
+        yield "memory growth from the end of day 1 to the end of day 7", f"{last - first:+,} KiB of {first:,}"
+
+
+def measure(_options: Options) -> Growth:
     """Simulate a week in a separate process, which also contains the simulated cloud."""
-    spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, spawn, _disable_logging) as pool:
-        return pool.submit(simulate_week, Path(folder)).result()
-
-
-def _disable_logging() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    with tempfile.TemporaryDirectory() as folder:
+        return Growth(in_new_process(simulate_week, Path(folder)))

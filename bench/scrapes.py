@@ -7,28 +7,35 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import requests
 
 from testing.program import eventually, free_port
 
-from .cloud import exporter, simulated, wait_for_data
-from .machine import MEASURING_CORE, TIMEOUT, Process, started
+from .cloud import OURS, exporter, simulated, wait_for_data
+from .machine import MEASURING_CORE, TIMEOUT, Options, Process, started
+from .report import Goal, Part, table
+from .rounds import Comparison, number
 
-SIZES = (1, 10, 1_000, 10_000)
-CONNECTIONS = (1, 4, 64)
+SIZES = (10, 1_000, 10_000)
+CONNECTIONS = (1, 64)
 ACCEPTS = {"text": "text/plain;version=0.0.4", "OpenMetrics": "application/openmetrics-text;version=1.0.0"}
 ENCODINGS = {"plain": "identity", "gzip": "gzip"}
-MAX_LATENCY = 10.0
-"""Seconds. Servers with a higher expected latency are not measured, because Prometheus would time out by default."""
+MAX_LATENCY = 2.0
+"""Seconds. Servers with a higher expected latency under several connections are not measured."""
+LEGEND = """\
+Scrapes. The p50 (lowest to highest) and the processor time of the peers are multiples of the exporter's. A star after
+the p50: the halves of the rounds differ by more than a fifth.
+"""
+SECONDS, RESPONSES = 1.0, 2
+"""The length of each measurement: a second, or the time of two responses if that is longer."""
 
 
 class Load(NamedTuple):
@@ -64,7 +71,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/{'metrics' if self.name != NGINX else load.format}"
 
 
-OURS, PROMETHEUS_CLIENT, GUNICORN, NGINX = "tedee-exporter", "prometheus_client", "gunicorn", "nginx"
+PROMETHEUS_CLIENT, GUNICORN, NGINX = "prometheus_client", "gunicorn", "nginx"
 SERVERS = (OURS, PROMETHEUS_CLIENT, GUNICORN, NGINX)
 
 _NGINX = """
@@ -80,13 +87,13 @@ http {{
 
 
 @contextlib.contextmanager
-def servers(locks: int) -> Iterator[list[Server]]:
+def servers(locks: int, options: Options) -> Iterator[dict[str, Server]]:
     """Run all servers with the same locks."""
     ports = dict(zip(SERVERS, (free_port() for _ in SERVERS), strict=True))
     with (
         tempfile.TemporaryDirectory() as name,
         simulated(1, locks) as cloud,
-        exporter(cloud, ports[OURS]) as ours,
+        exporter(cloud, ports[OURS], options) as ours,
     ):
         folder = Path(name)
         wait_for_data(ports[OURS], locks)
@@ -100,8 +107,8 @@ def servers(locks: int) -> Iterator[list[Server]]:
             started("nginx", "-c", str(conf)) as nginx_server,
         ):
             processes = (ours, peer, gunicorn_server, nginx_server)
-            found = [Server(name, ports[name], process) for name, process in zip(SERVERS, processes, strict=True)]
-            for server in found:
+            found = {name: Server(name, ports[name], process) for name, process in zip(SERVERS, processes, strict=True)}
+            for server in found.values():
                 eventually(partial(_is_ready, server, locks), f"{server.name} to listen", TIMEOUT)
             yield found
 
@@ -159,33 +166,70 @@ def _expected_seconds(server: Server, load: Load) -> float:
     return response.elapsed.total_seconds() * load.connections
 
 
-def measure(seconds: float, rounds: int) -> dict[Load, dict[str, Measurement]]:
-    """Return the median of the rounds for each server under each load. Each round measures all servers.
+@dataclass(frozen=True)
+class Scrapes(Part):
+    """The results of all servers by load."""
 
-    Args:
-        seconds: length of each round. A round takes at least the time of three responses.
-        rounds: at least one.
-    """
-    everything: dict[Load, dict[str, Measurement]] = {}
+    loads: dict[Load, Comparison[Measurement]]
+
+    def goals(self) -> Iterable[Goal]:
+        """Yield the goals of small and large scrapes."""
+        small = self.loads[Load(10, 1, "text", "plain")].ratio(OURS, NGINX)
+        large = self.loads[Load(10_000, 1, "text", "gzip")].ratio(OURS, NGINX)
+        speedup = self.loads[Load(10_000, 1, "text", "gzip")].ratio(PROMETHEUS_CLIENT, OURS)
+        yield Goal("scrape p50, 10 locks, relative to nginx", "at most 3", str(small), small.median <= 3)
+        yield Goal("scrape p50, 10,000 locks gzip, relative to nginx", "at most 1", str(large), large.median <= 1)
+        yield Goal(
+            "speed of a scrape, 10,000 locks gzip, relative to the server of prometheus_client",
+            "at least 1,000",
+            str(speedup),
+            speedup.median >= 1000,
+        )
+
+    def details(self) -> str:
+        """Return a table with a row for each load: the exporter's results, and its peers' as multiples of them."""
+        header = ["locks", "connections", "format", "p50 ms", "p99 ms", "scrapes/s", "processor µs", "rounds"]
+        rows = [
+            [
+                f"{load.locks:,}",
+                str(load.connections),
+                f"{load.format} {load.encoding}",
+                f"{1000 * scrapes.median(OURS):.2f}",
+                f"{1000 * scrapes.median(OURS, attrgetter('p99')):.2f}",
+                f"{scrapes.median(OURS, attrgetter('rate')):,.0f}",
+                f"{1e6 * scrapes.median(OURS, attrgetter('processor_time')):,.0f}",
+                f"{len(scrapes.rounds)}",
+                *(_relative(scrapes, peer) for peer in SERVERS[1:]),
+            ]
+            for load, scrapes in self.loads.items()
+        ]
+        return f"{LEGEND}\n{table([*header, *SERVERS[1:]], rows)}"
+
+
+def _relative(scrapes: Comparison[Measurement], peer: str) -> str:
+    if peer not in scrapes.programs:
+        return "-"
+    p50 = scrapes.ratio(peer, OURS)
+    used = scrapes.ratio(peer, OURS, attrgetter("processor_time"))
+    return f"{p50.spread}{'' if p50.agrees else '*'} / {number(used.median)}"
+
+
+def measure(options: Options) -> Scrapes:
+    """Measure all servers under each load. The rounds of all loads of one size alternate."""
+    everything: dict[Load, Comparison[Measurement]] = {}
     for locks in SIZES:
-        with servers(locks) as candidates:
+        with servers(locks, options) as candidates:
+            loads: dict[Load, Comparison[Measurement]] = {}
+            seconds: dict[tuple[Load, str], float] = {}
             for rest in product(CONNECTIONS, ACCEPTS, ENCODINGS):
                 load = Load(locks, *rest)
-                expected = {server: _expected_seconds(server, load) for server in candidates}
-                runs: dict[str, list[Measurement]] = defaultdict(list)
-                for _ in range(rounds):
-                    for server in candidates:
-                        if expected[server] < MAX_LATENCY:
-                            runs[server.name].append(_run_wrk(server, load, max(seconds, 3 * expected[server])))
-                everything[load] = {name: _median(measured) for name, measured in runs.items()}
-                print(".", end="", flush=True, file=sys.stderr)
-    return everything
-
-
-def _median(runs: list[Measurement]) -> Measurement:
-    return Measurement(
-        median(run.p50 for run in runs),
-        median(run.p99 for run in runs),
-        median(run.rate for run in runs),
-        median(run.processor_time for run in runs),
-    )
+                expected = {name: _expected_seconds(server, load) for name, server in candidates.items()}
+                measured = [name for name in SERVERS if load.connections == 1 or expected[name] <= MAX_LATENCY]
+                loads[load] = Comparison(measured, attrgetter("p50"), options.rounds)
+                seconds |= {(load, name): max(SECONDS, RESPONSES * expected[name]) for name in measured}
+            while pending := {load: scrapes for load, scrapes in loads.items() if not scrapes.is_complete()}:
+                for load, scrapes in pending.items():
+                    order = scrapes.order()
+                    scrapes.add({name: _run_wrk(candidates[name], load, seconds[load, name]) for name in order})
+            everything |= loads
+    return Scrapes(everything)

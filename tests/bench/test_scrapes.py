@@ -7,7 +7,9 @@ import pytest
 import requests
 
 from bench import scrapes
-from bench.scrapes import NGINX, OURS, SERVERS, Load, servers
+from bench.cloud import OURS
+from bench.machine import Options
+from bench.scrapes import NGINX, SERVERS, Load, servers
 from testing.program import TIMEOUT
 from tests.conftest import require_program
 
@@ -21,10 +23,10 @@ def _required_programs() -> None:
 
 
 def test_nginx_serves_the_same_bytes() -> None:
-    with servers(LOAD.locks) as candidates:
+    with servers(LOAD.locks, Options()) as candidates:
         headers = {"Accept": scrapes.ACCEPTS[LOAD.format], "Accept-Encoding": "gzip"}
         sent = {}
-        for server in candidates:
+        for server in candidates.values():
             response = requests.get(server.url(LOAD), headers=headers, stream=True, timeout=TIMEOUT)
             assert response.headers["Content-Encoding"] == "gzip"
             sent[server.name] = response.raw.read(decode_content=False)
@@ -38,7 +40,7 @@ def test_all_servers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrapes, "SIZES", (LOAD.locks,))
     monkeypatch.setattr(scrapes, "CONNECTIONS", (LOAD.connections,))
     monkeypatch.setattr(scrapes, "ENCODINGS", {LOAD.encoding: scrapes.ENCODINGS[LOAD.encoding]})
-    measured = scrapes.measure(seconds=1, rounds=1)[LOAD]
+    (measured,) = scrapes.measure(Options(rounds=1)).loads[LOAD].rounds
     assert set(measured) == set(SERVERS)
     for server in measured.values():
         assert 0 < server.p50 <= server.p99
