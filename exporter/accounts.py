@@ -17,9 +17,10 @@ from .sync.snapshot import StatusRegistry
 from .sync.stores import OpenStore
 from .tedee.client import TedeeClient
 from .tedee.credentials import CredentialOwners, Credentials, access_token, personal_key
-from .tedee.oauth import MIN_TIMEOUT, OAuthCredentials, TokenEndpoint
-from .tedee.refresh_tokens import RefreshTokens
-from .tedee.transport import session
+from .tedee.oauth.credentials import OAuthCredentials
+from .tedee.oauth.refresh_tokens import RefreshTokens
+from .tedee.oauth.token_endpoint import MIN_TIMEOUT, TokenEndpoint
+from .tedee.session import session
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +59,7 @@ class Accounts:
         self._longest_call = 0.0
         self._shards = shards
         self._applied: dict[str, tuple[Account, Api, Sync]] | None = None
-        self._connections = session()
+        self._connections = session(USER_AGENT)
         self._refresh_tokens = RefreshTokens()
         self._owners = CredentialOwners()
 
@@ -129,7 +130,6 @@ class Accounts:
             credentials=self._credentials(account, api),
             timeout=api.timeout,
             session=self._connections,
-            user_agent=USER_AGENT,
         )
         policy = RateLimitPolicy(
             interval=sync.interval,
@@ -153,7 +153,6 @@ class Accounts:
             scope=secret.scope,
             timeout=max(api.timeout, MIN_TIMEOUT),
             session=self._connections,
-            user_agent=USER_AGENT,
         )
         return OAuthCredentials(
             account.name,

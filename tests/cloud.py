@@ -17,8 +17,9 @@ from exporter.sync.snapshot import AccountStatus
 from exporter.sync.stores import OpenStore
 from exporter.tedee import client as tedee_client
 from exporter.tedee.client import Observer, TedeeClient
-from exporter.tedee.credentials import SecretSource, personal_key
-from exporter.tedee.transport import session
+from exporter.tedee.credentials import personal_key
+from exporter.tedee.secret_source import SecretSource
+from exporter.tedee.session import session
 from testing.clock import FakeClock
 from testing.program import TIMEOUT
 from testing.stores import memory_store
@@ -151,10 +152,9 @@ def client(name: str, key: SecretSource, *, limiter: tedee_client.Limiter, obser
         version="v37",
         credentials=personal_key(key),
         timeout=TIMEOUT,
-        session=session(),
+        session=session("tedee-exporter/test"),
         limiter=limiter,
         observer=observer,
-        user_agent="tedee-exporter/test",
     )
 
 

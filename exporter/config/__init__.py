@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from exporter.tedee.token_file import storage_problem
+from exporter.tedee.oauth.token_file import storage_problem
 
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
 from .permissions import permission_warning, private_files

@@ -18,11 +18,11 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from exporter.secrets import Secret
-from exporter.tedee.credentials import CredentialsUnavailable, SecretSource, read_secret
-from exporter.tedee.oauth import CLIENT_SECRET, SCOPE, TOKEN_URL
-from exporter.tedee.refresh_tokens import REFRESH_TOKEN
-from exporter.tedee.token_file import storage_problem
-from exporter.tedee.transport import is_loopback
+from exporter.tedee.connections import is_loopback
+from exporter.tedee.oauth.refresh_tokens import REFRESH_TOKEN
+from exporter.tedee.oauth.token_endpoint import CLIENT_SECRET, SCOPE, TOKEN_URL
+from exporter.tedee.oauth.token_file import storage_problem
+from exporter.tedee.secret_source import CredentialsUnavailable, SecretSource, read_secret
 
 from .model import (
     ConfigModel,

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from .errors import InvalidResponse, TransportError
+
 MAX_BODY_BYTES = 16 * 2**20
 """Limit of one decompressed body. A lock takes about 200 bytes in a sync and 1,200 in a page of details."""
 MAX_TOTAL_BYTES = 48 * 2**20
@@ -12,8 +14,11 @@ LARGE_BODY_BYTES = 2**16
 """Bodies over this size are parsed one at a time, since parsing can take 36 times the size of a body."""
 
 
-class BodyTooLarge(Exception):
+class BodyTooLarge(TransportError):
     """A body exceeds the limit of one body, or is the largest when all bodies exceed the limit of the total."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(InvalidResponse, problem)
 
 
 class Bodies:
@@ -32,9 +37,9 @@ class Bodies:
         self._bodies: set[Body] = set()
 
     @contextmanager
-    def body(self) -> Iterator["Body"]:
-        """Provide an empty body, whose memory is counted until the context ends."""
-        body = Body(self)
+    def body(self, max_bytes: int = MAX_BODY_BYTES) -> Iterator["Body"]:
+        """Provide an empty body of limited size, whose memory is counted until the context ends."""
+        body = Body(self, max_bytes)
         with self.lock:
             self._bodies.add(body)
         try:
@@ -56,10 +61,11 @@ class Bodies:
 class Body:
     """The decompressed body of one response."""
 
-    def __init__(self, bodies: Bodies) -> None:
+    def __init__(self, bodies: Bodies, max_bytes: int) -> None:
         self.content = bytearray()
         self.is_pinned = False
         self._bodies = bodies
+        self._max_bytes = max_bytes
         self._dropped: int | None = None
 
     def append(self, data: bytes) -> None:
@@ -71,9 +77,9 @@ class Body:
         with self._bodies.lock:
             self._check()
             self.content += data
-            if len(self.content) > MAX_BODY_BYTES:
+            if len(self.content) > self._max_bytes:
                 self.drop()
-                raise BodyTooLarge(f"the response exceeds {MAX_BODY_BYTES:,} bytes")
+                raise BodyTooLarge(f"the response exceeds {self._max_bytes:,} bytes")
             self._bodies.drop_excess()
             self._check()
 

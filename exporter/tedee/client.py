@@ -1,14 +1,10 @@
 """Client of the Tedee API. Each method sends one request."""
 
-import http.client
 import re
-import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -16,8 +12,8 @@ import requests
 
 from exporter.secrets import Secret, SecretDetector
 
-from .bodies import BODIES, Bodies, Body, BodyTooLarge
-from .credentials import Authorization, CredentialInUse, Credentials, CredentialsUnavailable
+from .bodies import BODIES, Bodies
+from .credentials import Authorization, CredentialInUse, Credentials
 from .endpoint import SYNC_SPACING, Endpoint, Priority
 from .envelope import Envelope, TooManyValues, open_envelope
 from .errors import (
@@ -26,21 +22,18 @@ from .errors import (
     InvalidResponse,
     KeyInUse,
     KeyUnusable,
-    TimedOut,
+    TransportError,
     Unauthorized,
     error_for,
 )
 from .models import LockDetails, LockT, ParseResult, SyncedLock, SyncReader, read_details
-from .transport import NETWORK_ERRORS, enforce_deadline
+from .request import Response, send
+from .secret_source import CredentialsUnavailable
 
 SYNC = Endpoint("my/lock/sync", Priority.HIGH, spacing=SYNC_SPACING)
 # 10 requests in 10 minutes with a personal key (release notes of 2023-07-24).
 LOCKS = Endpoint("my/lock", max_requests=10, window=600.0)
 
-MAX_ERROR_BYTES = 2**16
-"""Limit up to which the body of an error response is received."""
-ENCODINGS = ("gzip", "deflate")
-"""Content encodings that the client accepts."""
 PAGE_SIZE = 500
 """Locks requested per page, about half a megabyte."""
 
@@ -74,15 +67,6 @@ class Observer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Response:
-    status: int
-    headers: Mapping[str, str]
-    body: Body
-    secret: Secret
-    """The secret of the request. Some gateways repeat a request in their response."""
-
-
 class TedeeClient:
     """Client of the API for one account."""
 
@@ -96,7 +80,6 @@ class TedeeClient:
         timeout: float,
         session: requests.Session,
         limiter: Limiter,
-        user_agent: str,
         observer: Observer,
         bodies: Bodies = BODIES,
     ) -> None:
@@ -108,9 +91,8 @@ class TedeeClient:
             version: API version as in the path, such as `v37`.
             credentials: Sign each request.
             timeout: Seconds for a whole call, including the body of the response.
-            session: The session of `transport.session()`.
+            session: The session of `session.session()`.
             limiter: Decides when a request may be sent.
-            user_agent: `User-Agent` header.
             observer: Called after each request.
             bodies: Memory limit of responses.
         """
@@ -127,11 +109,6 @@ class TedeeClient:
         self._timeout = timeout
         self._session = session
         self._limiter = limiter
-        self._headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": ", ".join(ENCODINGS),
-            "User-Agent": user_agent,
-        }
         self._observer = observer
         self._bodies = bodies
         self._syncs = SyncReader()
@@ -211,27 +188,7 @@ class TedeeClient:
         memory: ExitStack,
         reserved_at: float,
     ) -> Sequence[bytes]:
-        """Send a request, count it, and return the unparsed rows of its result. For the arguments, see `_request`."""
-        self.last_fingerprint, self.last_user = authorization.fingerprint, authorization.user
-        try:
-            response = self._request(endpoint, query, authorization, memory, reserved_at)
-        except CallError as error:
-            self._observer.request_sent(endpoint.path, error.reason)
-            raise
-        self._observer.request_sent(endpoint.path, str(response.status))
-        if response.status == HTTPStatus.UNAUTHORIZED:
-            self._credentials.invalidate()
-        return self._raw_rows(endpoint, response, SecretDetector(authorization.secret))
-
-    def _request(
-        self,
-        endpoint: Endpoint,
-        query: list[tuple[str, str]],
-        authorization: Authorization,
-        memory: ExitStack,
-        reserved_at: float,
-    ) -> "_Response":
-        """Send a request and receive its whole response, limited in size and time.
+        """Send a request, count it, and return the unparsed rows of its result.
 
         Args:
             endpoint: The endpoint to call.
@@ -240,50 +197,43 @@ class TedeeClient:
             memory: The context in which the body stays in memory.
             reserved_at: Start of the time-out, in seconds of `boottime`. The process may have been stopped since.
         """
-        body = memory.enter_context(self._bodies.body())
-        try:
-            with enforce_deadline(self._timeout, since=reserved_at) as deadline:
-                response = self._transfer(endpoint, query, authorization, body)
-            if deadline.expired:
-                raise TimedOut(deadline.problem, account=self.account, endpoint=endpoint.path)
-            memory.enter_context(body.pinned())
-        except BodyTooLarge as error:
-            raise InvalidResponse(str(error), account=self.account, endpoint=endpoint.path) from None
-        except NETWORK_ERRORS as error:
-            kind, problem = deadline.classify(error)
-            raise kind(problem, account=self.account, endpoint=endpoint.path) from None
-        return response
-
-    def _transfer(
-        self, endpoint: Endpoint, query: list[tuple[str, str]], authorization: Authorization, body: Body
-    ) -> "_Response":
-        with self._session.get(
+        self.last_fingerprint, self.last_user = authorization.fingerprint, authorization.user
+        request = send(
+            self._session,
+            "GET",
             self._base + endpoint.path,
-            params=query,
-            headers=self._headers,
-            auth=authorization,
             timeout=self._timeout,
-            # A redirect would send the key to its target.
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            is_success = response.status_code == HTTPStatus.OK
-            while chunk := response.raw.read1(65536, decode_content=True):
-                body.append(chunk)
-                if not is_success and len(body.content) > MAX_ERROR_BYTES:
-                    break
-            return _Response(response.status_code, response.headers, body, authorization.secret)
+            since=reserved_at,
+            bodies=self._bodies,
+            params=query,
+            auth=authorization,
+        )
+        try:
+            response = memory.enter_context(request)
+            response.raise_if_late()
+        except TransportError as error:
+            self._observer.request_sent(endpoint.path, error.kind.reason)
+            raise error.kind(error.problem, account=self.account, endpoint=endpoint.path) from None
+        self._observer.request_sent(endpoint.path, str(response.status))
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            self._credentials.invalidate()
+        return self._raw_rows(endpoint, response, authorization.secret)
 
-    def _raw_rows(self, endpoint: Endpoint, response: "_Response", detector: SecretDetector) -> Sequence[bytes]:
+    def _raw_rows(self, endpoint: Endpoint, response: Response, secret: Secret) -> Sequence[bytes]:
         """Return the unparsed rows of a successful response.
+
+        Args:
+            endpoint: The endpoint to call.
+            response: The response.
+            secret: The secret of the request. Some gateways repeat a request in their response.
 
         Raises:
             CallError: The response is an error, or cannot be used.
         """
-        status, headers = response.status, response.headers
+        status, headers, detector = response.status, response.headers, SecretDetector(secret)
         self.supported_versions = _parse_versions(headers.get("API-Supported-Versions", "")) or self.supported_versions
         try:
-            envelope = open_envelope(response.body.content, response.secret.get_secret_value())
+            envelope = open_envelope(response.body.content, secret.get_secret_value())
         except TooManyValues as excess:
             raise InvalidResponse(str(excess), account=self.account, endpoint=endpoint.path, status=status) from None
 
@@ -297,16 +247,13 @@ class TedeeClient:
                 status=status,
                 messages=() if is_refused else _error_messages(envelope, detector),
                 correlation_id=_correlation_id(headers, detector, only_uuid=is_refused),
-                retry_after=parse_retry_after(headers),
+                retry_after=response.retry_after,
             )
 
         if status != HTTPStatus.OK:
-            raise error(error_for(status), self._describe_status(status))
+            raise error(error_for(status), self._describe_status(response))
         if envelope is None:
-            raise error(
-                InvalidResponse,
-                f"the response is not a JSON object but {describe_body(headers, response.body.content)}",
-            )
+            raise error(InvalidResponse, f"the response is not a JSON object but {response.describe_body()}")
         code = envelope.status_code if type(envelope.status_code) is int else None
         # An envelope that contradicts itself is not a success.
         if envelope.success is not True or (envelope.status_code is not None and code not in range(200, 300)):
@@ -317,14 +264,13 @@ class TedeeClient:
             raise error(InvalidResponse, "the result in the response is not a list")
         return envelope.raw_rows
 
-    def _describe_status(self, status: int) -> str:
-        phrase = f" {http.client.responses.get(status, '')}".rstrip()
-        if status == HTTPStatus.NOT_FOUND and self.supports_version() is False:
+    def _describe_status(self, response: Response) -> str:
+        if response.status == HTTPStatus.NOT_FOUND and self.supports_version() is False:
             supported = ", ".join(self.supported_versions)[:100]
-            return f"HTTP {status}{phrase}; Tedee supports the API versions {supported}, not {self.version}"
-        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            return f"HTTP {status}{phrase}; redirects are not followed, so that the key is sent to no other server"
-        return f"HTTP {status}{phrase}"
+            return f"{response.status_line}; Tedee supports the API versions {supported}, not {self.version}"
+        if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
+            return f"{response.status_line}; redirects are not followed, so that the key is sent to no other server"
+        return response.status_line
 
 
 def _clear_frames(error: BaseException | None) -> None:
@@ -369,51 +315,3 @@ def _parse_versions(header: str) -> tuple[str, ...]:
 def _single_line(text: str) -> str:
     """Return a text on one line, without control characters, which could control a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-CONTENT_TYPES = (
-    "application/json",
-    "application/octet-stream",
-    "application/problem+json",
-    "application/xhtml+xml",
-    "application/xml",
-    "text/html",
-    "text/plain",
-    "text/xml",
-)
-"""The content types that are shown in messages. Any other text could be a secret that a gateway repeats."""
-
-
-def describe_body(headers: Mapping[str, str], body: bytes | bytearray) -> str:
-    """Return type, size and unexpected encoding of a body that is not a JSON object."""
-    content_type = headers.get("Content-Type", "").split(";")[0].strip().lower()
-    if content_type not in CONTENT_TYPES:
-        content_type = "an unknown content type" if content_type else "no content type"
-    encodings = (each.strip().lower() for each in headers.get("Content-Encoding", "").split(","))
-    unwanted = next((each for each in encodings if each not in (*ENCODINGS, "x-gzip", "identity", "")), None)
-    if unwanted is None:
-        return f"{content_type} of {len(body):,} bytes"
-    name = unwanted if unwanted in ("br", "compress", "zstd") else "an unknown encoding"
-    return f"{content_type} of {len(body):,} bytes, compressed with {name}, which was not requested"
-
-
-def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a `Retry-After`, a number or an HTTP date; None if absent or invalid.
-
-    A date is compared with the `Date` of the response, so that the clock of this machine does not matter.
-    """
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:12])
-    until = _parse_http_date(value)
-    if until is None:
-        return None
-    return max(0.0, until - (_parse_http_date(headers.get("Date", "")) or time.time()))
-
-
-def _parse_http_date(date: str) -> float | None:
-    """Return the Unix time of an HTTP date; None if invalid."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -1,44 +1,22 @@
 """Credentials: a personal access key or an access token, read at each use so that it can be replaced."""
 
 import base64
-import codecs
 import hashlib
 import json
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from typing import Protocol
 
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
-from exporter.secrets import Secret, read_regular_file, safe_path
+from exporter.secrets import Secret, safe_path
 
-SecretSource = Secret | Path
-"""A secret, or the file that contains it."""
-
-MAX_SECRET_BYTES = 16 * 2**10
-"""Limit of a secret and its file. Tedee's keys have about 60 bytes, its tokens about 2,000."""
-
-MISTAKES = {
-    r"([\"']).*\1": "is in quotes; write the {what} without them",
-    "<.*>": "is a placeholder in angle brackets; replace it and the brackets by the {what}",
-    r"\$\{.*\}|\$\(.*\)|\$[A-Za-z_]\w*|%\w+%|\{\{.*\}\}": (
-        "is a variable that was not expanded; write the {what} instead"
-    ),
-    r"(?i)(export )?\w*(key|token|secret) ?[=:] ?[^=].*": "is of the form NAME=value; write the value alone",
-    "(?i)replace-with-.*": "is the placeholder of the example; write the {what} instead",
-}
-"""Patterns of texts that are no secret, and the error messages about them."""
+from .secret_source import CredentialsUnavailable, SecretSource, read_secret
 
 BEARER = "Bearer"
-
-
-class CredentialsUnavailable(Exception):
-    """A secret could not be read or cannot be sent. The text names the file and never contains the secret."""
 
 
 class CredentialInUse(CredentialsUnavailable):
@@ -95,6 +73,15 @@ class Credentials(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """The use of a user's credential by an account."""
+
+    user: str
+    read_user: Callable[[], str | None]
+    """Returns the current user of the credential, since files can change."""
+
+
 class CredentialOwners:
     """Registry of the users whose credentials the accounts of this process use.
 
@@ -104,7 +91,7 @@ class CredentialOwners:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._accounts: frozenset[str] = frozenset()
-        self._claims: dict[str, tuple[str, Callable[[], str | None]]] = {}
+        self._claims: dict[str, _Claim] = {}
 
     def set_accounts(self, accounts: Iterable[str]) -> None:
         """Allow only these accounts to use credentials from now on."""
@@ -135,10 +122,10 @@ class CredentialOwners:
             if account not in self._accounts:
                 raise CredentialsUnavailable("the account is no longer configured")
             self._claims.pop(account, None)
-            for other, (claimed, read_other) in self._claims.items():
-                if claimed == user and read_other() == user:
+            for other, claim in self._claims.items():
+                if claim.user == user and claim.read_user() == user:
                     return other
-            self._claims[account] = (user, read_user)
+            self._claims[account] = _Claim(user, read_user)
             return None
 
 
@@ -225,62 +212,6 @@ def user_of(scheme: str, secret: Secret, default: str = "") -> str:
 def digest(*parts: str) -> str:
     """Return a digest that does not reveal the texts."""
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
-
-
-def read_secret(source: SecretSource, what: str = "key") -> Secret:
-    """Return a secret without the white space that editors and `echo` add to its file.
-
-    Args:
-        source: The secret or its file.
-        what: Kind of secret, for messages.
-
-    Raises:
-        CredentialsUnavailable: The secret cannot be read, or is not valid.
-    """
-    if isinstance(source, Secret):
-        return validate_secret(source.get_secret_value(), f"the {what}", what)
-    location = f"{what} file {safe_path(source)}"
-    try:
-        content = read_regular_file(source, MAX_SECRET_BYTES + 1)
-    except OSError as error:
-        # No exception chain: this error contains the name of the file, which may be a secret in the wrong place.
-        raise CredentialsUnavailable(f"{location} cannot be read: {error.strerror}") from None
-    if content is None:
-        raise CredentialsUnavailable(f"{location} is not a regular file")
-    if len(content) > MAX_SECRET_BYTES:
-        raise CredentialsUnavailable(f"{location} is too large to be a {what}")
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise CredentialsUnavailable(f"{location} is UTF-16 text, as PowerShell writes it; save it as ASCII")
-    try:
-        text = content.removeprefix(codecs.BOM_UTF8).decode("ascii")
-    except UnicodeDecodeError:
-        # No exception chain: this error contains the bytes that could not be decoded.
-        raise CredentialsUnavailable(f"{location} contains bytes that are not ASCII") from None
-    return validate_secret(text, location, what)
-
-
-def validate_secret(text: str, location: str, what: str) -> Secret:
-    """Return a secret without white space around it.
-
-    Args:
-        text: The secret.
-        location: Location of the secret, for messages.
-        what: Kind of secret, for messages.
-
-    Raises:
-        CredentialsUnavailable: The secret is empty, too large, or not valid in a header.
-    """
-    secret = text.strip()
-    if not secret:
-        raise CredentialsUnavailable(f"{location} is empty")
-    if len(secret) > MAX_SECRET_BYTES:
-        raise CredentialsUnavailable(f"{location} is too large to be a {what}")
-    for form, problem in MISTAKES.items():
-        if re.fullmatch(form, secret):
-            raise CredentialsUnavailable(f"{location} {problem.format(what=what)}")
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise CredentialsUnavailable(f"{location} contains invalid characters, such as spaces or line breaks")
-    return Secret(secret)
 
 
 def jwt_claims(token: Secret) -> Mapping[str, object]:

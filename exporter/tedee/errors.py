@@ -149,3 +149,15 @@ def error_for(status: int) -> type[CallError]:
     if status >= 500:  # noqa: PLR2004
         return ServerFailed
     return by_status.get(status, InvalidResponse)
+
+
+class TransportError(OSError):
+    """A failure that one kind of CallError describes. The text contains no secret.
+
+    It is an OSError, so that the network libraries pass it on and close the connection.
+    """
+
+    def __init__(self, kind: type[CallError], problem: str) -> None:
+        super().__init__(problem)
+        self.kind = kind
+        self.problem = problem

@@ -2,7 +2,6 @@
 
 import pytest
 
-from exporter.tedee import bodies as module
 from exporter.tedee.bodies import LARGE_BODY_BYTES, Bodies, BodyTooLarge
 
 
@@ -50,9 +49,8 @@ def test_memory_is_freed_when_body_ends() -> None:
             body.append(b"a" * 100)
 
 
-def test_single_body_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BODY_BYTES", 100)
-    with Bodies().body() as body:
+def test_single_body_is_limited() -> None:
+    with Bodies().body(max_bytes=100) as body:
         body.append(b"a" * 100)
         with pytest.raises(BodyTooLarge, match="the response exceeds 100 bytes"):
             body.append(b"a")

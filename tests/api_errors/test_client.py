@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from exporter.clock import boottime
 from exporter.secrets import Secret, safe_path
 from exporter.simulator import PersonalKey, World, serve
-from exporter.tedee.bodies import MAX_BODY_BYTES
-from exporter.tedee.client import LOCKS, REDACTED, SYNC, Observer, TedeeClient, describe_body
+from exporter.tedee.bodies import MAX_BODY_BYTES, Bodies
+from exporter.tedee.client import LOCKS, REDACTED, SYNC, Observer, TedeeClient
 from exporter.tedee.credentials import Credentials, access_token, personal_key
+from exporter.tedee.deadline import Deadline
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.envelope import MAX_ROWS
 from exporter.tedee.errors import (
@@ -45,7 +46,8 @@ from exporter.tedee.errors import (
     Unauthorized,
 )
 from exporter.tedee.models import ParseResult, SyncedLock
-from exporter.tedee.transport import session
+from exporter.tedee.request import Response
+from exporter.tedee.session import session
 from testing.factories import FIXTURES
 from testing.faults import Fault, FaultyCloud
 from testing.program import TIMEOUT
@@ -94,10 +96,9 @@ def make_client(
         version=version,
         credentials=credentials or personal_key(Secret(KEY)),
         timeout=timeout,
-        session=session(),
+        session=session("tedee-exporter/test"),
         limiter=limiter or UnlimitedRateLimiter(),
         observer=observer or Requests(),
-        user_agent="tedee-exporter/test",
     )
 
 
@@ -443,7 +444,7 @@ def test_proxy_is_not_used_for_loopback(url: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_cookie_is_not_stored(cloud: FaultyCloud, url: str) -> None:
-    connections = session()
+    connections = session("tedee-exporter/test")
     cloud.faults.script(Fault(headers={"Set-Cookie": "session=home; Path=/"}))
     client = make_client(url)
     client._session = connections
@@ -626,10 +627,11 @@ def test_successful_envelope_is_accepted(envelope: dict[str, object]) -> None:
         ("", ""),
     ],
 )
-def test_unrequested_encoding_is_named(served: tuple[FaultyCloud, str], encoding: str, described: str) -> None:
-    assert describe_body({"Content-Type": "Text/HTML; charset=x", "Content-Encoding": encoding}, b"oh") == (
-        f"text/html of 2 bytes{described}"
-    )
+def test_unrequested_encoding_is_named(encoding: str, described: str) -> None:
+    headers = {"Content-Type": "Text/HTML; charset=x", "Content-Encoding": encoding}
+    with Bodies().body() as body:
+        body.append(b"oh")
+        assert Response(200, headers, body, Deadline(1)).describe_body() == f"text/html of 2 bytes{described}"
 
 
 def test_error_with_huge_body_keeps_its_kind(served: tuple[FaultyCloud, str]) -> None:
@@ -747,7 +749,7 @@ def test_interim_response_does_not_mix_up_accounts(interim: bytes) -> None:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     with tcp_server(respond) as port:
-        shared = session()
+        shared = session("tedee-exporter/test")
         outcomes = []
         for number in range(6):
             client = make_client(f"http://127.0.0.1:{port}", personal_key(Secret(f"key-{number}")))

@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 from requests import PreparedRequest, Request
 
 from exporter.secrets import Secret
-from exporter.tedee.credentials import (
-    MAX_SECRET_BYTES,
-    CredentialInUse,
-    CredentialOwners,
-    CredentialsUnavailable,
-    access_token,
-    personal_key,
-    read_secret,
-)
+from exporter.tedee.credentials import CredentialInUse, CredentialOwners, access_token, personal_key
+from exporter.tedee.secret_source import MAX_SECRET_BYTES, CredentialsUnavailable, read_secret
 
 KEY = "PK-0pens-the-d00r"
 

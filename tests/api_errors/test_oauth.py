@@ -11,7 +11,6 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,7 +19,6 @@ import pytest
 import requests
 import responses
 import trustme
-import urllib3
 from structlog.testing import capture_logs
 
 from exporter.accounts import Accounts
@@ -30,9 +28,9 @@ from exporter.simulator import TOKEN_PATH, RefreshToken, World, serve
 from exporter.simulator.response import Response
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.tedee import token_file
 from exporter.tedee.client import SYNC
 from exporter.tedee.credentials import CredentialInUse, CredentialOwners
+from exporter.tedee.deadline import Deadline
 from exporter.tedee.errors import (
     REASONS,
     CallError,
@@ -44,15 +42,11 @@ from exporter.tedee.errors import (
     TlsFailed,
     Unauthorized,
 )
-from exporter.tedee.oauth import (
-    MAX_RESPONSE_BYTES,
-    SCOPE,
-    TOKEN_URL,
-    OAuthCredentials,
-    TokenEndpoint,
-)
-from exporter.tedee.refresh_tokens import RefreshTokens
-from exporter.tedee.transport import Deadline, session
+from exporter.tedee.oauth import token_file
+from exporter.tedee.oauth.credentials import OAuthCredentials
+from exporter.tedee.oauth.refresh_tokens import RefreshTokens
+from exporter.tedee.oauth.token_endpoint import MAX_RESPONSE_BYTES, SCOPE, TOKEN_URL, TokenEndpoint
+from exporter.tedee.session import session
 from testing.clock import FakeClock
 from testing.faults import Fault, FaultyCloud
 from testing.program import TIMEOUT
@@ -89,8 +83,7 @@ class Tedee:
             "client_secret": self.secret_file,
             "scope": SCOPE,
             "timeout": TIMEOUT,
-            "session": session(),
-            "user_agent": "tedee-exporter/test",
+            "session": session("tedee-exporter/test"),
         }
         return TokenEndpoint("home", **defaults | changes)
 
@@ -654,7 +647,7 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
     ("a JSON list", Fault.json(["SECRET"]), InvalidResponse, r"not a JSON object"),
     ("deep nesting", Fault.body(b"[" * 100_000, "application/json"), InvalidResponse, r"not a JSON object"),
     ("an empty object", Fault.json({}), InvalidResponse, r"has no access token"),
-    ("too large", Fault.body(LARGE, "application/json"), InvalidResponse, r"HTTP 200 OK with over 1,048,576 bytes"),
+    ("too large", Fault.body(LARGE, "application/json"), InvalidResponse, r"the response exceeds 1,048,576 bytes"),
     ("token missing", edited(access_token=...), InvalidResponse, r"has no access token"),
     ("token null", edited(access_token=None), InvalidResponse, r"has no access token"),
     ("token a number", edited(access_token=5), InvalidResponse, r"access token in the response is not text"),
@@ -753,14 +746,21 @@ def test_redirect_of_token_endpoint_is_not_followed(tedee: Tedee, status: int) -
     assert [call.endpoint for call in tedee.cloud.calls] == ["token"]
 
 
-def test_complete_response_is_used_after_deadline(tedee: Tedee) -> None:
-    body = b'{"access_token": "new", "refresh_token": "next"}'
-    expired = Deadline(0)
-    expired.expire()
-    response = requests.Response()
-    response.status_code = 200
-    response.raw = urllib3.HTTPResponse(BytesIO(body), preload_content=False)
-    assert tedee.endpoint()._filter_response(expired, response).json()["refresh_token"] == "next"
+@pytest.mark.parametrize(
+    ("body", "is_complete"), [('{"access_token": "a", "refresh_token": "next"}', True), ('{"access_token": "a"', False)]
+)
+def test_complete_response_is_used_after_deadline(
+    tedee: Tedee, monkeypatch: pytest.MonkeyPatch, body: str, is_complete: bool
+) -> None:
+    # The deadline passes while the last bytes are received.
+    monkeypatch.setattr(Deadline, "close", Deadline.expire)
+    with responses.RequestsMock() as mock:
+        mock.post(TOKEN_URL, body=body)
+        if is_complete:
+            tedee.credentials(url=TOKEN_URL).refresh()
+        else:
+            assert isinstance(failure_of(tedee.credentials(url=TOKEN_URL)), TimedOut)
+    assert tedee.on_file() == ("next" if is_complete else FIRST)
 
 
 def test_invalid_compression_is_invalid_response(tedee: Tedee) -> None:
@@ -794,8 +794,7 @@ def test_missing_ca_bundle_is_tls_failure(tedee: Tedee, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("url", ["http://tedee.b2clogin.com/token", "ftp://127.0.0.1/token", "tedee.b2clogin.com", ""])
-def test_unencrypted_token_url_is_rejected(tedee: Tedee, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
+def test_unencrypted_token_url_is_rejected(tedee: Tedee, url: str) -> None:
     with pytest.raises(ValueError, match="the token endpoint of account 'home' is not an https:// URL"):
         tedee.endpoint(url=url)
 

@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import authlib.integrations.requests_client  # noqa: F401 - imported late, it is closed to the user that a test becomes
 import pytest
 from structlog.testing import capture_logs
 
 from exporter.secrets import Secret
 from exporter.simulator import RefreshToken
 from exporter.simulator.response import Response
-from exporter.tedee import token_file
-from exporter.tedee.credentials import read_secret
-from exporter.tedee.oauth import OAuthCredentials, RefreshTokenNotStorable
-from exporter.tedee.refresh_tokens import Closed, RefreshTokens
-from exporter.tedee.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, storage_problem
+from exporter.tedee.oauth import token_file
+from exporter.tedee.oauth.credentials import OAuthCredentials
+from exporter.tedee.oauth.errors import RefreshTokenNotStorable
+from exporter.tedee.oauth.refresh_tokens import Closed, RefreshTokens
+from exporter.tedee.oauth.token_file import PREALLOCATED_BYTES, SUFFIX, CannotStore, preallocate, storage_problem
+from exporter.tedee.secret_source import read_secret
 from testing.faults import Fault
 from testing.program import eventually
 from tests.api_errors.test_oauth import ACCESS_LIFETIME, FIRST, Tedee, edited, failure_of, tedee

@@ -19,13 +19,13 @@ from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
-from exporter.tedee.oauth import SCOPE, TokenEndpoint
-from exporter.tedee.transport import session
+from exporter.tedee.oauth.token_endpoint import SCOPE, TokenEndpoint
+from exporter.tedee.session import session
 from testing.program import TIMEOUT
 from tests.security.listeners import listening
 from tests.tcp import tcp_server
 
-SHARED = session()
+SHARED = session("tedee-exporter/test")
 """Session that is shared as by all accounts of a process."""
 PASSWORD = "the-password-of-the-proxy"
 
@@ -45,7 +45,6 @@ def client(url: str, *, key: str = "key-1", timeout: float = 5.0, **changes: Any
         timeout=timeout,
         session=SHARED,
         observer=Counters("home"),
-        user_agent="tedee-exporter/test",
         **defaults | changes,
     )
 
@@ -63,7 +62,6 @@ def refresh(url: str, timeout: float = 5.0) -> object:
         scope=SCOPE,
         timeout=timeout,
         session=SHARED,
-        user_agent="tedee-exporter/test",
     )
     return endpoint.refresh(Secret("a-refresh-token"), "its file", lambda _: None).lifetime
 
@@ -138,7 +136,7 @@ def test_request_is_not_sent_long_after_reservation(monkeypatch: pytest.MonkeyPa
             late = 34.0
             yield reserved_at
 
-    monkeypatch.setattr("exporter.tedee.transport.boottime", lambda: boottime() + late)
+    monkeypatch.setattr("exporter.tedee.deadline.boottime", lambda: boottime() + late)
     with listening() as server, pytest.raises(TimedOut):
         client(server.url("127.0.0.1"), limiter=Stopped()).sync()
     assert server.received == []

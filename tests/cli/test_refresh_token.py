@@ -250,7 +250,7 @@ def test_interrupted_sync_once_keeps_the_token(site: Site) -> None:
 
 
 FAILING_DISK = """
-from exporter.tedee import token_file
+from exporter.tedee.oauth import token_file
 write = token_file._Replacement.write
 def write_or_fail(self, token):
     if os.path.exists({flag!r}):
@@ -286,11 +286,11 @@ os.fsync = sync
 KILLS = {
     "while reserving": ("os.fsync = die", True),
     "with the response in memory": (
-        "from exporter.tedee.refresh_tokens import RefreshTokens\nRefreshTokens._store_new = die",
+        "from exporter.tedee.oauth.refresh_tokens import RefreshTokens\nRefreshTokens._store_new = die",
         False,
     ),
     "before the sync to the disk": (SECOND_SYNC, True),
-    "before the truncation": ("from exporter.tedee import token_file\ntoken_file._truncate_padding = die", True),
+    "before the truncation": ("from exporter.tedee.oauth import token_file\ntoken_file._truncate_padding = die", True),
 }
 
 

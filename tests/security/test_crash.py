@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-import authlib.oauth2.client
 import pytest
 import requests
 import urllib3
@@ -23,10 +22,10 @@ from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshTo
 from exporter.sync.account import AccountSync
 from exporter.sync.scheduler import MAX_STAGGER, Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.tedee import client, credentials, oauth
+from exporter.tedee import client, request, secret_source
 from exporter.tedee.models import SyncReader
-from exporter.tedee.refresh_tokens import RefreshTokens
-from exporter.tedee.transport import Deadline
+from exporter.tedee.oauth import token_endpoint
+from exporter.tedee.oauth.refresh_tokens import RefreshTokens
 from testing.faults import Fault, FaultyCloud
 from testing.program import run
 from testing.stores import memory_store
@@ -83,15 +82,15 @@ def bug(*_: Any, **__: Any) -> NoReturn:
 
 
 METHODS: dict[str, tuple[object, str]] = {
-    "reading a key": (credentials, "validate_secret"),
-    "reading a token": (oauth, "validate_secret"),
+    "reading a key": (secret_source, "validate_secret"),
+    "reading a token": (token_endpoint, "validate_secret"),
     "signing": (requests.models.PreparedRequest, "prepare_auth"),
     "sending": (HTTPAdapter, "send"),
     "writing the request": (http.client.HTTPConnection, "putheader"),
     "reading the response": (urllib3.HTTPResponse, "read1"),
     "opening the envelope": (client, "open_envelope"),
     "parsing the response": (SyncReader, "read"),
-    "refreshing": (authlib.oauth2.client.OAuth2Client, "refresh_token"),
+    "refreshing": (token_endpoint, "send"),
     "storing the refresh token": (RefreshTokens, "_store_new"),
     "publishing": (AccountSync, "status"),
 }
@@ -122,7 +121,7 @@ FAILURES = [
     ((AccountSync, "_record_failure"), Fault.error(500)),
     ((AccountSync, "_record_failure"), Fault.malformed()),
     ((AccountSync, "_record_failure"), Fault.reset()),
-    ((Deadline, "classify"), Fault.reset()),
+    ((request, "classify"), Fault.reset()),
 ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli import main
-from exporter.tedee.credentials import CredentialsUnavailable, read_secret
+from exporter.tedee.secret_source import CredentialsUnavailable, read_secret
 from testing.program import configuration, run
 from tests.cli.conftest import restore_logging
 from tests.security.secret_search import leaks, state_files

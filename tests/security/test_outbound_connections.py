@@ -31,14 +31,14 @@ from exporter.clock import boottime
 from exporter.config.settings import Api, OAuth
 from exporter.secrets import Secret
 from exporter.sync.counters import Counters
-from exporter.tedee import transport
+from exporter.tedee import certificates
 from exporter.tedee.bodies import MAX_BODY_BYTES
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import REASONS, CallError
-from exporter.tedee.oauth import SCOPE, TokenEndpoint
-from exporter.tedee.transport import session
+from exporter.tedee.oauth.token_endpoint import SCOPE, TokenEndpoint
+from exporter.tedee.session import session
 from testing.program import TIMEOUT, run, running
 from tests.security.listeners import Reply, Server, listening
 from tests.tcp import tcp_server
@@ -70,10 +70,9 @@ def client(url: str, timeout: float = TIMEOUT) -> TedeeClient:
         version="v37",
         credentials=personal_key(Secret(KEY)),
         timeout=timeout,
-        session=session(),
+        session=session("tedee-exporter/test"),
         limiter=UnlimitedRateLimiter(),
         observer=Counters("home"),
-        user_agent="tedee-exporter/test",
     )
 
 
@@ -85,8 +84,7 @@ def token_endpoint(url: str, timeout: float = TIMEOUT) -> TokenEndpoint:
         client_secret=Secret(CLIENT_SECRET),
         scope=SCOPE,
         timeout=timeout,
-        session=session(),
-        user_agent="tedee-exporter/test",
+        session=session("tedee-exporter/test"),
     )
 
 
@@ -271,7 +269,7 @@ def test_ca_certificates_are_loaded_once(tedee: Server, ca_file: Path, monkeypat
         loaded.append(cafile)
         ssl.SSLContext.load_verify_locations(context, cafile, capath)
 
-    monkeypatch.setattr(transport._SharedContext, "load_verify_locations", load)
+    monkeypatch.setattr(certificates._SharedContext, "load_verify_locations", load)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
     for call in (sync, refresh, sync):
         assert call(tedee.url())
@@ -401,8 +399,8 @@ def test_proxy_connection_serves_one_call(
     call: Call, proxy: Server, tedee: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url())
-    shared = session()
-    monkeypatch.setattr("tests.security.test_outbound_connections.session", lambda: shared)
+    shared = session("tedee-exporter/test")
+    monkeypatch.setattr("tests.security.test_outbound_connections.session", lambda _: shared)
     for _ in range(2):
         call(tedee.url("tedee.test"))
     assert [each.method for each in proxy.received] == ["CONNECT", "CONNECT"]

@@ -23,8 +23,8 @@ from exporter import logs
 from exporter.console import OUTPUT
 from exporter.secrets import HIDDEN, Secret, SecretDetector, hide_arguments, redact, safe_path
 from exporter.tedee.credentials import Authorization, personal_key
-from exporter.tedee.oauth import TokenResponse
-from exporter.tedee.refresh_tokens import StoredToken
+from exporter.tedee.oauth.refresh_tokens import StoredToken
+from exporter.tedee.oauth.token_endpoint import TokenResponse
 from tests.cli.conftest import restore_logging
 
 __all__ = ["restore_logging"]

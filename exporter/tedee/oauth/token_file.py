@@ -35,8 +35,7 @@ from pathlib import Path
 from typing import Protocol
 
 from exporter.secrets import Secret, read_regular_file, safe_path
-
-from .credentials import MAX_SECRET_BYTES
+from exporter.tedee.secret_source import MAX_SECRET_BYTES
 
 PREALLOCATED_BYTES = MAX_SECRET_BYTES
 """Size of the preallocated storage, which is the maximum size of a token."""

@@ -11,8 +11,8 @@ import structlog
 
 from exporter.background import CRITICAL_WORK
 from exporter.secrets import Secret
+from exporter.tedee.secret_source import CredentialsUnavailable, read_secret
 
-from .credentials import CredentialsUnavailable, read_secret
 from .token_file import CannotStore, Preallocation, preallocate
 
 log = structlog.get_logger(__name__)

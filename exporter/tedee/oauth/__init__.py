@@ -1,0 +1,1 @@
+"""OAuth: the token endpoint, refresh tokens and their files, and credentials that are refreshed."""
