@@ -1,12 +1,13 @@
 """Creates, changes and removes accounts when a configuration is loaded or reloaded."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from . import __version__
 from .clock import Clock
-from .config import Account, Api, LockSelection, OAuth, Settings, Sync
+from .config import AccessToken, Account, Api, LockSelection, OAuth, PersonalKey, Settings, Sync
 from .sync.account import AccountSync, Options
 from .sync.limiter import RateLimiter
 from .sync.lock_filter import LockFilter
@@ -27,6 +28,15 @@ log = structlog.get_logger(__name__)
 USER_AGENT = f"tedee-exporter/{__version__}"
 CALL_GRACE = 1.0
 """Seconds after its time-out until a call has ended on both sides."""
+
+
+@dataclass(frozen=True)
+class AccountSettings:
+    """Settings that apply to one account. If a reload changes them, the account is configured again."""
+
+    account: Account
+    api: Api
+    sync: Sync
 
 
 class Accounts:
@@ -58,7 +68,7 @@ class Accounts:
         self._scheduler = scheduler
         self._longest_call = 0.0
         self._shards = shards
-        self._applied: dict[str, tuple[Account, Api, Sync]] | None = None
+        self._applied: dict[str, AccountSettings] | None = None
         self._connections = session(USER_AGENT)
         self._refresh_tokens = RefreshTokens()
         self._owners = CredentialOwners()
@@ -69,7 +79,9 @@ class Accounts:
         # For calls in progress the previous time-out applies, which may be longer.
         self._longest_call = max(self._longest_call, settings.api.timeout + CALL_GRACE)
         self._store.states.set_longest_call(self._longest_call)
-        configured = {account.name: (account, settings.api, settings.sync) for account in settings.accounts}
+        configured = {
+            account.name: AccountSettings(account, settings.api, settings.sync) for account in settings.accounts
+        }
         removed = [self.syncs.pop(name) for name in list(self.syncs) if name not in configured]
         for account in removed:
             account.remove()
@@ -80,15 +92,15 @@ class Accounts:
         for name, config in configured.items():
             previous = (applied or {}).get(name)
             if name not in self.syncs:
-                self.syncs[name] = self._build(name, self._options(*config), is_reload=applied is not None)
+                self.syncs[name] = self._build(name, self._options(config), is_reload=applied is not None)
                 self._registry.publish(self.syncs[name].status())
                 new.append(self.syncs[name])
             elif config != previous:
-                if previous is None or config[0].credential != previous[0].credential:
+                if previous is None or config.account.credential != previous.account.credential:
                     self._owners.release(name)
                     # The data may belong to another user, and a call may be in progress.
                     self._registry.remove_devices(name)
-                self.syncs[name].configure(self._options(*config))
+                self.syncs[name].configure(self._options(config))
                 changed.append(self.syncs[name])
             else:
                 self.syncs[name].retry()
@@ -121,7 +133,8 @@ class Accounts:
             publish=self._registry.publish,
         )
 
-    def _options(self, account: Account, api: Api, sync: Sync) -> Options:
+    def _options(self, settings: AccountSettings) -> Options:
+        account, api, sync = settings.account, settings.api, settings.sync
         create_client = partial(
             TedeeClient,
             account.name,
@@ -141,23 +154,28 @@ class Accounts:
         return Options(create_client, policy, ResourceOptions(sync.stale_after, lock_filter))
 
     def _credentials(self, account: Account, api: Api) -> Credentials:
-        setting, secret = account.credential
-        if not isinstance(secret, OAuth):
-            create = personal_key if setting.startswith("personal_key") else access_token
-            return create(secret, account.name, self._owners)
+        match account.credential:
+            case PersonalKey(key):
+                return personal_key(key, account.name, self._owners)
+            case AccessToken(token):
+                return access_token(token, account.name, self._owners)
+            case OAuth() as oauth:
+                return self._oauth_credentials(account.name, oauth, timeout=max(api.timeout, MIN_TIMEOUT))
+
+    def _oauth_credentials(self, name: str, oauth: OAuth, *, timeout: float) -> Credentials:
         endpoint = TokenEndpoint(
-            account.name,
-            url=secret.token_url,
-            client_id=secret.client_id,
-            client_secret=secret.client_secret_file,
-            scope=secret.scope,
-            timeout=max(api.timeout, MIN_TIMEOUT),
+            name,
+            url=oauth.token_url,
+            client_id=oauth.client_id,
+            client_secret=oauth.client_secret_file,
+            scope=oauth.scope,
+            timeout=timeout,
             session=self._connections,
         )
         return OAuthCredentials(
-            account.name,
+            name,
             endpoint=endpoint,
-            refresh_token_file=secret.refresh_token_file,
+            refresh_token_file=oauth.refresh_token_file,
             refresh_tokens=self._refresh_tokens,
             owners=self._owners,
             monotonic=self._clock.monotonic,

@@ -13,12 +13,13 @@ from exporter.tedee.oauth.token_file import storage_problem
 
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
 from .permissions import permission_warning, private_files
-from .settings import Account, Api, LockSelection, OAuth, Settings, Sync
+from .settings import AccessToken, Account, Api, LockSelection, OAuth, PersonalKey, Settings, Sync
 from .shard import BadShard, Shard
 from .yaml_source import ConfigurationError, read_file
 
 __all__ = [
     "ENVIRONMENT",
+    "AccessToken",
     "Account",
     "Api",
     "BadShard",
@@ -26,6 +27,7 @@ __all__ = [
     "LockSelection",
     "NotConfigured",
     "OAuth",
+    "PersonalKey",
     "Settings",
     "Shard",
     "Sync",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .environment import default_state_file
-from .settings import OAuth, Settings
+from .settings import AccessToken, OAuth, PersonalKey, Settings
 
 FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP
 """Permissions that a private file must not have. The group may read: Kubernetes passes files that way (`fsGroup`)."""
@@ -16,12 +16,12 @@ def private_files(settings: Settings, config_file: Path | None, environ: Mapping
     """Return the files that contain a secret of these settings, or names and states of locks, without duplicates."""
     files: list[Path | None] = []
     for account in settings.accounts:
-        _, secret = account.credential
-        if isinstance(secret, OAuth):
-            files += [secret.client_secret_file, secret.refresh_token_file]
-        else:
-            # An inline key is in the configuration file, or in the environment.
-            files.append(secret if isinstance(secret, Path) else config_file)
+        match account.credential:
+            case OAuth(client_secret_file=client_secret_file, refresh_token_file=refresh_token_file):
+                files += [client_secret_file, refresh_token_file]
+            case PersonalKey(source) | AccessToken(source):
+                # An inline key is in the configuration file, or in the environment.
+                files.append(source if isinstance(source, Path) else config_file)
     state_file = settings.state_file or default_state_file(environ)
     files += [Path(f"{state_file}{part}") for part in ("", "-journal")]
     return list(dict.fromkeys(filter(None, files)))

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -198,6 +199,20 @@ class OAuth(ConfigModel):
         return url
 
 
+@dataclass(frozen=True)
+class PersonalKey:
+    """A personal access key, which the Tedee portal issues, or its file."""
+
+    source: SecretSource
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """An OAuth access token that another program refreshes, or its file."""
+
+    source: SecretSource
+
+
 class Account(ConfigModel):
     """One Tedee user. Tedee counts requests by user, so each user must be one account."""
 
@@ -229,9 +244,13 @@ class Account(ConfigModel):
             yield (), problem
 
     @property
-    def credential(self) -> tuple[str, Secret | Path | OAuth]:
-        """The setting that contains the credential, such as `personal_key_file`, and its value."""
-        return next((key, value) for key in self.CREDENTIALS if (value := getattr(self, key)) is not None)
+    def credential(self) -> PersonalKey | AccessToken | OAuth:
+        """The one credential of the account."""
+        if self.oauth:
+            return self.oauth
+        if key := self.personal_key or self.personal_key_file:
+            return PersonalKey(key)
+        return AccessToken(cast("SecretSource", self.access_token or self.access_token_file))
 
 
 class Settings(ConfigModel):

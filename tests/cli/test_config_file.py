@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from exporter.config import ConfigurationError, LockSelection, Settings, load
+from exporter.config import AccessToken, ConfigurationError, LockSelection, PersonalKey, Settings, load
 from exporter.config.model import BEGINS_WITH_TILDE
 from exporter.config.settings import Api, Sync
 from exporter.secrets import Secret, safe_path
@@ -360,10 +360,8 @@ def test_duration_can_have_several_units() -> None:
 
 
 def test_key_that_looks_like_a_date_is_used_as_written() -> None:
-    name, secret = load(TESTDATA / "good" / "key-that-looks-like-a-date.yml").accounts[0].credential
-    assert name == "personal_key"
-    assert isinstance(secret, Secret)
-    assert secret.get_secret_value() == "2026-11-23"
+    account = load(TESTDATA / "good" / "key-that-looks-like-a-date.yml").accounts[0]
+    assert account.credential == PersonalKey(Secret("2026-11-23"))
 
 
 @pytest.mark.parametrize("name", ["0123", "1:30", "1_234", "0x1F", "y", "n", "1e3", "2026-11-23", "12:30", "0644"])
@@ -548,8 +546,8 @@ accounts:
 def test_missing_secret_files_do_not_prevent_the_start() -> None:
     accounts = load(TESTDATA / "good" / "two-accounts.yml").accounts
     assert [account.credential for account in accounts] == [
-        ("personal_key_file", Path("/run/secrets/home")),
-        ("access_token_file", Path("/run/secrets/office")),
+        PersonalKey(Path("/run/secrets/home")),
+        AccessToken(Path("/run/secrets/office")),
     ]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import ENVIRONMENT, ConfigurationError, NotConfigured, Settings, load
+from exporter.config import ENVIRONMENT, AccessToken, ConfigurationError, NotConfigured, PersonalKey, Settings, load
 from exporter.config.environment import unused_variables
 from exporter.config.model import BEGINS_WITH_TILDE
 from exporter.secrets import Secret
@@ -27,22 +27,24 @@ def problems(**environ: str) -> list[str]:
 def test_personal_key_is_sufficient() -> None:
     settings = from_environment(TEDEE_PERSONAL_KEY=SECRET)
     assert [account.name for account in settings.accounts] == ["default"]
-    assert settings.accounts[0].credential == ("personal_key", Secret(SECRET))
+    assert settings.accounts[0].credential == PersonalKey(Secret(SECRET))
     assert settings.api.url == "https://api.tedee.com"
     assert settings.sync.interval == 20
 
 
 def test_access_token_is_sufficient() -> None:
     account = from_environment(TEDEE_ACCESS_TOKEN=SECRET).accounts[0]
-    assert account.credential == ("access_token", Secret(SECRET))
+    assert account.credential == AccessToken(Secret(SECRET))
 
 
-@pytest.mark.parametrize("key", ["personal_key_file", "access_token_file"])
-def test_secret_can_be_in_a_file(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "kind"), [("TEDEE_PERSONAL_KEY_FILE", PersonalKey), ("TEDEE_ACCESS_TOKEN_FILE", AccessToken)]
+)
+def test_secret_can_be_in_a_file(tmp_path: Path, variable: str, kind: type[PersonalKey | AccessToken]) -> None:
     file = tmp_path / "key"
     file.write_text(f"{SECRET}\n")
-    account = from_environment(**{f"TEDEE_{key.upper()}": str(file)}).accounts[0]
-    assert account.credential == (key, file)
+    account = from_environment(**{variable: str(file)}).accounts[0]
+    assert account.credential == kind(file)
 
 
 def test_every_other_variable_has_its_effect() -> None:
