@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -137,13 +137,29 @@ PYDANTIC_MESSAGES = {
 """Messages by the type of pydantic's error."""
 
 
+class _NotAccepted(yaml.MarkedYAMLError):
+    """Valid YAML that a configuration must not have."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML loader that keeps keys, dates and integers that are not decimal as text."""
+    """YAML loader that keeps keys, dates and integers that are not decimal as text, and rejects anchors and tags."""
+
+    def _reject(self) -> NoReturn:
+        raise _NotAccepted(
+            problem="anchors, aliases and tags are not supported; put text that begins with &, * or ! in quotes",
+            problem_mark=self.get_mark(),
+        )
+
+    fetch_anchor = fetch_alias = fetch_tag = _reject
+
+    def scan_tag_directive_value(self, start_mark: yaml.Mark) -> NoReturn:  # noqa: ARG002
+        self._reject()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                key.tag = "tag:yaml.org,2002:str"
+            if not isinstance(key, yaml.ScalarNode):
+                raise _NotAccepted(problem="a list or a mapping cannot be a key", problem_mark=key.start_mark)
+            key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep=deep)
 
 
@@ -168,10 +184,6 @@ def read_file(path: Path, *, may_be_empty: bool = False, is_reload: bool = False
     """
     content, text = _read_text(path, is_reload=is_reload)
     try:
-        for event in yaml.parse(text, _Loader):
-            if any(getattr(event, mark, None) for mark in ("anchor", "tag")):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise ConfigurationError([f"{path}:{line}: {NOT_SUPPORTED}"])
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None and may_be_empty:
@@ -180,7 +192,7 @@ def read_file(path: Path, *, may_be_empty: bool = False, is_reload: bool = False
             raise ConfigurationError([f"{path}: is empty"])
         source = Source(loader.construct_document(node), folder=path.parent, content=content)
     except yaml.MarkedYAMLError as error:
-        raise ConfigurationError([f"{path}:{_error_line(error)}: {_format_yaml_error(error)}"]) from None
+        raise ConfigurationError([f"{path}{_format_yaml_error(error)}"]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigurationError([f"{path}:{line}: is not valid YAML: contains a control character"]) from None
@@ -225,37 +237,28 @@ def _read_any_file(path: Path) -> bytes:
 
 INVALID_SPACE = r"(?m)^[ -]*+(?:[\w.-]++:)?+([^\S \t\n\r\f\v]|[\u200b-\u200d\u2060\ufeff])"
 """A character that looks like a space but is none in YAML, in an indentation or after a key. Web pages contain them."""
-NOT_SUPPORTED = "anchors, aliases and tags are not supported; put text that begins with &, * or ! in quotes"
-
-
-def _error_line(error: yaml.MarkedYAMLError) -> int:
-    """Return the line of an error. For an unterminated construct it is the line where the construct begins."""
-    is_unterminated = (error.context or "").startswith("while scanning") or re.search(END_OF_FILE, error.problem or "")
-    mark = (error.context_mark if is_unterminated else None) or error.problem_mark
-    return mark.line + 1 if mark else 1
-
-
-END_OF_FILE = "stream end|end of stream"
-YAML_MESSAGES = {
-    END_OF_FILE: "is not valid YAML: a quote or bracket is opened here but not closed",
-    "could not find expected ':'": "is not valid YAML: a key without a colon, or a colon without a space after it",
-    r"'\\t'": "is not valid YAML: a tab is not allowed here; use spaces",
-    "expected <block end>": "is not valid YAML: unexpected content; check that it is indented like the lines above",
-    "mapping values are not allowed": (
-        "is not valid YAML: a colon is not allowed here; put text with a colon in quotes, "
-        "or add a space after the colon of the line above"
-    ),
-    "unhashable key": "is not valid YAML: a list or a mapping cannot be a key",
-    "another document": "a second document begins here; the file must have only one",
-    "tag handle": NOT_SUPPORTED,
-}
-"""Messages by a pattern of PyYAML's message."""
 
 
 def _format_yaml_error(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or ""
-    known = (message for pattern, message in YAML_MESSAGES.items() if re.search(pattern, problem))
-    return next(known, f"is not valid YAML: {problem}")
+    """Return position and text of an error, and where the construct with the error begins.
+
+    The texts of other kinds of errors may repeat a value of the file, which may be a secret. Those of a scanner, parser
+    or composer repeat only names of anchors and tags, which `_Loader` rejects, and single characters.
+    """
+    position = _format_mark(error.problem_mark, ":{}:{}: ")
+    match error:
+        case _NotAccepted():
+            return f"{position}{error.problem}"
+        case yaml.scanner.ScannerError() | yaml.parser.ParserError() | yaml.composer.ComposerError():
+            begin = _format_mark(error.context_mark, " (line {}, column {})")
+            context = f"{error.context}{begin}: " if error.context else ""
+            return f"{position}is not valid YAML: {context}{error.problem}"
+        case _:
+            return f"{position}is not valid YAML"
+
+
+def _format_mark(mark: yaml.Mark | None, form: str) -> str:
+    return form.format(mark.line + 1, mark.column + 1) if mark else ""
 
 
 def _record_locations(node: yaml.Node, path: KeyPath, file: Path, source: Source) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from exporter.cli import main
+from exporter.config import ConfigurationError
+from exporter.config.yaml_source import read_file
+from exporter.secrets import Secret, SecretDetector
 from exporter.tedee.secret_source import CredentialsUnavailable, read_secret
 from testing.program import configuration, run
 from tests.cli.conftest import restore_logging
@@ -103,6 +106,26 @@ def test_misplaced_secret_in_a_file_is_not_repeated(
     output = "".join(capsys.readouterr())
     assert (code, bool(output)) == (2, True)
     assert leaks({"output": output.encode()}, {value}) == {}
+
+
+@pytest.mark.parametrize("value", SECRETS, ids=KINDS)
+@pytest.mark.parametrize(
+    "inserted", [*"&*!%@`|>\"'[]{}?:,#-\t\n\0\\", "!!", "!<", "&a ", "\n%TAG ", "\n---\n", ": ", "- "]
+)
+def test_yaml_error_anywhere_does_not_repeat_secret(tmp_path: Path, inserted: str, value: str) -> None:
+    path = tmp_path / "tedee.yml"
+    content = f"{KEY}personal_key: {value}\n"
+    errors = []
+    for position in range(len(content) + 1):
+        path.write_text(content[:position] + inserted + content[position:])
+        try:
+            read_file(path)
+        except ConfigurationError as error:
+            errors += error.problems
+    # A backslash or a comma has no special meaning in plain text.
+    assert errors or inserted in "\\,#-"
+    detector = SecretDetector(Secret(value))
+    assert [error for error in errors if detector.finds_in(error)] == []
 
 
 @pytest.mark.usefixtures("restore_logging")

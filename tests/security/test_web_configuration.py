@@ -201,7 +201,12 @@ def tls(**keys: Any) -> dict[str, Any]:
 BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "not YAML": (
         "tls_server_config: [",
-        ["web.yml:1: is not valid YAML: a quote or bracket is opened here but not closed"],
+        [
+            (
+                "web.yml:1:21: is not valid YAML: while parsing a flow node (line 1, column 21): "
+                "expected the node content, but found '<stream end>'"
+            )
+        ],
     ),
     "not a mapping": ("- a", ["web.yml:1: must be a mapping of keys to values"]),
     "an unknown section": (
