@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # More workers than processors, because most tests wait for a child process or for Tedee's interval of 20 seconds.
 WORKERS ?= 6
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint words types unit soak bench dashboards chart docs links audit dist lock lock-check clean
+.PHONY: help demo test lint words types unit soak bench dashboards chart docs links dist lock lock-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
@@ -50,32 +50,25 @@ docs: $(VENV)/dev ## build the documentation in docs/_build; a warning or a brok
 links: $(VENV)/dev ## check the documentation's links to other sites
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b linkcheck docs docs/_build/links
 
-audit: $(VENV)/dev ## check the packages of the lock files with the package index
-	$(BIN)/python .ci/audit.py
-
 dist: $(VENV)/dev ## build source archive and wheel in dist/
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
-COMPILE := $(abspath $(BIN))/uv pip compile --universal --no-header -q
-# Compiles the lock files in the current folder. The argument is added to each command.
+COMPILE := $(abspath $(BIN))/uv pip compile --universal --no-header --generate-hashes -q
+# Compiles the lock files in the current folder. uv keeps locked versions and their hashes without --upgrade.
 define COMPILE_LOCKS
 $(COMPILE) $(1) pyproject.toml -o requirements.lock && \
 $(COMPILE) $(1) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock && \
-$(COMPILE) $(filter-out --upgrade,$(1)) --group build -c requirements-dev.lock -o requirements-build.lock
+$(COMPILE) --group build -c requirements-dev.lock -o requirements-build.lock
 endef
 
 lock: $(VENV)/dev ## update the lock files to the newest versions that pyproject.toml allows
-	$(call COMPILE_LOCKS,--generate-hashes --upgrade)
+	$(call COMPILE_LOCKS,--upgrade)
 
-# Hashes are not compared: a release can get further files later, such as wheels for a new version of Python.
 lock-check: $(VENV)/dev ## check that the lock files match pyproject.toml
-	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
-	for file in requirements*.lock; do sed '/--hash=/d; s/ \\$$//' "$$file" > "$$folder/$$file.expected"; done && \
-	cp pyproject.toml requirements*.lock "$$folder" && cd "$$folder" && \
-	$(call COMPILE_LOCKS,) && \
-	for file in requirements*.lock; do diff -u "$$file.expected" "$$file" || \
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && cp pyproject.toml requirements*.lock "$$folder" && \
+	cd "$$folder" && $(call COMPILE_LOCKS) && for file in *.lock; do diff -u "$(CURDIR)/$$file" "$$file" || \
 		{ echo "$$file does not match pyproject.toml; update it with: make lock" >&2; exit 1; }; done
 
 clean: ## remove the development environment and the output of builds

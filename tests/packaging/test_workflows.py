@@ -106,6 +106,18 @@ def test_actions_are_pinned_to_commits(workflow: Path) -> None:
     assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action)] == []
 
 
+def test_locked_packages_are_audited_each_week() -> None:
+    workflow = load(GITHUB / "workflows" / "tests.yml")
+    audit = workflow["jobs"]["audit"]
+    # YAML 1.1 reads `on` as true.
+    assert workflow[True]["schedule"]  # type: ignore[index]
+    assert "if" not in audit
+    assert not any("if" in step or "continue-on-error" in step for step in audit["steps"])
+    # Without --strict, a package that cannot be audited is only a warning.
+    command = r"pipx run pip-audit==\d+\.\d+\.\d+ --strict --require-hashes --disable-pip -r requirements\.lock"
+    assert re.fullmatch(command, audit["steps"][-1]["run"])
+
+
 def test_ci_runs_oldest_python_and_that_of_image() -> None:
     pythons = load(GITHUB / "workflows" / "tests.yml")["jobs"]["pythons"]["strategy"]["matrix"]["python"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
