@@ -7,6 +7,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # More workers than processors, because most tests wait for a child process or for Tedee's interval of 20 seconds.
 WORKERS ?= 6
+# tests/conftest.py sorts the files by their duration.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# The folders whose tests need neither a browser nor a container, Prometheus or Helm.
+UNIT := $(addprefix tests/,api_errors correctness rate_limits serving simulator)
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint words types unit soak bench dashboards chart docs links dist lock lock-check clean
 
@@ -16,7 +20,8 @@ help: ## list the targets
 demo: $(VENV)/runtime ## run the exporter against a simulated Tedee cloud; ARGS="…" adds flags
 	@exec $(BIN)/python -m exporter --demo $(ARGS)
 
-test: lint types unit ## run all checks and tests
+test: lint types ## run all checks and tests
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: words ## ruff, wording, and the layers of the modules
 	$(BIN)/ruff check
@@ -29,8 +34,8 @@ words: $(VENV)/dev ## spelling and wording of text and commit subjects
 types: $(VENV)/dev ## mypy --strict
 	$(BIN)/mypy
 
-unit: $(VENV)/dev ## pytest; ARGS="…" selects tests or options and disables coverage
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(or $(ARGS),--cov --cov-report=term:skip-covered)
+unit: $(VENV)/dev ## the tests without real parts, in a minute; ARGS="…" selects other tests or options
+	$(PYTEST) $(or $(ARGS),$(UNIT))
 
 soak: $(VENV)/dev ## tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak -s $(ARGS)

@@ -1,9 +1,38 @@
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from testing.clock import FakeClock
+
+LONGEST_FIRST = (
+    "packaging/test_containers.py",
+    "alerts/test_end_to_end.py",
+    "security/test_process.py",
+    "integration/test_blocked.py",
+    "alerts/test_mutations.py",
+    "helm/test_values.py",
+    "alerts/test_rules.py",
+    "integration/test_faults.py",
+    "integration/test_reload.py",
+    "security/test_stalled.py",
+    "security/test_secrets.py",
+    "dashboards/test_queries.py",
+    "cli/test_refresh_token.py",
+    "integration/test_program.py",
+    "integration/test_failing_accounts.py",
+    "security/test_connections.py",
+    "security/test_outbound_connections.py",
+    "correctness/test_history.py",
+    "packaging/test_release.py",
+)
+"""Files that take longest. One process runs a whole file, so the run would end late if one of them began late."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def running_as_other_user(
         exporter.kill()
 
 
-def write_configuration(shared: Path, address: Address, **sections: Any) -> Path:
+def write_configuration(shared: Path, address: Address, *, with_oauth: bool = True, **sections: Any) -> Path:
     """Write a configuration that only root can change and UID can read. UID can replace the refresh token."""
     for name, content in {
         "key": "simulated-key",
@@ -123,7 +123,9 @@ def write_configuration(shared: Path, address: Address, **sections: Any) -> Path
         "refresh_token_file": "own/refresh",
         "token_url": address.url + TOKEN_PATH,
     }
-    accounts: list[dict[str, Any]] = [{"name": "home", "personal_key_file": "key"}, {"name": "guests", "oauth": oauth}]
+    accounts: list[dict[str, Any]] = [{"name": "home", "personal_key_file": "key"}]
+    if with_oauth:
+        accounts.append({"name": "guests", "oauth": oauth})
     path = configuration(shared, address.url, accounts, **sections)
     os.chown(path, 0, UID)
     path.chmod(0o640)
@@ -167,7 +169,8 @@ def test_any_user_and_umask_without_home_writes_only_state(shared: Path, address
 def test_unusable_state_folder_is_logged_and_syncs_continue(
     shared: Path, address: Address, variables: dict[str, str]
 ) -> None:
-    with running_as_other_user(write_configuration(shared, address), variables=variables) as exporter:
+    path = write_configuration(shared, address, with_oauth=False)
+    with running_as_other_user(path, variables=variables) as exporter:
         exporter.wait_until_ready()
         assert exporter.value("tedee_up", account="home") == 1.0
         assert exporter.value("tedee_exporter_state_file_usable") == 0.0
