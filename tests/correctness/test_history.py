@@ -179,5 +179,5 @@ class ExporterHistory(RuleBasedStateMachine):
 
 TestHistory = ExporterHistory.TestCase
 TestHistory.settings = settings(
-    max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -176,7 +176,7 @@ def test_unusable_state_folder_is_logged_and_syncs_continue(
         assert exporter.value("tedee_exporter_state_file_usable") == 0.0
         assert [line for line in exporter.log if "the state file cannot be used" in line]
         assert exporter.stop() == 0
-    assert files_of_user().keys() == {f"{shared}/own", f"{shared}/own/refresh"}
+    assert files_of_user().keys() == {f"{shared}/own"}
 
 
 def test_state_file_in_a_closed_folder_is_unusable(
