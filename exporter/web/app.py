@@ -20,8 +20,8 @@ from exporter.clock import Clock
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import StatusRegistry
 
-from .configuration import SecurityPolicy
 from .middleware import Middleware
+from .settings import SecurityPolicy
 
 if TYPE_CHECKING:
     from .pages import Pages

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .configuration import SecurityPolicy
+from .settings import SecurityPolicy
 
 log = structlog.get_logger(__name__)
 

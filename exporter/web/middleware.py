@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exporter.clock import Clock
 
 from .basic_auth import BasicAuth, TooManyAttempts
-from .configuration import RateLimit, SecurityPolicy
+from .settings import RateLimit, SecurityPolicy
 
 SLICE_BYTES = 2**16
 """Maximum number of bytes of a response body that are encrypted at a time."""

@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.secrets import Secret
-from exporter.web.configuration import SecurityPolicy, load_web_configuration
+from exporter.web.configuration import load_web_configuration
 from exporter.web.connections import WRITE_BUFFER, Limits
+from exporter.web.settings import SecurityPolicy
 from testing.program import TIMEOUT, eventually
 from tests.security.serving import LIMITS, Server, read_all, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
