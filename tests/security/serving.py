@@ -11,7 +11,8 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.web.app import create_app
 from exporter.web.connections import Connections, Limits
-from exporter.web.server import WebServer, listen
+from exporter.web.listeners import listen
+from exporter.web.server import WebServer
 from exporter.web.settings import SecurityPolicy
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status

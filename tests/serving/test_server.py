@@ -13,7 +13,8 @@ from starlette.responses import PlainTextResponse
 
 from exporter.clock import SystemClock
 from exporter.web.connections import Connections, Limits
-from exporter.web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
+from exporter.web.listeners import BadAddress, CannotListen, is_socket_activated, listen, parse_address
+from exporter.web.server import WebServer
 from exporter.web.settings import SecurityPolicy
 from testing.program import TIMEOUT
 
