@@ -47,7 +47,8 @@ from .sync.stores import OpenStore, open_store
 from .tedee.endpoint import SYNC_SPACING
 from .web.app import create_app
 from .web.configuration import WebConfiguration
-from .web.connections import Connections, Limits
+from .web.connections import Connections
+from .web.limits import Limits
 from .web.listeners import BadAddress, CannotListen, is_socket_activated, listen, parse_address
 from .web.server import WebServer
 

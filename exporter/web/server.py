@@ -1,6 +1,11 @@
-"""uvicorn in its own thread, because the main thread handles signals."""
+"""uvicorn in its own thread, because the main thread handles signals.
+
+Connections are accepted here, because uvicorn counts a connection only after the TLS handshake, and loads its
+certificate once.
+"""
 
 import asyncio
+import errno
 import logging
 import math
 import socket
@@ -11,7 +16,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from .connections import Connections
+from .connections import WRITE_BUFFER, Connection, Connections
 
 log = structlog.get_logger(__name__)
 
@@ -59,13 +64,46 @@ class WebServer:
 
     async def _serve(self) -> None:
         self._server.config.load()
-        accepting = asyncio.create_task(self._connections.accept(self._listeners, self._server))
+        accepting = asyncio.create_task(self._accept_all())
         accepting.add_done_callback(self._stopped_accepting)
         await self._server.serve(sockets=[])
         accepting.cancel()
         await asyncio.wait([accepting])  # the task still uses the listeners
         for listener in self._listeners:
             listener.close()
+
+    async def _accept_all(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._connections.sweep())
+            for listener in self._listeners:
+                tasks.create_task(self._accept(listener))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio's server, which owns the connections that are in the TLS handshake, and has one TLS context.
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        starting = set()
+        is_failing = False
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # ECONNABORTED: the client has closed the connection. Otherwise the limit of open files may be reached.
+                if error.errno != errno.ECONNABORTED:
+                    if not is_failing:
+                        log.warning("cannot accept connections", error=error.strerror)
+                    is_failing = True
+                    self._connections.close_least_recent()
+                    await asyncio.sleep(0.1)
+                continue
+            is_failing = False
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # otherwise the kernel buffers megabytes for each connection
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BUFFER)
+            connection = Connection(self._connections, accepted, self._server)
+            self._connections.add(connection)
+            task = loop.create_task(connection.start())
+            starting.add(task)
+            task.add_done_callback(starting.discard)
 
     def _stopped_accepting(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled():

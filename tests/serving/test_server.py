@@ -12,7 +12,8 @@ import requests
 from starlette.responses import PlainTextResponse
 
 from exporter.clock import SystemClock
-from exporter.web.connections import Connections, Limits
+from exporter.web.connections import Connections
+from exporter.web.limits import Limits
 from exporter.web.listeners import BadAddress, CannotListen, is_socket_activated, listen, parse_address
 from exporter.web.server import WebServer
 from exporter.web.settings import SecurityPolicy
