@@ -47,8 +47,10 @@ from .sync.stores import OpenStore, open_store
 from .tedee.endpoint import SYNC_SPACING
 from .web.app import create_app
 from .web.configuration import WebConfiguration
-from .web.connections import Connections, Limits
-from .web.server import BadAddress, CannotListen, WebServer, is_socket_activated, listen, parse_address
+from .web.connections import Connections
+from .web.limits import Limits
+from .web.listeners import BadAddress, CannotListen, is_socket_activated, listen, parse_address
+from .web.server import WebServer
 
 log = structlog.get_logger(__name__)
 

@@ -20,8 +20,8 @@ from exporter.clock import Clock
 from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import StatusRegistry
 
-from .configuration import SecurityPolicy
-from .middleware import Middleware
+from .middleware import BasicAuthMiddleware, HeadersMiddleware, RateLimitMiddleware, RequestCheckMiddleware
+from .settings import SecurityPolicy
 
 if TYPE_CHECKING:
     from .pages import Pages
@@ -114,9 +114,13 @@ def create_app(
         Route("/", status),
         Route("/docs", docs),
     ]
-    app = Starlette(routes=routes, exception_handlers={OSError: handle_os_error})
-    app.router.redirect_slashes = False  # a redirect would go to the host that the request names
-    return Middleware(app, clock, security_policy)
+    starlette = Starlette(routes=routes, exception_handlers={OSError: handle_os_error})
+    starlette.router.redirect_slashes = False  # a redirect would go to the host that the request names
+    # Not Starlette's `middleware`, which does not process the responses to unhandled exceptions.
+    app: ASGIApp = BasicAuthMiddleware(starlette, security_policy)
+    app = RateLimitMiddleware(app, security_policy, clock)
+    app = RequestCheckMiddleware(app)
+    return HeadersMiddleware(app, security_policy)
 
 
 class Metrics:
@@ -145,7 +149,7 @@ class Metrics:
 
 def _header(scope: Scope, name: bytes) -> str:
     """Return the value of a header. If it is sent several times, the values form one list (RFC 9110, 5.3)."""
-    return b",".join(value for each, value in scope["headers"] if each == name).decode("latin-1")
+    return b",".join([value for each, value in scope["headers"] if each == name]).decode("latin-1")
 
 
 def _host(headers: Headers) -> str:

@@ -1,108 +1,97 @@
-"""ASGI middleware for every request: checks of the request, rate limit, basic authentication, response headers."""
+"""ASGI middleware: response headers, checks of the request, rate limit, basic authentication.
+
+For the speed of scrapes, functions that await nothing return the awaitable of the next application, and the raw headers
+are used: Starlette's Headers would take ten times as long.
+"""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.clock import Clock
+from exporter.secrets import Secret
 
 from .basic_auth import BasicAuth, TooManyAttempts
-from .configuration import RateLimit, SecurityPolicy
-
-SLICE_BYTES = 2**16
-"""Maximum number of bytes of a response body that are encrypted at a time."""
+from .settings import RateLimit, SecurityPolicy
 
 PROBES = frozenset({"/-/healthy", "/-/ready"})
-"""Paths that need no password, because probes have none. The responses contain nothing about locks."""
+"""Paths without rate limit and password, because probes have none. The responses contain nothing about locks."""
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
+CLOSE = {"Connection": "close"}
+CHALLENGE = {"WWW-Authenticate": 'Basic realm="tedee-exporter", charset="UTF-8"'}
 
 
-class Middleware:
-    """The middleware around the application."""
+class HeadersMiddleware:
+    """Adds the headers of the web configuration to every response."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, security_policy: Callable[[], SecurityPolicy]) -> None:
-        """Wrap an application.
-
-        Args:
-            app: Receives the accepted requests.
-            clock: For the rate limit.
-            security_policy: Returns the current security policy.
-        """
+    def __init__(self, app: ASGIApp, security_policy: Callable[[], SecurityPolicy]) -> None:
         self._app = app
         self._security_policy = security_policy
-        self._basic_auth = BasicAuth()
-        self._bucket = TokenBucket(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reject a request or pass it to the application."""
-        policy = self._security_policy()
-        connection = scope.get("state", {}).get("connection")
-        if connection:
-            connection.request_started()
+        """Process a request."""
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message["headers"].append(NOSNIFF)
-                if policy.headers:
-                    MutableHeaders(raw=message["headers"]).update(policy.headers)
-            if connection and len(message.get("body", b"")) > SLICE_BYTES:
-                connection.start_body(message["body"])
-            for part in _slices(message) if scope["scheme"] == "https" else (message,):
-                # uvicorn marks only the last of pipelined requests as disconnected, and would write for the others.
-                if not (connection and connection.lost):
-                    await send(part)
+                headers = self._security_policy().headers
+                if headers:
+                    MutableHeaders(raw=message["headers"]).update(headers)
+            return send(message)
 
-        try:
-            error = _check_request(scope)
-            if not error and scope["path"] not in PROBES:
-                error = self._check_rate_limit(policy.rate_limit) or await self._authenticate(policy, scope)
-            await (error or self._app)(scope, receive, send_with_headers)
-        finally:
-            if connection:
-                connection.request_finished()
-
-    def _check_rate_limit(self, limit: RateLimit) -> PlainTextResponse | None:
-        """Return an error response if the rate limit is exceeded."""
-        if not limit.interval or self._bucket.take(limit):
-            return None
-        return PlainTextResponse(
-            "Too many requests: see rate_limit in the web configuration.\n",
-            429,
-            headers={"Retry-After": str(math.ceil(limit.interval))},
-        )
-
-    async def _authenticate(self, policy: SecurityPolicy, scope: Scope) -> PlainTextResponse | None:
-        """Return an error response if a password is required and the request has no valid one."""
-        if not policy.users:
-            return None
-        authorization = Headers(scope=scope).get("authorization")
-        client = scope.get("client") or ("",)
-        connection = scope.get("state", {}).get("connection")
-        try:
-            if authorization and await self._basic_auth.authenticate(
-                policy.users, authorization, client[0], lambda: bool(connection and connection.lost)
-            ):
-                return None
-        except TooManyAttempts:
-            return PlainTextResponse("Too many passwords to check.\n", 429, headers={"Retry-After": "1"})
-        return PlainTextResponse(
-            "Unauthorized\n", 401, headers={"WWW-Authenticate": 'Basic realm="tedee-exporter", charset="UTF-8"'}
-        )
+        await self._app(scope, receive, send_with_headers)
 
 
-class TokenBucket:
-    """A token bucket, initially full."""
+class RequestCheckMiddleware:
+    """Rejects requests that have a body, or not exactly one Host header.
 
-    def __init__(self, clock: Clock) -> None:
+    No route takes a body. RFC 9112, 3.2 requires the Host header of HTTP/1.1.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Process a request."""
+        app, has_body, hosts = self._app, False, 0
+        for name, value in scope["headers"]:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+                has_body = True
+        if has_body:
+            app = PlainTextResponse("Requests with a body are not accepted.\n", 413, CLOSE)
+        elif hosts > 1 or (not hosts and scope["http_version"] == "1.1"):
+            app = PlainTextResponse("A request must have exactly one Host header.\n", 400, CLOSE)
+        return app(scope, receive, send)
+
+
+class RateLimitMiddleware:
+    """Limits the requests of all clients together. The limit is a token bucket, which is full at first."""
+
+    def __init__(self, app: ASGIApp, security_policy: Callable[[], SecurityPolicy], clock: Clock) -> None:
+        self._app = app
+        self._security_policy = security_policy
         self._clock = clock
         self._used = 0.0
         self._updated_at = clock.monotonic()
 
-    def take(self, limit: RateLimit) -> bool:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Process a request."""
+        app, limit = self._app, self._security_policy().rate_limit
+        if limit.interval and scope["path"] not in PROBES and not self._take(limit):
+            app = PlainTextResponse(
+                "Too many requests: see rate_limit in the web configuration.\n",
+                429,
+                {"Retry-After": str(math.ceil(limit.interval))},
+            )
+        return app(scope, receive, send)
+
+    def _take(self, limit: RateLimit) -> bool:
         """Take a token. Returns True if there was one."""
         now = self._clock.monotonic()
         used = max(0.0, self._used - (now - self._updated_at) / limit.interval)
@@ -111,33 +100,27 @@ class TokenBucket:
         return taken
 
 
-def _slices(message: Message) -> Iterator[Message]:
-    """Yield a message with a large body as several messages; the server sends each when the previous one is sent.
+class BasicAuthMiddleware:
+    """Requires the name and the password of a user, if the web configuration has users."""
 
-    Without slicing, TLS would buffer an encrypted copy of the whole body for each stalled client. With it, all clients
-    share the plaintext.
-    """
-    body = message.get("body", b"")
-    if len(body) <= SLICE_BYTES:
-        yield message
-        return
-    whole, more = memoryview(body), message.get("more_body", False)
-    for start in range(0, len(whole), SLICE_BYTES):
-        end = start + SLICE_BYTES
-        yield {**message, "body": whole[start:end], "more_body": more or end < len(whole)}
+    def __init__(self, app: ASGIApp, security_policy: Callable[[], SecurityPolicy]) -> None:
+        self._app = app
+        self._security_policy = security_policy
+        self._basic_auth = BasicAuth()
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Process a request."""
+        app, users = self._app, self._security_policy().users
+        if users and scope["path"] not in PROBES:
+            try:
+                if not await self._is_authenticated(users, scope):
+                    app = PlainTextResponse("Unauthorized\n", 401, CHALLENGE)
+            except TooManyAttempts:
+                app = PlainTextResponse("Too many passwords to check.\n", 429, {"Retry-After": "1"})
+        await app(scope, receive, send)
 
-def _check_request(scope: Scope) -> PlainTextResponse | None:
-    """Return an error response if the request has a body, or not exactly one Host header.
-
-    No route takes a body. RFC 9112, 3.2 requires the Host header of HTTP/1.1.
-    """
-    # The raw headers, because Starlette's Headers would take ten times as long, and this runs for each request.
-    hosts = 0
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            return PlainTextResponse("Requests with a body are not accepted.\n", 413, headers={"Connection": "close"})
-        hosts += name == b"host"
-    if hosts > 1 or (not hosts and scope["http_version"] == "1.1"):
-        return PlainTextResponse("A request must have exactly one Host header.\n", 400, headers={"Connection": "close"})
-    return None
+    async def _is_authenticated(self, users: Mapping[str, Secret], scope: Scope) -> bool:
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        client, _ = scope.get("client") or ("", 0)
+        is_disconnected = scope.get("state", {}).get("is_disconnected", lambda: False)
+        return await self._basic_auth.authenticate(users, authorization.decode("latin-1"), client, is_disconnected)

@@ -1,103 +1,24 @@
-"""uvicorn in its own thread, because the main thread handles signals."""
+"""uvicorn in its own thread, because the main thread handles signals.
+
+Connections are accepted here, because uvicorn counts a connection only after the TLS handshake, and loads its
+certificate once.
+"""
 
 import asyncio
 import errno
 import logging
 import math
-import os
-import re
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv6Address
+from collections.abc import Sequence
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from .connections import Connections
+from .connections import WRITE_BUFFER, Connection, Connections
 
 log = structlog.get_logger(__name__)
-
-BACKLOG = 1024
-"""Connections that may wait to be accepted."""
-
-
-class BadAddress(ValueError):
-    """A listen address that does not have the required form."""
-
-
-class CannotListen(Exception):
-    """An address that cannot be listened on. The message has the address and the reason."""
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of `:10333`, `127.0.0.1:10333` or `[::1]:10333`. An empty host means all addresses.
-
-    `[::]` means all addresses of both families, as in Go, and an IPv4-mapped address is the IPv4 address.
-
-    Raises:
-        BadAddress: The address has another form.
-    """
-    match = re.fullmatch(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>[0-9]{1,5})", address)
-    if not match or int(match["port"]) > 65_535:  # noqa: PLR2004
-        raise BadAddress(f"{address!r} is not of the form :10333, 127.0.0.1:10333 or [::1]:10333")
-    return _ipv6_host(match["v6"]) if match["v6"] else match["host"], int(match["port"])
-
-
-def _ipv6_host(text: str) -> str:
-    try:
-        address = IPv6Address(text)
-    except ValueError:
-        raise BadAddress(f"{text!r} is not an IPv6 address") from None
-    if address.scope_id and not address.is_link_local:
-        raise BadAddress(f"{text!r} has a zone, which only link-local addresses (fe80::) have")
-    if address.is_link_local and not address.scope_id:
-        raise BadAddress(f"{text!r} is a link-local address without its zone, such as {text}%eth0")
-    if address == IPv6Address("::"):
-        return ""
-    return str(address.ipv4_mapped or address)
-
-
-def listen(addresses: Iterable[str]) -> list[socket.socket]:
-    """Return a listening socket for each address.
-
-    Raises:
-        CannotListen: One of the addresses cannot be used.
-    """
-    listeners: list[socket.socket] = []
-    for address in addresses:
-        try:
-            listener = _listener(*parse_address(address))
-        except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
-            for each in listeners:
-                each.close()
-            # Python appends the address as a tuple: "Address already in use (while attempting to bind on …)".
-            why = str(getattr(error, "strerror", None) or "not a host name").partition(" (while")[0]
-            raise CannotListen(f"cannot listen on {address}: {why}") from None
-        # Accepted sockets inherit this. Without it, head and body reach a client with keep-alive 40 ms apart.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listeners.append(listener)
-    return listeners
-
-
-def is_socket_activated(environ: Mapping[str, str]) -> bool:
-    """Return whether systemd passes sockets to this process, as it does under a socket unit."""
-    return bool(environ.get("LISTEN_FDS")) and environ.get("LISTEN_PID") == str(os.getpid())
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """Listen on a host. An empty host means all addresses, of both families if the system has them."""
-    if not host and socket.has_dualstack_ipv6():
-        try:
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-        except OSError as error:
-            if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:  # IPv6 is disabled
-                raise
-    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104
-    # If a name such as localhost has addresses of both families, IPv4 is used, as in Go.
-    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
-    return socket.create_server(address[:4], family=family, backlog=BACKLOG)
 
 
 class WebServer:
@@ -143,13 +64,46 @@ class WebServer:
 
     async def _serve(self) -> None:
         self._server.config.load()
-        accepting = asyncio.create_task(self._connections.accept(self._listeners, self._server))
+        accepting = asyncio.create_task(self._accept_all())
         accepting.add_done_callback(self._stopped_accepting)
         await self._server.serve(sockets=[])
         accepting.cancel()
         await asyncio.wait([accepting])  # the task still uses the listeners
         for listener in self._listeners:
             listener.close()
+
+    async def _accept_all(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._connections.sweep())
+            for listener in self._listeners:
+                tasks.create_task(self._accept(listener))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio's server, which owns the connections that are in the TLS handshake, and has one TLS context.
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        starting = set()
+        is_failing = False
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # ECONNABORTED: the client has closed the connection. Otherwise the limit of open files may be reached.
+                if error.errno != errno.ECONNABORTED:
+                    if not is_failing:
+                        log.warning("cannot accept connections", error=error.strerror)
+                    is_failing = True
+                    self._connections.close_least_recent()
+                    await asyncio.sleep(0.1)
+                continue
+            is_failing = False
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # otherwise the kernel buffers megabytes for each connection
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BUFFER)
+            connection = Connection(self._connections, accepted, self._server)
+            self._connections.add(connection)
+            task = loop.create_task(connection.start())
+            starting.add(task)
+            task.add_done_callback(starting.discard)
 
     def _stopped_accepting(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled():

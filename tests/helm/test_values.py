@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from exporter import __version__
 from exporter.config import load
 from exporter.config.settings import Account, Api, LockSelection, OAuth, Settings, Sync
-from exporter.web.configuration import ALLOWED_HEADERS, BCRYPT_HASH, HttpServer, RateLimit, TlsServer, WebSettings
+from exporter.web.settings import ALLOWED_HEADERS, BCRYPT_HASH, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
 from helm.refresh import CHART, documented_values

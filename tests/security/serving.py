@@ -10,9 +10,11 @@ import requests
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.web.app import create_app
-from exporter.web.configuration import SecurityPolicy
-from exporter.web.connections import Connections, Limits
-from exporter.web.server import WebServer, listen
+from exporter.web.connections import Connections
+from exporter.web.limits import Limits
+from exporter.web.listeners import listen
+from exporter.web.server import WebServer
+from exporter.web.settings import SecurityPolicy
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status
 from testing.program import TIMEOUT

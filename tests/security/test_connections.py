@@ -2,14 +2,15 @@
 """Limits of connections: time, size and number; invalid requests; TLS handshakes."""
 
 import contextlib
+import gc
 import logging
 import os
 import re
 import resource
 import socket
-import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,13 +21,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.secrets import Secret
-from exporter.web.configuration import SecurityPolicy, load_web_configuration
-from exporter.web.connections import WRITE_BUFFER, Limits
+from exporter.web.configuration import load_web_configuration
+from exporter.web.connections import WRITE_BUFFER
+from exporter.web.limits import Limits
+from exporter.web.settings import SecurityPolicy
 from testing.program import TIMEOUT, eventually
 from tests.security.serving import LIMITS, Server, read_all, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTHY = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +48,11 @@ def server(module_server: Server) -> Server:
 
 @pytest.fixture(autouse=True)
 def no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check that nothing logs an error, and that asyncio logs no warning about writing to closed connections."""
     yield
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    # `caplog.records` would have only the records of the teardown.
+    records = caplog.get_records("setup") + caplog.get_records("call")
+    assert [each.getMessage() for each in records if each.levelno >= logging.ERROR or each.name == "asyncio"] == []
 
 
 # Time
@@ -88,9 +95,9 @@ def test_incomplete_second_request_is_timed_out(server: Server) -> None:
 
 
 def test_idle_connection_is_reused_and_closed(server: Server) -> None:
-    with server.open(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+    with server.open(HEALTHY) as client:
         assert b"200 OK" in client.recv(4096)
-        client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(HEALTHY)
         assert b"200 OK" in client.recv(4096)
         assert read_all(client) == b""
 
@@ -141,8 +148,7 @@ def test_client_that_reads_no_pipelined_response_is_closed(server: Server) -> No
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "secure"])
 def test_memory_of_slow_clients_is_limited(tls: bool, web: WebFiles) -> None:
-    context = ssl.create_default_context()
-    web.ca.configure_trust(context)
+    context = web.client_context()
     policy = load_web_configuration(web.write(tls_server_config=PAIR)).security_policy if tls else None
     limits = replace(LIMITS, max_pending_bytes=2**20, response_seconds=10 * TIMEOUT, stall_seconds=10 * TIMEOUT)
     with serving(limits, policy) as server, contextlib.ExitStack() as stack:
@@ -213,7 +219,7 @@ def test_expect_continue_is_rejected(server: Server) -> None:
 
 
 def test_pipelined_requests_are_served_in_order(server: Server) -> None:
-    one, other = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    one, other = HEALTHY, b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n"
     with server.open((one + other) * 20) as client:
         responses = b""
         while responses.count(b"HTTP/1.1") < 40 or not responses.endswith(b"ready.\n"):
@@ -268,6 +274,49 @@ def test_requests_of_disconnected_client_are_dropped(monkeypatch: pytest.MonkeyP
         eventually(lambda: server.count() == 0, "the server to notice")
         disconnected.set()
         eventually(lambda: not server.web._server.server_state.tasks, "the requests to end")
+
+
+def test_rest_of_a_response_is_discarded_if_tls_is_aborted(web: WebFiles) -> None:
+    policy = load_web_configuration(web.write(tls_server_config=PAIR)).security_policy
+    limits = replace(LIMITS, response_seconds=10 * TIMEOUT, stall_seconds=10 * TIMEOUT)
+    context = web.client_context()
+    with serving(limits, policy) as server, context.wrap_socket(server.open(), server_hostname="localhost") as client:
+        client.sendall(GET)
+        eventually(lambda: any(each.pending_body for each in server.connections._all), "the response to begin")
+        (connection,) = server.connections._all
+        eventually(lambda: connection.flow.write_paused, "the buffers to be full")
+
+        def abort() -> None:
+            connection.abort()
+            connection.resume_writing()  # as if the client had just read some of the response
+
+        connection.loop.call_soon_threadsafe(abort)
+        eventually(lambda: not server.web._server.server_state.tasks, "the request to end")
+
+
+@pytest.fixture
+def without_garbage_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_garbage_collection")
+@pytest.mark.parametrize("sent", [HEALTHY, HEALTHY + GET[:9], GET * 50], ids=["idle", "incomplete", "pipelined"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "secure"])
+def test_closed_connection_is_freed(web: WebFiles, tls: bool, sent: bytes) -> None:
+    policy = load_web_configuration(web.write(tls_server_config=PAIR)).security_policy if tls else None
+    limits = replace(LIMITS, request_seconds=TIMEOUT, response_seconds=10 * TIMEOUT, stall_seconds=10 * TIMEOUT)
+    with serving(limits, policy) as server:
+        client = server.open()
+        if tls:
+            client = web.client_context().wrap_socket(client, server_hostname="localhost")
+        client.sendall(sent)
+        assert client.recv(1) == b"H"
+        (connection,) = map(weakref.ref, server.connections._all)
+        client.close()  # with unread data, which resets the connection
+        with server.open():  # because the server refers to the last connection that it accepted
+            eventually(lambda: connection() is None, "the connection to be freed")
 
 
 # Number of connections

@@ -10,7 +10,7 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.secrets import Secret
 from exporter.web.app import create_app
-from exporter.web.configuration import RateLimit, SecurityPolicy
+from exporter.web.settings import RateLimit, SecurityPolicy
 from testing.clock import FakeClock
 from testing.factories import registry, status
 from tests.security.web_files import HASH, PASSWORD

@@ -261,8 +261,7 @@ def site(folder: Path, *, tls: bool, passwords: bool = False) -> Iterator[Site]:
     sections: dict[str, object] = {"basic_auth_users": {"prometheus": HASH}} if passwords else {}
     if tls:
         sections["tls_server_config"] = PAIR
-        context = ssl.create_default_context()
-        web.ca.configure_trust(context)
+        context = web.client_context()
     web.write(**sections)
     with serve(cloud) as address, contextlib.ExitStack() as stack:
         settings = configuration(folder, address.url, accounts)

@@ -1,5 +1,6 @@
 """A folder with a web configuration, certificates and keys."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ class WebFiles:
         path = self.folder / f"client-{'-'.join(names).replace('/', '_')}.pem"
         (ca or self.ca).issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return the TLS context of a client that trusts the CA."""
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        return context
 
     def put(self, name: str, content: bytes) -> Path:
         """Write a file to the folder that only its owner can read."""
