@@ -53,7 +53,7 @@ def _connect(host: str, port: int, deadline: Deadline, *, is_proxy: bool) -> soc
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
     to = f"{server} port {port}" if addresses == [host] else f"{server} ({_format_addresses(addresses)}) port {port}"
     try:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        with asyncio.Runner(loop_factory=_EventLoop) as runner:
             return runner.run(_connect_to_first(found, deadline))
     except OSError as error:
         # Each address has its own error; asyncio's text contains their numbers.
@@ -61,6 +61,13 @@ def _connect(host: str, port: int, deadline: Deadline, *, is_proxy: bool) -> soc
         if not reasons:
             raise TransportError(TimedOut, f"no connection to {to} within {deadline.seconds:g} s") from None
         raise TransportError(ConnectionFailed, f"no connection to {to}: {', '.join(reasons)}") from None
+
+
+class _EventLoop(asyncio.SelectorEventLoop):
+    """An event loop that its runner closes."""
+
+    def __del__(self) -> None:
+        """Do nothing. asyncio's method fails for a loop that could not be created: too many files are open."""
 
 
 async def _connect_to_first(found: list[Any], deadline: Deadline) -> socket.socket:

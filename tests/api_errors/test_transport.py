@@ -1,13 +1,16 @@
 """Connections: no reuse, several addresses per host, error messages, deadlines and memory limits."""
 
 import contextlib
+import errno
+import gc
 import json
+import os
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -241,6 +244,19 @@ def test_unresponsive_addresses_are_named(
     with pytest.raises(TimedOut) as caught:
         call("http://localhost:8080", 0.3)
     assert caught.value.problem == "no connection to localhost (127.0.0.1) port 8080 within 0.3 s"
+
+
+@both
+def test_too_many_open_files_are_a_failed_connection(
+    closed: tuple[str, int], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "socketpair", fail)
+    with pytest.raises(ConnectionFailed, match="Too many open files"):
+        call(f"http://{closed[0]}:{closed[1]}")
+    gc.collect()  # an exception of the collector fails the test
 
 
 def test_list_of_addresses_is_shortened(closed: tuple[str, int], resolve_to: Callable[[Addresses], None]) -> None:

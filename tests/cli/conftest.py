@@ -63,6 +63,8 @@ def drop_privileges() -> Iterator[Callable[[], None]]:
 def restore_logging() -> Iterator[None]:
     """Undo the changes of `logs.configure` after the test."""
     loggers = [logging.getLogger(name) for name in (None, "uvicorn", "asyncio", "urllib3", "urllib3.connection")]
+    # Stopping a web server silences this logger for the rest of the process.
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     yield
     OUTPUT.flush()
