@@ -131,8 +131,7 @@ class Metrics:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send the response to a scrape."""
-        accept, accept_encoding = (_header(scope, name) for name in (b"accept", b"accept-encoding"))
-        scrape = self._exposition.scrape(accept, accept_encoding)
+        scrape = self._exposition.scrape(_header(scope, b"accept"), _header(scope, b"accept-encoding"))
         headers = [
             (b"content-type", scrape.content_type.encode()),
             (b"content-length", b"%d" % sum(map(len, scrape.parts))),
