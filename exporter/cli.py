@@ -19,6 +19,8 @@ from typing import NoReturn, get_args
 
 import structlog
 
+from exporter.config.yaml_source import Source
+
 from . import __version__, logs
 from .accounts import CALL_GRACE, Accounts
 from .clock import Clock, SystemClock
@@ -283,14 +285,14 @@ def _load_settings(options: argparse.Namespace) -> Iterator[Settings]:
 
     world = simulator.World.demo()
     with simulator.serve(simulator.Cloud(world, strict=True)) as cloud:
-        yield Settings.model_validate(
+        yield Source(
             {
                 "api": {"url": cloud.url},
                 "accounts": [
                     {"name": account.name, "personal_key": account.keys[0].value} for account in world.accounts
                 ],
             }
-        )
+        ).validated(Settings)
 
 
 class _Parser(argparse.ArgumentParser):

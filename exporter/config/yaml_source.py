@@ -2,20 +2,20 @@
 
 import difflib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from msgspec import ValidationError
 
+from exporter.fields import Converter, KeyPath, MissingField, UnknownField
 from exporter.secrets import MIN_HIDDEN_LENGTH, READ_BYTES, is_similar, read_regular_file, safe_path
 
-from .model import ConfigModel, KeyPath
+from .model import ConfigModel, Context, NotExactlyOne
 
 
 class ConfigurationError(Exception):
@@ -48,26 +48,22 @@ class Source:
     variables: Mapping[KeyPath, str] = field(default_factory=dict)
     """Variable by the key path of the value that it sets. Empty for a file."""
 
-    def validated(self, model: type[M], **context: object) -> M:
+    def validated(self, model: type[M], *, check_secrets: bool = False) -> M:
         """Return the data as an instance of a model.
 
         Args:
             model: The model of the whole configuration.
-            context: Passed to the validators, in addition to `folder`.
+            check_secrets: Whether secret files are to be checked as well.
 
         Raises:
             ConfigurationError: All errors, in the order of the file.
         """
         problems = list(self.duplicates)
-        try:
-            validated = model.model_validate(self.data, context={"folder": self.folder, **context})
-        except ValidationError as error:
-            problems += [
-                (tuple(each["loc"]), self._message(each, model))
-                for each in error.errors(include_url=False, include_input=False)
-                # A default that depends on a value with an error, which is reported already.
-                if each["type"] != "default_factory_not_called"
-            ]
+
+        def report(path: KeyPath, value: object, error: Exception) -> None:
+            problems.append((path, self._message(path, value, error)))
+
+        validated: M = Converter(model).convert(self.data, report, Context(self.folder, check_secrets))
         if problems:
             order = {path: position for position, path in enumerate(self.locations)}
             problems.sort(key=lambda problem: order.get(self._nearest_path(problem[0]), -1))
@@ -85,56 +81,55 @@ class Source:
             path = path[:-1]
         return path
 
-    def _value(self, path: KeyPath) -> object:
-        value: Any = self.data
-        for part in path:
-            value = value[part]
-        return value
+    def _message(self, path: KeyPath, value: object, error: Exception) -> str:
+        match error:
+            case UnknownField(args=known):
+                return f"unknown key; {_suggestion(str(path[-1]), known)}"
+            case MissingField():
+                return "is missing"
+            case NotExactlyOne(keys=keys, present=present):
+                return self._format_choice(path, keys, present)
+            case _ if value is None:
+                return "has no value"
+            case ValidationError() | UnicodeError():
+                return _format_type_error(value, str(error))
+        return str(error)
 
-    def _message(self, error: ErrorDetails, model: type[ConfigModel]) -> str:
-        path: KeyPath = tuple(error["loc"])
-        if path in self.locations and self._value(path) is None and error["type"] != "extra_forbidden":
-            return "has no value"
-        match error["type"]:
-            case "extra_forbidden":
-                return f"unknown key; {_suggestion(path, _model_at(model, path[:-1]))}"
-            case "exactly_one":
-                keys, present = (
-                    [
-                        self.variables.get((*path, key), key)
-                        for key in error["ctx"][which]
-                        if not self.variables or (*path, key) in self.variables
-                    ]
-                    for which in ("keys", "present")
-                )
-                return f"needs one of {', '.join(keys[:-1])} or {keys[-1]}; it has {' and '.join(present) or 'none'}"
-            case "string_type" if isinstance(self._value(path), list | dict):
-                return "must be text"
-            case kind if kind in PYDANTIC_MESSAGES:
-                return PYDANTIC_MESSAGES[kind].format(**error.get("ctx", {}))
-            case _:
-                return error["msg"]
+    def _format_choice(self, path: KeyPath, keys: Sequence[str], present: Sequence[str]) -> str:
+        """Return the error for keys of which exactly one must be set. An environment has no variables for some keys."""
+        names, set_names = (
+            [
+                self.variables.get((*path, key), key)
+                for key in part
+                if not self.variables or (*path, key) in self.variables
+            ]
+            for part in (keys, present)
+        )
+        return f"needs one of {', '.join(names[:-1])} or {names[-1]}; it has {' and '.join(set_names) or 'none'}"
 
 
-PYDANTIC_MESSAGES = {
-    "missing": "is missing",
-    "model_type": "must be a mapping of keys to values",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a mapping of keys to values",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number; write it as a decimal number without leading zeros and without quotes",
-    "string_type": "must be text; put it in quotes",
-    "string_unicode": "must be text",
-    "too_short": "must not be empty",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must be at most {max_length} characters long",
-    "string_pattern_mismatch": "must look like v37 or v1.36",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be less than {lt}",
+def _format_type_error(value: object, error: str) -> str:
+    """Return the message for an error of msgspec."""
+    for form, message in MESSAGES.items():
+        if (found := re.match(f"Expected `{form}", error)) and not (form == "str" and isinstance(value, list | dict)):
+            return found.expand(message)
+    return "must be text"
+
+
+MESSAGES = {
+    "object": "must be a mapping of keys to values",
+    "array` of length >= 1": "must not be empty",
+    "array": "must be a list",
+    "bool": "must be true or false",
+    "int` >= (.+?) ": r"must be at least \1",
+    "int` <= (.+?) ": r"must be at most \1",
+    "int": "must be a whole number; write it as a decimal number without leading zeros and without quotes",
+    "str` of length >= 1": "must not be empty",
+    "str` of length <= ([0-9]+)": r"must be at most \1 characters long",
+    "str` matching": "must look like v37 or v1.36",
+    "str": "must be text; put it in quotes",
 }
-"""Messages by the type of pydantic's error."""
+"""Messages by the begin of msgspec's message."""
 
 
 class _NotAccepted(yaml.MarkedYAMLError):
@@ -283,7 +278,7 @@ def _record_locations(node: yaml.Node, path: KeyPath, file: Path, source: Source
 def _format_key(path: KeyPath) -> str:
     """Return `accounts[0].name`. The text ends before a key that may be a secret: unknown, long and not a typo."""
     shown = ""
-    known = {key for model in ConfigModel.__subclasses__() for key in model.model_fields}
+    known = {key for model in ConfigModel.__subclasses__() for key in model.__struct_fields__}
     for part in path:
         if isinstance(part, str) and not (
             re.fullmatch(r"[A-Za-z_-]{1,30}[0-9]?", part)
@@ -294,23 +289,8 @@ def _format_key(path: KeyPath) -> str:
     return shown.removeprefix(".")
 
 
-def _suggestion(path: KeyPath, model: type[ConfigModel]) -> str:
-    unknown, known = str(path[-1]), list(model.model_fields)
+def _suggestion(unknown: str, known: Sequence[str]) -> str:
     if ":" in unknown:
         return "add a space after the colon"
     close = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-
-
-def _model_at(model: type[ConfigModel], path: KeyPath) -> type[ConfigModel]:
-    """Return the model at a key path below another model."""
-    for part in path:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation) or model
-    return model
-
-
-def _model_in(annotation: object) -> type[ConfigModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)

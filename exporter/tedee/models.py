@@ -346,13 +346,13 @@ def _parse_fields(kind: type[LockT], row: bytes, rejections: RejectionCollector)
         unusable.add(Rejection(None, field, _shorten(value)))
 
     item: Any = "not JSON"
-    lock: LockT | None = None
+    lock: LockT | msgspec.UnsetType = msgspec.UNSET
     with suppress(ValueError, RecursionError):
         item = json.loads(row, object_hook=_replace_broken_characters)
         if isinstance(item, dict) and "lockProperties" in item:
             item.setdefault("deviceState", item["lockProperties"])
         lock = _CONVERTERS[kind].convert(item, reject)
-    if lock is None:
+    if lock is msgspec.UNSET:
         # A row is left out only if it is not an object or has no usable id.
         rejections.add(Rejection(None, "id", _shorten(item.get("id") if isinstance(item, dict) else item)))
         return None

@@ -66,7 +66,7 @@ def load_web_configuration(path: Path, *, is_reload: bool = False) -> LoadedFile
 def _warnings(settings: WebSettings, path: Path) -> Iterator[str]:
     """Yield a warning for each setting that is insecure or has no effect."""
     tls, http = settings.tls_server_config, settings.http_server_config
-    if "http2" in http.model_fields_set and http.http2:
+    if http.http2:
         yield f"{path}: http_server_config.http2: HTTP/2 is not supported; clients use HTTP/1.1 instead"
     if tls and tls.min_version in DEPRECATED_VERSIONS:
         key = f"{path}: tls_server_config.min_version"

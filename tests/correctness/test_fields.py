@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import pytest
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from exporter.fields import Converter, KeyPath
 
@@ -42,7 +42,7 @@ def test_items_of_too_long_list_are_not_converted() -> None:
 
 @pytest.mark.parametrize("data", [None, 5, "\ud83d", []])
 def test_value_that_is_no_object_is_reported(data: object) -> None:
-    assert convert(data) == (None, {(): data})
+    assert convert(data) == (UNSET, {(): data})
 
 
 def test_missing_required_field_makes_value_unusable() -> None:
