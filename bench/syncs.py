@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 
 from exporter.accounts import Accounts
 from exporter.config import Settings
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.scheduler import Scheduler

@@ -19,8 +19,6 @@ from typing import NoReturn, get_args
 
 import structlog
 
-from exporter.config.yaml_source import Source
-
 from . import __version__, logs
 from .accounts import CALL_GRACE, Accounts
 from .clock import Clock, SystemClock
@@ -31,6 +29,7 @@ from .config import (
     NotConfigured,
     Settings,
     Shard,
+    Source,
     default_state_file,
     load,
     unused_variables,

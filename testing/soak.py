@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.simulator import World, serve

@@ -11,7 +11,7 @@ from typing import Any
 from exporter.fields import KeyPath
 
 from .settings import Account
-from .yaml_source import Source
+from .source import Source
 
 
 class NotConfigured(Exception):

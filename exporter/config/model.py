@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -108,22 +108,6 @@ Errors = Iterator[tuple[KeyPath, ValueError]]
 
 class ConfigModel(Struct, frozen=True, forbid_unknown_fields=True):
     """Immutable part of the configuration. Unknown keys are errors."""
-
-    @classmethod
-    def cross_field_errors(
-        cls,
-        given: Mapping[str, object],  # noqa: ARG003
-        valid: Mapping[str, Any],  # noqa: ARG003
-        context: Context,  # noqa: ARG003
-    ) -> Errors:
-        """Yield errors that involve several keys, or that depend on the context.
-
-        Args:
-            given: Unvalidated values of the keys in the configuration.
-            valid: Validated values and defaults, without those with an error.
-            context: Context of the validation.
-        """
-        yield from ()
 
 
 def exactly_one_error(keys: tuple[str, ...], given: Mapping[str, object]) -> Errors:

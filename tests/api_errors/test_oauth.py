@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 
 from exporter.accounts import Accounts
 from exporter.config import Settings
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.secrets import Secret
 from exporter.simulator import TOKEN_PATH, RefreshToken, World, serve
 from exporter.simulator.response import Response

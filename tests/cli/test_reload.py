@@ -7,7 +7,7 @@ import pytest
 
 from exporter import reload as module
 from exporter.config import Account, ConfigurationError, Settings
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.reload import STUCK_SECONDS, UNHANDLED, Reload
 from testing.clock import FakeClock
 from testing.program import TIMEOUT

@@ -9,7 +9,7 @@ import responses
 
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
 from testing.clock import FakeClock

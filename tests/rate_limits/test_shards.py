@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.config.shard import BadShard, Shard
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
 from testing.clock import FakeClock

@@ -17,7 +17,7 @@ from exporter import logs
 from exporter.accounts import Accounts
 from exporter.clock import SystemClock
 from exporter.config import Settings
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.console import OUTPUT
 from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.sync.account import AccountSync

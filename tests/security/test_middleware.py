@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 from starlette.testclient import TestClient
 
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.secrets import Secret

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from exporter.clock import boottime
 from exporter.config.settings import Api, OAuth
-from exporter.config.yaml_source import ConfigurationError, Source
+from exporter.config.source import ConfigurationError, Source
 from exporter.secrets import Secret
 from exporter.sync.counters import Counters
 from exporter.tedee import certificates

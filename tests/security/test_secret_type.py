@@ -20,7 +20,7 @@ import yaml
 
 from exporter import logs
 from exporter.config.model import ConfigModel, InlineSecret
-from exporter.config.yaml_source import Source
+from exporter.config.source import Source
 from exporter.console import OUTPUT
 from exporter.secrets import HIDDEN, Secret, SecretDetector, hide_arguments, redact, safe_path
 from exporter.tedee.credentials import Authorization, personal_key
