@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 
 from exporter.accounts import Accounts
 from exporter.config import Settings
+from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.scheduler import Scheduler
@@ -94,7 +95,7 @@ def _measure(most: int) -> Comparison[Cost]:
     registry, scheduler = StatusRegistry(), Scheduler(clock)
     exposition = Exposition(registry, ExporterCollector("1", lambda: (True, 0.0), lambda: True), clock)
     accounts = [{"name": account, "personal_key": "key"}]
-    settings = Settings.model_validate({"api": {"url": parent.recv()}, "accounts": accounts})
+    settings = Source({"api": {"url": parent.recv()}, "accounts": accounts}).validated(Settings)
     Accounts(clock, memory_store(clock), registry, scheduler).apply(settings)
 
     def sync(changed: float) -> Cost:

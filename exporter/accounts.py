@@ -149,7 +149,7 @@ class Accounts:
             requests_per_hour=sync.requests_per_hour,
             longest_call=self._longest_call,
         )
-        selection = account.locks or LockSelection.model_construct()
+        selection = account.locks or LockSelection()
         lock_filter = LockFilter(selection.ids or (), selection.serial_numbers or ())
         return Options(create_client, policy, ResourceOptions(sync.stale_after, lock_filter))
 

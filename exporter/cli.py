@@ -29,6 +29,7 @@ from .config import (
     NotConfigured,
     Settings,
     Shard,
+    Source,
     default_state_file,
     load,
     unused_variables,
@@ -283,14 +284,14 @@ def _load_settings(options: argparse.Namespace) -> Iterator[Settings]:
 
     world = simulator.World.demo()
     with simulator.serve(simulator.Cloud(world, strict=True)) as cloud:
-        yield Settings.model_validate(
+        yield Source(
             {
                 "api": {"url": cloud.url},
                 "accounts": [
                     {"name": account.name, "personal_key": account.keys[0].value} for account in world.accounts
                 ],
             }
-        )
+        ).validated(Settings)
 
 
 class _Parser(argparse.ArgumentParser):

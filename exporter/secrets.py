@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import SecretStr
-
 HIDDEN = "[hidden: may be a secret]"
 READ_BYTES = 2**16
 """Bytes per read. After freeing a larger buffer, glibc would keep memory of that size instead of returning it."""
@@ -26,15 +24,33 @@ MIN_HIDDEN_LENGTH = 16
 which helps to find a typo; Tedee issues no secrets so short."""
 
 
-class Secret(SecretStr):
+class Secret:
     """Text that only `get_secret_value` returns.
 
-    Printing, formatting, logging and dumping by pydantic show asterisks. Pickling, copying and writing as JSON or YAML
-    raise an error.
+    Printing, formatting and logging show asterisks. Pickling, copying and writing as JSON or YAML raise an error.
     """
 
     # Keeps the value out of `vars()`, and of tools that use it to show the attributes of an object.
-    __slots__ = ("_secret_value",)
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    def __str__(self) -> str:
+        return "**********"
 
     def __getstate__(self) -> NoReturn:
         """Raise TypeError, so that secrets cannot be pickled or copied."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
+from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.simulator import World, serve
@@ -57,8 +58,8 @@ def simulate_week(folder: Path) -> Week:
     days: list[Resources] = []
     with serve(cloud) as address:
         configured = [{"name": name, "personal_key": f"simulated-key-{name}"} for name in ("home", "hotel")]
-        settings = Settings.model_validate(
-            {"api": {"url": address.url}, "sync": {"interval": "60s"}, "accounts": configured}
+        settings = Source({"api": {"url": address.url}, "sync": {"interval": "60s"}, "accounts": configured}).validated(
+            Settings
         )
         for hour in range(7 * 24):
             accounts.apply(settings)

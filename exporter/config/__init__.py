@@ -15,7 +15,7 @@ from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_en
 from .permissions import permission_warning, private_files
 from .settings import AccessToken, Account, Api, LockSelection, OAuth, PersonalKey, Settings, Sync
 from .shard import BadShard, Shard
-from .yaml_source import ConfigurationError, read_file
+from .source import ConfigurationError, Source
 
 __all__ = [
     "ENVIRONMENT",
@@ -30,6 +30,7 @@ __all__ = [
     "PersonalKey",
     "Settings",
     "Shard",
+    "Source",
     "Sync",
     "default_state_file",
     "load",
@@ -65,7 +66,12 @@ def load(
         NotConfigured: There is no file, and no key in the environment.
     """
     warn = warn or log.warning
-    source = read_file(config_file, is_reload=is_reload) if config_file else read_environment(environ)
+    if config_file:
+        from .yaml_source import read_file  # noqa: PLC0415  (PyYAML takes 0.9 MiB)
+
+        source = read_file(config_file, is_reload=is_reload)
+    else:
+        source = read_environment(environ)
     for problem in unused_variables(environ, "--config.file" if config_file else ""):
         warn(problem)
     settings = source.validated(Settings, check_secrets=check_secrets)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .model import KeyPath
+from exporter.fields import KeyPath
+
 from .settings import Account
-from .yaml_source import Source
+from .source import Source
 
 
 class NotConfigured(Exception):

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from msgspec.structs import replace
+
 from .settings import Settings
 
 
@@ -47,4 +49,4 @@ class Shard:
     def select(self, settings: Settings) -> Settings:
         """Return the settings with only the accounts of this shard. There may be none."""
         accounts = tuple(account for account in settings.accounts if self.contains(account.name))
-        return settings.model_copy(update={"accounts": accounts})
+        return replace(settings, accounts=accounts)

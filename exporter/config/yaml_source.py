@@ -1,140 +1,21 @@
-"""Reads YAML files with the line of each key, and formats validation errors with these lines."""
+"""Reads YAML files with the line of each key."""
 
-import difflib
 import re
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from exporter.secrets import MIN_HIDDEN_LENGTH, READ_BYTES, is_similar, read_regular_file, safe_path
+from exporter.fields import KeyPath
+from exporter.secrets import READ_BYTES, read_regular_file, safe_path
 
-from .model import ConfigModel, KeyPath
-
-
-class ConfigurationError(Exception):
-    """The configuration cannot be used. `problems` has one line for each error."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
-
-
-M = TypeVar("M", bound=ConfigModel)
+from .source import ConfigurationError, Source
 
 MAX_FILE_BYTES = 16 * 2**20
 """Maximum size of a configuration. 10,000 accounts take about 1 MiB."""
-
-
-@dataclass
-class Source:
-    """Unvalidated configuration, with the line or variable of each value."""
-
-    data: object = field(repr=False)
-    locations: dict[KeyPath, str] = field(default_factory=dict)
-    """Line (`tedee.yml:7`) or variable (`environment: TEDEE_SYNC_INTERVAL`) by key path."""
-    folder: Path = Path()
-    """Folder at which relative file names start."""
-    content: bytes = field(default=b"", repr=False)
-    """Content of the file."""
-    duplicates: list[tuple[KeyPath, str]] = field(default_factory=list)
-    """Errors about duplicate keys. YAML would silently use the last one."""
-    variables: Mapping[KeyPath, str] = field(default_factory=dict)
-    """Variable by the key path of the value that it sets. Empty for a file."""
-
-    def validated(self, model: type[M], **context: object) -> M:
-        """Return the data as an instance of a model.
-
-        Args:
-            model: The model of the whole configuration.
-            context: Passed to the validators, in addition to `folder`.
-
-        Raises:
-            ConfigurationError: All errors, in the order of the file.
-        """
-        problems = list(self.duplicates)
-        try:
-            validated = model.model_validate(self.data, context={"folder": self.folder, **context})
-        except ValidationError as error:
-            problems += [
-                (tuple(each["loc"]), self._message(each, model))
-                for each in error.errors(include_url=False, include_input=False)
-                # A default that depends on a value with an error, which is reported already.
-                if each["type"] != "default_factory_not_called"
-            ]
-        if problems:
-            order = {path: position for position, path in enumerate(self.locations)}
-            problems.sort(key=lambda problem: order.get(self._nearest_path(problem[0]), -1))
-            raise ConfigurationError([self.format_error(*problem) for problem in problems])
-        return validated
-
-    def format_error(self, path: KeyPath, message: str) -> str:
-        """Return an error message with its line and key, or with its variable."""
-        key = "" if self.variables else _format_key(path)
-        return ": ".join(filter(None, [self.locations.get(self._nearest_path(path), ""), key, message]))
-
-    def _nearest_path(self, path: KeyPath) -> KeyPath:
-        """Return the longest prefix of a key path that is in the configuration."""
-        while path and path not in self.locations:
-            path = path[:-1]
-        return path
-
-    def _value(self, path: KeyPath) -> object:
-        value: Any = self.data
-        for part in path:
-            value = value[part]
-        return value
-
-    def _message(self, error: ErrorDetails, model: type[ConfigModel]) -> str:
-        path: KeyPath = tuple(error["loc"])
-        if path in self.locations and self._value(path) is None and error["type"] != "extra_forbidden":
-            return "has no value"
-        match error["type"]:
-            case "extra_forbidden":
-                return f"unknown key; {_suggestion(path, _model_at(model, path[:-1]))}"
-            case "exactly_one":
-                keys, present = (
-                    [
-                        self.variables.get((*path, key), key)
-                        for key in error["ctx"][which]
-                        if not self.variables or (*path, key) in self.variables
-                    ]
-                    for which in ("keys", "present")
-                )
-                return f"needs one of {', '.join(keys[:-1])} or {keys[-1]}; it has {' and '.join(present) or 'none'}"
-            case "string_type" if isinstance(self._value(path), list | dict):
-                return "must be text"
-            case kind if kind in PYDANTIC_MESSAGES:
-                return PYDANTIC_MESSAGES[kind].format(**error.get("ctx", {}))
-            case _:
-                return error["msg"]
-
-
-PYDANTIC_MESSAGES = {
-    "missing": "is missing",
-    "model_type": "must be a mapping of keys to values",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a mapping of keys to values",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number; write it as a decimal number without leading zeros and without quotes",
-    "string_type": "must be text; put it in quotes",
-    "string_unicode": "must be text",
-    "too_short": "must not be empty",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must be at most {max_length} characters long",
-    "string_pattern_mismatch": "must look like v37 or v1.36",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be less than {lt}",
-}
-"""Messages by the type of pydantic's error."""
 
 
 class _NotAccepted(yaml.MarkedYAMLError):
@@ -278,39 +159,3 @@ def _record_locations(node: yaml.Node, path: KeyPath, file: Path, source: Source
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _record_locations(value, (*path, index), file, source)
-
-
-def _format_key(path: KeyPath) -> str:
-    """Return `accounts[0].name`. The text ends before a key that may be a secret: unknown, long and not a typo."""
-    shown = ""
-    known = {key for model in ConfigModel.__subclasses__() for key in model.model_fields}
-    for part in path:
-        if isinstance(part, str) and not (
-            re.fullmatch(r"[A-Za-z_-]{1,30}[0-9]?", part)
-            and (len(part) < MIN_HIDDEN_LENGTH or is_similar(part.lower().replace("-", "_"), known))
-        ):
-            break
-        shown += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return shown.removeprefix(".")
-
-
-def _suggestion(path: KeyPath, model: type[ConfigModel]) -> str:
-    unknown, known = str(path[-1]), list(model.model_fields)
-    if ":" in unknown:
-        return "add a space after the colon"
-    close = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-
-
-def _model_at(model: type[ConfigModel], path: KeyPath) -> type[ConfigModel]:
-    """Return the model at a key path below another model."""
-    for part in path:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation) or model
-    return model
-
-
-def _model_in(annotation: object) -> type[ConfigModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)

@@ -5,29 +5,21 @@ names of a lock's state are supported: `lockProperties` up to v1.34, `deviceStat
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
-from pydantic.alias_generators import to_camel
+import msgspec
+from msgspec import Meta, MsgspecError, Struct
+from msgspec.structs import replace
+
+from exporter.fields import Converter, KeyPath
 
 
 class Code(IntEnum):
@@ -131,24 +123,6 @@ class RejectionCollector:
         ]
 
 
-T = TypeVar("T")
-
-
-def _none_if_invalid(value: object, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:
-        rejections: RejectionCollector = info.context  # type: ignore[assignment]  # _parse_row passes it
-        rejections.add(Rejection(None, info.field_name or "", _shorten(value)))
-        return None
-
-
-def _none_if_connection_unknown(state: T | None, info: ValidationInfo) -> T | None:
-    # Only a connected lock has a state. If the value of `isConnected` was rejected, the connection is unknown.
-    rejections: RejectionCollector = info.context  # type: ignore[assignment]  # _parse_row passes it
-    return None if "is_connected" in rejections.counts else state
-
-
 def _shorten(value: object) -> str:
     text = ascii(value) if not isinstance(value, dict | list) else type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
@@ -157,23 +131,41 @@ def _shorten(value: object) -> str:
 _YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
-def _unix_seconds(value: object) -> float:
-    if not isinstance(value, str):
-        raise ValueError("not a date in text")  # noqa: TRY004  (pydantic reports ValueErrors)
-    date = datetime.fromisoformat(value)
-    seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    if not 0 <= seconds < _YEAR_9999:
-        # Tedee's platform uses the minimum and maximum dates for "never" and "for ever".
-        raise ValueError("out of range")
-    return seconds
+class Timestamp(float):
+    """Unix time with fractions."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Timestamp":
+        """Parse a date in one of the three formats of the API.
+
+        Raises:
+            TypeError: It is not text.
+            ValueError: It is not a date, or out of range.
+        """
+        date = datetime.fromisoformat(text)
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        if not 0 <= seconds < _YEAR_9999:
+            # Tedee's platform uses the minimum and maximum dates for "never" and "for ever".
+            raise ValueError("out of range")
+        return cls(seconds)
 
 
-def _replace_broken_characters(value: object) -> object:
+def _decode(kind: type[Timestamp], value: str) -> Timestamp:
+    return kind.parse(value)
+
+
+def _replace_broken_characters(item: dict[str, object]) -> dict[str, object]:
     # JSON can contain NUL and half a surrogate pair (a name that was cut within an emoji). Prometheus would reject the
     # whole scrape because of them.
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
-    return value
+    for key, value in item.items():
+        if isinstance(value, str) and not value.isprintable():
+            item[key] = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+    return item
+
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=1024)
@@ -182,82 +174,57 @@ def _intern(value: T) -> T:
     return value
 
 
-Usable = Annotated[T | None, WrapValidator(_none_if_invalid)]
-"""A value that is None and reported as a Rejection if it cannot be used."""
-
-Interned = Annotated[T, AfterValidator(_intern)]
-"""A value that many locks have, stored once in memory."""
-
-Flag = Annotated[bool, Strict()]
-Number = Annotated[int, Strict(), Field(ge=-(2**31), lt=2**31)]
-LockId = Annotated[int, Strict(), Field(ge=0, lt=2**53)]
+Number = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+LockId = Annotated[int, Meta(ge=0, lt=2**53)]
 """Limited to the integers that a float represents exactly, since JSON numbers may be floats."""
-Percent = Annotated[int, Strict(), Field(ge=0, le=100)]
-CleanText = Annotated[str, Strict(), BeforeValidator(_replace_broken_characters)]
-ShortText = Annotated[CleanText, Field(max_length=200)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+ShortText = Annotated[str, Meta(max_length=200)]
 """Text that may be interned."""
-Timestamp = Annotated[float, BeforeValidator(_unix_seconds)]
-"""Unix time with fractions, parsed from the three date formats of the API."""
 
 
-class CamelCaseModel:
-    """Base of the dataclasses that a TypeAdapter validates with the field names of the API, which are in camel case."""
-
-    __slots__ = ()
-    __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel)
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceState(CamelCaseModel):
+class DeviceState(Struct, frozen=True, gc=False, rename="camel"):
     """State of a connected lock. A field is None if the response has no usable value."""
 
-    state: Usable[Number] = None
-    door_state: Usable[Number] = None
-    is_charging: Usable[Flag] = None
-    battery_level: Usable[Percent] = None
-    state_change_result: Usable[Number] = None
-    last_state_changed_date: Usable[Timestamp] = None
+    state: Number | None = None
+    door_state: Number | None = None
+    is_charging: bool | None = None
+    battery_level: Percent | None = None
+    state_change_result: Number | None = None
+    last_state_changed_date: Timestamp | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SyncedLock(CamelCaseModel):
+class SyncedLock(Struct, frozen=True, gc=False, rename="camel"):
     """A row of `GET /my/lock/sync`."""
 
     id: LockId
-    is_connected: Usable[Flag] = None
+    is_connected: bool | None = None
     """True if the lock is connected to its bridge; None if it is not paired with a bridge."""
-    device_state: Annotated[
-        Usable[DeviceState],
-        AfterValidator(_none_if_connection_unknown),
-        Field(validation_alias=AliasChoices("deviceState", "lockProperties")),
-    ] = None
-    revision: Usable[Number] = None
+    device_state: DeviceState | None = None
+    revision: Number | None = None
     """Revision of the lock's configuration. It changes with each setting and with the name."""
 
 
-@dataclass(frozen=True, slots=True)
-class SoftwareVersion(CamelCaseModel):
+class SoftwareVersion(Struct, frozen=True, gc=False, rename="camel"):
     """Version of a part of the lock's software."""
 
-    software_type: Usable[Number] = None
+    software_type: Number | None = None
     """0 for the device, 1 for Wi-Fi."""
-    version: Usable[ShortText] = None
-    update_available: Usable[Flag] = None
+    version: ShortText | None = None
+    update_available: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LockDetails(CamelCaseModel):
+class LockDetails(Struct, frozen=True, gc=False, rename="camel"):
     """A row of `GET /my/lock`, without the state of the lock."""
 
     id: LockId
-    name: Usable[CleanText] = None
-    serial_number: Usable[CleanText] = None
-    type: Usable[Number] = None
-    connected_to_id: Usable[Number] = None
+    name: str | None = None
+    serial_number: str | None = None
+    type: Number | None = None
+    connected_to_id: Number | None = None
     """Id of the bridge."""
-    time_zone: Usable[Interned[ShortText]] = None
-    organization_id: Usable[Number] = None
-    software_versions: Usable[Interned[Annotated[tuple[Usable[SoftwareVersion], ...], Field(max_length=20)]]] = None
+    time_zone: ShortText | None = None
+    organization_id: Number | None = None
+    software_versions: Annotated[tuple[SoftwareVersion | None, ...], Meta(max_length=20)] | None = None
 
     @property
     def firmware_version(self) -> str | None:
@@ -287,10 +254,6 @@ class ParseResult(NamedTuple, Generic[LockT]):
     """The first MAX_REJECTIONS of these values."""
     raw_rows: Sequence[bytes]
     """The rows in JSON as they were received. Parsing them again gives the same result."""
-
-
-_SYNCED_ADAPTER = TypeAdapter(SyncedLock)
-_DETAILS_ADAPTER = TypeAdapter(LockDetails)
 
 
 class SyncReader:
@@ -327,7 +290,7 @@ class SyncReader:
                 yield row
                 continue
             count = rejections.counts.total()
-            if row := _parse_row(_SYNCED_ADAPTER, each, rejections):
+            if row := _parse_row(SyncedLock, each, rejections):
                 if rejections.counts.total() == count:
                     # Added to the same dict: a new one for each sync would fragment the memory.
                     self._parsed[digest] = row
@@ -344,26 +307,55 @@ def read_sync(raw_rows: Sequence[bytes]) -> ParseResult[SyncedLock]:
 def read_details(raw_rows: Sequence[bytes]) -> ParseResult[LockDetails]:
     """Parse the rows of a page of details. If a lock is in it twice, the later row is used."""
     rejections = RejectionCollector()
-    rows = {row.id: row for each in raw_rows if (row := _parse_row(_DETAILS_ADAPTER, each, rejections))}
+    parsed = filter(None, (_parse_row(LockDetails, each, rejections) for each in raw_rows))
+    rows = {row.id: _interned(row) for row in parsed}
     return ParseResult(rows, rejections.counts, tuple(rejections.recorded), raw_rows)
+
+
+def _interned(row: LockDetails) -> LockDetails:
+    """Return equal details, with the values that many locks have stored once in memory."""
+    return replace(row, time_zone=_intern(row.time_zone), software_versions=_intern(row.software_versions))
 
 
 def write_details(details: LockDetails) -> bytes:
     """Return a JSON row with the fields in use, which `read_details` parses to the same details."""
-    return _DETAILS_ADAPTER.dump_json(details, by_alias=True)
+    return msgspec.json.encode(details)
 
 
-def _parse_row(adapter: TypeAdapter[LockT], raw_row: bytes, rejections: RejectionCollector) -> LockT | None:
+_CONVERTERS = {kind: Converter(kind, _decode) for kind in (SyncedLock, LockDetails)}
+MAX_DIGITS = sys.int_info.default_max_str_digits
+"""Limit of the digits of a number, 4300. A row of Tedee has 200 to 1,200 bytes."""
+
+
+def _parse_row(kind: type[LockT], raw_row: bytes, rejections: RejectionCollector) -> LockT | None:
     """Return a parsed row; None if it cannot be used. Values that cannot be used are added to the rejections."""
+    row = bytes(raw_row)
+    # An escape can be a broken character. A long row can contain a number that `json.loads` rejects.
+    if b"\\" not in row and b"lockProperties" not in row and len(row) < MAX_DIGITS:
+        with suppress(MsgspecError, UnicodeError, RecursionError):
+            return msgspec.json.decode(row.decode(), type=kind, dec_hook=_decode)
+    return _parse_fields(kind, row, rejections)
+
+
+def _parse_fields(kind: type[LockT], row: bytes, rejections: RejectionCollector) -> LockT | None:
+    """Parse each field of a row separately. It takes several times as long as parsing the whole row."""
     unusable = RejectionCollector()
-    item: object = "not JSON"
-    try:
-        item = json.loads(bytes(raw_row))
-        row = adapter.validate_python(item, context=unusable)
-    except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
+
+    def reject(path: KeyPath, value: object, _error: Exception) -> None:
+        field = next((part for part in reversed(path) if isinstance(part, str)), "id")
+        unusable.add(Rejection(None, field, _shorten(value)))
+
+    item: Any = "not JSON"
+    lock: LockT | msgspec.UnsetType = msgspec.UNSET
+    with suppress(ValueError, RecursionError):
+        item = json.loads(row, object_hook=_replace_broken_characters)
+        if isinstance(item, dict) and "lockProperties" in item:
+            item.setdefault("deviceState", item["lockProperties"])
+        lock = _CONVERTERS[kind].convert(item, reject)
+    if lock is msgspec.UNSET:
         # A row is left out only if it is not an object or has no usable id.
-        value = item.get("id") if isinstance(item, dict) else item
-        rejections.add(Rejection(None, "id", _shorten(value)))
+        rejections.add(Rejection(None, "id", _shorten(item.get("id") if isinstance(item, dict) else item)))
         return None
-    rejections.merge(unusable, row.id)
-    return row
+    rejections.merge(unusable, lock.id)
+    # Only a connected lock has a state. If the value of `isConnected` was rejected, the connection is unknown.
+    return replace(lock, device_state=None) if "is_connected" in unusable.counts else lock

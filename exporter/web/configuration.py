@@ -10,7 +10,6 @@ import structlog
 
 from exporter.config import ConfigurationError
 from exporter.config.permissions import permission_warning
-from exporter.config.yaml_source import read_file
 from exporter.secrets import read_regular_file
 
 from .settings import SecurityPolicy, WebSettings
@@ -40,6 +39,8 @@ def load_web_configuration(path: Path, *, is_reload: bool = False) -> LoadedFile
     Raises:
         ConfigurationError: With all errors in the files.
     """
+    from exporter.config.yaml_source import read_file  # noqa: PLC0415  (PyYAML takes 0.9 MiB)
+
     # A file that is being written is empty for a moment. It must not disable TLS and passwords.
     source = read_file(path, may_be_empty=not is_reload, is_reload=is_reload)
     settings = source.validated(WebSettings)
@@ -66,7 +67,7 @@ def load_web_configuration(path: Path, *, is_reload: bool = False) -> LoadedFile
 def _warnings(settings: WebSettings, path: Path) -> Iterator[str]:
     """Yield a warning for each setting that is insecure or has no effect."""
     tls, http = settings.tls_server_config, settings.http_server_config
-    if "http2" in http.model_fields_set and http.http2:
+    if http.http2:
         yield f"{path}: http_server_config.http2: HTTP/2 is not supported; clients use HTTP/1.1 instead"
     if tls and tls.min_version in DEPRECATED_VERSIONS:
         key = f"{path}: tls_server_config.min_version"

@@ -5,26 +5,25 @@ It has the format of exporter-toolkit: https://github.com/prometheus/exporter-to
 
 import re
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
+from msgspec import Meta
 
 from exporter.config.model import (
     ConfigModel,
-    Count,
-    KeyPath,
+    Context,
+    Errors,
+    InlineSecret,
     Text,
-    config_error,
     exactly_one_error,
     parse_duration,
     resolve_path,
 )
+from exporter.fields import Parse
 from exporter.secrets import Secret, read_regular_file, safe_path
 
 from .tls import (
@@ -55,86 +54,87 @@ ALLOWED_HEADERS: Mapping[str, tuple[str, ...]] = {
 """The headers that may be set, with their allowed values, as in exporter-toolkit. () allows any value."""
 
 
-def _without_empty_keys(mapping: object) -> object:
+def _without_empty_keys(mapping: object, _context: Context) -> object:
     """Remove keys without a value, which exporter-toolkit ignores. A section without a value is empty."""
     if isinstance(mapping, dict):
         return {key: value for key, value in mapping.items() if value is not None and value != ""}
     return {} if mapping is None else mapping
 
 
-def _none_if_empty(mapping: object) -> object:
+def _tls_section(mapping: object, context: Context) -> object:
     """Return None for an empty mapping, which means no TLS, as in exporter-toolkit."""
-    return None if mapping == {} else mapping
+    return None if mapping == {} else _without_empty_keys(mapping, context)
 
 
-def _read_pem(path: Path) -> Pem:
+def _read_pem(name: object, context: Context) -> Pem:
+    path = resolve_path(name, context)
     try:
         content = read_regular_file(path, MAX_PEM_BYTES + 1)
     except OSError as error:
-        raise config_error(f"{safe_path(path)} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{safe_path(path)} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise config_error("must be the name of a file") from None
+        raise ValueError("must be the name of a file") from None
     if content is None:
-        raise config_error(f"{path} is not a regular file")
+        raise ValueError(f"{path} is not a regular file")
     if len(content) > MAX_PEM_BYTES:
-        raise config_error(f"{path} is too large")
+        raise ValueError(f"{path} is too large")
     return Pem(content, path)
 
 
-def _parse_pem(text: object) -> Pem:
+def _parse_pem(text: object, _context: Context) -> Pem:
     if not isinstance(text, str):
-        raise config_error("must be text in PEM format")
+        raise ValueError("must be text in PEM format")  # noqa: TRY004  (errors are ValueErrors)
     return Pem(text.encode(errors="replace"), None)
 
 
-def _check_tls_version(value: object) -> str:
+def _check_tls_version(value: object, _context: Context) -> str:
     if not isinstance(value, str) or value not in (*VERSIONS, *DEPRECATED_VERSIONS):
-        raise config_error(f"must be {_either(VERSIONS)}")
+        raise ValueError(f"must be {_either(VERSIONS)}")
     return value
 
 
-def _check_client_auth(value: object) -> str:
+def _check_client_auth(value: object, _context: Context) -> str:
     if value in UNVERIFIED_CLIENT_AUTH:
-        raise config_error(f"accepts unverified certificates, which is not supported; use {_either(CLIENT_AUTH)}")
+        raise ValueError(f"accepts unverified certificates, which is not supported; use {_either(CLIENT_AUTH)}")
     if not isinstance(value, str) or value not in CLIENT_AUTH:
-        raise config_error(f"must be {_either(CLIENT_AUTH)}")
+        raise ValueError(f"must be {_either(CLIENT_AUTH)}")
     return value
 
 
-def _check_cipher_suite(value: object) -> str:
+def _check_cipher_suite(value: object, _context: Context) -> str:
     if not isinstance(value, str) or value not in (*CIPHER_SUITES, *TLS13_SUITES):
-        raise config_error(f"is not a known cipher suite; known: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
+        raise ValueError(f"is not a known cipher suite; known: {', '.join((*CIPHER_SUITES, *TLS13_SUITES))}")
     return value
 
 
-def _reject_curves(_value: object) -> None:
-    raise config_error("is not supported: OpenSSL's default curves are used; remove it")
+def _reject_curves(_value: object, _context: Context) -> None:
+    raise ValueError("is not supported: OpenSSL's default curves are used; remove it")
 
 
 def _check_headers(value: dict[str, str]) -> dict[str, str]:
     for name, content in value.items():
         if name not in ALLOWED_HEADERS:
-            raise config_error(f"only these headers can be set: {', '.join(ALLOWED_HEADERS)}")
+            raise ValueError(f"only these headers can be set: {', '.join(ALLOWED_HEADERS)}")
         if not content.isascii() or not content.isprintable():
-            raise config_error(f"{name} must be one line of ASCII text")
+            raise ValueError(f"{name} must be one line of ASCII text")
         if ALLOWED_HEADERS[name] and content not in ALLOWED_HEADERS[name]:
-            raise config_error(f"{name} must be {_either(ALLOWED_HEADERS[name])}")
+            raise ValueError(f"{name} must be {_either(ALLOWED_HEADERS[name])}")
     return value
 
 
 def _check_user_names(users: dict[str, Secret]) -> dict[str, Secret]:
     if any(not name or ":" in name or not name.isprintable() for name in users):
-        raise config_error("a user name cannot be empty or contain a colon or control characters")
+        raise ValueError("a user name cannot be empty or contain a colon or control characters")
     return users
 
 
 def _check_bcrypt_hash(password: Secret) -> Secret:
     if not re.fullmatch(BCRYPT_HASH, password.get_secret_value()):
-        raise config_error("is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
+        raise ValueError("is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'")
     return password
 
 
-def _parse_interval(value: object) -> float:
+def _parse_interval(value: object, _context: object = None) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else parse_duration(value)
 
 
@@ -143,51 +143,47 @@ def _either(values: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-WITHOUT_EMPTY_KEYS = BeforeValidator(_without_empty_keys)
-PemFile = Annotated[Pem, BeforeValidator(_read_pem), BeforeValidator(resolve_path)]
-PemText = Annotated[Pem, BeforeValidator(_parse_pem)]
-TlsVersion = Annotated[str, BeforeValidator(_check_tls_version)]
+WITHOUT_EMPTY_KEYS = Parse(_without_empty_keys)
+PemFile = Annotated[Pem, Parse(_read_pem)]
+PemText = Annotated[Pem, Parse(_parse_pem)]
+TlsVersion = Annotated[str, Parse(_check_tls_version)]
 
 
-class TlsServer(ConfigModel):
+class TlsServer(ConfigModel, frozen=True):
     """The settings in `tls_server_config`."""
 
     cert: PemText | None = None
     cert_file: PemFile | None = None
     key: PemText | None = None
     key_file: PemFile | None = None
-    client_auth_type: Annotated[str, BeforeValidator(_check_client_auth)] = "NoClientCert"
+    client_auth_type: Annotated[str, Parse(_check_client_auth)] = "NoClientCert"
     client_ca: PemText | None = None
     client_ca_file: PemFile | None = None
     client_allowed_sans: tuple[Text, ...] = ()
     min_version: TlsVersion = "TLS12"
     max_version: TlsVersion = "TLS13"
-    cipher_suites: tuple[Annotated[str, BeforeValidator(_check_cipher_suite)], ...] = ()
+    cipher_suites: tuple[Annotated[str, Parse(_check_cipher_suite)], ...] = ()
     prefer_server_cipher_suites: bool = True
-    curve_preferences: Annotated[None, BeforeValidator(_reject_curves)] = None
+    curve_preferences: Annotated[object, Parse(_reject_curves)] = None
 
     @classmethod
-    def cross_field_errors(
-        cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
+    def cross_field_errors(cls, given: Mapping[str, Any], _valid: Mapping[str, Any], _context: Context) -> Errors:
         """Yield an error if certificate and key, the options for client certificates, or the versions do not match."""
         for name in ("cert", "key"):
-            problem = exactly_one_error((name, f"{name}_file"), given)
-            if problem:
-                yield (), problem
+            yield from exactly_one_error((name, f"{name}_file"), given)
         client_auth = given.get("client_auth_type", "NoClientCert")
         authorities = [name for name in ("client_ca", "client_ca_file") if name in given]
         if authorities and client_auth == "NoClientCert":
-            yield (authorities[0],), config_error("has no effect without client_auth_type: RequireAndVerifyClientCert")
+            yield (authorities[0],), ValueError("has no effect without client_auth_type: RequireAndVerifyClientCert")
         if len(authorities) > 1:
-            yield (authorities[1],), config_error("conflicts with client_ca; set only one of them")
+            yield (authorities[1],), ValueError("conflicts with client_ca; set only one of them")
         if given.get("client_allowed_sans") and client_auth != "RequireAndVerifyClientCert":
-            yield ("client_allowed_sans",), config_error("needs client_auth_type: RequireAndVerifyClientCert")
+            yield ("client_allowed_sans",), ValueError("needs client_auth_type: RequireAndVerifyClientCert")
         minimum, maximum = given.get("min_version", "TLS12"), given.get("max_version", "TLS13")
         if maximum in DEPRECATED_VERSIONS:
-            yield ("max_version",), config_error("is deprecated (RFC 8996); use TLS12 or TLS13")
+            yield ("max_version",), ValueError("is deprecated (RFC 8996); use TLS12 or TLS13")
         if (minimum, maximum) == ("TLS13", "TLS12"):
-            yield ("max_version",), config_error("is lower than min_version")
+            yield ("max_version",), ValueError("is lower than min_version")
 
     def context(self) -> ssl.SSLContext:
         """Return the server's TLS context.
@@ -209,40 +205,33 @@ class TlsServer(ConfigModel):
         )
 
 
-class HttpServer(ConfigModel):
+class HttpServer(ConfigModel, frozen=True):
     """The settings in `http_server_config`."""
 
-    http2: bool = True
-    headers: Annotated[dict[str, str], AfterValidator(_check_headers), WITHOUT_EMPTY_KEYS] = Field(default_factory=dict)
+    http2: bool = False
+    headers: Annotated[dict[str, str], WITHOUT_EMPTY_KEYS, _check_headers] = field(default_factory=dict)
 
 
-class RateLimit(ConfigModel):
+class RateLimit(ConfigModel, frozen=True):
     """`rate_limit`: a bucket of `burst` requests that gains one each `interval`. An interval of 0 disables it."""
 
-    interval: Annotated[float, BeforeValidator(_parse_interval)] = 0.0
-    burst: Annotated[Count, Field(ge=0)] = 0
+    interval: Annotated[float, Parse(_parse_interval)] = 0.0
+    burst: Annotated[int, Meta(ge=0)] = 0
 
     @classmethod
-    def cross_field_errors(
-        cls, given: Mapping[str, object], _info: ValidationInfo
-    ) -> Iterator[tuple[KeyPath, PydanticCustomError]]:
+    def cross_field_errors(cls, given: Mapping[str, Any], _valid: Mapping[str, Any], _context: Context) -> Errors:
         """Yield an error if every request would be rejected."""
-        with suppress(PydanticCustomError):  # an invalid interval has its own error
+        with suppress(ValueError):  # an invalid interval has its own error
             if _parse_interval(given.get("interval", 0)) and not given.get("burst"):
-                yield ("burst",), config_error("must be at least 1, otherwise all requests are rejected")
+                yield ("burst",), ValueError("must be at least 1, otherwise all requests are rejected")
 
 
-class WebSettings(ConfigModel):
+class WebSettings(ConfigModel, frozen=True):
     """The settings in the file of `--web.config.file`."""
 
-    tls_server_config: Annotated[Annotated[TlsServer, WITHOUT_EMPTY_KEYS] | None, BeforeValidator(_none_if_empty)] = (
-        None
-    )
+    tls_server_config: Annotated[TlsServer, Parse(_tls_section)] | None = None
     http_server_config: Annotated[HttpServer, WITHOUT_EMPTY_KEYS] = HttpServer()
-    basic_auth_users: (
-        Annotated[dict[str, Annotated[Secret, AfterValidator(_check_bcrypt_hash)]], AfterValidator(_check_user_names)]
-        | None
-    ) = None
+    basic_auth_users: Annotated[dict[str, Annotated[InlineSecret, _check_bcrypt_hash]], _check_user_names] | None = None
     rate_limit: Annotated[RateLimit, WITHOUT_EMPTY_KEYS] = RateLimit()
 
 

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 
 from exporter.accounts import Accounts
 from exporter.config import Settings
+from exporter.config.source import Source
 from exporter.secrets import Secret
 from exporter.simulator import TOKEN_PATH, RefreshToken, World, serve
 from exporter.simulator.response import Response
@@ -484,7 +485,7 @@ def test_exchange_has_minimum_timeout(tedee: Tedee) -> None:
     }
     scheduler = Scheduler(tedee.clock)
     accounts = Accounts(tedee.clock, memory_store(tedee.clock), StatusRegistry(), scheduler)
-    accounts.apply(Settings.model_validate(settings))
+    accounts.apply(Source(settings).validated(Settings))
     tedee.inject(Fault.delayed(0.3))
     scheduler.run_due()
     assert tedee.on_file() == tedee.current() != FIRST
@@ -497,7 +498,7 @@ def test_account_renamed_during_exchange_is_not_synced(tedee: Tedee, capsys: pyt
             "refresh_token_file": str(tedee.file),
             "token_url": tedee.token_url,
         }
-        return Settings.model_validate({"api": {"url": tedee.url}, "accounts": [{"name": name, "oauth": oauth}]})
+        return Source({"api": {"url": tedee.url}, "accounts": [{"name": name, "oauth": oauth}]}).validated(Settings)
 
     def rename(response: Response) -> Response:
         # The configuration is reloaded during the exchange.

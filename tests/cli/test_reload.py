@@ -7,11 +7,12 @@ import pytest
 
 from exporter import reload as module
 from exporter.config import Account, ConfigurationError, Settings
+from exporter.config.source import Source
 from exporter.reload import STUCK_SECONDS, UNHANDLED, Reload
 from testing.clock import FakeClock
 from testing.program import TIMEOUT
 
-SETTINGS = Settings.model_validate({"accounts": [{"name": "home", "personal_key": "a-key-of-home"}]})
+SETTINGS = Source({"accounts": [{"name": "home", "personal_key": "a-key-of-home"}]}).validated(Settings)
 
 
 class Log:

@@ -19,6 +19,7 @@ from exporter.tedee.models import (
     Rejection,
     SyncedLock,
     SyncReader,
+    Timestamp,
     write_details,
 )
 from testing.factories import json_rows, load_fixture
@@ -50,7 +51,7 @@ def test_all_state_field_names_give_same_values() -> None:
             is_charging=False,
             battery_level=54,
             state_change_result=0,
-            last_state_changed_date=1619416924.197,
+            last_state_changed_date=Timestamp(1619416924.197),
         ),
         revision=1,
     )
@@ -141,9 +142,7 @@ def test_unusable_value_does_not_affect_others(wire_name: str, field: str, value
     assert state
     assert getattr(state, field) is None
     assert all(
-        getattr(state, other) == getattr(expected, other)
-        for other in DeviceState.__dataclass_fields__
-        if other != field
+        getattr(state, other) == getattr(expected, other) for other in DeviceState.__struct_fields__ if other != field
     )
     assert parsed.rows[2] == read_sync([synced(2)]).rows[2]
     assert [(each.lock_id, each.field) for each in parsed.rejections] == [(1, field)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
+from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.simulator import TOKEN_PATH, Battery, Lock, World, serve
@@ -196,7 +197,9 @@ def record(folder: Path) -> Path:
 def _settings(url: str, token: Path, interval: float) -> Settings:
     oauth = {"client_id": "a-client", "refresh_token_file": str(token), "token_url": url + TOKEN_PATH}
     accounts = [{"name": "home", "personal_key": "simulated-key-home"}, {"name": "hotel", "oauth": oauth}]
-    return Settings.model_validate({"api": {"url": url}, "sync": {"interval": f"{interval:g}s"}, "accounts": accounts})
+    return Source({"api": {"url": url}, "sync": {"interval": f"{interval:g}s"}, "accounts": accounts}).validated(
+        Settings
+    )
 
 
 MANY_LOCKS_END = END - 10 * DAY

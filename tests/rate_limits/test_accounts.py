@@ -9,6 +9,7 @@ import responses
 
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
+from exporter.config.source import Source
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
 from testing.clock import FakeClock
@@ -37,7 +38,7 @@ class Program:
 
     def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:
         data = {"api": {"url": URL}, "accounts": list(accounts), **sections}
-        self.accounts.apply(Settings.model_validate(data))
+        self.accounts.apply(Source(data).validated(Settings))
 
     def run(self, seconds: float) -> None:
         end = self.clock.monotonic() + seconds

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.config.shard import BadShard, Shard
+from exporter.config.source import Source
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
 from testing.clock import FakeClock
@@ -59,7 +60,7 @@ def test_invalid_shard_is_rejected(text: str) -> None:
 
 def settings(*names: str) -> Settings:
     accounts = [{"name": name, "personal_key": f"key-of-{name}"} for name in names]
-    return Settings.model_validate({"accounts": accounts})
+    return Source({"accounts": accounts}).validated(Settings)
 
 
 def test_settings_of_a_shard_preserve_the_order_of_accounts() -> None:

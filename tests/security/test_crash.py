@@ -17,6 +17,7 @@ from exporter import logs
 from exporter.accounts import Accounts
 from exporter.clock import SystemClock
 from exporter.config import Settings
+from exporter.config.source import Source
 from exporter.console import OUTPUT
 from exporter.simulator import TOKEN_PATH, Account, Lock, PersonalKey, RefreshToken, World, serve
 from exporter.sync.account import AccountSync
@@ -52,7 +53,7 @@ class Home:
         clock = SystemClock()
         self.scheduler = Scheduler(clock)
         configured = Accounts(clock, memory_store(clock), StatusRegistry(), self.scheduler)
-        configured.apply(Settings.model_validate({"api": {"url": url}, "accounts": accounts}))
+        configured.apply(Source({"api": {"url": url}, "accounts": accounts}).validated(Settings))
 
     def secrets(self) -> set[str]:
         accounts = self.cloud.world.accounts

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 import pytest
 from starlette.testclient import TestClient
 
+from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.secrets import Secret
@@ -20,7 +21,7 @@ PATHS = ["/", "/metrics", "/docs", "/nowhere", "/-/reload"]
 
 
 def at_most(burst: int, interval: str) -> RateLimit:
-    return RateLimit.model_validate({"interval": interval, "burst": burst})
+    return Source({"interval": interval, "burst": burst}).validated(RateLimit)
 
 
 class Browse:

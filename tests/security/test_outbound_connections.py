@@ -25,10 +25,10 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from exporter.clock import boottime
 from exporter.config.settings import Api, OAuth
+from exporter.config.source import ConfigurationError, Source
 from exporter.secrets import Secret
 from exporter.sync.counters import Counters
 from exporter.tedee import certificates
@@ -602,8 +602,8 @@ def settings_with(url: str) -> list[Callable[[], object]]:
     """Return the settings with URLs to which secrets are sent."""
     files = {"client_id": "a-client", "refresh_token_file": "refresh-token"}
     return [
-        lambda: Api.model_validate({"url": url}),
-        lambda: OAuth.model_validate({"token_url": url, **files}, context={"folder": Path()}),
+        lambda: Source({"url": url}).validated(Api),
+        lambda: Source({"token_url": url, **files}).validated(OAuth),
     ]
 
 
@@ -616,7 +616,7 @@ def test_plain_http_to_loopback_is_allowed(url: str) -> None:
 @pytest.mark.parametrize("url", OTHER_URLS)
 def test_plain_http_to_similar_host_is_rejected(url: str) -> None:
     for setting in settings_with(url):
-        with pytest.raises(ValidationError) as caught:
+        with pytest.raises(ConfigurationError) as caught:
             setting()
         assert PASSWORD not in str(caught.value)
 
