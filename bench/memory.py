@@ -31,7 +31,7 @@ class Memory(Part):
         few, many = sorted(self.sizes)
         small, large = (self.sizes[size].median(OURS) for size in (few, many))
         each = (large - small) / (many - few)
-        yield Goal(f"resident memory, {few} locks", "at most 60 MiB", f"{small / 1024:.1f} MiB", small <= 60 * 1024)
+        yield Goal(f"resident memory, {few} locks", "at most 42 MiB", f"{small / 1024:.1f} MiB", small <= 42 * 1024)
         yield Goal("resident memory, each additional lock", "at most 6 KiB", f"{each:.1f} KiB", each <= 6)
 
     def results(self) -> Iterable[tuple[str, str]]:

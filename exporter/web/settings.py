@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import msgspec
 import structlog
 from msgspec import Meta
 
@@ -209,7 +210,7 @@ class HttpServer(ConfigModel, frozen=True):
     """The settings in `http_server_config`."""
 
     http2: bool = False
-    headers: Annotated[dict[str, str], WITHOUT_EMPTY_KEYS, _check_headers] = field(default_factory=dict)
+    headers: Annotated[dict[str, str], WITHOUT_EMPTY_KEYS, _check_headers] = msgspec.field(default_factory=dict)
 
 
 class RateLimit(ConfigModel, frozen=True):

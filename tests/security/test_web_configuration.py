@@ -18,6 +18,7 @@ import yaml
 from exporter.config import ConfigurationError
 from exporter.web import tls as tls_module
 from exporter.web.configuration import WebConfiguration, load_web_configuration
+from exporter.web.settings import SecurityPolicy
 from exporter.web.tls import CIPHER_SUITES
 from testing.program import ROOT, configuration, run
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles
@@ -85,8 +86,7 @@ def test_file_of_another_exporter_is_accepted(web: WebFiles) -> None:
 )
 def test_empty_web_configuration_is_accepted(web: WebFiles, text: str) -> None:
     policy = load_web_configuration(web.put("web.yml", text.encode())).security_policy
-    assert policy.tls is None
-    assert not policy.users
+    assert policy == SecurityPolicy()
 
 
 def test_inline_certificate_and_key_are_accepted(web: WebFiles) -> None:
