@@ -45,7 +45,6 @@ from .signals import Command, Commands, supervise
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Lock, StatusRegistry
 from .sync.stores import OpenStore, open_store
-from .tedee.endpoint import SYNC_SPACING
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections
@@ -216,7 +215,7 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
     accounts.apply(settings)
     wait = max(0.0, *((status.next_sync or 0.0) - clock.wall() for status in registry.statuses()))
     if wait > 1:
-        print_err(f"Waiting for {wait:.0f} seconds: Tedee allows one sync every {SYNC_SPACING:.0f} seconds.")
+        print_err(f"Waiting for {wait:.0f} seconds, until Tedee's limits and the wait after failures allow a sync.")
     scheduler.start()
     while not all(status.is_complete(started, clock.wall()) for status in registry.statuses()):
         with suppress(Empty):
@@ -405,7 +404,8 @@ def _listen_address(address: str) -> str:
 
 def _log_level(text: str) -> str:
     """Return the level as in LEVELS. exporter-toolkit accepts any case, and log lines have `warning`."""
-    return {"warning": "warn"}.get(text.lower(), text.lower())
+    level = {"warning": "warn"}.get(text.lower(), text.lower())
+    return level if level in logs.LEVELS else text
 
 
 def _file(name: str) -> Path:

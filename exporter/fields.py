@@ -53,6 +53,8 @@ class Converter:
         self._checks: list[Callable[[Any], Any]] = []
         # A Struct, since msgspec caches how it converts one.
         self._outer = msgspec.defstruct("Outer", [("value", self._outer_type(kind))])
+        # msgspec 0.22 crashes if several threads are the first to use a type. So this thread is.
+        msgspec.json.Decoder(self._outer)
         fields: list[msgspec.structs.FieldInfo] = list(msgspec.structs.fields(self._struct)) if self._struct else []
         self._fields = {each.encode_name: (each, Converter(each.type, decode)) for each in fields}
         self._cross_field_errors = getattr(self._struct, "cross_field_errors", None)

@@ -333,18 +333,23 @@ class AccountSync:
         return True
 
     def _load(self, resource: Resource, fingerprint: str, now: Instant) -> bool:
-        """Load the stored response of a resource if it is another one and not too old. Returns True if it was."""
+        """Load the stored response and failure of a resource. Returns True if one of them is news."""
         endpoint = resource.endpoint
         stored = self._cached_response(resource, fingerprint)
-        if stored is None or stored.at is None or stored.rows is None:
+        received_at, failure = self._received_at.get(endpoint), self._failures.get(endpoint)
+        if stored is None or (stored.at, stored.failure) == (received_at, failure):
             return False
-        known = self._received_at.get(endpoint), self._failures.get(endpoint)
-        age = stored.at.age(now)
-        is_too_old = resource.max_age < inf and (age is None or age >= resource.max_age)
-        if known == (stored.at, stored.failure) or is_too_old or not resource.restore(stored, now.monotonic):
+        age = stored.at.age(now) if stored.at else None
+        if received_at and ((known_age := received_at.age(now)) is None or age is None or age > known_age):
+            # The last response of this process could not be stored.
             return False
-        self._forget_result(resource)
-        self._received_at[endpoint] = stored.at
+        is_too_old = stored.at is None or (resource.max_age < inf and (age is None or age >= resource.max_age))
+        if stored.at and stored.rows is not None and not is_too_old and resource.restore(stored, now.monotonic):
+            self._forget_result(resource)
+            self._received_at[endpoint] = stored.at
+        elif stored.failure in (None, failure):
+            return False
+        # The failure is the reason why there is no usable response.
         if stored.failure:
             self._failures[endpoint] = stored.failure
         return True

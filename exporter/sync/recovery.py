@@ -99,7 +99,7 @@ def distrust_reason(stamp: Stamp | None, times: FileTimes, shard: str | None, no
         now: Present time.
     """
     if times.modified == INCOMPLETE_MTIME:
-        return "the last process could not write to it"
+        return "a process could not write to it"
     if stamp is None:
         return "it is damaged or of another version"
     if shard not in (None, stamp.shard):

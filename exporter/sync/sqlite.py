@@ -60,6 +60,8 @@ class SQLiteStateStore:
         self._times_opened = 0
         """As in the file, when it was last used."""
         self._times_distrusted = 0
+        self._logged_reason: str | None = None
+        """Reason for the distrust that was logged last; None while the file is trusted."""
         self._blocked_until = 0.0
         """Time in monotonic seconds until which no call is allowed, because the proof was invalid."""
         self._stamp: Stamp | None = None
@@ -159,6 +161,7 @@ class SQLiteStateStore:
         status = self._file.path.stat()
         check = check_stamp(stamp, self._stamp, FileTimes(status.st_mtime, status.st_ctime), self._shard, now)
         if check.is_unchanged:
+            self._logged_reason = None
             return False
         self._states.clear()
         self._stamp = stamp
@@ -167,12 +170,14 @@ class SQLiteStateStore:
             seconds = self.longest_call + SYNC_SPACING
             self._blocked_until = max(self._blocked_until, now.monotonic + seconds)
             self._times_distrusted += 1
-            log.info(
-                "the state file does not prove when Tedee was last called; waiting until any earlier call has ended",
-                path=self.name,
-                reason=check.distrust_reason,
-                seconds=seconds,
-            )
+            if check.distrust_reason != self._logged_reason:  # a full disk is a reason at each transaction
+                log.info(
+                    "the state file does not prove when Tedee was last called; waiting until any earlier call ended",
+                    path=self.name,
+                    reason=check.distrust_reason,
+                    seconds=seconds,
+                )
+        self._logged_reason = check.distrust_reason
         return check.must_write
 
     def _write_stamp(self, database: sqlite3.Connection, now: Instant) -> None:

@@ -323,6 +323,10 @@ def write_details(details: LockDetails) -> bytes:
 
 
 _CONVERTERS = {kind: Converter(kind, _decode) for kind in (SyncedLock, LockDetails)}
+# Created before any thread starts: msgspec 0.22 crashes if several threads are the first to use a type.
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind, dec_hook=_decode) for kind in (SyncedLock, LockDetails)
+}
 MAX_DIGITS = sys.int_info.default_max_str_digits
 """Limit of the digits of a number, 4300. A row of Tedee has 200 to 1,200 bytes."""
 
@@ -333,7 +337,8 @@ def _parse_row(kind: type[LockT], raw_row: bytes, rejections: RejectionCollector
     # An escape can be a broken character. A long row can contain a number that `json.loads` rejects.
     if b"\\" not in row and b"lockProperties" not in row and len(row) < MAX_DIGITS:
         with suppress(MsgspecError, UnicodeError, RecursionError):
-            return msgspec.json.decode(row.decode(), type=kind, dec_hook=_decode)
+            parsed: LockT = _DECODERS[kind].decode(row.decode())
+            return parsed
     return _parse_fields(kind, row, rejections)
 
 

@@ -37,9 +37,9 @@ def parts(p50: float = 1.0) -> list[Part]:
     """Return results of all parts that reach all goals, except for the given p50 of the exporter's scrapes."""
     used = attrgetter("processor_time")
     costs = {GENERATE_LATEST: Cost(1.0, 1.0), **dict.fromkeys(CHANGED, Cost(0.1, 0.05))}
-    small, large = ({OURS: mebibytes * 1024.0, MINIMAL: 40 * 1024.0} for mebibytes in (50, 80))
+    small, large = ({OURS: mebibytes * 1024.0, MINIMAL: 32 * 1024.0} for mebibytes in (40, 70))
     return [
-        starts.Starts(rounds({OURS: starts.Start(0.5, 0.6), MINIMAL: starts.Start(0.25, 0.3)}, used)),
+        starts.Starts(rounds({OURS: starts.Start(0.3, 0.4), MINIMAL: starts.Start(0.15, 0.2)}, used)),
         memory.Memory({10: rounds(small, float), 10_000: rounds(large, float)}),
         Syncs(rounds(costs, used)),
         Latencies(Ratio([2.0] * 8), 1.0, 2.0, 0.3),

@@ -1,6 +1,8 @@
 """Parsing of locks: valid values are exact, and unusable ones are absent and reported."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -346,3 +348,33 @@ def test_row_that_is_not_json_does_not_affect_others(row: bytes) -> None:
     parsed = models.read_sync([row, *json_rows([synced(2)])])
     assert list(parsed.rows) == [2]
     assert [each.field for each in parsed.rejections] == ["id"]
+
+
+FIRST_USE = """
+import importlib, sys, threading
+from exporter.tedee import models
+
+sys.setswitchinterval(1e-6)
+synced = b'{"id": 1, "isConnected": true, "deviceState": {"state": 6, "batteryLevel": 50}, "revision": 1}'
+detailed = b'{"id": 1, "name": "Room", "softwareVersions": [{"softwareType": 0, "version": "1.0"}]}'
+for _ in range(400):
+    models = importlib.reload(models)
+    barrier = threading.Barrier(8)
+
+    def parse():
+        barrier.wait()
+        models.read_sync([synced])
+        models.read_details([detailed])
+
+    threads = [threading.Thread(target=parse) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_first_use_by_several_threads_does_not_crash() -> None:
+    """msgspec crashes the process if several threads are the first to use a type."""
+    ended = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

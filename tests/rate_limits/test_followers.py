@@ -125,6 +125,46 @@ def test_failure_is_reported_after_restart(tedee: Tedee, start: Start, clock: Fa
     assert status.snapshot
 
 
+def test_failure_is_reported_after_restart_with_stale_data(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    first = start()
+    first.run_due()
+    tedee.sync_status = 503
+    run_for(first.account, clock, 400)
+    status = start().published.last
+    assert status.up is False
+    assert status.failure
+    assert status.snapshot is None
+
+
+def test_failure_is_reported_after_restart_without_data(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    tedee.sync_status = 503
+    start().run_due()
+    status = start().published.last
+    assert status.up is False
+    assert status.failure
+
+
+def test_failure_without_data_is_reported_by_followers(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    leader, follower = start(), start()
+    tedee.sync_status = 401
+    leader.run_due()
+    run_for(follower.account, clock, 5)
+    assert follower.published.last.up is False
+    assert follower.published.last.failure == leader.published.last.failure
+
+
+def test_changed_key_is_used_soon_after_restart(tedee: Tedee, start: Start, clock: FakeClock, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("wrong-key")
+    tedee.wrong_keys = {"wrong-key"}
+    first = start(key=file)
+    run_for(first.account, clock, 150)
+    second = start(key=file)
+    file.write_text("right-key")
+    run_for(second.account, clock, 60)
+    assert second.states() == {"Front door": 6, "Cellar": 2}
+
+
 def test_unselected_locks_are_not_served_after_restart(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     start().run_due()
     assert start(lock_filter=LockFilter(ids=(2,))).states() == {"Cellar": 2}
