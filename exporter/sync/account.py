@@ -340,7 +340,8 @@ class AccountSync:
         if stored is None or (stored.at, stored.failure) == (received_at, failure):
             return False
         age = stored.at.age(now) if stored.at else None
-        if received_at and ((known_age := received_at.age(now)) is None or age is None or age > known_age):
+        known_age = received_at.age(now) if received_at else None
+        if known_age is not None and (age is None or age > known_age):
             # The last response of this process could not be stored.
             return False
         is_too_old = stored.at is None or (resource.max_age < inf and (age is None or age >= resource.max_age))

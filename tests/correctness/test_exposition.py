@@ -22,7 +22,7 @@ from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, LOCK_METRICS
 from exporter.metrics.collector import ExporterCollector, build_families
 from exporter.metrics.exposition import Exposition, Renderer
 from exporter.sync.responses import Failure
-from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
+from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
 from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status
@@ -183,6 +183,15 @@ def test_stale_account_does_not_affect_others(clock: FakeClock) -> None:
     clock.advance(100)
     accounts = {dict(labels)["account"] for name, labels in samples(exposition) if name == "lock_state"}
     assert accounts == {"new"}
+
+
+def test_devices_of_other_resources_become_stale(clock: FakeClock) -> None:
+    bridges = ResourceStatus("fetch of bridges", ("a bridge",), fresh_until=clock.monotonic() + 60)
+    shown = status(clock, other_resources=(bridges,))
+    assert shown.as_of(clock.monotonic() + 59).devices(str) == ("a bridge",)
+    stale = shown.as_of(clock.monotonic() + 60)
+    assert stale.devices(str) == ()
+    assert stale.snapshot == shown.snapshot
 
 
 def test_only_failure_counters_exist_before_first_sync(clock: FakeClock) -> None:

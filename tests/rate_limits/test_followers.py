@@ -125,6 +125,17 @@ def test_failure_is_reported_after_restart(tedee: Tedee, start: Start, clock: Fa
     assert status.snapshot
 
 
+def test_follower_gets_new_names_after_reboot(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    start().run_due()
+    clock.reboot(seconds=60)
+    leader, follower = start(), start()
+    tedee.has(synced(1, revision=2), synced(2, state=2))
+    tedee.details = [detailed(1, "Main entrance"), detailed(2, "Cellar")]
+    run_for(leader.account, clock, 60)
+    run_for(follower.account, clock, 5)
+    assert follower.states() == {"Main entrance": 6, "Cellar": 2}
+
+
 def test_failure_is_reported_after_restart_with_stale_data(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     first = start()
     first.run_due()
