@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,10 +19,11 @@ from .sync.snapshot import StatusRegistry
 from .sync.stores import OpenStore
 from .tedee.client import TedeeClient
 from .tedee.credentials import CredentialOwners, Credentials, access_token, personal_key
-from .tedee.oauth.credentials import OAuthCredentials
-from .tedee.oauth.refresh_tokens import RefreshTokens
-from .tedee.oauth.token_endpoint import MIN_TIMEOUT, TokenEndpoint
+from .tedee.oauth import MIN_TIMEOUT
 from .tedee.session import session
+
+if TYPE_CHECKING:
+    from .tedee.oauth.refresh_tokens import RefreshTokens
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +72,7 @@ class Accounts:
         self._shards = shards
         self._applied: dict[str, AccountSettings] | None = None
         self._connections = session(USER_AGENT)
-        self._refresh_tokens = RefreshTokens()
+        self._refresh_tokens: RefreshTokens | None = None
         self._owners = CredentialOwners()
 
     def apply(self, settings: Settings) -> None:
@@ -113,7 +115,8 @@ class Accounts:
 
     def close(self) -> bool:
         """Wait for refresh token exchanges and store tokens that are only in memory. Returns False if one is lost."""
-        return self._refresh_tokens.close(max(self._longest_call, MIN_TIMEOUT + CALL_GRACE))
+        longest_exchange = max(self._longest_call, MIN_TIMEOUT + CALL_GRACE)
+        return self._refresh_tokens is None or self._refresh_tokens.close(longest_exchange)
 
     def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
         limiter = RateLimiter(
@@ -163,6 +166,12 @@ class Accounts:
                 return self._oauth_credentials(account.name, oauth, timeout=max(api.timeout, MIN_TIMEOUT))
 
     def _oauth_credentials(self, name: str, oauth: OAuth, *, timeout: float) -> Credentials:
+        # Only accounts with OAuth need these imports.
+        from .tedee.oauth.credentials import OAuthCredentials  # noqa: PLC0415
+        from .tedee.oauth.refresh_tokens import RefreshTokens  # noqa: PLC0415
+        from .tedee.oauth.token_endpoint import TokenEndpoint  # noqa: PLC0415
+
+        self._refresh_tokens = self._refresh_tokens or RefreshTokens()
         endpoint = TokenEndpoint(
             name,
             url=oauth.token_url,

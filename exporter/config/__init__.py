@@ -9,8 +9,6 @@ from pathlib import Path
 
 import structlog
 
-from exporter.tedee.oauth.token_file import storage_problem
-
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
 from .permissions import permission_warning, private_files
 from .settings import AccessToken, Account, Api, LockSelection, OAuth, PersonalKey, Settings, Sync
@@ -77,9 +75,7 @@ def load(
     settings = source.validated(Settings, check_secrets=check_secrets)
     problems = [permission_warning(file) for file in private_files(settings, config_file, environ)]
     if not check_secrets:
-        problems += [
-            storage_problem(account.oauth.refresh_token_file) for account in settings.accounts if account.oauth
-        ]
+        problems += [account.oauth.storage_problem() for account in settings.accounts if account.oauth]
     for problem in filter(None, problems):
         warn(problem)
     return settings

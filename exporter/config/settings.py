@@ -14,9 +14,7 @@ from urllib3.util import parse_url
 
 from exporter.secrets import Secret
 from exporter.tedee.connections import is_loopback
-from exporter.tedee.oauth.refresh_tokens import REFRESH_TOKEN
-from exporter.tedee.oauth.token_endpoint import CLIENT_SECRET, SCOPE, TOKEN_URL
-from exporter.tedee.oauth.token_file import storage_problem
+from exporter.tedee.oauth import CLIENT_SECRET, REFRESH_TOKEN, SCOPE, TOKEN_URL
 from exporter.tedee.secret_source import CredentialsUnavailable, SecretSource, read_secret
 
 from .model import (
@@ -88,6 +86,12 @@ def _check_api_url(url: str) -> str:
     return url
 
 
+def _check_version(version: str) -> str:
+    if not re.fullmatch(r"v[0-9]+(\.[0-9]+)?", version):
+        raise ValueError("must look like v37 or v1.36")
+    return version
+
+
 def _check_timeout(timeout: float) -> float:
     if not 0.1 <= timeout <= 300:  # noqa: PLR2004
         raise ValueError("must be between 100ms and 5m")
@@ -113,7 +117,7 @@ class Api(ConfigModel, frozen=True):
     """Address and version of the Tedee API, and the time-out of its calls."""
 
     url: Annotated[Text, _check_api_url] = "https://api.tedee.com"
-    version: Annotated[Text, Meta(pattern=r"^v[0-9]+(\.[0-9]+)?$")] = "v37"
+    version: Annotated[Text, _check_version] = "v37"
     timeout: Annotated[Seconds, _check_timeout] = 10.0
 
 
@@ -177,9 +181,19 @@ class OAuth(ConfigModel, frozen=True, kw_only=True):
         yield from _unreadable({"client_secret_file": valid.get("client_secret_file")}, context, CLIENT_SECRET)
         file = valid.get("refresh_token_file")
         problems = list(_unreadable({"refresh_token_file": file}, context, REFRESH_TOKEN))
-        if file and context.check_secrets and not problems and (problem := storage_problem(file)):
+        if file and context.check_secrets and not problems and (problem := _storage_problem(file)):
             problems.append((("refresh_token_file",), ValueError(problem)))
         yield from problems
+
+    def storage_problem(self) -> str | None:
+        """Return an error message if a new refresh token could not be stored; None if it could."""
+        return _storage_problem(self.refresh_token_file)
+
+
+def _storage_problem(file: Path) -> str | None:
+    from exporter.tedee.oauth.token_file import storage_problem  # noqa: PLC0415  (only accounts with OAuth need this import)
+
+    return storage_problem(file)
 
 
 @dataclass(frozen=True)

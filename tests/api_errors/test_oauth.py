@@ -43,10 +43,10 @@ from exporter.tedee.errors import (
     TlsFailed,
     Unauthorized,
 )
-from exporter.tedee.oauth import token_file
+from exporter.tedee.oauth import SCOPE, TOKEN_URL, token_file
 from exporter.tedee.oauth.credentials import OAuthCredentials
 from exporter.tedee.oauth.refresh_tokens import RefreshTokens
-from exporter.tedee.oauth.token_endpoint import MAX_RESPONSE_BYTES, SCOPE, TOKEN_URL, TokenEndpoint
+from exporter.tedee.oauth.token_endpoint import MAX_RESPONSE_BYTES, TokenEndpoint
 from exporter.tedee.session import session
 from testing.clock import FakeClock
 from testing.faults import Fault, FaultyCloud

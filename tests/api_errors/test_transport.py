@@ -22,7 +22,8 @@ from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
-from exporter.tedee.oauth.token_endpoint import SCOPE, TokenEndpoint
+from exporter.tedee.oauth import SCOPE
+from exporter.tedee.oauth.token_endpoint import TokenEndpoint
 from exporter.tedee.session import session
 from testing.program import TIMEOUT
 from tests.security.listeners import listening

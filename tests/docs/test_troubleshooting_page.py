@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from exporter.tedee.errors import REASONS
-from exporter.tedee.oauth.refresh_tokens import REFRESH_TOKEN
+from exporter.tedee.oauth import REFRESH_TOKEN
 from testing.program import ROOT
 
 from .pages import page, section

@@ -19,8 +19,9 @@ from exporter.tedee.credentials import (
 from exporter.tedee.errors import CallError
 from exporter.tedee.secret_source import CredentialsUnavailable
 
+from . import REFRESH_TOKEN
 from .errors import RefreshTokenNotStorable, SignInRequired, Stopping
-from .refresh_tokens import REFRESH_TOKEN, Closed, Exchange, RefreshTokens
+from .refresh_tokens import Closed, Exchange, RefreshTokens
 from .token_endpoint import TokenEndpoint
 from .token_file import CannotStore
 

@@ -13,12 +13,10 @@ from exporter.background import CRITICAL_WORK
 from exporter.secrets import Secret
 from exporter.tedee.secret_source import CredentialsUnavailable, read_secret
 
+from . import REFRESH_TOKEN
 from .token_file import CannotStore, Preallocation, preallocate
 
 log = structlog.get_logger(__name__)
-
-REFRESH_TOKEN = "refresh token"  # noqa: S105
-"""Name of this secret in messages."""
 
 
 class Closed(Exception):

@@ -18,6 +18,7 @@ from exporter.tedee.errors import CallError, RateLimited, ServerFailed, Transpor
 from exporter.tedee.request import Response, send
 from exporter.tedee.secret_source import CredentialsUnavailable, SecretSource, read_secret, validate_secret
 
+from . import CLIENT_SECRET, REFRESH_TOKEN
 from .errors import (
     OAUTH_ERRORS,
     TOKEN_ENDPOINT_ERRORS,
@@ -26,25 +27,13 @@ from .errors import (
     TokenRequestInvalid,
     TokenResponseInvalid,
 )
-from .refresh_tokens import REFRESH_TOKEN
 
 ENDPOINT = "oauth2/token"
 """Name of the token endpoint in errors."""
-TOKEN_URL = "https://tedee.b2clogin.com/tedee.onmicrosoft.com/B2C_1A_Signup_Signin_With_Kmsi/oauth2/v2.0/token"  # noqa: S105
-"""Tedee's token endpoint (docs: howtos/authenticate)."""
-SCOPE = (
-    "offline_access https://tedee.onmicrosoft.com/api/user_impersonation https://tedee.onmicrosoft.com/api/Device.Read"
-)
-"""The scope to read devices, and the two scopes that Tedee requires (docs: howtos/authenticate)."""
-
 DEFAULT_ACCESS_LIFETIME = 3600.0
 """Lifetime of an access token in seconds if the response has none. Tedee's tokens are valid for four hours."""
 MAX_RESPONSE_BYTES = 2**20
 """Limit of a decompressed response. Tedee's have about 5,000 bytes."""
-MIN_TIMEOUT = 10.0
-"""Minimum time-out of an exchange in seconds. Without its response, the refresh token is lost."""
-
-CLIENT_SECRET = "client secret"  # noqa: S105
 
 
 @dataclass(frozen=True)
