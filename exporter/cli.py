@@ -4,7 +4,6 @@ Exit codes: 0 success (also after SIGTERM and SIGINT), 1 failure, 2 invalid flag
 """
 
 import argparse
-import difflib
 import os
 import platform
 import re
@@ -45,6 +44,7 @@ from .signals import Command, Commands, supervise
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Lock, StatusRegistry
 from .sync.stores import OpenStore, open_store
+from .typos import close_match
 from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections
@@ -305,8 +305,8 @@ class _Parser(argparse.ArgumentParser):
         counts = Counter(each.partition("=")[0] for each in arguments if each.startswith("--"))
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
-            close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            close = close_match(unknown[0].partition("=")[0], known)
+            hint = f"; did you mean {close}?" if close else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         for flag, times in counts.items():
             if times > 1 and flag not in REPEATABLE:

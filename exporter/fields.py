@@ -33,6 +33,18 @@ class UnknownField(ValueError):
     """A Struct has no field of this name. The arguments are the names of its fields."""
 
 
+class UnsuitableValue(ValueError):
+    """msgspec cannot convert a value to the type."""
+
+    def __init__(self, problem: str, expected: Any) -> None:
+        super().__init__(problem)
+        self._expected = expected
+
+    def expected(self) -> "msgspec.inspect.Type":
+        """Return the description of the type, with its constraints."""
+        return msgspec.inspect.type_info(self._expected)
+
+
 class Converter:
     """Converts values to one type.
 
@@ -51,10 +63,7 @@ class Converter:
         self._is_optional = False
         self._parse: Callable[[Any, Any], Any] | None = None
         self._checks: list[Callable[[Any], Any]] = []
-        # A Struct, since msgspec caches how it converts one.
-        self._outer = msgspec.defstruct("Outer", [("value", self._outer_type(kind))])
-        # msgspec 0.22 crashes if several threads are the first to use a type. So this thread is.
-        msgspec.json.Decoder(self._outer)
+        self._outer = self._outer_type(kind)
         fields: list[msgspec.structs.FieldInfo] = list(msgspec.structs.fields(self._struct)) if self._struct else []
         self._fields = {each.encode_name: (each, Converter(each.type, decode)) for each in fields}
         self._cross_field_errors = getattr(self._struct, "cross_field_errors", None)
@@ -100,7 +109,7 @@ class Converter:
             return None
         try:
             return self._convert(value, report, context, path)
-        except (ValidationError, ValueError) as error:
+        except ValueError as error:
             report(path, value, error)
             return UNSET
 
@@ -109,8 +118,10 @@ class Converter:
             value = self._parse(value, context)
             if value is None and self._is_optional:
                 return None
-        outer: Any = msgspec.convert({"value": value}, self._outer, dec_hook=self._decode)
-        content = outer.value
+        try:
+            content: Any = msgspec.convert(value, self._outer, dec_hook=self._decode)
+        except ValidationError as error:
+            raise UnsuitableValue(str(error), self._outer) from error
         if self._struct:
             content = self._convert_fields(self._struct, content, report, context, path)
         elif self._item:

@@ -7,11 +7,12 @@ import re
 import stat
 from base64 import b64encode
 from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
+
+from .typos import close_match
 
 HIDDEN = "[hidden: may be a secret]"
 READ_BYTES = 2**16
@@ -134,7 +135,7 @@ def safe_path(path: Path) -> str:
 
 def is_similar(word: str, known: Iterable[str]) -> bool:
     """Return True if a word is known, or looks like a typo of a known word, and therefore is no secret."""
-    return bool(get_close_matches(word, known, n=1, cutoff=0.7))
+    return close_match(word, known, cutoff=0.7) is not None
 
 
 def hide_arguments(message: str, arguments: Iterable[str], known: Iterable[str]) -> str:

@@ -1,6 +1,5 @@
 """Configuration of one account by environment variables, without a file."""
 
-import difflib
 import os
 import pwd
 import re
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.fields import KeyPath
+from exporter.typos import close_match
 
 from .settings import Account
 from .source import Source
@@ -85,8 +85,8 @@ def _variable_suggestion(name: str) -> str:
     if credential := re.search("(KEY|TOKEN)_?(FILE)?$", name):
         kind = {"KEY": "TEDEE_PERSONAL_KEY", "TOKEN": "TEDEE_ACCESS_TOKEN"}[credential[1]]
         return f"did you mean {kind}{'_FILE' if credential[2] else ''}?"
-    close = difflib.get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.7)
-    return f"did you mean {close[0]}?" if close else f"known variables: {', '.join(ENVIRONMENT)}"
+    close = close_match(name, ENVIRONMENT, cutoff=0.7)
+    return f"did you mean {close}?" if close else f"known variables: {', '.join(ENVIRONMENT)}"
 
 
 def default_state_file(environ: Mapping[str, str]) -> Path:

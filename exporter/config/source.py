@@ -1,16 +1,14 @@
 """Unvalidated configurations: their validation, and errors with the line or variable of each value."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from msgspec import ValidationError
-
-from exporter.fields import Converter, KeyPath, MissingField, UnknownField
+from exporter.fields import Converter, KeyPath, MissingField, UnknownField, UnsuitableValue
 from exporter.secrets import MIN_HIDDEN_LENGTH, is_similar
+from exporter.typos import close_match
 
 from .model import ConfigModel, Context, NotExactlyOne
 
@@ -75,7 +73,7 @@ class Source:
             path = path[:-1]
         return path
 
-    def _message(self, path: KeyPath, value: object, error: Exception) -> str:
+    def _message(self, path: KeyPath, value: object, error: Exception) -> str:  # noqa: PLR0911  (one for each error)
         match error:
             case UnknownField(args=known):
                 return f"unknown key; {_suggestion(str(path[-1]), known)}"
@@ -85,8 +83,12 @@ class Source:
                 return self._format_choice(path, keys, present)
             case _ if value is None:
                 return "has no value"
-            case ValidationError() | UnicodeError():
-                return _format_type_error(value, str(error))
+            case UnsuitableValue():
+                from .type_errors import format_type_error  # noqa: PLC0415  (only errors need this import)
+
+                return format_type_error(value, error.expected())
+            case UnicodeError():
+                return "must be text"
         return str(error)
 
     def _format_choice(self, path: KeyPath, keys: Sequence[str], present: Sequence[str]) -> str:
@@ -100,30 +102,6 @@ class Source:
             for part in (keys, present)
         )
         return f"needs one of {', '.join(names[:-1])} or {names[-1]}; it has {' and '.join(set_names) or 'none'}"
-
-
-def _format_type_error(value: object, error: str) -> str:
-    """Return the message for an error of msgspec."""
-    for form, message in MESSAGES.items():
-        if (found := re.match(f"Expected `{form}", error)) and not (form == "str" and isinstance(value, list | dict)):
-            return found.expand(message)
-    return "must be text"
-
-
-MESSAGES = {
-    "object": "must be a mapping of keys to values",
-    "array` of length >= 1": "must not be empty",
-    "array": "must be a list",
-    "bool": "must be true or false",
-    "int` >= (.+?) ": r"must be at least \1",
-    "int` <= (.+?) ": r"must be at most \1",
-    "int": "must be a whole number; write it as a decimal number without leading zeros and without quotes",
-    "str` of length >= 1": "must not be empty",
-    "str` of length <= ([0-9]+)": r"must be at most \1 characters long",
-    "str` matching": "must look like v37 or v1.36",
-    "str": "must be text; put it in quotes",
-}
-"""Messages by the begin of msgspec's message."""
 
 
 def _format_key(path: KeyPath) -> str:
@@ -143,5 +121,5 @@ def _format_key(path: KeyPath) -> str:
 def _suggestion(unknown: str, known: Sequence[str]) -> str:
     if ":" in unknown:
         return "add a space after the colon"
-    close = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+    close = close_match(unknown.lower().replace("-", "_"), known)
+    return f"did you mean {close!r}?" if close else f"known keys: {', '.join(known)}"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
@@ -322,7 +322,6 @@ def write_details(details: LockDetails) -> bytes:
     return msgspec.json.encode(details)
 
 
-_CONVERTERS = {kind: Converter(kind, _decode) for kind in (SyncedLock, LockDetails)}
 # Created before any thread starts: msgspec 0.22 crashes if several threads are the first to use a type.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind, dec_hook=_decode) for kind in (SyncedLock, LockDetails)
@@ -342,6 +341,11 @@ def _parse_row(kind: type[LockT], raw_row: bytes, rejections: RejectionCollector
     return _parse_fields(kind, row, rejections)
 
 
+@cache
+def _converter(kind: type) -> Converter:
+    return Converter(kind, _decode)
+
+
 def _parse_fields(kind: type[LockT], row: bytes, rejections: RejectionCollector) -> LockT | None:
     """Parse each field of a row separately. It takes several times as long as parsing the whole row."""
     unusable = RejectionCollector()
@@ -356,7 +360,7 @@ def _parse_fields(kind: type[LockT], row: bytes, rejections: RejectionCollector)
         item = json.loads(row, object_hook=_replace_broken_characters)
         if isinstance(item, dict) and "lockProperties" in item:
             item.setdefault("deviceState", item["lockProperties"])
-        lock = _CONVERTERS[kind].convert(item, reject)
+        lock = _converter(kind).convert(item, reject)
     if lock is msgspec.UNSET:
         # A row is left out only if it is not an object or has no usable id.
         rejections.add(Rejection(None, "id", _shorten(item.get("id") if isinstance(item, dict) else item)))
