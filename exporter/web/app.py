@@ -21,7 +21,7 @@ from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import StatusRegistry
 
 from .middleware import BasicAuthMiddleware, HeadersMiddleware, RateLimitMiddleware, RequestCheckMiddleware
-from .settings import SecurityPolicy
+from .policy import SecurityPolicy
 
 if TYPE_CHECKING:
     from .pages import Pages

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from .limits import Limits
-from .settings import SecurityPolicy
+from .policy import SecurityPolicy
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from exporter.clock import Clock
 from exporter.secrets import Secret
 
 from .basic_auth import BasicAuth, TooManyAttempts
-from .settings import RateLimit, SecurityPolicy
+from .policy import RateLimit, SecurityPolicy
 
 PROBES = frozenset({"/-/healthy", "/-/ready"})
 """Paths without rate limit and password, because probes have none. The responses contain nothing about locks."""

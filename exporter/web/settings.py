@@ -7,11 +7,9 @@ import re
 import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
-import structlog
 from msgspec import Meta
 
 from exporter.config.model import (
@@ -37,8 +35,6 @@ from .tls import (
     Pem,
     server_context,
 )
-
-log = structlog.get_logger(__name__)
 
 MAX_PEM_BYTES = 2**20
 """Maximum size of a PEM file. Mozilla's bundle of all public CAs has about 200 KiB."""
@@ -234,17 +230,3 @@ class WebSettings(ConfigModel, frozen=True):
     http_server_config: Annotated[HttpServer, WITHOUT_EMPTY_KEYS] = HttpServer()
     basic_auth_users: Annotated[dict[str, Annotated[InlineSecret, _check_bcrypt_hash]], _check_user_names] | None = None
     rate_limit: Annotated[RateLimit, WITHOUT_EMPTY_KEYS] = RateLimit()
-
-
-@dataclass(frozen=True, slots=True)
-class SecurityPolicy:
-    """TLS, passwords, headers and rate limit of the web server."""
-
-    tls: ssl.SSLContext | None = None
-    client_sans: frozenset[str] = frozenset()
-    """A client's certificate must have one of these names; any certificate is accepted if it is empty."""
-    users: Mapping[str, Secret] = field(default_factory=dict)
-    """User name to bcrypt hash; no password is required if it is empty."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers of every response."""
-    rate_limit: RateLimit = field(default_factory=RateLimit)

@@ -13,8 +13,8 @@ from exporter.web.app import create_app
 from exporter.web.connections import Connections
 from exporter.web.limits import Limits
 from exporter.web.listeners import listen
+from exporter.web.policy import SecurityPolicy
 from exporter.web.server import WebServer
-from exporter.web.settings import SecurityPolicy
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status
 from testing.program import TIMEOUT

@@ -6,12 +6,12 @@ from concurrent.futures import Future
 import pytest
 from starlette.testclient import TestClient
 
-from exporter.config.source import Source
+from exporter.config.model import parse_duration
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.secrets import Secret
 from exporter.web.app import create_app
-from exporter.web.settings import RateLimit, SecurityPolicy
+from exporter.web.policy import RateLimit, SecurityPolicy
 from testing.clock import FakeClock
 from testing.factories import registry, status
 from tests.security.web_files import HASH, PASSWORD
@@ -21,7 +21,7 @@ PATHS = ["/", "/metrics", "/docs", "/nowhere", "/-/reload"]
 
 
 def at_most(burst: int, interval: str) -> RateLimit:
-    return Source({"interval": interval, "burst": burst}).validated(RateLimit)
+    return RateLimit(parse_duration(interval), burst)
 
 
 class Browse:

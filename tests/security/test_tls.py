@@ -10,7 +10,7 @@ import pytest
 import requests
 import trustme
 
-from exporter.web.configuration import load_web_configuration
+from exporter.web.configuration_file import load_web_configuration
 from exporter.web.tls import CIPHER_SUITES
 from testing.program import TIMEOUT, eventually, running
 from tests.security.serving import LIMITS, Server, serving

@@ -17,8 +17,9 @@ import yaml
 
 from exporter.config import ConfigurationError
 from exporter.web import tls as tls_module
-from exporter.web.configuration import WebConfiguration, load_web_configuration
-from exporter.web.settings import SecurityPolicy
+from exporter.web.configuration import WebConfiguration
+from exporter.web.configuration_file import load_web_configuration
+from exporter.web.policy import SecurityPolicy
 from exporter.web.tls import CIPHER_SUITES
 from testing.program import ROOT, configuration, run
 from tests.security.web_files import HASH, PAIR, PASSWORD, WebFiles

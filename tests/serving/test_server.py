@@ -15,8 +15,8 @@ from exporter.clock import SystemClock
 from exporter.web.connections import Connections
 from exporter.web.limits import Limits
 from exporter.web.listeners import BadAddress, CannotListen, is_socket_activated, listen, parse_address
+from exporter.web.policy import SecurityPolicy
 from exporter.web.server import WebServer
-from exporter.web.settings import SecurityPolicy
 from testing.program import TIMEOUT
 
 HOSTS = ("127.0.0.1", "127.0.0.1", "[::1]")
