@@ -104,6 +104,8 @@ class WebServer:
             task = loop.create_task(connection.start())
             starting.add(task)
             task.add_done_callback(starting.discard)
+            # `sock_accept` may return at once while connections wait. Without a pause, a flood would stop everything.
+            await asyncio.sleep(0)
 
     def _stopped_accepting(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled():

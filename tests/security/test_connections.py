@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.secrets import Secret
-from exporter.web.configuration import load_web_configuration
+from exporter.web.configuration_file import load_web_configuration
 from exporter.web.connections import WRITE_BUFFER
 from exporter.web.limits import Limits
-from exporter.web.settings import SecurityPolicy
+from exporter.web.policy import SecurityPolicy
 from testing.program import TIMEOUT, eventually
 from tests.security.serving import LIMITS, Server, read_all, serving, statuses
 from tests.security.web_files import HASH, PAIR, WebFiles
@@ -95,11 +95,12 @@ def test_incomplete_second_request_is_timed_out(server: Server) -> None:
 
 
 def test_idle_connection_is_reused_and_closed(server: Server) -> None:
-    with server.open(HEALTHY) as client:
-        assert b"200 OK" in client.recv(4096)
-        client.sendall(HEALTHY)
-        assert b"200 OK" in client.recv(4096)
-        assert read_all(client) == b""
+    with server.open(HEALTHY) as client, client.makefile("rb") as responses:
+        for request in (HEALTHY, b""):
+            assert b"200 OK" in responses.readline()
+            assert any(line.endswith(b"is healthy.\n") for line in responses)
+            client.sendall(request)
+        assert responses.read() == b""
 
 
 def test_client_that_does_not_read_is_closed(server: Server) -> None:
