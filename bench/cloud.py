@@ -97,12 +97,18 @@ def simulated(accounts: int, locks: int) -> Iterator[SimulatedCloud]:
 
 @contextlib.contextmanager
 def exporter(cloud: SimulatedCloud, port: int, options: Options) -> Iterator[Process]:
-    """Run an exporter with all accounts of a cloud."""
+    """Run an exporter with all accounts of a cloud. Environment variables configure a single one, as in the README."""
+    flags = [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
     with tempfile.TemporaryDirectory() as folder:
-        accounts = [{"name": name, "personal_key": key} for name, key in cloud.keys.items()]
-        config = configuration(Path(folder), cloud.url, accounts, state_file=f"{folder}/state.db")
-        flags = (f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error")
-        with started(*options.exporter, *flags) as process:
+        state_file = f"{folder}/state.db"
+        variables: dict[str, str] = {}
+        if len(cloud.keys) == 1:
+            (key,) = cloud.keys.values()
+            variables = {"TEDEE_API_URL": cloud.url, "TEDEE_PERSONAL_KEY": key, "TEDEE_STATE_FILE": state_file}
+        else:
+            accounts = [{"name": name, "personal_key": key} for name, key in cloud.keys.items()]
+            flags.append(f"--config.file={configuration(Path(folder), cloud.url, accounts, state_file=state_file)}")
+        with started(*options.exporter, *flags, variables=variables) as process:
             yield process
 
 

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -64,13 +64,13 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(*command: str, core: int = MEASURED_CORE, **variables: str) -> Iterator[Process]:
+def started(*command: str, core: int = MEASURED_CORE, variables: Mapping[str, str] | None = None) -> Iterator[Process]:
     """Run a program on one core until the context ends. Its output is discarded.
 
     `python -m` finds the modules of this repository, because they are in the working folder. Installed programs use
     only what is installed.
     """
-    environment = os.environ | variables
+    environment = os.environ | (variables or {})
     environment.pop("PYTHONPATH", None)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installing the exporter compiles it
     popen = subprocess.Popen(

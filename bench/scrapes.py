@@ -103,7 +103,9 @@ def servers(locks: int, options: Options) -> Iterator[dict[str, Server]]:
         gunicorn = ("--workers=1", "--threads=2", f"--bind=127.0.0.1:{ports[GUNICORN]}", "bench.peers:application()")
         with (
             started(sys.executable, "-m", "bench.peers", str(snapshot), str(ports[PROMETHEUS_CLIENT])) as peer,
-            started(sys.executable, "-m", "gunicorn", *gunicorn, SNAPSHOT=str(snapshot)) as gunicorn_server,
+            started(
+                sys.executable, "-m", "gunicorn", *gunicorn, variables={"SNAPSHOT": str(snapshot)}
+            ) as gunicorn_server,
             started("nginx", "-c", str(conf)) as nginx_server,
         ):
             processes = (ours, peer, gunicorn_server, nginx_server)
@@ -154,8 +156,10 @@ def _run_wrk(server: Server, load: Load, seconds: float) -> Measurement:
     )
     used = server.process.processor_time() - before
     result = json.loads(wrk.stderr)
-    if result["failures"] or not result["requests"]:
+    if result["failures"] or (not result["requests"] and seconds > TIMEOUT):
         raise RuntimeError(f"{server.name} failed under {load}: {result}")
+    if not result["requests"]:  # no response was complete within this time
+        return _run_wrk(server, load, 2 * seconds)
     return Measurement(result["p50"], result["p99"], result["requests"] / result["seconds"], used / result["requests"])
 
 
