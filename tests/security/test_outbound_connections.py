@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ from exporter.tedee.client import TedeeClient
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import REASONS, CallError
-from exporter.tedee.oauth.token_endpoint import SCOPE, TokenEndpoint
+from exporter.tedee.oauth import SCOPE
+from exporter.tedee.oauth.token_endpoint import TokenEndpoint
 from exporter.tedee.session import session
 from testing.program import TIMEOUT, run, running
 from tests.security.listeners import Reply, Server, listening
@@ -715,23 +717,30 @@ def test_redirect_to_invalid_location_is_reported(call: Call, location: str) -> 
 # Size
 
 BLANKS = 300_000_000
-PACKED = gzip.compress(b" " * BLANKS)
-BOMBS = {
-    "gzip": ("gzip", PACKED),
-    "deflate": ("deflate", zlib.compress(b" " * BLANKS)),
-    "gzip in gzip": ("gzip, gzip", gzip.compress(PACKED)),
-    "gzip in gzip in gzip": ("gzip, gzip, gzip", gzip.compress(gzip.compress(PACKED))),
-    "gzip 1,000 times": ("gzip" + ", gzip" * 999, PACKED),
+ENCODINGS = {
+    "gzip": "gzip",
+    "deflate": "deflate",
+    "gzip in gzip": "gzip, gzip",
+    "gzip in gzip in gzip": "gzip, gzip, gzip",
+    "gzip 1,000 times": "gzip" + ", gzip" * 999,
 }
+
+
+@cache
+def bomb_of(encoding: str) -> bytes:
+    """Return a body with that encoding. One of 1,000 encodings is refused, so its body is encoded once."""
+    if encoding == "deflate":
+        return zlib.compress(b" " * BLANKS)
+    _, _, outer = encoding.partition(", ")
+    return gzip.compress(bomb_of(outer) if outer and encoding.count(",") < 3 else b" " * BLANKS)
 
 
 @both
 @pytest.mark.parametrize("status", [200, 302, 401, 503])
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_compression_bomb_does_not_fill_memory(call: Call, bomb: str, status: int) -> None:
-    encoding, body = BOMBS[bomb]
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+def test_compression_bomb_does_not_fill_memory(call: Call, encoding: str, status: int) -> None:
     headers = {"Content-Encoding": encoding, "Location": "http://127.0.0.1:1/"}
-    with listening(Reply(status, headers, body)) as server:
+    with listening(Reply(status, headers, bomb_of(encoding))) as server:
         tracemalloc.start()
         try:
             failure(call, server.url("127.0.0.1"), 60)
