@@ -9,7 +9,7 @@ from .errors import InvalidResponse, TransportError
 MAX_BODY_BYTES = 16 * 2**20
 """Limit of one decompressed body. A lock takes about 200 bytes in a sync and 1,200 in a page of details."""
 MAX_TOTAL_BYTES = 48 * 2**20
-"""Limit of all bodies that are being received or parsed. The process itself takes about 60 MiB."""
+"""Limit of all bodies that are being received or parsed. The process itself takes about 45 MiB."""
 LARGE_BODY_BYTES = 2**16
 """Bodies over this size are parsed one at a time, since parsing can take 36 times the size of a body."""
 
