@@ -1,4 +1,4 @@
-"""How a fault sends a response to the client: slowly, in part or not at all."""
+"""How a fault sends a response to the client: slowly or in part."""
 
 import asyncio
 import socket
@@ -28,11 +28,6 @@ async def pause(connection: Connection, seconds: float | None) -> None:
     except TimeoutError:
         return
     raise ClientGone
-
-
-async def silence(connection: Connection, head: Message, body: bytes) -> None:
-    """Send nothing until the client disconnects."""
-    await pause(connection, None)
 
 
 async def reset(connection: Connection, head: Message, body: bytes) -> None:

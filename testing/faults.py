@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from exporter.simulator import Call, Cloud, World
 from exporter.simulator.api import Handler
-from exporter.simulator.connection import Connection, Delivery, in_full
+from exporter.simulator.connection import Connection, Delivery, in_full, silence
 from exporter.simulator.request import Request
 from exporter.simulator.response import Response, encode
 
@@ -54,7 +54,7 @@ class Fault:
     @classmethod
     def silence(cls) -> Self:
         """Send nothing until the client disconnects."""
-        return cls(deliver=delivery.silence)
+        return cls(deliver=silence)
 
     @classmethod
     def reset(cls) -> Self:

@@ -6,7 +6,7 @@ import threading
 
 from .cloud import Cloud
 from .server import serve
-from .world import World
+from .world import START_HOUR, World
 
 
 def main() -> None:
@@ -16,11 +16,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     parser.add_argument("--seed", type=int, default=1, help="determines how the locks are used")
     parser.add_argument("--strict", action="store_true", help="respond with 429 to calls that violate the limits")
-    parser.add_argument("--accounts", type=int, help="generate this many accounts instead of the two of the demo")
+    parser.add_argument("--accounts", type=int, help="generate this many accounts instead of those of the demo")
     parser.add_argument("--locks", type=int, default=10, help="number of locks of each generated account")
     arguments = parser.parse_args()
     if arguments.accounts is None:
-        world = World.demo(arguments.seed)
+        world = World.demo(arguments.seed, start_hour=START_HOUR)
     else:
         world = World.of_size(arguments.accounts, arguments.locks, arguments.seed)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,6 +6,7 @@ from typing import Final
 
 from .bridge import Bridge
 from .lock import Lock
+from .outages import Outages
 
 READ_SCOPES: Final = frozenset({"Device.Read", "Device.ReadWrite"})
 
@@ -44,7 +45,10 @@ class RefreshToken(Credential):
 
 
 class Account:
-    """A user's account. Its lists of credentials may be changed at any time, its locks with `add` and `remove`."""
+    """A user's account. Its lists of credentials may be changed at any time, its locks with `add` and `remove`.
+
+    During `outages`, the API does not respond to the account. `highlights` are texts about it for users of the demo.
+    """
 
     def __init__(
         self,
@@ -54,8 +58,12 @@ class Account:
         keys: Iterable[PersonalKey] = (),
         tokens: Iterable[Token] = (),
         refresh_tokens: Iterable[RefreshToken] = (),
+        outages: Outages | None = None,
+        highlights: Sequence[str] = (),
     ) -> None:
         self.name = name
+        self.outages = outages
+        self.highlights = tuple(highlights)
         self.keys = list(keys)
         self.tokens = list(tokens)
         self.refresh_tokens = list(refresh_tokens)
@@ -73,6 +81,10 @@ class Account:
     def bridges(self) -> list[Bridge]:
         """The bridges of the locks, without duplicates."""
         return list(dict.fromkeys(lock.bridge for lock in self._locks if lock.bridge is not None))
+
+    def has_outage(self, t: float) -> bool:
+        """Return True if the API does not respond to the account at `t` Unix seconds."""
+        return self.outages is not None and self.outages.active(t)
 
     def lock(self, id_or_name: int | str) -> Lock:
         """Return the lock with that id or name. Raises KeyError if there is none."""

@@ -13,14 +13,16 @@ class BatteryState(NamedTuple):
 
 @dataclass(frozen=True)
 class Battery:
-    """A battery that drains from 100 percent to `low` in `drain` seconds, then charges to 100 in `charge` seconds.
+    """A battery that drains from `full` to `low` percent in `drain` seconds, then charges again in `charge` seconds.
 
-    Unix time 0 is `phase` seconds after the start of a cycle, so that the batteries of a house differ.
+    With `charge=0` the battery is replaced instead of charged. With `drain=0` the lock is always on its charger. Unix
+    time 0 is `phase` seconds after the start of a cycle, so that the batteries of a house differ.
     """
 
     drain: float
     charge: float
     low: int = 15
+    full: int = 100
     phase: float = 0.0
 
     def at(self, t: float) -> BatteryState:
@@ -28,4 +30,4 @@ class Battery:
         since_full = (t + self.phase) % (self.drain + self.charge)
         charging = since_full >= self.drain
         drained = 1 - (since_full - self.drain) / self.charge if charging else since_full / self.drain
-        return BatteryState(100 - round((100 - self.low) * drained), charging)
+        return BatteryState(self.full - round((self.full - self.low) * drained), charging)

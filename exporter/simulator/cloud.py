@@ -5,7 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
 from typing import Final
@@ -14,7 +14,7 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from .api import Api, Handler
-from .connection import ClientGone, Connection
+from .connection import ClientGone, Connection, silence
 from .limits import Limits, Violation
 from .oauth import TOKEN_PATH, refresh
 from .request import Request
@@ -105,12 +105,17 @@ class Cloud:
         return json.loads(self._last_bodies[account, endpoint])["result"]
 
     async def respond(self, call: Call, request: Request, connection: Connection, handler: Handler) -> Response:  # noqa: ARG002 - a hook
-        """Return the response to a call that is not refused. Subclasses may wait, and change it and its delivery.
+        """Return the response to a call that is not refused. During an outage of the account, it is never sent.
+
+        Subclasses may wait, and change the response and its delivery.
 
         Raises:
             ClientGone: the client closed the connection while the subclass waited.
         """
-        return handler(request)
+        response = handler(request)
+        if request.account is not None and request.account.has_outage(self.world.now()):
+            return replace(response, deliver=silence)
+        return response
 
     async def _serve(self, endpoint: str, handler: Handler, connection: Connection) -> None:
         arrived = self._clock()

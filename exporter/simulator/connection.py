@@ -48,6 +48,13 @@ Delivery = Callable[[Connection, Message, bytes], Awaitable[None]]
 """Sends the head (an ASGI `http.response.start`) and the body. Raises ClientGone if they are not sent in full."""
 
 
+async def silence(connection: Connection, head: Message, body: bytes) -> None:  # noqa: ARG001 - a Delivery
+    """Send nothing until the client disconnects. Always raises ClientGone."""
+    while (await connection.receive())["type"] != "http.disconnect":
+        pass
+    raise ClientGone
+
+
 async def in_full(connection: Connection, head: Message, body: bytes) -> None:
     """Send the whole response."""
     await connection.send(head)

@@ -2,12 +2,23 @@
 
 import zlib
 from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
 from enum import Enum
 from typing import Final
 
 from .battery import Battery
 from .bridge import Bridge
-from .usage_profile import FAMILY, HOUR, LockState, LockTimeline, UsageProfile
+from .usage_profile import (
+    DONE,
+    DOOR_NOT_PAIRED,
+    FAMILY,
+    HOUR,
+    UNCALIBRATED,
+    LockState,
+    LockTimeline,
+    UsageProfile,
+    zone,
+)
 
 LOCK_PRO: Final = 2
 LOCK_GO: Final = 4
@@ -29,8 +40,10 @@ class Lock:
     """One lock of an account.
 
     Its state at any time is a pure function of (seed, serial number, time); `override` replaces fields of it. A lock
-    without a `bridge` was never paired with one. `id` may be changed: Tedee assigns a new id to a lock that is removed
-    and added again; only the serial number remains the same.
+    without a `bridge` was never paired with one; a lock that is not `in_range` of it is never connected. A lock without
+    a `profile` was never calibrated and is not used. The hours of the profile are those of `usage_zone`, by default of
+    `time_zone`. `id` may be changed: Tedee assigns a new id to a lock that is removed and added again; only the serial
+    number remains the same.
     """
 
     def __init__(
@@ -40,11 +53,13 @@ class Lock:
         serial_number: str | None = None,
         *,
         seed: int = 1,
-        profile: UsageProfile = FAMILY,
+        profile: UsageProfile | None = FAMILY,
         battery: Battery | None = None,
         bridge: Bridge | None = None,
+        in_range: bool = True,
         device_type: int = LOCK_PRO,
         time_zone: str | None = "Europe/Warsaw",
+        usage_zone: tzinfo | None = None,
         organization_id: int | None = None,
         access_level: int = 2,
         has_door_sensor: bool = True,
@@ -56,6 +71,7 @@ class Lock:
         self.serial_number = serial_number or serial(lock_id)
         self.revision = 1
         self.bridge = bridge
+        self.in_range = in_range
         self.device_type = device_type
         self.time_zone = time_zone
         self.organization_id = organization_id
@@ -64,7 +80,11 @@ class Lock:
         self.software = software
         key = zlib.crc32(f"{seed}/{self.serial_number}".encode())
         self.battery = battery or default_battery(key)
-        self._timeline = LockTimeline(key, profile, time_zone, has_door_sensor=has_door_sensor)
+        self._timeline = (
+            LockTimeline(key, profile, usage_zone or zone(time_zone), has_door_sensor=has_door_sensor)
+            if profile
+            else None
+        )
         self._overrides: Mapping[str, object] = {}
 
     def __repr__(self) -> str:
@@ -72,11 +92,14 @@ class Lock:
 
     def at(self, t: float) -> LockState:
         """Return the state of bolt and door at `t` Unix seconds, without overrides."""
+        if self._timeline is None:
+            created = datetime.fromisoformat(self.created).replace(tzinfo=UTC).timestamp()
+            return LockState(created, UNCALIBRATED, DOOR_NOT_PAIRED, DONE, created)
         return self._timeline.at(t)
 
     def connected(self, t: float) -> bool | None:
         """Return True if the lock is connected to its bridge at `t`; None if it was never paired with one."""
-        return None if self.bridge is None else self.bridge.connected(t)
+        return None if self.bridge is None else self.in_range and self.bridge.connected(t)
 
     @property
     def overrides(self) -> Mapping[str, object]:

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+UNCALIBRATED: Final = 0
 UNLOCKED: Final = 2
 SEMI_LOCKED: Final = 3
 UNLOCKING: Final = 4
@@ -55,6 +56,9 @@ class UsageProfile:
     (shortest, longest) seconds. During a use, the door opens once at the start and then `door_openings` times an hour.
     `jam_probability` is the probability that locking ends in the state semi-locked. If `pulls_spring` is true,
     unlocking also pulls the spring.
+
+    If `stands_open` is true, a use is the reverse: it locks the lock for that time, then unlocks it and leaves the door
+    open until the next use.
     """
 
     hourly_rates: tuple[float, ...]
@@ -62,6 +66,7 @@ class UsageProfile:
     door_openings: float = 0.0
     jam_probability: float = 0.0
     pulls_spring: bool = False
+    stands_open: bool = False
 
 
 def by_hour(default: float, **hourly_rates: float) -> tuple[float, ...]:
@@ -83,6 +88,13 @@ STAFF: Final = UsageProfile(
 )
 SELDOM: Final = UsageProfile(by_hour(0.12, h00=0, h01=0, h02=0, h03=0, h04=0, h05=0), unlocked_for=(120, 1800))
 FREQUENT: Final = UsageProfile(by_hour(6, h00=1, h01=1, h02=1, h03=1, h04=1, h05=1), unlocked_for=(30, 120))
+# The main entrance of a hotel: rush hours at check-out, check-in and dinner, and few uses at night.
+ENTRANCE: Final = UsageProfile(
+    (2, 1, 0.5, 0.3, 0.5, 2, 8, 20, 36, 40, 30, 14, 10, 12, 24, 36, 36, 24, 36, 30, 16, 12, 8, 4),
+    unlocked_for=(10, 40),
+)
+JAMMING: Final = UsageProfile(by_hour(2), unlocked_for=(20, 60), jam_probability=1.0)
+STANDING_OPEN: Final = UsageProfile(by_hour(0, h06=1, h13=1), unlocked_for=(20, 60), stands_open=True)
 # Used day and night, so that a change is visible within a minute or two.
 BUSY: Final = UsageProfile(by_hour(40), unlocked_for=(15, 40))
 
@@ -124,10 +136,10 @@ class LockTimeline:
     caches of each other: they only compute the same result again.
     """
 
-    def __init__(self, key: int, profile: UsageProfile, time_zone: str | None, *, has_door_sensor: bool) -> None:
+    def __init__(self, key: int, profile: UsageProfile, time_zone: tzinfo, *, has_door_sensor: bool) -> None:
         self._key = key
         self._profile = profile
-        self._zone = zone(time_zone)
+        self._zone = time_zone
         self._has_door_sensor = has_door_sensor
         self._day: Day | None = None
         self._use: tuple[float, list[LockState]] | None = None
@@ -161,10 +173,11 @@ class LockTimeline:
         return Use(begin, end, seed, self._jams(day, index), self._jams(day, index - 1))
 
     def _jams(self, day: Day, index: int) -> bool:
-        # The last use of a day never jams, so that a day does not depend on the previous one.
-        if not (self._profile.jam_probability and 0 <= index < len(day.times) - 1):
+        probability = self._profile.jam_probability
+        # The last use of a day never jams unless all uses do, so that a day does not depend on the previous one.
+        if not probability or (probability < 1 and not 0 <= index < len(day.times) - 1):
             return False
-        return random.Random(day.number * 1_013 + index).random() < self._profile.jam_probability  # noqa: S311
+        return random.Random(day.number * 1_013 + index).random() < probability  # noqa: S311
 
     def states(self, use: Use) -> list[LockState]:
         """Return the states of a use in order. The last one continues until the next use begins."""
@@ -185,6 +198,13 @@ class LockTimeline:
             states.append(LockState(closes, state, DOOR_CLOSED, result, changed_at))
             return closes
 
+        if self._profile.stands_open:
+            at = turn_bolt(use.begin, LOCKING)
+            at = turn_bolt(at + 0.8 + rng.random(), LOCKED)
+            at = turn_bolt(max(use.end, at + 2), UNLOCKING)
+            at = turn_bolt(at + 0.8 + rng.random(), UNLOCKED)
+            states.append(LockState(at + 1, UNLOCKED, DOOR_OPENED, DONE, at))
+            return states
         at = turn_bolt(use.begin, UNLOCKING, JAMMED if use.after_jam else DONE)
         at = turn_bolt(at + 0.8 + rng.random(), UNLOCKED)
         if self._profile.pulls_spring:

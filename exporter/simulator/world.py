@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta, timezone
 from typing import Self, TypeVar
 
 from .account import Account, Credential, PersonalKey
 from .bridge import Bridge
-from .demo_locks import hotel, house
-from .lock import LOCK_GO, LOCK_PRO, Lock, serial
-from .usage_profile import BUSY, FAMILY, GUEST, OPEN_BY_DAY, SELDOM, STAFF
+from .demo_locks import demo_accounts
+from .lock import DAY, LOCK_GO, LOCK_PRO, Lock, serial
+from .usage_profile import BUSY, FAMILY, GUEST, HOUR, OPEN_BY_DAY, SELDOM, STAFF
 
 AnyCredential = TypeVar("AnyCredential", bound=Credential)
 
+# In the afternoon all locks of the demo are in use.
+START_HOUR = 14
 LOCKS_PER_BRIDGE = 10
 DEFAULT_PROFILES = (FAMILY, GUEST, SELDOM, OPEN_BY_DAY, STAFF)
 
@@ -24,9 +27,17 @@ class World:
         self.clock = clock
 
     @classmethod
-    def demo(cls, seed: int = 1, clock: Callable[[], float] = time.time) -> Self:
-        """Return a family's house ("home", key `simulated-key-home`) and a hotel ("hotel", `simulated-key-hotel`)."""
-        return cls([house(seed), hotel(seed)], clock)
+    def demo(cls, seed: int = 1, clock: Callable[[], float] = time.time, *, start_hour: float | None = None) -> Self:
+        """Return the accounts of the demo (see `demo_accounts`). The key of "home" is `simulated-key-home`, and so on.
+
+        If `start_hour` is given, it is the hour of the day at which people use the locks now, whatever the time is.
+        """
+        if start_hour is None:
+            return cls(demo_accounts(seed), clock)
+        # The hour is shifted and nothing else: people live in a time zone in which it is `start_hour` now. All times in
+        # responses are real, because the exporter, Prometheus and Grafana compare them with their own clocks.
+        offset = int((start_hour * HOUR - clock()) % DAY)
+        return cls(demo_accounts(seed, timezone(timedelta(seconds=offset))), clock)
 
     @classmethod
     def of_size(cls, accounts: int, locks: int, seed: int = 1, clock: Callable[[], float] = time.time) -> Self:

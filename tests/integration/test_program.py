@@ -134,7 +134,7 @@ def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_p
 def test_shard_of_the_demo_does_not_wait() -> None:
     result = run("--demo", "--sync.once", "--shard=0/3")
     assert (result.returncode, "Waiting" in result.stderr) == (0, False)
-    assert {row.split()[0] for row in result.stdout.splitlines()[2:]} == {"home"}
+    assert {row.split()[0] for row in result.stdout.splitlines()[2:]} == {"home", "flats", "cabin"}
 
 
 def test_demo_serves_simulated_locks() -> None:
@@ -143,6 +143,7 @@ def test_demo_serves_simulated_locks() -> None:
         eventually(lambda: "Front door" in exporter.get("/").text, "the lock details")
         assert exporter.value("tedee_locks", account="home") == 6.0
         assert exporter.value("tedee_locks", account="hotel") == 12.0
+        assert exporter.value("tedee_up", account="office") == 0.0
         assert exporter.stop() == 0
 
 

@@ -5,7 +5,7 @@ import uuid
 import pytest
 import requests
 
-from exporter.simulator import Cloud, Lock, World, serve
+from exporter.simulator import Cloud, Lock, Outages, World, serve
 from testing.program import TIMEOUT
 
 from .conftest import NOON, Served
@@ -208,3 +208,18 @@ def test_change_of_world_is_in_next_response(served: Served) -> None:
         (3, "Cellar"),
         (9, "Attic"),
     ]
+
+
+def test_account_has_no_response_during_an_outage(served: Served) -> None:
+    served.account.outages = Outages(period=100.0, length=20.0, start=NOON + 10)
+    assert served.get().ok
+    served.wall.advance(15)
+    for path in ("my/lock/sync", "my/lock"):
+        with pytest.raises(requests.ReadTimeout):
+            requests.get(
+                f"{served.url}/api/v37/{path}", headers={"Authorization": "PersonalKey right"}, timeout=(TIMEOUT, 0.5)
+            )
+    assert served.get(authorization="PersonalKey theirs").ok
+    served.wall.advance(20)
+    assert served.get().ok
+    assert [call.status for call in served.cloud.calls] == [200, None, None, 200, 200]

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from exporter.simulator import MISSING, Battery, Bridge, Lock, Outages, World
-from exporter.simulator.usage_profile import BUSY, FREQUENT, OPEN_BY_DAY, UsageProfile
+from exporter.simulator.usage_profile import BUSY, FREQUENT, JAMMING, OPEN_BY_DAY, STANDING_OPEN, UsageProfile
 from exporter.simulator.wire import Version, datetime_text, lock_entry, sync_entry
 
 from .conftest import NOON
@@ -52,9 +52,37 @@ def test_family_home_is_locked_at_night() -> None:
         assert lock.at(night).state == 6
 
 
-@pytest.mark.parametrize(("account", "name"), [("home", "Garden door"), ("hotel", "Main entrance")])
-def test_busy_lock_changes_every_three_minutes(account: str, name: str) -> None:
-    lock = World.demo().account(account).lock(name)
+def test_main_entrance_has_rush_hours() -> None:
+    lock = World.demo().account("hotel").lock("Main entrance")
+
+    def changes(hour: int) -> int:
+        """Return the number of state changes from that hour of the day to the next one, in a week."""
+        times = (NOON + day * DAY + (hour - 12) * HOUR + second for day in range(7) for second in range(0, 3600, 10))
+        return len({lock.at(t).changed_at for t in times})
+
+    night, morning, noon, evening = (changes(hour) for hour in (3, 9, 12, 18))
+    assert 0 < night < noon / 4
+    assert noon < morning / 2
+    assert noon < evening / 2
+
+
+@pytest.mark.parametrize("hour", [0, 5.5, 12, 21])
+def test_world_with_start_hour_begins_at_that_hour(hour: float) -> None:
+    started = NOON + 1.25 + hour * HOUR
+    world = World.demo(clock=lambda: started, start_hour=14)
+    garage, cabin = world.account("home").lock("Garage"), world.account("cabin")
+    for day in range(5):
+        assert [garage.at(started + day * DAY + at * HOUR).state for at in (0, 4, 11, 13, 20)] == [2, 2, 6, 6, 2]
+    assert [cabin.has_outage(started + minute * 60) for minute in (0, 4, 6, 14, 16, 34, 36)] == [
+        *(False, False, True, True),
+        *(False, False, True),
+    ]
+    assert garage.time_zone == "Europe/Warsaw"
+    assert garage.at(started).changed_at < started
+
+
+def test_busy_lock_changes_every_three_minutes() -> None:
+    lock = World.demo().account("home").lock("Garden door")
     for minute in range(0, 24 * 60, 7):
         t = NOON + minute * 60
         assert t - lock.at(t).changed_at < 180
@@ -117,6 +145,33 @@ def test_pool_gate_of_demo_jams_every_day() -> None:
         assert 3 in {lock.at(NOON + day * DAY + minute * 60).state for minute in range(24 * 60)}
 
 
+def test_jamming_lock_is_jammed_most_of_the_time() -> None:
+    lock = Lock(1, "Gate", profile=JAMMING, bridge=BRIDGE)
+    states = [lock.at(NOON + 30 * step) for step in range(3 * 24 * 120)]
+    assert sum(state.state == 3 for state in states) > 0.95 * len(states)
+    assert {state.state for state in states if state.result == 0} <= {2, 4, 5}
+    assert 6 not in {state.state for state in states}
+
+
+def test_lock_standing_open_is_closed_for_a_minute() -> None:
+    lock = Lock(1, "Cellar", profile=STANDING_OPEN, bridge=BRIDGE)
+    states = [lock.at(NOON + 5 * step) for step in range(3 * 24 * 720)]
+    assert sum((state.state, state.door) == (2, 2) for state in states) > 0.99 * len(states)
+    assert {state.door for state in states if state.state == 6} == {3}
+
+
+def test_lock_without_profile_is_not_calibrated() -> None:
+    lock = Lock(4, "Door", profile=None, bridge=BRIDGE, created="2026-02-03T10:20:30")
+    state = state_of(lock)
+    assert (state["state"], state["doorState"], state["lastStateChangedDate"]) == (0, 0, "2026-02-03T10:20:30.000Z")
+    assert lock.at(NOON + DAY) == lock.at(NOON)
+
+
+def test_lock_out_of_range_is_not_connected() -> None:
+    lock = Lock(1, "Door", bridge=BRIDGE, in_range=False)
+    assert sync_entry(lock, NOON, V37) == {"id": 1, "isConnected": False, "deviceState": None, "revision": 1}
+
+
 def test_battery_drains_then_charges() -> None:
     battery = Battery(drain=90 * HOUR, charge=10 * HOUR, low=10)
     assert battery.at(0) == (100, False)
@@ -126,18 +181,31 @@ def test_battery_drains_then_charges() -> None:
     assert battery.at(100 * HOUR) == (100, False)
 
 
+def test_battery_without_charge_time_is_replaced() -> None:
+    battery = Battery(drain=10 * HOUR, charge=0, low=10, full=20)
+    assert [battery.at(hour * HOUR) for hour in (0, 5, 10)] == [(20, False), (15, False), (20, False)]
+
+
+def test_battery_without_drain_time_is_charging() -> None:
+    battery = Battery(drain=0, charge=10 * HOUR, low=100)
+    assert [battery.at(hour * HOUR) for hour in (0, 5, 10)] == [(100, True)] * 3
+
+
 def test_default_battery_lasts_weeks() -> None:
     lock = Lock(1, "Door")
     charging = sum(lock.battery.at(NOON + hour * HOUR).charging for hour in range(24 * 7 * 24))
     assert 3 <= charging <= 6 * 7
 
 
-def test_outages_last_minutes_to_hours_and_end() -> None:
-    outages = Outages(key=1, probability=0.6)
-    away = "".join("x" if outages.active(NOON + minute * 60) else " " for minute in range(7 * 24 * 60)).split()
-    assert len(away) > 20
-    assert max(map(len, away)) <= 121
-    assert min(map(len, away)) >= 2
+def test_outages_repeat() -> None:
+    outages = Outages(period=100.0, length=20.0, start=1_030.0)
+    assert [t for t in range(0, 250, 10) if outages.active(t)] == [30, 40, 130, 140, 230, 240]
+
+
+def test_annex_of_demo_is_away_a_third_of_each_hour() -> None:
+    bridge = next(bridge for bridge in World.demo().account("hotel").bridges if bridge.name == "Annex")
+    for hour in range(24):
+        assert sum(not bridge.connected(NOON + hour * HOUR + minute * 60) for minute in range(60)) == 20
 
 
 def test_lock_has_no_state_during_bridge_outage() -> None:
