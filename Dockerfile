@@ -1,6 +1,7 @@
 # The container image:
 #
-#     docker build -t tedee-exporter . && docker run --rm -p 10333:10333 tedee-exporter --demo
+#     docker build -t tedee-exporter .
+#     docker run --rm -p 127.0.0.1:10333:10333 tedee-exporter --demo --web.listen-address=:10333
 #
 # The base must have Python 3.11 or newer as python3, with venv. Both stages use the same base, because the virtual
 # environment of the first stage refers to the Python of its base.

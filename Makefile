@@ -82,6 +82,7 @@ clean: ## remove the development environment and the output of builds
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is required; choose one with: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo "Setting up $(VENV), once. This takes a minute, and with the packages of the tests three."
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 

@@ -57,6 +57,8 @@ log = structlog.get_logger(__name__)
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
 
 DEFAULT_ADDRESS = ":10333"
+DEMO_ADDRESS = "127.0.0.1:10333"
+"""Default address of the demo, which is for the users of this machine."""
 REPEATABLE = frozenset({"--web.listen-address"})
 """Flags that may be repeated."""
 SOCKET_UNIT = "socket activation by systemd (LISTEN_FDS) is not supported; disable the .socket unit of this service"
@@ -111,7 +113,7 @@ def serve(
     options: argparse.Namespace,
 ) -> int:
     """Sync and serve until a signal stops the program."""
-    addresses = options.web_listen_addresses or [DEFAULT_ADDRESS]
+    addresses = options.web_listen_addresses or [DEMO_ADDRESS if options.demo else DEFAULT_ADDRESS]
     try:
         listeners = listen(addresses)
     except CannotListen as error:
@@ -168,7 +170,8 @@ def serve(
         scheme = "https" if web_configuration.security_policy.tls else "http"
         host = addresses[0].rpartition(":")[0]
         host = "localhost" if host in {"", "[::]", "0.0.0.0"} else host  # noqa: S104
-        _print_demo_urls(f"{scheme}://{host}:{listeners[0].getsockname()[1]}", options.web_telemetry_path)
+        url = f"{scheme}://{host}:{listeners[0].getsockname()[1]}"
+        _print_demo_guide(url, options.web_telemetry_path, [account.name for account in settings.accounts])
     code = FAILED
     while web.alive():
         received = _receive(commands)
@@ -281,7 +284,7 @@ def _load_settings(options: argparse.Namespace) -> Iterator[Settings]:
         log.warning(problem)
     from . import simulator  # noqa: PLC0415  (only the demo needs this import)
 
-    world = simulator.World.demo()
+    world = simulator.World.demo(start_hour=simulator.START_HOUR)
     with simulator.serve(simulator.Cloud(world, strict=True)) as cloud:
         yield Source(
             {
@@ -340,7 +343,7 @@ def _create_parser() -> _Parser:
         type=_listen_address,
         action="append",
         metavar="[HOST]:PORT",
-        help=f"address to listen on; may be repeated (default {DEFAULT_ADDRESS})",
+        help=f"address to listen on; may be repeated (default {DEFAULT_ADDRESS}, with --demo {DEMO_ADDRESS})",
     )
     add(
         "--web.telemetry-path",
@@ -453,13 +456,23 @@ def _receive(commands: Commands) -> set[Command]:
     return received
 
 
-def _print_demo_urls(url: str, telemetry_path: str) -> None:
+def _print_demo_guide(url: str, telemetry_path: str, accounts: Sequence[str]) -> None:
+    """Print the URLs of the demo, and its accounts with what to look at."""
+    from . import simulator  # noqa: PLC0415  (only the demo needs this import)
+
+    world = simulator.World.demo()
+    separator = "\n" + " " * 12
+    guide = "\n".join(f"    {name:8}{separator.join(world.account(name).highlights)}" for name in accounts)
     print_out(
         f"""
-  The exporter is polling a simulated Tedee cloud. Open
+  The exporter is polling a simulated Tedee cloud, where the time of day is {simulator.START_HOUR}:00 at the start. Open
 
     {url}/{" " * len(telemetry_path)}for the status page
     {url}{telemetry_path} for the metrics
+
+  Accounts, and what to look at:
+
+{guide}
 
   Press Ctrl+C to stop.
 """

@@ -5,6 +5,8 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
+from itertools import takewhile
 
 import pytest
 import requests
@@ -12,7 +14,8 @@ import requests
 from exporter import __version__
 from exporter.cli import HOW_TO_START, SOCKET_UNIT, main
 from exporter.config.model import BEGINS_WITH_TILDE
-from testing.program import ROOT, TIMEOUT, running
+from exporter.simulator import World
+from testing.program import ROOT, TIMEOUT, environment, running
 
 from .conftest import SECRET, TESTDATA, Program
 
@@ -74,8 +77,41 @@ def test_misspelt_variable_causes_a_warning(program: Program, flag: str) -> None
 
 def test_demo_warns_about_unused_variables(program: Program) -> None:
     ended = program("--demo", "--sync.once", TEDEE_PERSONAL_KEY=SECRET)
-    assert ended.returncode == 0
     assert "environment: TEDEE_PERSONAL_KEY: has no effect with --demo" in ended.stderr
+    # One account of the demo fails.
+    assert ended.returncode == 1
+    assert [line for line in ended.stderr.splitlines() if line.startswith("office: my/lock/sync: HTTP 401")]
+    assert {row.split()[0] for row in ended.stdout.splitlines()[2:]} == {"home", "hotel", "flats", "cabin"}
+
+
+def test_demo_prints_urls_and_what_to_look_at() -> None:
+    command = [sys.executable, "-m", "exporter", "--demo", "--web.listen-address=127.0.0.1:0"]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout
+        lines = list(takewhile(lambda line: "Press Ctrl+C" not in line, process.stdout))
+        process.terminate()
+        assert process.wait(TIMEOUT) == 0
+    printed = "".join(lines)
+    assert re.findall(r"http://127\.0\.0\.1:[1-9]\d+(/\S*)", printed) == ["/", "/metrics"]
+    for account in World.demo().accounts:
+        assert f"    {account.name} " in printed
+        for text in account.highlights:
+            assert text in printed
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address"), [(["--demo"], "127.0.0.1:10333"), ([], ":10333")], ids=["demo", "real"]
+)
+def test_default_listen_address(program: Program, arguments: list[str], address: str) -> None:
+    with ExitStack() as stack:
+        with suppress(OSError):  # another process has the port
+            stack.enter_context(socket.create_server(("", 10333)))
+        ended = program(*arguments, TEDEE_PERSONAL_KEY=SECRET)
+    assert ended.returncode == 1
+    assert f"tedee-exporter: cannot listen on {address}: Address already in use; " in ended.stderr
 
 
 def test_invalid_file_prevents_the_start(program: Program) -> None:

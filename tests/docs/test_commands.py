@@ -1,4 +1,4 @@
-"""Commands of documents and workflows: their targets of make exist."""
+"""Commands of documents and workflows."""
 
 import re
 from pathlib import Path
@@ -19,3 +19,10 @@ def test_targets_of_make_exist(document: Path) -> None:
     commands = re.findall(r"(?m)(?:`|run: |^)make ([a-z -]+?)(?= ARGS=|`|  |$)", document.read_text("utf-8"))
     assert commands or name_of(document) not in MUST_HAVE
     assert {target for command in commands for target in command.split()} - TARGETS == set()
+
+
+def test_demo_in_a_container_can_be_reached() -> None:
+    texts = [path.read_text("utf-8").replace("\\\n", " ") for path in [*DOCUMENTS, *WORKFLOWS, ROOT / "Dockerfile"]]
+    commands = [line for text in texts for line in text.splitlines() if "docker run" in line and "--demo" in line]
+    assert len(commands) >= 3
+    assert [command for command in commands if "--web.listen-address=:10333" not in command] == []

@@ -119,6 +119,10 @@ def test_all_ports_are_bound_to_loopback() -> None:
     }
 
 
+def test_exporter_can_be_reached_from_other_containers() -> None:
+    assert SERVICES["exporter"]["command"] == [f"--web.listen-address=:{PORTS['exporter']}"]
+
+
 def test_images_have_a_version() -> None:
     images = {service["image"] for service in SERVICES.values() if "image" in service}
     assert len(images) == 3
