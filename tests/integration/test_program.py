@@ -144,6 +144,14 @@ def test_demo_serves_simulated_locks() -> None:
         assert exporter.value("tedee_locks", account="home") == 6.0
         assert exporter.value("tedee_locks", account="hotel") == 12.0
         assert exporter.value("tedee_up", account="office") == 0.0
+        # The demo starts at 14:00. The garage is unlocked between 6:00 and 7:00.
+        unlocked = exporter.value(
+            "lock_last_state_change_timestamp", account="home", lock_id="1002", lock_name="Garage"
+        )
+        started = exporter.value("process_start_time_seconds")
+        assert unlocked
+        assert started
+        assert 7 * 3600 - TIMEOUT < started - unlocked < 8 * 3600 + TIMEOUT
         assert exporter.stop() == 0
 
 
