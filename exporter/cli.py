@@ -412,6 +412,8 @@ def _log_level(text: str) -> str:
 
 
 def _file(name: str) -> Path:
+    if not name:
+        raise argparse.ArgumentTypeError("must not be empty")
     if name.startswith("~"):
         raise argparse.ArgumentTypeError(BEGINS_WITH_TILDE)
     return Path(name)

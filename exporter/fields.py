@@ -56,8 +56,18 @@ class Converter:
     unconverted fields, the converted fields without those with an error, and the context.
     """
 
-    def __init__(self, kind: Any, decode: Callable[[type, Any], Any] | None = None) -> None:
+    def __init__(
+        self, kind: Any, decode: Callable[[type, Any], Any] | None = None, *, null_is_absent: bool = True
+    ) -> None:
+        """Create a converter.
+
+        Args:
+            kind: The type.
+            decode: Passed to msgspec as `dec_hook`.
+            null_is_absent: Whether an optional type accepts None. Otherwise only a default can be None.
+        """
         self._decode = decode
+        self._null_is_absent = null_is_absent
         self._struct: type[Struct] | None = None
         self._item: Converter | None = None
         self._is_optional = False
@@ -65,8 +75,11 @@ class Converter:
         self._checks: list[Callable[[Any], Any]] = []
         self._outer = self._outer_type(kind)
         fields: list[msgspec.structs.FieldInfo] = list(msgspec.structs.fields(self._struct)) if self._struct else []
-        self._fields = {each.encode_name: (each, Converter(each.type, decode)) for each in fields}
+        self._fields = {each.encode_name: (each, self._part(each.type)) for each in fields}
         self._cross_field_errors = getattr(self._struct, "cross_field_errors", None)
+
+    def _part(self, kind: Any) -> "Converter":
+        return Converter(kind, self._decode, null_is_absent=self._null_is_absent)
 
     def _outer_type(self, kind: Any) -> Any:
         """Return a type that accepts the fields or items of a value as they are."""
@@ -78,13 +91,13 @@ class Converter:
             outer = self._outer_type(arguments[0])
             return Annotated[(outer, *constraints)] if constraints else outer
         if origin in {Union, UnionType}:
-            self._is_optional = True
+            self._is_optional = self._null_is_absent
             return self._outer_type(arguments[0])
         if origin is tuple:
-            self._item = Converter(arguments[0], self._decode)
+            self._item = self._part(arguments[0])
             return list[Any]
         if origin is dict:
-            self._item = Converter(arguments[1], self._decode)
+            self._item = self._part(arguments[1])
             return dict[str, Any]
         if isinstance(kind, type) and issubclass(kind, Struct):
             self._struct = kind
@@ -114,6 +127,8 @@ class Converter:
             return UNSET
 
     def _convert(self, value: Any, report: Report, context: Any, path: KeyPath) -> Any:
+        if isinstance(value, str) and not self._parse:
+            value.encode()  # half a surrogate pair raises UnicodeError, a ValueError
         if self._parse:
             value = self._parse(value, context)
             if value is None and self._is_optional:

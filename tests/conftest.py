@@ -3,8 +3,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from testing.clock import FakeClock
+
+# Hypothesis' limit for one example fails on a busy machine.
+settings.register_profile("without a limit of time", deadline=None)
+settings.load_profile("without a limit of time")
 
 LONGEST_FIRST = (
     "packaging/test_containers.py",

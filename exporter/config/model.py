@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple, TypeGuard
 
 from msgspec import Meta, Struct
 
@@ -41,8 +41,9 @@ UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def parse_duration(value: object, _context: object = None) -> float:
     """Return the seconds of a duration in the format of Prometheus: `20s`, `5m`, `1h30m`."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError("is not a duration; write it with its unit, as in 20s or 5m")  # noqa: TRY004  (errors are ValueErrors)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and re.fullmatch(r"[0-9.]+", value)):
+        raise ValueError("is not a duration; write it with its unit, as in 20s or 5m")
     if isinstance(value, str) and re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|[smhd]))+", value):
         parts = re.findall(r"([0-9.]+)(ms|[smhd])", value)
         with contextlib.suppress(OverflowError):
@@ -52,7 +53,7 @@ def parse_duration(value: object, _context: object = None) -> float:
 
 def resolve_path(value: object, context: Context) -> Path:
     """Return the path of a file. A relative name starts at the folder of the configuration file, as in Prometheus."""
-    if not isinstance(value, str) or "\0" in value:
+    if not is_file_name(value):
         raise ValueError("must be the name of a file")
     if not value:
         raise ValueError("must not be empty")
@@ -88,16 +89,25 @@ def parse_secret(value: object, _context: Context) -> Secret:
     return Secret(value)
 
 
-def _check_unicode(text: str) -> str:
-    """Raise UnicodeError if a text contains half a surrogate pair, as variables do that are not UTF-8."""
-    text.encode()
+def is_file_name(value: object) -> TypeGuard[str]:
+    """Return True for a text that can be the name of a file. An empty one is accepted."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeError:  # half a surrogate pair
+        return False
+
+
+def check_not_blank(text: str) -> str:
+    """Raise ValueError if a text consists of spaces."""
+    if text.isspace():
+        raise ValueError("must not be blank")
     return text
 
 
 BEGINS_WITH_TILDE = "begins with ~, which only a shell expands; write the full path, or ./~ if the name begins with ~"
 
 Seconds = Annotated[float, Parse(parse_duration)]
-Text = Annotated[str, Meta(min_length=1, max_length=200), _check_unicode]
+Text = Annotated[str, Meta(min_length=1, max_length=200), check_not_blank]
 FileName = Annotated[Path, Parse(resolve_path)]
 StateFileName = Annotated[Path, Parse(resolve_state_path)]
 InlineSecret = Annotated[Secret, Parse(parse_secret)]
@@ -109,9 +119,12 @@ Errors = Iterator[tuple[KeyPath, ValueError]]
 class ConfigModel(Struct, frozen=True, forbid_unknown_fields=True):
     """Immutable part of the configuration. Unknown keys are errors."""
 
+    NULL_IS_ABSENT: ClassVar[bool] = False
+    """Whether a key without a value is treated as absent instead of an error. That of the whole model counts."""
+
 
 def exactly_one_error(keys: tuple[str, ...], given: Mapping[str, object]) -> Errors:
-    """Yield an error unless exactly one of the keys has a value."""
-    present = [key for key in keys if given.get(key) is not None]
+    """Yield an error unless exactly one of the keys is present."""
+    present = [key for key in keys if key in given]
     if len(present) != 1:
         yield (), NotExactlyOne(keys, present)

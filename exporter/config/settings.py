@@ -26,7 +26,9 @@ from .model import (
     Seconds,
     StateFileName,
     Text,
+    check_not_blank,
     exactly_one_error,
+    is_file_name,
 )
 
 
@@ -173,7 +175,7 @@ class OAuth(ConfigModel, frozen=True, kw_only=True):
     client_secret_file: FileName | None = None
     refresh_token_file: FileName
     token_url: Annotated[Text, _check_token_url] = TOKEN_URL
-    scope: Annotated[str, Meta(min_length=1, max_length=1000), _check_printable] = SCOPE
+    scope: Annotated[str, Meta(min_length=1, max_length=1000), check_not_blank, _check_printable] = SCOPE
 
     @classmethod
     def cross_field_errors(cls, _given: Mapping[str, object], valid: Mapping[str, Any], context: Context) -> Errors:
@@ -289,7 +291,7 @@ def _secret_identity(key: str, value: object, context: Context) -> SecretSource 
     Secret files change while the exporter runs. If two contain the same key, this is detected when they are read for a
     call: then one account fails instead of all.
     """
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not is_file_name(value) or not value:
         return None
     source = context.folder / value if key.endswith("_file") else Secret(value)
     if isinstance(source, Path) and not context.check_secrets:

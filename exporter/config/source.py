@@ -55,7 +55,8 @@ class Source:
         def report(path: KeyPath, value: object, error: Exception) -> None:
             problems.append((path, self._message(path, value, error)))
 
-        validated: M = Converter(model).convert(self.data, report, Context(self.folder, check_secrets))
+        converter = Converter(model, null_is_absent=model.NULL_IS_ABSENT)
+        validated: M = converter.convert(self.data, report, Context(self.folder, check_secrets))
         if problems:
             order = {path: position for position, path in enumerate(self.locations)}
             problems.sort(key=lambda problem: order.get(self._nearest_path(problem[0]), -1))
@@ -88,7 +89,7 @@ class Source:
 
                 return format_type_error(value, error.expected())
             case UnicodeError():
-                return "must be text"
+                return "is not valid UTF-8" if self.variables else "contains half of a surrogate pair"
         return str(error)
 
     def _format_choice(self, path: KeyPath, keys: Sequence[str], present: Sequence[str]) -> str:

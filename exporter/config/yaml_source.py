@@ -43,6 +43,16 @@ class _Loader(yaml.SafeLoader):
             key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep=deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        # JSON escapes a character such as an emoji as two halves, which PyYAML does not join.
+        return super().construct_scalar(node).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError:
+            raise _NotAccepted(problem="the number cannot be read", problem_mark=node.start_mark) from None
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] in {"bool", "float", "null"}]
@@ -77,8 +87,6 @@ def read_file(path: Path, *, may_be_empty: bool = False, is_reload: bool = False
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigurationError([f"{path}:{line}: is not valid YAML: contains a control character"]) from None
-    except ValueError:
-        raise ConfigurationError([f"{path}: contains a number that cannot be read"]) from None
     except RecursionError:
         raise ConfigurationError([f"{path}: is nested too deeply"]) from None
     _record_locations(node, (), path, source)
@@ -98,8 +106,9 @@ def _read_text(path: Path, *, is_reload: bool) -> tuple[bytes, str]:
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigurationError([f"{safe_path(path)}: cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError([f"{path}: is not UTF-8 text"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError([f"{path}:{line}: is not UTF-8 text; save the file with this encoding"]) from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigurationError([f"{path}: is larger than {MAX_FILE_BYTES // 2**20} MiB"])
     if space := re.search(INVALID_SPACE, text):

@@ -172,7 +172,8 @@ class SQLiteStateStore:
             self._times_distrusted += 1
             if check.distrust_reason != self._logged_reason:  # a full disk is a reason at each transaction
                 log.info(
-                    "the state file does not prove when Tedee was last called; waiting until any earlier call ended",
+                    "the state file does not prove when Tedee was last called; accounts whose last call this process "
+                    "does not know wait until any earlier call ended",
                     path=self.name,
                     reason=check.distrust_reason,
                     seconds=seconds,

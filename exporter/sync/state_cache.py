@@ -135,8 +135,9 @@ class StateCache:
     def _report(self, store: StateStore, error: StoreUnavailable) -> None:
         if self._problem != str(error):
             self._problem = str(error)
+            first = "" if self._states else "; the first syncs wait until any call by another process has ended"
             log.warning(
-                "the state file cannot be used; rate limits are stored in memory until it can",
+                f"the state file cannot be used; rate limits are stored in memory until it can{first}",  # noqa: G004
                 path=store.name,
                 error=self._problem,
             )

@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -108,17 +108,6 @@ def _reject_curves(_value: object, _context: Context) -> None:
     raise ValueError("is not supported: OpenSSL's default curves are used; remove it")
 
 
-def _check_headers(value: dict[str, str]) -> dict[str, str]:
-    for name, content in value.items():
-        if name not in ALLOWED_HEADERS:
-            raise ValueError(f"only these headers can be set: {', '.join(ALLOWED_HEADERS)}")
-        if not content.isascii() or not content.isprintable():
-            raise ValueError(f"{name} must be one line of ASCII text")
-        if ALLOWED_HEADERS[name] and content not in ALLOWED_HEADERS[name]:
-            raise ValueError(f"{name} must be {_either(ALLOWED_HEADERS[name])}")
-    return value
-
-
 def _check_user_names(users: dict[str, Secret]) -> dict[str, Secret]:
     if any(not name or ":" in name or not name.isprintable() for name in users):
         raise ValueError("a user name cannot be empty or contain a colon or control characters")
@@ -206,7 +195,23 @@ class HttpServer(ConfigModel, frozen=True):
     """The settings in `http_server_config`."""
 
     http2: bool = False
-    headers: Annotated[dict[str, str], WITHOUT_EMPTY_KEYS, _check_headers] = msgspec.field(default_factory=dict)
+    headers: Annotated[dict[str, str], WITHOUT_EMPTY_KEYS] = msgspec.field(default_factory=dict)
+
+    @classmethod
+    def cross_field_errors(cls, _given: Mapping[str, Any], valid: Mapping[str, Any], _context: Context) -> Errors:
+        """Yield an error for each header that cannot be set, or not to its value."""
+        for name, content in valid.get("headers", {}).items():
+            if name not in ALLOWED_HEADERS:
+                error = f"is not a header that can be set; known: {', '.join(ALLOWED_HEADERS)}"
+            elif content is None:  # this has its own error
+                continue
+            elif not content.isascii() or not content.isprintable():
+                error = f"{name} must be one line of ASCII text"
+            elif ALLOWED_HEADERS[name] and content not in ALLOWED_HEADERS[name]:
+                error = f"{name} must be {_either(ALLOWED_HEADERS[name])}"
+            else:
+                continue
+            yield ("headers", name), ValueError(error)
 
 
 class RateLimit(ConfigModel, frozen=True):
@@ -225,6 +230,9 @@ class RateLimit(ConfigModel, frozen=True):
 
 class WebSettings(ConfigModel, frozen=True):
     """The settings in the file of `--web.config.file`."""
+
+    NULL_IS_ABSENT: ClassVar[bool] = True
+    """As in exporter-toolkit."""
 
     tls_server_config: Annotated[TlsServer, Parse(_tls_section)] | None = None
     http_server_config: Annotated[HttpServer, WITHOUT_EMPTY_KEYS] = HttpServer()

@@ -694,7 +694,7 @@ def outcome(client: TedeeClient) -> tuple[ParseResult[SyncedLock] | None, CallEr
         return None, error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(body=BYTES, status=st.sampled_from([200, 200, 200, 200, 429, 500, 302]), kind=st.text(max_size=20))
 def test_arbitrary_body_gives_exact_values_or_named_error(body: bytes, status: int, kind: str) -> None:
     content_type = "".join(char for char in kind if char.isascii() and char.isprintable())

@@ -1,5 +1,6 @@
 """Configuration files: valid ones, and the error messages of invalid ones."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
@@ -24,6 +25,7 @@ ONE_USER = "Tedee counts calls by user, so each user must be one account"
 NOT_A_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
 NOT_A_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
+HALF_PAIR = "contains half of a surrogate pair"
 NOT_SUPPORTED = "anchors, aliases and tags are not supported; put text that begins with &, * or ! in quotes"
 
 # All errors of each file in testdata/bad, without the path of the file.
@@ -54,6 +56,11 @@ BAD: dict[str, list[str]] = {
     ],
     "alias": [
         f":3:19: {NOT_SUPPORTED}",
+    ],
+    "blank-texts": [
+        ":2: accounts[0].name: must not be blank",
+        ":4: accounts[0].oauth.client_id: must not be blank",
+        ":6: accounts[0].oauth.scope: must not be blank",
     ],
     "comments-only": [
         ": is empty",
@@ -116,6 +123,18 @@ BAD: dict[str, list[str]] = {
     ],
     "interval-is-a-switch": [
         f":5: sync.interval: {NOT_A_DURATION}",
+    ],
+    "half-surrogate-pairs": [
+        ":1: state_file: must be the name of a file",
+        f":2: api: {HALF_PAIR}",
+        f":4: accounts[0].name: {HALF_PAIR}",
+        ":5: accounts[0].personal_key_file: must be the name of a file",
+        f":8: accounts[1].oauth.client_id: {HALF_PAIR}",
+        ":9: accounts[1].oauth.client_secret_file: must be the name of a file",
+        ":10: accounts[1].oauth.refresh_token_file: must be the name of a file",
+    ],
+    "id-too-large": [
+        ":5: accounts[0].locks.ids[0]: must be at most 9007199254740991",
     ],
     "interval-of-19s": [
         f":5: sync.interval: {TOO_OFTEN}",
@@ -222,11 +241,16 @@ BAD: dict[str, list[str]] = {
         ":4: is not valid YAML: U+00A0 is not a space; replace it with a normal space",
     ],
     "number-that-is-none": [
-        ": contains a number that cannot be read",
+        ":5:22: the number cannot be read",
     ],
     "numbers-that-are-not-decimal": [
         *(f":5: accounts[0].locks.ids[{index}]: {NOT_A_NUMBER}" for index in range(11)),
         f":7: sync.requests_per_hour: {NOT_A_NUMBER}",
+    ],
+    "optional-keys-without-a-value": [
+        ":1: state_file: has no value",
+        ":4: accounts[0].personal_key: has no value",
+        ":5: accounts[0].locks: has no value",
     ],
     "requests-out-of-range": [
         ":5: sync.requests_per_hour: must be at least 10",
@@ -465,7 +489,7 @@ def test_file_without_read_permission_is_reported(tmp_path: Path, drop_privilege
 def test_file_that_is_not_utf_8_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tedee.yml"
     path.write_bytes(content)
-    assert problems(path) == [f"{path}: is not UTF-8 text"]
+    assert problems(path) == [f"{path}:1: is not UTF-8 text; save the file with this encoding"]
 
 
 # Invalid secrets and state files
@@ -584,3 +608,10 @@ def test_hourly_requests_must_suffice_for_stale_after(tmp_path: Path, share: int
     else:
         with pytest.raises(ConfigurationError, match=r":2: sync\.requests_per_hour: is too low to keep data"):
             load(config)
+
+
+def test_emoji_can_be_escaped_as_in_json(tmp_path: Path) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text(json.dumps({"accounts": [{"name": "home 🔑", "personal_key": SECRET}]}))
+    assert "\\ud83d\\udd11" in path.read_text()
+    assert [account.name for account in load(path).accounts] == ["home 🔑"]

@@ -84,7 +84,7 @@ def test_environment_without_a_key_is_not_configured(environ: dict[str, str]) ->
     ("variable", "value", "message"),
     [
         ("TEDEE_ACCOUNT", "n" * 201, "must be at most 200 characters long"),
-        ("TEDEE_ACCOUNT", "b\udcfcro", "must be text"),
+        ("TEDEE_ACCOUNT", "b\udcfcro", "is not valid UTF-8"),
         ("TEDEE_API_URL", "https://api.tedee.com/api", "must have only a scheme, a host and a port"),
         ("TEDEE_API_URL", f"https://home:{SECRET}@api.tedee.com", "must have only a scheme, a host and a port"),
         ("TEDEE_API_URL", "http://tedee.example", "http:// would send the key unencrypted; use https://"),
@@ -96,7 +96,7 @@ def test_environment_without_a_key_is_not_configured(environ: dict[str, str]) ->
         ),
         ("TEDEE_STATE_FILE", "/", "is a folder; name a file in it, such as state.db"),
         ("TEDEE_STATE_FILE", "~/state.db", BEGINS_WITH_TILDE),
-        ("TEDEE_SYNC_INTERVAL", "20", "is not a duration; write it as in 20s, 5m or 1h30m"),
+        ("TEDEE_SYNC_INTERVAL", "20", "is not a duration; write it with its unit, as in 20s or 5m"),
         (
             "TEDEE_SYNC_INTERVAL",
             "19s",

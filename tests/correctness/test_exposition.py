@@ -311,7 +311,7 @@ def small_blocks() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_blocks")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ACCOUNTS, ACCOUNTS, st.data())
 def test_account_part_equals_prometheus_client_output(
     before: list[list[Lock]], after: list[list[Lock]], data: st.DataObject

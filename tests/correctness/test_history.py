@@ -178,6 +178,4 @@ class ExporterHistory(RuleBasedStateMachine):
 
 
 TestHistory = ExporterHistory.TestCase
-TestHistory.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestHistory.settings = settings(max_examples=100, stateful_step_count=50, suppress_health_check=list(HealthCheck))

@@ -772,7 +772,7 @@ EVENTS = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 40)), min_size=20, max_size=60))
 def test_random_history_never_shortens_the_spacing(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, float]]

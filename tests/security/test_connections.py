@@ -424,7 +424,7 @@ TOKENS = st.sampled_from(
 
 
 def test_server_survives_any_input(server: Server) -> None:
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, suppress_health_check=list(HealthCheck))
     @given(st.lists(TOKENS | st.binary(max_size=20), max_size=30).map(b"".join))
     def attack(sent: bytes) -> None:
         with server.open(sent) as client:

@@ -924,7 +924,7 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.lists(PARTS | st.binary(max_size=8), max_size=12).map(b"".join))
 def test_arbitrary_bytes_give_response_or_named_error(data: bytes) -> None:
     def respond(connection: socket.socket) -> None:

@@ -353,18 +353,19 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         {"http_server_config": {"headers": {"Access-Control-Allow-Origin": "*"}}},
         [
             (
-                "web.yml:2: http_server_config.headers: only these headers can be set: Content-Security-Policy, "
-                "Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, X-XSS-Protection"
+                "web.yml:3: http_server_config.headers: is not a header that can be set; known: "
+                "Content-Security-Policy, Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, "
+                "X-XSS-Protection"
             )
         ],
     ),
     "a header with a line break": (
         {"http_server_config": {"headers": {"Content-Security-Policy": "a\nSet-Cookie: b"}}},
-        ["web.yml:2: http_server_config.headers: Content-Security-Policy must be one line of ASCII text"],
+        ["web.yml:3: http_server_config.headers: Content-Security-Policy must be one line of ASCII text"],
     ),
     "a header with an invalid value": (
         {"http_server_config": {"headers": {"X-Frame-Options": "allow"}}},
-        ["web.yml:2: http_server_config.headers: X-Frame-Options must be deny or sameorigin"],
+        ["web.yml:3: http_server_config.headers.X-Frame-Options: X-Frame-Options must be deny or sameorigin"],
     ),
     "http2 that is not a boolean": (
         {"http_server_config": {"http2": "maybe"}},
