@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from exporter.sync.snapshot import Lock
-from exporter.tedee.models import Code, DeviceState, DoorState, LockModel, LockState
+from exporter.tedee.models import Code, DeviceState, DoorState, LockModel, LockState, StateChangeResult
 
 LOW_BATTERY = 20
 """Percent up to which a battery is low, as in Tedee's app."""
 
-JAMMED = 1
+JAMMED = StateChangeResult.JAMMED.value
 """The `stateChangeResult` of a lock whose bolt did not reach its position."""
 
 

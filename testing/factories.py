@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter.sync.snapshot import AccountStatus, Durations, Lock, Snapshot, StatusRegistry
+from exporter.sync.state_changes import StateChanges
 from exporter.tedee.errors import REASONS
-from exporter.tedee.models import read_details, read_sync
+from exporter.tedee.models import DeviceState, SyncedLock, read_details, read_sync
 
 from .clock import FakeClock
 
@@ -33,7 +34,14 @@ def documented_locks() -> tuple[Lock, ...]:
 def locks_of(rows: list[dict[str, Any]], details: list[dict[str, Any]]) -> tuple[Lock, ...]:
     """Return the locks of response rows."""
     details_by_id = read_details(json_rows(details)).rows
-    return tuple(Lock(row, details_by_id.get(row.id)) for row in read_sync(json_rows(rows)).rows.values())
+    rows_by_id, changes = read_sync(json_rows(rows)).rows, StateChanges()
+    changes.update([*rows_by_id.values()])
+    return tuple(Lock(row, details_by_id.get(row.id), changes.counts.get(row.id)) for row in rows_by_id.values())
+
+
+def lock_with_state(lock_id: int = 1, **fields: Any) -> Lock:
+    """Return a connected lock whose state has only these fields."""
+    return Lock(SyncedLock(lock_id, True, DeviceState(**fields)))
 
 
 def snapshot(clock: FakeClock, locks: tuple[Lock, ...], stale_after: float = 300.0) -> Snapshot:

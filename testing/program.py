@@ -188,7 +188,12 @@ def lock_values(rows: Any, details: Any) -> dict[str, dict[int, float]]:
         "lock_charging": "isCharging",
         "lock_state_change_result": "stateChangeResult",
     }
-    values: dict[str, dict[int, float]] = {name: {} for name in fields}
+    derived = {
+        "lock_locked": ("state", {6: 1.0, 2: 0.0, 3: 0.0, 4: 0.0, 5: 0.0, 7: 0.0, 8: 0.0, 255: 0.0}),
+        "lock_door_open": ("doorState", {2: 1.0, 3: 0.0}),
+        "lock_jammed": ("stateChangeResult", {1: 1.0, 0: 0.0}),
+    }
+    values: dict[str, dict[int, float]] = {name: {} for name in (*fields, *derived)}
     values |= {"lock_connected": {}, "lock_revision": {}, "lock_firmware_update_available": {}, "lock_info": {}}
     for row in rows:
         values["lock_revision"][row["id"]] = row["revision"]
@@ -197,6 +202,9 @@ def lock_values(rows: Any, details: Any) -> dict[str, dict[int, float]]:
         for name, field in fields.items():
             if row["deviceState"]:
                 values[name][row["id"]] = float(row["deviceState"][field])
+        for name, (field, by_code) in derived.items():
+            if row["deviceState"] and row["deviceState"][field] in by_code:
+                values[name][row["id"]] = by_code[row["deviceState"][field]]
     for row in details:
         values["lock_info"][row["id"]] = 1.0
         for software in row["softwareVersions"]:

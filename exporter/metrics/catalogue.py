@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from exporter.sync.snapshot import AccountStatus, Durations, Lock
-from exporter.tedee.models import DeviceState, DoorState, LockModel, LockState
+from exporter.tedee.models import DeviceState, DoorState, LockModel, LockState, StateChangeResult
 
 LOCK_LABELS = ("account", "lock_id", "lock_name")
 ACCOUNT_LABELS = ("account",)
@@ -97,6 +97,20 @@ def _lock_info(lock: Lock) -> Mapping[str, str]:
     return {label: "" if value is None else str(value) for label, value in values.items()}
 
 
+# A code that is not in these mappings does not show which of the two is true, and the sample is absent.
+_IS_LOCKED: Mapping[int | None, bool] = {
+    LockState.LOCKED: True,
+    LockState.UNLOCKED: False,
+    LockState.SEMI_LOCKED: False,
+    LockState.UNLOCKING: False,
+    LockState.LOCKING: False,
+    LockState.PULLED: False,
+    LockState.PULLING: False,
+    LockState.UNPULLING: False,
+}
+_IS_OPEN: Mapping[int | None, bool] = {DoorState.OPENED: True, DoorState.CLOSED: False}
+_IS_JAMMED: Mapping[int | None, bool] = {StateChangeResult.JAMMED: True, StateChangeResult.SUCCESS: False}
+
 LOCK_STATE = LockMetric(
     "lock_state",
     "gauge",
@@ -137,8 +151,34 @@ LOCK_CHARGING = LockMetric(
 LOCK_STATE_CHANGE_RESULT = LockMetric(
     "lock_state_change_result",
     "gauge",
-    "Result of the last state change: 0 success, 1 jammed, other numbers: error.",
+    f"Result of the last state change: {StateChangeResult.legend()}, other numbers: error.",
     _state(lambda state: state.state_change_result),
+)
+LOCK_LOCKED = LockMetric(
+    "lock_locked",
+    "gauge",
+    "1 if the lock is locked, 0 if it is unlocked, semi locked or pulled, or its bolt is moving. Absent in all other "
+    "states, since they do not show whether the lock is locked.",
+    _state(lambda state: _IS_LOCKED.get(state.state)),
+)
+LOCK_DOOR_OPEN = LockMetric(
+    "lock_door_open",
+    "gauge",
+    "1 if the door is open, 0 if it is closed. Absent if the door sensor is not paired, disconnected or uncalibrated.",
+    _state(lambda state: _IS_OPEN.get(state.door_state)),
+)
+LOCK_JAMMED = LockMetric(
+    "lock_jammed",
+    "gauge",
+    "1 if the last state change jammed, 0 if it succeeded. Absent if it failed with another error.",
+    _state(lambda state: _IS_JAMMED.get(state.state_change_result)),
+)
+LOCK_STATE_CHANGES = LockMetric(
+    "lock_state_changes_total",
+    "counter",
+    "State changes of the lock since the start of the exporter: how often the time of the last one became later from "
+    "one sync to another. Several changes between two syncs count as one.",
+    lambda lock: lock.state_changes,
 )
 LOCK_REVISION = LockMetric(
     "lock_revision",

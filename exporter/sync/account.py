@@ -88,7 +88,7 @@ class AccountSync:
         self._clock = clock
         self._publish_status = publish
         self._counters = Counters(name)
-        self._resources = create_resources(options.resources)
+        self._resources = create_resources(options.resources, self._counters.state_changes)
         self._received_at: dict[Endpoint, Instant] = {}
         """Time of the last successful response of each resource."""
         self._failures: dict[Endpoint, Failure] = {}
@@ -231,7 +231,7 @@ class AccountSync:
     def _forget_user(self, fingerprint: str) -> None:
         """Forget all responses, because the user of the new credential may have other locks."""
         self._fingerprint = fingerprint
-        self._resources = create_resources(self._options.resources)
+        self._resources = create_resources(self._options.resources, self._counters.state_changes)
         self._received_at.clear()
         self._failures.clear()
 

@@ -9,6 +9,7 @@ from exporter.tedee.errors import REASONS
 from exporter.tedee.models import ParseResult
 
 from .snapshot import Durations
+from .state_changes import StateChanges
 
 log = structlog.get_logger(__name__)
 
@@ -17,7 +18,7 @@ MAX_LOGGED_REJECTIONS = 200
 
 
 class Counters:
-    """Requests, syncs and rejected values of one account. It is the observer of the account's client."""
+    """Requests, syncs, rejected values and state changes of one account. It is the observer of the account's client."""
 
     def __init__(self, account: str) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -28,6 +29,8 @@ class Counters:
         """Durations of the syncs."""
         self.rejections: Counter[str] = Counter()
         """Rejected values by field."""
+        self.state_changes = StateChanges()
+        """State changes by lock."""
         self._account = account
         self._logged: set[tuple[int | None, str]] = set()
 

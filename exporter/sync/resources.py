@@ -10,6 +10,7 @@ from .lock_details import LockDetailsCache
 from .resource import Resource, ResourceOptions
 from .responses import CachedResponse
 from .snapshot import Lock
+from .state_changes import StateChanges
 
 
 class LockStates(Resource):
@@ -18,16 +19,18 @@ class LockStates(Resource):
     endpoint = SYNC
     title = "sync"
 
-    def __init__(self, details: LockDetailsCache, options: ResourceOptions) -> None:
+    def __init__(self, details: LockDetailsCache, state_changes: StateChanges, options: ResourceOptions) -> None:
         """Create the resource without a response.
 
         Args:
             details: Resolves the lock filter to ids, and has the names of the locks.
+            state_changes: Counts the state changes in the responses.
             options: Options of the account.
         """
         self.max_age = options.stale_after
         self._lock_filter = options.lock_filter
         self._details = details
+        self._state_changes = state_changes
         self._synced: tuple[SyncedLock, ...] = ()
         self._requested_ids: tuple[int, ...] = ()
         """The ids that the locks were requested by; empty for all locks."""
@@ -79,15 +82,17 @@ class LockStates(Resource):
         return self._details.missing
 
     def devices(self) -> Sequence[Lock]:
-        """Return the locks, with their details."""
-        return tuple(Lock(synced, self._details.details.get(synced.id)) for synced in self._synced)
+        """Return the locks, with their details and state changes."""
+        details, changes = self._details.details, self._state_changes.counts
+        return tuple(Lock(synced, details.get(synced.id), changes.get(synced.id)) for synced in self._synced)
 
     def _update(self, synced: tuple[SyncedLock, ...], requested_ids: tuple[int, ...]) -> None:
         self._synced, self._requested_ids = synced, requested_ids
+        self._state_changes.update(synced)
         self._details.sync_succeeded(synced)
 
 
-def create_resources(options: ResourceOptions) -> tuple[LockStates, Resource]:
+def create_resources(options: ResourceOptions, state_changes: StateChanges) -> tuple[LockStates, Resource]:
     """Return the resources of an account, the sync first. Each is restored and configured before those before it."""
     details = LockDetailsCache(options)
-    return LockStates(details, options), details
+    return LockStates(details, state_changes, options), details

@@ -20,10 +20,12 @@ DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One lock: its row of the last sync, and its details from the list of locks."""
+    """One lock: its row of the last sync, its details from the list of locks, and its state changes."""
 
     synced: SyncedLock
     details: LockDetails | None = None
+    state_changes: int | None = None
+    """State changes that were counted; None if no date of one is known."""
 
     @property
     def id(self) -> int:

@@ -71,6 +71,14 @@ class DoorState(Code):
     UNCALIBRATED = 4
 
 
+class StateChangeResult(Code):
+    """Result of a lock's last state change. Larger codes are errors without a documented meaning."""
+
+    SUCCESS = 0
+    JAMMED = 1
+    """The bolt did not reach its position."""
+
+
 class LockModel(IntEnum):
     """Model of a lock, its `type` (docs: enums/device-type)."""
 

@@ -3,8 +3,9 @@
 import gzip
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,11 +22,20 @@ from exporter.metrics import locks as module
 from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, LOCK_METRICS
 from exporter.metrics.collector import ExporterCollector, build_families
 from exporter.metrics.exposition import Exposition, Renderer
+from exporter.presentation import LockRow
 from exporter.sync.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
-from exporter.tedee.models import DeviceState, LockDetails, SyncedLock
+from exporter.tedee.models import (
+    Code,
+    DeviceState,
+    DoorState,
+    LockDetails,
+    LockState,
+    StateChangeResult,
+    SyncedLock,
+)
 from testing.clock import FakeClock
-from testing.factories import locks_of, registry, status
+from testing.factories import lock_with_state, locks_of, registry, status
 from testing.program import TIMEOUT, eventually
 from tests.cloud import detailed, synced
 
@@ -76,6 +86,14 @@ lock_charging{account="home",lock_id="123",lock_name="Room 6"} 0.0
 lock_charging{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.0
 lock_state_change_result{account="home",lock_id="123",lock_name="Room 6"} 0.0
 lock_state_change_result{account="home",lock_id="124",lock_name="Garage \\"north\\""} 0.0
+lock_locked{account="home",lock_id="123",lock_name="Room 6"} 1.0
+lock_locked{account="home",lock_id="124",lock_name="Garage \\"north\\""} 0.0
+lock_door_open{account="home",lock_id="123",lock_name="Room 6"} 0.0
+lock_door_open{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.0
+lock_jammed{account="home",lock_id="123",lock_name="Room 6"} 0.0
+lock_jammed{account="home",lock_id="124",lock_name="Garage \\"north\\""} 0.0
+lock_state_changes_total{account="home",lock_id="123",lock_name="Room 6"} 0.0
+lock_state_changes_total{account="home",lock_id="124",lock_name="Garage \\"north\\""} 0.0
 lock_revision{account="home",lock_id="123",lock_name="Room 6"} 1.0
 lock_revision{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.0
 lock_revision{account="home",lock_id="125",lock_name="Cellar"} 1.0
@@ -231,6 +249,85 @@ def test_connected_is_1_0_or_absent(clock: FakeClock, connected: bool | None) ->
     assert series(exposition, "lock_connected") == {True: {"1": 1.0}, False: {"1": 0.0}, None: {}}[connected]
 
 
+UNUSUAL_CODES: dict[int | None, float | None] = {None: None, -1: None, 42: None, 256: None}
+"""No code, and codes without a documented meaning."""
+LOCKED = UNUSUAL_CODES | {
+    LockState.UNCALIBRATED: None,
+    LockState.CALIBRATING: None,
+    LockState.UNLOCKED: 0.0,
+    LockState.SEMI_LOCKED: 0.0,
+    LockState.UNLOCKING: 0.0,
+    LockState.LOCKING: 0.0,
+    LockState.LOCKED: 1.0,
+    LockState.PULLED: 0.0,
+    LockState.PULLING: 0.0,
+    LockState.UNKNOWN: None,
+    LockState.UPDATING: None,
+    LockState.UNPULLING: 0.0,
+}
+OPEN = UNUSUAL_CODES | {
+    DoorState.NOT_PAIRED: None,
+    DoorState.DISCONNECTED: None,
+    DoorState.OPENED: 1.0,
+    DoorState.CLOSED: 0.0,
+    DoorState.UNCALIBRATED: None,
+}
+JAMMED = UNUSUAL_CODES | {StateChangeResult.SUCCESS: 0.0, StateChangeResult.JAMMED: 1.0, 2: None, 255: None}
+
+
+@pytest.mark.parametrize(
+    ("metric", "field", "values"),
+    [
+        ("lock_locked", "state", LOCKED),
+        ("lock_door_open", "door_state", OPEN),
+        ("lock_jammed", "state_change_result", JAMMED),
+    ],
+)
+def test_each_code_is_1_0_or_absent(
+    clock: FakeClock, metric: str, field: str, values: Mapping[int | None, float | None]
+) -> None:
+    locks = {code: lock_with_state(number, **{field: code}) for number, code in enumerate(values)}
+    exposed = series(expose(registry(status(clock, (*locks.values(),))), clock), metric)
+    assert {code: exposed.get(lock.name) for code, lock in locks.items()} == values
+
+
+@pytest.mark.parametrize(("codes", "values"), [(LockState, LOCKED), (DoorState, OPEN), (StateChangeResult, JAMMED)])
+def test_each_known_code_has_an_expected_value(codes: type[Code], values: Mapping[int | None, float | None]) -> None:
+    assert {*codes} <= values.keys()
+
+
+def test_status_page_shows_locked_and_closed_as_good() -> None:
+    def rows(field: str, codes: type[Code]) -> dict[Code, LockRow]:
+        return {code: LockRow.of(lock_with_state(**{field: code})) for code in codes}
+
+    states = {code: row.state.severity for code, row in rows("state", LockState).items()}
+    doors = {code: row.door.severity for code, row in rows("door_state", DoorState).items()}
+    assert [code for code, severity in states.items() if severity == "good"] == [c for c in LockState if LOCKED[c]]
+    assert [code for code, severity in doors.items() if severity == "good"] == [c for c in DoorState if OPEN[c] == 0]
+    assert [code for code, severity in doors.items() if severity == "warn"] == [c for c in DoorState if OPEN[c]]
+
+
+@pytest.mark.parametrize("lock", [SyncedLock(1), SyncedLock(1, False), SyncedLock(1, True, DeviceState())])
+def test_lock_without_codes_has_no_value_of_them(clock: FakeClock, lock: SyncedLock) -> None:
+    exposition = expose(registry(status(clock, (Lock(lock),))), clock)
+    for name in ("lock_locked", "lock_door_open", "lock_jammed", "lock_state_changes_total"):
+        assert series(exposition, name) == {}
+
+
+@pytest.mark.parametrize(("accept", "family"), [("", "lock_state_changes_total"), (OPENMETRICS, "lock_state_changes")])
+def test_state_changes_are_a_counter_without_created_time(clock: FakeClock, accept: str, family: str) -> None:
+    lines = text_of(expose(registry(status(clock)), clock), accept).splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line == f"# TYPE {family} counter"]
+    assert [line.partition("{")[0] for line in lines[start + 1 : start + 3]] == ["lock_state_changes_total"] * 2
+    assert lines[start - 1].startswith(f"# HELP {family} ")
+    assert not [line for line in lines if line.startswith("lock_") and "_created" in line]
+
+
+def test_count_of_a_disconnected_lock_is_served(clock: FakeClock) -> None:
+    exposition = expose(registry(status(clock, (Lock(SyncedLock(1, False), None, 3),))), clock)
+    assert series(exposition, "lock_state_changes_total") == {"1": 3.0}
+
+
 ODD_NAMES = [
     'quotes " and \\ backslashes \\n',
     "two\nlines",
@@ -298,6 +395,7 @@ LOCKS = st.builds(
         revision=st.none() | st.integers(0, 1_000),
     ),
     st.none() | st.builds(LockDetails, id=st.just(1), name=NAMES, serial_number=NAMES, type=st.integers(0, 9)),
+    st.none() | st.integers(0, 10**9),
 )
 ACCOUNTS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), min_size=1, max_size=3)
 
@@ -319,9 +417,8 @@ def test_account_part_equals_prometheus_client_output(
     clock = FakeClock()
     status_registry = StatusRegistry()
     exposition = expose(status_registry, clock)
-    some_changed = [
-        [replace(lock, details=None) if data.draw(st.booleans()) else lock for lock in locks] for locks in after
-    ]
+    changes: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"details": None}, {"state_changes": 7}])
+    some_changed = [[replace(lock, **data.draw(changes)) for lock in locks] for locks in after]
     for accounts in (before, after, some_changed):
         status_registry.set_accounts([f"account-{number}" for number in range(len(accounts))])
         for number, locks in enumerate(accounts):

@@ -26,10 +26,19 @@ GAUGES = {
     "lock_charging": "isCharging",
     "lock_state_change_result": "stateChangeResult",
 }
+DERIVED = {
+    "lock_locked": ("lock_state", {6: 1.0} | dict.fromkeys((2, 3, 4, 5, 7, 8, 255), 0.0)),
+    "lock_door_open": ("lock_door_state", {2: 1.0, 3: 0.0}),
+    "lock_jammed": ("lock_state_change_result", {0: 0.0, 1: 1.0}),
+}
+"""For each metric, the one with the code that it is derived from, and its values."""
+COUNTER = "lock_state_changes_total"
 SAMPLE = re.compile(r'^(lock_\w+)\{account="home",.*?lock_id="(\d+)",lock_name="([^"]*)".*\} (\S+)$', re.MULTILINE)
 
 CODES = st.integers(0, 9) | st.sampled_from([18, 42, 255])
 JUNK: st.SearchStrategy[Any] = st.sampled_from([None, "junk", 1.5, [], {}, -(2**40)])
+DATES = ["2021-04-26T06:02:04.197Z", "2021-04-26T06:02:04.198Z", "2026-11-27T08:00:00"]
+"""In the order of time."""
 STATES = st.fixed_dictionaries(
     {},
     optional={
@@ -38,7 +47,7 @@ STATES = st.fixed_dictionaries(
         "batteryLevel": st.integers(-5, 255) | JUNK,
         "isCharging": st.booleans() | JUNK,
         "stateChangeResult": CODES | JUNK,
-        "lastStateChangedDate": st.sampled_from(["2021-04-26T06:02:04.197Z", "junk"]),
+        "lastStateChangedDate": st.sampled_from([*DATES, "junk"]),
     },
 )
 INVALID_BODIES = [b"", b"<html>", b"[]", b"5", b'{"result": [{"id"', b'{"result": [], "success": false}']
@@ -61,7 +70,18 @@ def expected(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
             if usable:
                 assert value is not None
                 samples[metric, row["id"]] = float(value)
+        for metric, (source, values) in DERIVED.items():
+            code = samples.get((source, row["id"]), -1.0)
+            if code in values:
+                samples[metric, row["id"]] = values[int(code)]
     return samples
+
+
+def dates(rows: list[dict[str, Any]]) -> dict[int, int]:
+    """Return the positions in DATES of the dates in a response, by lock id."""
+    states = {row["id"]: row["deviceState"] for row in rows if row["isConnected"] is not False}
+    found = {lock_id: state.get("lastStateChangedDate") for lock_id, state in states.items()}
+    return {lock_id: DATES.index(date) for lock_id, date in found.items() if date in DATES}
 
 
 class ExporterHistory(RuleBasedStateMachine):
@@ -78,6 +98,9 @@ class ExporterHistory(RuleBasedStateMachine):
         self.expected: dict[tuple[str, int], float] = {}
         self.synced_at = -STALE_AFTER
         self.names: dict[int, set[str]] = {}
+        self.last_dates: dict[int, int] = {}
+        self.last_response: list[dict[str, Any]] = []
+        self.changes: dict[int, int] = {}
 
     def teardown(self) -> None:
         self.store.close()
@@ -121,8 +144,18 @@ class ExporterHistory(RuleBasedStateMachine):
             self.clock.advance(self.account.wait())
             self.account.run()
         if succeeds:
-            self.expected, self.synced_at = expected(list(self.rows.values())), self.clock.monotonic()
+            self.last_response, self.synced_at = list(self.rows.values()), self.clock.monotonic()
+            self.count_changes()
         run_for(self.account, self.clock, 0)
+
+    def count_changes(self) -> None:
+        """Count the changes in the last response."""
+        for lock_id, date in dates(self.last_response).items():
+            self.changes[lock_id] = self.changes.get(lock_id, 0) + (date > self.last_dates.get(lock_id, date))
+            self.last_dates[lock_id] = date
+        counted = {(COUNTER, row["id"]): row["id"] for row in self.last_response if row["id"] in self.changes}
+        counters = {key: float(self.changes[lock_id]) for key, lock_id in counted.items()}
+        self.expected = expected(self.last_response) | counters
 
     @rule()
     def sync_successfully(self) -> None:
@@ -160,6 +193,13 @@ class ExporterHistory(RuleBasedStateMachine):
         if not killed:
             self.store.close()
         self.start()
+        # The exporter compares with the response that it restored.
+        self.last_dates, self.changes = {}, {}
+        if self.is_fresh():
+            self.count_changes()
+
+    def is_fresh(self) -> bool:
+        return self.clock.monotonic() - self.synced_at < STALE_AFTER
 
     @rule()
     def reload_configuration(self) -> None:
@@ -171,10 +211,9 @@ class ExporterHistory(RuleBasedStateMachine):
         served: dict[tuple[str, int], float] = {}
         for name, lock_id, lock_name, value in SAMPLE.findall(self.exposition.scrape("", "").body.decode()):
             assert lock_name in self.names[int(lock_id)]
-            if name in GAUGES or name == "lock_connected":
+            if name in GAUGES or name in DERIVED or name in {"lock_connected", COUNTER}:
                 served[name, int(lock_id)] = float(value)
-        fresh = self.clock.monotonic() - self.synced_at < STALE_AFTER
-        assert served == (self.expected if fresh else {})
+        assert served == (self.expected if self.is_fresh() else {})
 
 
 TestHistory = ExporterHistory.TestCase
