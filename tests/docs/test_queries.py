@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import AnyMetric
+from exporter.metrics.catalogue import LOCK_METRICS, AnyMetric
+from exporter.sync.snapshot import Lock
+from exporter.tedee.models import DeviceState, SyncedLock, Timestamp
 from testing.program import ROOT
 from tests.conftest import require_program
 from tests.dashboards.conftest import NO_TARGET, backfill
@@ -31,6 +33,10 @@ NOT_SCRAPED = (4 * HOUR, 3 * HOUR)
 """Seconds before END in which Prometheus cannot scrape."""
 STALE = (37 * HOUR, 35 * HOUR)
 """Seconds before END in which the data of the hotel is stale."""
+RESTARTED = 15 * HOUR
+"""Seconds before END at which the exporter started again."""
+COUNTED_BEFORE = 1_000
+"""State changes of each lock that the exporter had counted at the start of the recording."""
 
 Steps = Sequence[tuple[float, float]]
 """(seconds before END, value from then on), in the order of time."""
@@ -59,14 +65,27 @@ class RecordedLock:
         """Yield the values at a time."""
         if not self.connected:
             return
-        yield catalogue.LOCK_CONNECTED, value_at(self.connected, ago)
-        if value_at(self.connected, ago):
-            yield catalogue.LOCK_STATE, value_at(self.states, ago)
-            yield catalogue.LOCK_DOOR_STATE, self.door
-            yield catalogue.LOCK_BATTERY_LEVEL, value_at(self.battery, ago)
-            yield catalogue.LOCK_CHARGING, value_at(self.charging, ago)
-            yield catalogue.LOCK_STATE_CHANGE_RESULT, value_at(self.results, ago)
-            yield catalogue.LOCK_LAST_STATE_CHANGE, END - [start for start, _ in self.states if start >= ago][-1]
+        connected = bool(value_at(self.connected, ago))
+        state = DeviceState(
+            state=int(value_at(self.states, ago)),
+            door_state=self.door,
+            is_charging=bool(value_at(self.charging, ago)),
+            battery_level=int(value_at(self.battery, ago)),
+            state_change_result=int(value_at(self.results, ago)),
+            last_state_changed_date=Timestamp(END - [start for start, _ in self.states if start >= ago][-1]),
+        )
+        changes = sum(counted_since(ago) > start >= ago for start, _ in self.states)
+        synced = SyncedLock(int(self.lock_id), connected, state if connected else None)
+        lock = Lock(synced, state_changes=(COUNTED_BEFORE if ago > RESTARTED else 0) + changes)
+        for metric in LOCK_METRICS:
+            value = metric.value(lock)
+            if isinstance(value, int | float):
+                yield metric, float(value)
+
+
+def counted_since(ago: float) -> float:
+    """Return the start of the exporter that runs at a time, or the start of the recording, in seconds before END."""
+    return START if ago > RESTARTED else RESTARTED
 
 
 def value_at(steps: Steps, ago: float) -> float:
@@ -190,22 +209,24 @@ ALL_LOCKED = "Are all locks locked?"
 CASES = [
     (
         "Which doors are open?",
-        Case({GARAGE: 2}, mistakes=["lock_door_state != 3", "last_over_time(lock_door_state[1d]) == 2"]),
+        Case({GARAGE: 1}, mistakes=["lock_door_open", "last_over_time(lock_door_open[1d]) == 1"]),
     ),
-    ("Which locks are not locked?", Case({GARAGE: 1, POOL_GATE: 1, ANNEX: 0}, mistakes=["lock_state != 6"])),
-    (ALL_LOCKED, Case({(): 0}, labels=(), mistakes=["max(lock_state == bool 6)"])),
-    (ALL_LOCKED, Case({(): 1}, labels=(), ago=132 * HOUR, mistakes=["count(lock_state != 6) == bool 0"])),
-    (ALL_LOCKED, Case({(): 0}, labels=(), ago=60 * HOUR, mistakes=["min(lock_state == bool 6)"])),
-    (ALL_LOCKED, Case({}, labels=(), ago=36 * HOUR, mistakes=["count(lock_state == 6) == bool count(lock_connected)"])),
+    ("Which locks are not locked?", Case({GARAGE: 1, POOL_GATE: 1, ANNEX: 0}, mistakes=["lock_locked == 0"])),
+    (ALL_LOCKED, Case({(): 0}, labels=(), mistakes=["max(lock_locked)"])),
+    (ALL_LOCKED, Case({(): 1}, labels=(), ago=132 * HOUR, mistakes=["count(lock_locked == 0) == bool 0"])),
+    (ALL_LOCKED, Case({(): 0}, labels=(), ago=60 * HOUR, mistakes=["min(lock_locked)"])),
+    (ALL_LOCKED, Case({}, labels=(), ago=36 * HOUR, mistakes=["min(lock_locked or 0 * lock_connected)"])),
     (
         "How often was the front door unlocked in the last 24 hours?",
         Case(
             {FRONT_DOOR: 4},
             mistakes=[
                 'changes(lock_state{account="home", lock_name="Front door"}[1d])',
-                'resets((lock_state{lock_name="Front door"} == bool 6)[1d:20s])',
-                'resets((lock_state{account="home", lock_name="Front door"} == bool 6)[1d:1m])',
-                'resets((lock_state{account="home", lock_name="Front door"} == bool 6)[26h:20s])',
+                'changes(lock_locked{account="home", lock_name="Front door"}[1d])',
+                'increase(lock_state_changes_total{account="home", lock_name="Front door"}[1d])',
+                'resets(lock_locked{lock_name="Front door"}[1d])',
+                'resets(lock_locked{account="home", lock_name="Front door"}[1d:1m])',
+                'resets(lock_locked{account="home", lock_name="Front door"}[26h])',
             ],
         ),
     ),
@@ -214,7 +235,7 @@ CASES = [
         Case(
             {GARAGE: 4.5},
             tolerance=0.05,
-            mistakes=['24 * (1 - avg_over_time((lock_state{account="home", lock_name="Garage"} == bool 6)[1d:1m]))'],
+            mistakes=['24 * (1 - avg_over_time(lock_locked{account="home", lock_name="Garage"}[1d]))'],
         ),
     ),
     (
@@ -244,7 +265,7 @@ CASES = [
         Case(
             {POOL_GATE: 3},
             mistakes=[
-                "resets((lock_state_change_result == bool 1)[7d:20s]) > 0",
+                "resets(lock_jammed[7d]) > 0",
                 "resets((lock_state_change_result == bool 0)[7d:20s]) > 0",
             ],
         ),
@@ -255,9 +276,9 @@ CASES = [
             {FRONT_DOOR: 10 / 60, GARAGE: 3, POOL_GATE: 0.25},
             tolerance=0.05,
             mistakes=[
-                "count_over_time((lock_state != 6 and on () hour() < 5)[1d:1m]) / 60",
-                "count_over_time((lock_state != 6 and on () (hour() <= 5 or hour() >= 23))[1d:1m]) / 60",
-                "count_over_time((lock_state != 6)[1d:1m]) / 60",
+                "count_over_time((lock_locked == 0 and on () hour() < 5)[1d:1m]) / 60",
+                "count_over_time((lock_locked == 0 and on () (hour() <= 5 or hour() >= 23))[1d:1m]) / 60",
+                "count_over_time((lock_locked == 0)[1d:1m]) / 60",
             ],
         ),
     ),
@@ -275,6 +296,21 @@ CASES = [
             {("Lock PRO",): (20 + 18 + 18 + 10) / 4, ("Lock GO",): (60 + 80) / 2},
             labels=("model",),
             mistakes=["avg(lock_battery_level)", "avg by (model) (lock_battery_level)"],
+        ),
+    ),
+    (
+        "Which locks were used the most in the last week?",
+        Case(
+            {FRONT_DOOR: 12, GARAGE: 3, POOL_GATE: 3},
+            tolerance=0.1,
+            mistakes=[
+                "increase(lock_state_changes_total[7d])",
+                "topk(3, increase(lock_state_changes_total[1d]))",
+                "topk(3, lock_state_changes_total)",
+                "topk(3, delta(lock_state_changes_total[7d]))",
+                "topk(3, max_over_time(lock_state_changes_total[7d]) - min_over_time(lock_state_changes_total[7d]))",
+                "topk(3, changes(lock_state_changes_total[7d]))",
+            ],
         ),
     ),
     (
