@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from alerts.__main__ import PAGE, page
-from exporter.metrics.catalogue import CATALOGUE
+from exporter.metrics.catalogue import CATALOGUE, LOCK_LOCKED
+from testing.factories import lock_with_state
 from testing.program import ROOT
 from tests.alerts.rules import ALERTMANAGER, ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, load, rules
 from tests.conftest import require_program
@@ -85,6 +86,32 @@ def test_lock_seen_rule_queries_existing_metrics() -> None:
     names = re.search(r'=~"lock_\((.*?)\)"', rule["expr"])
     assert names
     assert {f"lock_{name}" for name in names[1].split("|")} <= {metric.name for metric in CATALOGUE}
+
+
+def test_not_locked_rule_agrees_with_lock_locked(tmp_path: Path) -> None:
+    codes = [*range(-1, 260)]
+    states = {code: lock_with_state(state=code) for code in codes}
+    expected = [code for code, lock in states.items() if LOCK_LOCKED.value(lock) is False]
+    assert len(expected) == 7
+    labels = '{{account="home", lock_id="{code}", lock_name="Front door"}}'
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": f"lock_state{labels.format(code=code)}", "values": code} for code in codes],
+        "promql_expr_test": [
+            {
+                "expr": "lock:lock_state:not_locked",
+                "eval_time": "0m",
+                "exp_samples": [
+                    {"labels": f"lock:lock_state:not_locked{labels.format(code=code)}", "value": code}
+                    for code in expected
+                ],
+            }
+        ],
+    }
+    path = tmp_path / "states.yml"
+    groups = ["tedee-limits", "tedee-held"]
+    path.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "group_eval_order": groups, "tests": [test]}), "utf-8")
+    assert "SUCCESS" in run("promtool", "test", "rules", path)
 
 
 # Texts and runbooks
