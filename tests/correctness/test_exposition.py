@@ -5,6 +5,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from prometheus_client.registry import Collector
 from exporter.metrics import locks as module
 from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, LOCK_METRICS
 from exporter.metrics.collector import ExporterCollector, build_families
+from exporter.metrics.compression import CompressedBlock
 from exporter.metrics.exposition import Exposition, Renderer
 from exporter.presentation import LockRow
 from exporter.sync.responses import Failure
@@ -616,6 +618,27 @@ def test_unchanged_lock_is_not_rendered_again(clock: FakeClock, rendered: list[i
     status_registry.publish(status(clock, locks_of([synced(1), synced(2, state=2), synced(3)], [])))
     assert rendered == [2]
     assert series(exposition, "lock_state") == {"1": 6.0, "2": 2.0, "3": 6.0}
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_unchanged_lines_are_not_compressed_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [synced(lock_id) for lock_id in range(5)]
+    status_registry = registry(status(clock, locks_of(rows, [])))
+    exposition = expose(status_registry, clock)
+    compressed: list[bytes] = []
+
+    def record(plain: bytes) -> CompressedBlock:
+        compressed.append(plain)
+        return CompressedBlock.of(plain)
+
+    monkeypatch.setattr(module, "CompressedBlock", SimpleNamespace(of=record))
+    rows[3] = synced(3, batteryLevel=53)
+    status_registry.publish(status(clock, locks_of(rows, [])))
+    line = 'lock_battery_level{{account="home",lock_id="{0}",lock_name="{0}"}} {1}\n'
+    assert compressed == [(line.format(2, 54.0) + line.format(3, 53.0)).encode()]
+    status_registry.publish(status(clock, locks_of(rows[:4], [])))
+    assert len(compressed) == 1
+    assert series(exposition, "lock_battery_level") == {"0": 54.0, "1": 54.0, "2": 54.0, "3": 53.0}
 
 
 def test_new_account_does_not_rerender_others(clock: FakeClock, rendered: list[int]) -> None:
