@@ -131,11 +131,16 @@ class SQLiteFile:
         return hmac.compare_digest(checksum, self.checksum(*texts))
 
     def close(self) -> None:
-        """Close the file. Every transaction is committed already."""
-        if self._database:
-            with suppress(sqlite3.Error):
-                self._database.close()
-        self._database = None
+        """Close the file. A transaction in progress is completed before, unless it hangs: then the file stays open."""
+        # Python crashes if a connection is closed while another thread uses it.
+        if self._lock.acquire(timeout=2 * BUSY_TIMEOUT):
+            try:
+                if self._database:
+                    with suppress(sqlite3.Error):
+                        self._database.close()
+                self._database = None
+            finally:
+                self._lock.release()
 
     def _roll_back(self) -> None:
         if self._database and self._database.in_transaction:

@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -827,3 +829,38 @@ def test_folder_has_only_the_state_file(path: Path, clock: FakeClock) -> None:
     assert all(stat.S_IMODE(each.stat().st_mode) & 0o077 == 0 for each in path.parent.iterdir())
     store.close()
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
+
+
+CLOSED_DURING_TRANSACTIONS = """
+import sys, threading, time
+from pathlib import Path
+from exporter.clock import SystemClock
+from exporter.sync.responses import CachedResponse
+from exporter.sync.sqlite import SQLiteStateStore
+
+sys.setswitchinterval(1e-5)
+response = CachedResponse(rows=[b'{"id": 1}' * 50] * 200)
+for number in range(40):
+    store = SQLiteStateStore(Path(sys.argv[1], f"{number}.db"), SystemClock(), longest_call=11.0)
+    stopped = threading.Event()
+
+    def work():
+        while not stopped.is_set():
+            store.store_response(threading.current_thread().name, "endpoint", "fingerprint", response)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02)
+    store.close()
+    stopped.set()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_file_can_be_closed_while_other_threads_use_it(tmp_path: Path) -> None:
+    """Python crashes if a connection is closed while another thread uses it."""
+    code = [sys.executable, "-c", CLOSED_DURING_TRANSACTIONS, str(tmp_path)]
+    ended = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
