@@ -364,15 +364,11 @@ def _parse_fields(kind: type[LockT], row: bytes, rejections: RejectionCollector)
 
     item: Any = "not JSON"
     lock: LockT | msgspec.UnsetType = msgspec.UNSET
-    try:
+    with suppress(ValueError, RecursionError):
         item = json.loads(row, object_hook=_replace_broken_characters)
         if isinstance(item, dict) and "lockProperties" in item:
             item.setdefault("deviceState", item["lockProperties"])
         lock = _converter(kind).convert(item, reject)
-    except UnicodeDecodeError:
-        item = "not UTF-8"
-    except (ValueError, RecursionError):
-        pass
     if lock is msgspec.UNSET:
         # A row is left out only if it is not an object or has no usable id.
         rejections.add(Rejection(None, "id", _shorten(item.get("id") if isinstance(item, dict) else item)))
