@@ -494,10 +494,24 @@ def test_values_of_locks_show_the_lock_name(panel: Any) -> None:
         assert mapped(panel, None)["-1"] == panel["fieldConfig"]["defaults"]["noValue"]
 
 
+# No npm package has Grafana's state timeline, so these rules are not checked in pictures.
+
+
 @pytest.mark.parametrize("panel", panels_of("state-timeline"))
-def test_timelines_have_a_single_threshold(panel: Any) -> None:
-    # With several thresholds, Grafana's legend shows the thresholds instead of the texts.
-    assert len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) == 1
+def test_timelines_show_texts_instead_of_thresholds(panel: Any) -> None:
+    # With the mode "thresholds", Grafana merges all values between two thresholds, and the text is the threshold:
+    # https://github.com/grafana/grafana/issues/40661
+    config = panel["fieldConfig"]["defaults"]
+    assert config["color"]["mode"] != "thresholds"
+    # With several thresholds, the legend shows the thresholds.
+    assert len(config["thresholds"]["steps"]) == 1
+
+
+@pytest.mark.parametrize("panel", panels_of("state-timeline"))
+def test_timelines_have_a_text_for_every_code(panel: Any) -> None:
+    codes = {"lock_state": set(STATE_TEXTS), "lock_door_state": set(DOOR_TEXTS), "lock_connected": {"0", "1"}}
+    (metric,) = codes.keys() & set(re.findall(r"\block_\w+", panel["targets"][0]["expr"]))
+    assert codes[metric] <= set(mapped(panel, None))
 
 
 @pytest.mark.parametrize("panel", panels_of("bars"))
