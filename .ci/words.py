@@ -26,8 +26,10 @@ COMMITS = 20
 def is_checked(path: Path) -> bool:
     """Returns True if a file of the repository is text of the project."""
     parts = path.relative_to(ROOT).parts
+    if path.suffix == ".lock":
+        return False
     if len(parts) == 1:
-        return path.suffix not in {".lock", ".txt"} and path.name not in {"LICENSE", ".coverage", ".env", ".git"}
+        return path.suffix != ".txt" and path.name not in {"LICENSE", ".coverage", ".env", ".git"}
     return parts[0] in FOLDERS and not set(parts) & set(SKIPPED)
 
 

@@ -1,6 +1,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,7 @@ LONGEST_FIRST = (
     "packaging/test_containers.py",
     "alerts/test_end_to_end.py",
     "security/test_process.py",
+    "dashboards/test_pictures.py",
     "integration/test_blocked.py",
     "alerts/test_mutations.py",
     "helm/test_values.py",
@@ -49,8 +51,12 @@ def require_program(program: str) -> str:
     """Return the path of a program. If it is not installed, skip the test; in CI, fail it."""
     path = shutil.which(program)
     if path is None:
-        message = f"{program} is not installed; .ci/install-test-programs installs it on Debian"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        skip_unless_ci(f"{program} is not installed; .ci/install-test-programs installs it on Debian")
     return path
+
+
+def skip_unless_ci(reason: str) -> NoReturn:
+    """Skip the test, because this machine lacks something. In CI, fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,5 +1,6 @@
 """docs/architecture.md: reasons for dependencies, and names that exist in the code."""
 
+import json
 import re
 import tomllib
 from typing import Any
@@ -26,6 +27,14 @@ def names(group: str) -> set[str]:
 def test_every_dependency_has_a_reason(group: str) -> None:
     reasons = section(TEXT, "## Dependencies")
     assert {name for name in names(group) if not re.search(rf"\b{re.escape(name)}\b", reasons)} == set()
+
+
+def test_every_npm_package_has_a_reason() -> None:
+    files = list((ROOT / "dashboards" / "rig").glob("*.package"))
+    packages = {name for path in files for name in json.loads(path.read_text("utf-8"))["dependencies"]}
+    reasons = section(TEXT, "### npm packages")
+    assert len(packages) > 10
+    assert {name for name in packages if not re.search(rf"(?<!\S){re.escape(name)}(?=,? )", reasons)} == set()
 
 
 @pytest.mark.parametrize(
