@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # The folders whose tests need neither a browser nor a container, Prometheus or Helm.
 UNIT := $(addprefix tests/,api_errors correctness rate_limits serving simulator)
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint words types unit soak bench dashboards chart docs links dist lock lock-check clean
+.PHONY: help demo test lint words types unit soak bench dashboards pictures chart docs links dist lock lock-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
@@ -46,6 +46,9 @@ bench: $(VENV)/dev ## compare the exporter with its peers (20 minutes); ARGS="--
 dashboards: $(VENV)/dev ## generate the JSON of the dashboards
 	$(BIN)/python -m dashboards.generator
 
+pictures: $(VENV)/dev ## draw the dashboards, and the pictures of README and docs; needs Node.js and Chromium
+	$(BIN)/python -m tests.dashboards.pictures $(ARGS)
+
 chart: $(VENV)/dev ## copy alerts, dashboards and version into the chart, and generate the table in its README
 	$(BIN)/python -m helm.refresh
 
@@ -77,7 +80,7 @@ lock-check: $(VENV)/dev ## check that the lock files match pyproject.toml
 		{ echo "$$file does not match pyproject.toml; update it with: make lock" >&2; exit 1; }; done
 
 clean: ## remove the development environment and the output of builds
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -5,6 +5,7 @@ Three ordinary days precede it, so that batteries have a trend.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
@@ -14,7 +15,7 @@ from exporter.metrics.exposition import Exposition
 from exporter.simulator import TOKEN_PATH, Battery, Lock, World, serve
 from exporter.simulator.wire import Version, lock_entry, sync_entry
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import StatusRegistry
+from exporter.sync.snapshot import AccountStatus, StatusRegistry
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status
 from testing.faults import Fault, FaultyCloud
@@ -48,15 +49,20 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("w", encoding="utf-8")
+        self._start: float | None = None
 
     def add_scrape(self, exposition: Exposition, at: float, target: Labels = TARGET) -> None:
         """Add all samples of a scrape."""
         body = exposition.scrape("application/openmetrics-text", "").body.decode()
         samples = [line for line in body.splitlines() if not line.startswith("#")]
         labels = ",".join(f'{name}="{value}"' for name, value in target.items())
+        self._start = self._start or at
         for sample in samples:
             series, _, value = sample.rpartition(" ")
             name, _, rest = series.partition("{")
+            if name == "process_start_time_seconds":
+                # This process started at the real time, which may be later than the recording.
+                value = f"{self._start}"
             self._file.write(f"{name}{{{labels}{',' if rest else ''}{rest or '}'} {value} {at:.3f}\n")
         self.add_target_samples(at, target, up=1, scrape_duration_seconds=0.004, scrape_samples_scraped=len(samples))
 
@@ -202,6 +208,23 @@ def _settings(url: str, token: Path, interval: float) -> Settings:
     )
 
 
+def statuses(world: World, clock: FakeClock, **facts: Any) -> list[AccountStatus]:
+    """Return the statuses of a world's accounts after a successful sync."""
+    now, version = clock.wall(), Version("v37")
+    return [
+        status(
+            clock,
+            locks_of(
+                [sync_entry(lock, now, version) for lock in account.locks],
+                [lock_entry(lock, now, version) for lock in account.locks],
+            ),
+            account.name,
+            **facts,
+        )
+        for account in world.accounts
+    ]
+
+
 MANY_LOCKS_END = END - 10 * DAY
 """Time of the recording with many locks."""
 ACCOUNTS, LOCKS_PER_ACCOUNT = 50, 100
@@ -217,23 +240,11 @@ def record_many_locks(folder: Path) -> Path:
     for account in large_world.accounts[:OFFLINE]:
         account.locks[-1].override(isConnected=False, deviceState=None)
     recording = Recording(folder / "many-locks.om")
-    version = Version("v37")
     while clock.wall() < MANY_LOCKS_END:
         clock.advance(300)
-        now = clock.wall()
-        statuses = [
-            status(
-                clock,
-                locks_of(
-                    [sync_entry(lock, now, version) for lock in account.locks],
-                    [lock_entry(lock, now, version) for lock in account.locks],
-                ),
-                account.name,
-            )
-            for account in large_world.accounts
-        ]
         collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
-        recording.add_scrape(Exposition(registry(*statuses), collector, clock), now, MANY_LOCKS_TARGET)
+        exposition = Exposition(registry(*statuses(large_world, clock)), collector, clock)
+        recording.add_scrape(exposition, clock.wall(), MANY_LOCKS_TARGET)
     recording.close()
     return recording.path
 

@@ -11,7 +11,6 @@ from dashboards.generator.queries import NOT_KNOWN
 from tests.end_to_end.prometheus import Prometheus
 
 from . import scripted_day
-from .drawing import draw
 from .grafana import FILES, Grafana, Selection, Series, load, queries
 
 ALL: Selection = {}
@@ -227,17 +226,3 @@ def test_descriptions_state_the_limits() -> None:
     assert overview.MAX_ROWS == MAX_QUERY_SERIES
     assert str(overview.MAX_ROWS) in load("locks-overview.json")["panels"][7]["description"]
     assert f"the {MAX_SERIES} " in load("lock-detail.json")["description"]
-
-
-# Drawings
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_drawing_has_all_panels(grafana: Grafana, name: str) -> None:
-    assert draw(name, grafana).count("<section") == len(load(name)["panels"])
-
-
-def test_drawing_shows_the_texts_of_codes(grafana: Grafana) -> None:
-    page = draw("locks-overview.json", grafana)
-    for text in ("jammed", "code 42", "offline", "<b>6</b>", "update available"):
-        assert text in page

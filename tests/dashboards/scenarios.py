@@ -1,0 +1,151 @@
+"""Scenarios of the pictures: recordings that show the dashboards with many locks, with few, and without data."""
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.metrics.collector import ExporterCollector
+from exporter.metrics.exposition import Exposition
+from exporter.simulator import Battery, World
+from exporter.sync.snapshot import Durations
+from testing.clock import FakeClock
+from testing.factories import registry
+from testing.program import ROOT
+from tests.conftest import require_program
+from tests.end_to_end.prometheus import Prometheus, prometheus
+
+from . import rare_cases, scripted_day
+from .conftest import NO_TARGET, backfill
+from .rig import BUILD
+from .scripted_day import DAY, END, HOUR, INTERVAL, Labels, Recording, statuses
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What Prometheus has stored at END."""
+
+    record: Callable[[Path], Path] | None
+    """Writes the recording to a folder. None if there are no data."""
+    scrape_interval: float | None
+    """Scrape interval in the settings of the data source, in seconds. None if it is not set."""
+
+
+def record_home(folder: Path) -> Path:
+    """Record a home with one lock for four days."""
+    clock = FakeClock(wall=END - 4 * DAY)
+    world = World.demo(clock=clock.wall)
+    world.accounts = [world.account("home")]
+    (account,) = world.accounts
+    for lock in account.locks[1:]:
+        account.remove(lock.id)
+    # Charged ten days ago, and half discharged.
+    account.locks[0].battery = Battery(drain=20 * DAY, charge=HOUR, low=10, phase=10 * DAY - END % (20 * DAY + HOUR))
+    return _record(folder / "home.om", clock, [(scripted_day.TARGET, world)], INTERVAL)
+
+
+def record_many(folder: Path, hours: float = 25) -> Path:
+    """Record five accounts with 100 locks each. Some locks are offline, and some have a low battery and an alert."""
+    clock = FakeClock(wall=END - hours * HOUR)
+    world = World.of_size(5, 100, clock=clock.wall)
+    alerts = []
+    for account in world.accounts:
+        for lock in account.locks[19::20]:
+            lock.override(isConnected=False, deviceState=None)
+        for lock in account.locks[7::25]:
+            lock.override(batteryLevel=12)
+            labels = {"account": account.name, "lock_id": str(lock.id), "lock_name": lock.name}
+            alerts.append({"alertname": "TedeeBatteryLow", "severity": "warning", **labels})
+    return _record(folder / "many.om", clock, [(scripted_day.TARGET, world)], 300, alerts)
+
+
+def record_two(folder: Path) -> Path:
+    """Record two exporters in Kubernetes, with other jobs and instances, and a lock with a long name."""
+    clock = FakeClock(wall=END - 25 * HOUR)
+    home, hotel = World.demo(clock=clock.wall), World.demo(clock=clock.wall)
+    home.accounts, hotel.accounts = [home.account("home")], [hotel.account("hotel")]
+    home.accounts[0].locks[0].rename("Front door of the main building, second floor, left wing (staff only)")
+    job = "monitoring/smart-locks"
+    name = "tedee-exporter-7c9f6d5b8-x2x9q.monitoring.svc.cluster.local:10333"
+    targets = [({"job": job, "instance": name}, home), ({"job": job, "instance": "10.244.3.17:10333"}, hotel)]
+    return _record(folder / "two.om", clock, targets, INTERVAL)
+
+
+def _record(
+    path: Path,
+    clock: FakeClock,
+    targets: Sequence[tuple[Labels, World]],
+    interval: float,
+    alerts: Iterable[Mapping[str, str]] = (),
+) -> Path:
+    """Record exporters until END: in every interval during the last 25 hours, and hourly before.
+
+    The alerts fire all the time. `tedee:battery_percent:low` is the result of a rule.
+    """
+    start = clock.wall()
+    collector = ExporterCollector("1.2.3", lambda: (True, start), lambda: True)
+    recording = Recording(path)
+    syncs, durations = 0, Durations()
+    while clock.wall() < END:
+        step = interval if clock.wall() >= END - 25 * HOUR else HOUR
+        clock.advance(step)
+        syncs += int(step / 20)
+        durations = durations.observe(0.2 if syncs % 3 else 0.4)
+        facts = {
+            "credentials_expire_at": None,
+            "durations": durations,
+            "rejection_counts": {},
+            "requests": {("my/lock/sync", "200"): syncs, ("my/lock", "200"): 2},
+        }
+        for target, world in targets:
+            exposition = Exposition(registry(*statuses(world, clock, **facts)), collector, clock)
+            recording.add_scrape(exposition, clock.wall(), target)
+        for labels in alerts:
+            recording.add_sample("ALERTS", {**labels, "alertstate": "firing"}, 1, clock.wall())
+            recording.add_sample("ALERTS_FOR_STATE", labels, start, clock.wall())
+        recording.add_sample("tedee:battery_percent:low", {}, 20, clock.wall())
+    recording.close()
+    return recording.path
+
+
+SCENARIOS = {
+    "day": Scenario(scripted_day.record, INTERVAL),
+    "home": Scenario(record_home, INTERVAL),
+    "many": Scenario(record_many, 300),
+    "two": Scenario(record_two, INTERVAL),
+    "rare": Scenario(rare_cases.record, 20),
+    "empty": Scenario(None, None),
+}
+
+
+@contextlib.contextmanager
+def running(name: str, scenario: Scenario) -> Iterator[Prometheus]:
+    """Run Prometheus with a scenario. The recording is stored by name, and used again until the code changes."""
+    storage = BUILD / "recordings" / f"{name}-{_digest_of_code()}"
+    if not storage.exists():
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=storage.parent) as work:
+            data = Path(work) / "data"
+            data.mkdir()
+            if scenario.record:
+                backfill(require_program("promtool"), scenario.record(Path(work)), data)
+            # An interrupted recording is not stored.
+            data.rename(storage)
+    with tempfile.TemporaryDirectory() as work:
+        # Prometheus changes its storage.
+        shutil.copytree(storage, Path(work) / "data")
+        with prometheus(Path(work), NO_TARGET) as server:
+            yield server
+
+
+def _digest_of_code() -> str:
+    """Return a digest of the code that a recording depends on."""
+    digest = hashlib.sha256()
+    modules = ("conftest", "rare_cases", "scenarios", "scripted_day")
+    files = [Path(__file__).with_name(f"{name}.py") for name in modules]
+    for path in sorted([*files, *ROOT.glob("exporter/**/*.py"), *ROOT.glob("testing/**/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
