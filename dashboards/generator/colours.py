@@ -17,6 +17,9 @@ DARK_GREY, LIGHT_GREY = "#595959", "#A6A6A6"
 SEVERITY_COLOURS = {"good": GREEN, "warn": YELLOW, "bad": VERMILION, "busy": SKY, "quiet": DARK_GREY}
 """Colours of the status page's severities. They are for areas, because a yellow line is not visible on white."""
 
+TRANSPARENT = "transparent"
+"""Colour of a table cell without a value. A grey cell would be as prominent as a state."""
+
 LINE_COLOURS = (BLUE, ORANGE, SKY, VERMILION, PURPLE, GREEN, DARK_GREY, YELLOW, LIGHT_GREY)
 """Colours of series whose names are known in advance, in the order of use."""
 

@@ -1,15 +1,17 @@
 """Definition of a dashboard: its panels, variables, links and annotations."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import stat, statetimeline, table, text, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 from .colours import PURPLE
+from .documentation import LINKS
+from .panels import help_panel
 from .variables import DATA_SOURCE, LINKED_VARIABLES
 
 TAG = "tedee"
@@ -19,14 +21,24 @@ DASHBOARD_URLS = {"Locks": "/d/tedee-locks", "Lock": "/d/tedee-lock", "Exporter"
 SCHEMA_VERSION = 39
 """Schema version of Grafana 10.4. Later versions migrate it."""
 
-AnyPanel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel
+REQUIRES = (
+    {"type": "grafana", "id": "grafana", "name": "Grafana", "version": "10.4.0"},
+    {"type": "datasource", "id": "prometheus", "name": "Prometheus", "version": "1.0.0"},
+)
+"""Requirements that grafana.com lists, in addition to the types of the panels."""
+COLUMNS = 24
+"""Columns of Grafana's grid."""
+
+AnyPanel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel | text.Panel
 
 
 class AlertAnnotation(models.AnnotationQuery):
-    """Alerts on the time axes. The SDK has no fields for the options of Prometheus annotations."""
+    """Starts of alerts on the time axes. The SDK has no fields for the options of Prometheus annotations."""
 
-    def __init__(self, expression: str) -> None:
-        super().__init__(name="Alerts", datasource=DATA_SOURCE, enable=True, icon_color=PURPLE, expr=expression)
+    def __init__(self, expression: str, *, hide: bool) -> None:
+        super().__init__(
+            name="Alerts", datasource=DATA_SOURCE, enable=True, hide=hide, icon_color=PURPLE, expr=expression
+        )
 
     def to_json(self) -> dict[str, object]:
         """Return the annotation as an object for JSON."""
@@ -46,6 +58,8 @@ class PanelGroup:
 
     panels: Sequence[AnyPanel]
     title: str | None = None
+    folded: bool = False
+    """True if the panels are shown, and their queries sent, only after a click on the title."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class Dashboard:
     variables: Sequence[models.VariableModel]
     alerts: str
     """Expression for the alerts that are marked on the time axes."""
+    alert_toggle: bool = True
+    """True if the marks can be switched off at the top of the dashboard."""
     groups: Sequence[PanelGroup] = field(default_factory=tuple)
 
     def build(self) -> models.Dashboard:
@@ -69,7 +85,7 @@ class Dashboard:
             .uid(self.uid)
             .description(self.description)
             .tags([TAG, "prometheus"])
-            .readonly()
+            .editable()
             .tooltip(models.DashboardCursorSync.CROSSHAIR)
             .time(f"now-{self.time_range}", "now")
             .refresh("30s")
@@ -80,19 +96,63 @@ class Dashboard:
                 query = "&".join(f"${{{name}:queryparam}}" for name in LINKED_VARIABLES)
                 link = builders.DashboardLink(title).type(models.DashboardLinkType.LINK).icon("dashboard")
                 builder.link(link.url(f"{url}?{query}").keep_time(True))
-        for group in self.groups:
-            if group.title:
-                builder.with_row(builders.Row(group.title))
+        for title, url in LINKS.items():
+            link = builders.DashboardLink(title).type(models.DashboardLinkType.LINK).icon("external link")
+            builder.link(link.url(url).target_blank(True))
+        for group in (*self.groups, PanelGroup([help_panel()], "Help: no data, colours, changes", folded=True)):
+            row = builders.Row(group.title or "").collapsed(group.folded)
+            if group.title and not group.folded:
+                builder.with_row(row)
             for panel in group.panels:
-                builder.with_panel(panel)
+                if group.folded:
+                    row.with_panel(panel)
+                else:
+                    builder.with_panel(panel)
+            if group.folded:
+                builder.with_row(row)
         dashboard = builder.build()
         dashboard.schema_version = SCHEMA_VERSION
         dashboard.templating.list_val = list(self.variables)
-        dashboard.annotations.list_val = [AlertAnnotation(self.alerts)]
-        for number, built_panel in enumerate(dashboard.panels or (), start=1):
-            built_panel.id_val = number
+        dashboard.annotations.list_val = [AlertAnnotation(self.alerts, hide=not self.alert_toggle)]
+        _place(dashboard.panels or [])
+        for number, panel in enumerate(all_panels(dashboard), start=1):
+            panel.id_val = number
         return dashboard
 
     def to_json(self) -> str:
         """Return the JSON that Grafana imports."""
-        return json.dumps(self.build(), cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
+        dashboard = self.build()
+        types = sorted({panel.type_val for panel in all_panels(dashboard)} - {"row"})
+        requires = [*REQUIRES, *({"type": "panel", "id": name, "name": name, "version": ""} for name in types)]
+        content = {"__elements": {}, "__requires": requires, **dashboard.to_json()}
+        return json.dumps(content, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
+
+
+AnyModel = models.Panel | models.RowPanel
+
+
+def all_panels(dashboard: models.Dashboard) -> Iterator[AnyModel]:
+    """Yield all rows and panels, including the panels of folded rows."""
+    for panel in dashboard.panels or []:
+        yield panel
+        if isinstance(panel, models.RowPanel):
+            yield from panel.panels
+
+
+def _place(panels: Iterable[AnyModel], y: int = 0) -> None:
+    """Set the positions of the panels, line by line. The panels of a folded row take no space."""
+    x = height = 0
+    for panel in panels:
+        if isinstance(panel, models.RowPanel):
+            x, y, height = 0, y + height, 0
+            panel.grid_pos = models.GridPos(h=1, w=COLUMNS, x=0, y=y)
+            y += 1
+            _place(panel.panels, y)
+            continue
+        assert panel.grid_pos
+        if x + panel.grid_pos.w > COLUMNS:
+            x, y, height = 0, y + height, 0
+        panel.grid_pos.x, panel.grid_pos.y = x, y
+        x, height = x + panel.grid_pos.w, max(height, panel.grid_pos.h)
+        # The SDK sets the direction of a repetition, and no panel is repeated.
+        panel.repeat_direction = None

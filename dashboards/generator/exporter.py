@@ -1,5 +1,7 @@
 """Exporter: syncs with Tedee, requests, scrapes by Prometheus, and the processes."""
 
+from dataclasses import replace
+
 from grafana_foundation_sdk.builders import stat, table, timeseries
 
 from exporter.metrics import catalogue
@@ -7,14 +9,21 @@ from exporter.tedee.errors import REASONS
 
 from . import queries as q
 from . import value_mappings, variables
+from .alert_table import alert_table
 from .colours import MAX_SERIES
 from .dashboard import Dashboard, PanelGroup
-from .panels import COLOURED_CELL, Column, ValueFormat, bar_panel, line_panel, stat_panel, table_panel
+from .panels import (
+    COLOURED_CELL,
+    Column,
+    ValueFormat,
+    bar_panel,
+    legend_with_sums,
+    line_panel,
+    stat_panel,
+    table_panel,
+)
 
 SERIES_LIMIT = f" At most {MAX_SERIES} accounts are shown, those with the oldest data."
-
-MAX_ACCOUNTS = 100
-"""Rows in the table of accounts. Failing accounts come first."""
 
 
 def highest(metric: catalogue.AnyMetric, matchers: str = q.ACCOUNTS) -> str:
@@ -28,19 +37,25 @@ def lowest(metric: catalogue.AnyMetric, matchers: str = q.ACCOUNTS) -> str:
 
 
 LAST_SYNCS = (
-    f"max by (account) ({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)} or "
-    f"last_over_time({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)}[{q.EXPORTER_LOOKBACK}:{q.EXPORTER_LOOKBACK_STEP}]))"
-    f" and on (account) ({q.accounts()})"
+    f"max by (account) ({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)} or last_over_time("
+    f"{q.series(catalogue.LAST_SYNC, q.MISSING_ACCOUNTS)}[{q.EXPORTER_LOOKBACK}:{q.EXPORTER_LOOKBACK_STEP}]))"
 )
 """Expression for the time of each account's last sync, even if no exporter reports the account now."""
-SYNC_STATUSES = f"{highest(catalogue.UP)} or {value_mappings.NO_DATA} * group by (account) ({q.accounts()})"
+SYNC_STATUSES = (
+    f"{highest(catalogue.UP)}"
+    f" or {value_mappings.NO_DATA} * group by (account) ({q.last_requests_remaining(q.MISSING_ACCOUNTS)})"
+)
 """Expression for `tedee_up` of each account, or NO_DATA if no exporter reports the account now."""
-SHOWN = f"bottomk({MAX_SERIES}, {LAST_SYNCS} or 0 * group by (account) ({q.accounts()}))"
-LISTED = f"bottomk({MAX_ACCOUNTS}, {SYNC_STATUSES})"
+SHOWN = f"bottomk({MAX_SERIES}, {LAST_SYNCS} or 0 * {highest(catalogue.UP)})"
+ALERT_MATCHERS = 'account=~"$account|", lock_id=""'
 ACCOUNT_LEGEND = "{{account}}"
 INSTANCE_LEGEND = "{{instance}}"
 
 SECONDS = ValueFormat("s", decimals=0)
+AXIS_SECONDS = ValueFormat("suffix:s", decimals=0)
+"""Seconds on an axis. With Grafana's unit, a tick at 100 seconds would have the text "1.67 mins"."""
+AXIS_OF_SECONDS = 60
+"""Minimum length of an axis of seconds."""
 COUNT = ValueFormat("none", decimals=0, minimum=0)
 
 
@@ -51,10 +66,13 @@ def dashboard() -> Dashboard:
         title="Tedee: exporter",
         description="Syncs with Tedee, API requests, scrapes by Prometheus, and the exporter processes.",
         time_range="6h",
-        variables=variables.with_common_variables(variables.shown(SHOWN, "account")),
-        alerts=q.firing_alerts('account=~"$account|", lock_id=""'),
+        variables=variables.with_common_variables(
+            variables.missing(q.accounts_without_data()), variables.shown(SHOWN, "account")
+        ),
+        alerts=q.started_alerts(ALERT_MATCHERS),
+        alert_toggle=False,
         groups=[
-            PanelGroup([*current_values(), accounts()]),
+            PanelGroup([*current_values(), accounts(), alerts()]),
             PanelGroup([*syncs(), *requests()], "Syncs with Tedee"),
             PanelGroup(processes(), "Scrapes and processes"),
         ],
@@ -77,7 +95,7 @@ def current_values() -> list[stat.Panel]:
             "Failing accounts",
             "Accounts whose last sync failed, whose data is stale, or whose exporter is down. The table below lists "
             "them. The exporter's status page and log show the cause and what to do.",
-            f"count(({SYNC_STATUSES}) < 1) or 0 * count({q.accounts()})",
+            f"count(({SYNC_STATUSES}) < 1) or 0 * count({q.series(catalogue.UP, q.ACCOUNTS)})",
             ValueFormat("none", thresholds=((None, "quiet"), (0, "good"), (1, "bad")), no_value="no data"),
         ),
         value_panel(
@@ -86,7 +104,7 @@ def current_values() -> list[stat.Panel]:
             "are no longer reported after 5 minutes.",
             f"clamp_min(max(time() - ({LAST_SYNCS})), 0)",
             ValueFormat(
-                "s", thresholds=((None, "quiet"), (0, "good"), (60, "warn"), (300, "bad")), decimals=0, no_value="none"
+                "s", thresholds=((None, "quiet"), (0, "good"), (60, "warn"), (300, "bad")), decimals=0, no_value="no data"
             ),
         ),
         value_panel(
@@ -130,47 +148,55 @@ def current_values() -> list[stat.Panel]:
             "State file",
             "Whether requests are recorded in the state file. If not, the first sync after a restart is delayed by 31 "
             "seconds and no data is served until then. The log shows the cause.",
-            f"min({q.series(catalogue.STATE_FILE_USABLE, q.EXPORTERS)})",
-            ValueFormat(texts=value_mappings.STATE_FILES, no_value="none"),
+            f"min({q.series(catalogue.STATE_FILE_USABLE, q.EXPORTERS)}) or"
+            f" {value_mappings.NO_STATE_FILE} * group({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
+            ValueFormat(texts=value_mappings.STATE_FILES, no_value="no data"),
         ),
     ]
 
 
 def value_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> stat.Panel:
     """Build a panel of the first line."""
-    return stat_panel(title, description, expression, value_format).span(3)
+    return stat_panel(title, description, expression, value_format).span(6)
 
 
 def accounts() -> table.Panel:
     """Return the table of accounts."""
-    listed = f"and on (account) {LISTED}"
     supported = f"min by (account, version) ({q.series(catalogue.API_VERSION_SUPPORTED, q.ACCOUNTS)})"
     return table_panel(
         "Accounts",
         "Syncs of each account: failing accounts first, then those with the oldest data. `no data` means that no "
-        f"exporter reports the account. At most {MAX_ACCOUNTS} accounts are listed.",
+        "exporter reports the account.",
         [
-            Column("account", "Account"),
-            Column("up", "Syncs", ValueFormat(texts=value_mappings.ACCOUNTS), COLOURED_CELL, 110),
-            Column("age", "Data age", SECONDS),
-            Column("next", "Next sync in", SECONDS),
-            Column("left", "Requests left", COUNT),
-            Column("locks", "Locks", COUNT),
-            Column("version", "API version"),
-            Column("supported", "API support", ValueFormat(texts=value_mappings.VERSIONS), COLOURED_CELL, 150),
-            Column("expiry", "Credential expiry", ValueFormat("dateTimeFromNow")),
+            Column("account", "Account", min_width=150),
+            Column("up", "Syncs", ValueFormat(texts=value_mappings.ACCOUNTS), cell=COLOURED_CELL, width=90),
+            Column("age", "Data age", SECONDS, width=100),
+            Column("next", "Next sync in", SECONDS, width=110),
+            Column("left", "Requests left", COUNT, width=110),
+            Column("locks", "Locks", COUNT, width=70),
+            Column("version", "API version", width=100),
+            Column(
+                "supported", "API support", ValueFormat(texts=value_mappings.VERSIONS), cell=COLOURED_CELL, width=150
+            ),
+            Column("expiry", "Credential expiry", ValueFormat("dateTimeFromNow"), width=140),
         ],
         {
-            "up": LISTED,
-            "age": f"time() - ({LAST_SYNCS} {listed})",
-            "next": f"{highest(catalogue.NEXT_SYNC)} - time() {listed}",
-            "left": f"{lowest(catalogue.API_REQUESTS_REMAINING)} {listed}",
-            "locks": f"{highest(catalogue.LOCK_COUNT)} {listed}",
-            "supported": f"bottomk by (account) (1, {supported}) {listed}",
-            "expiry": f"{lowest(catalogue.CREDENTIALS_EXPIRY)} * 1000 {listed}",
+            "up": q.or_hint(SYNC_STATUSES, "account"),
+            "age": f"time() - {LAST_SYNCS}",
+            "next": f"{highest(catalogue.NEXT_SYNC)} - time()",
+            "left": lowest(catalogue.API_REQUESTS_REMAINING),
+            "locks": highest(catalogue.LOCK_COUNT),
+            "supported": f"bottomk by (account) (1, {supported})",
+            "expiry": f"{lowest(catalogue.CREDENTIALS_EXPIRY)} * 1000",
         },
         [("account", False), ("Value #age", True), ("Value #up", False)],
-    ).height(8)
+    ).height(6)
+
+
+def alerts() -> table.Panel:
+    """Return the table of firing alerts that are not about a lock."""
+    account, instance = Column("account", "Account", width=200), Column("instance", "Instance", width=300)
+    return alert_table(ALERT_MATCHERS, account, instance).height(5)
 
 
 def syncs() -> list[timeseries.Panel]:
@@ -186,15 +212,19 @@ def syncs() -> list[timeseries.Panel]:
             "Time since the last successful sync of each account. It normally varies between 0 and 20 seconds and "
             "rises while syncs fail." + SERIES_LIMIT,
             {ACCOUNT_LEGEND: f"time() - {highest(catalogue.LAST_SYNC, q.SHOWN_ACCOUNTS)}"},
-            ValueFormat("s", minimum=0),
-        ).span(12),
+            replace(AXIS_SECONDS, minimum=0),
+        )
+        .axis_soft_max(AXIS_OF_SECONDS)
+        .span(12),
         bar_panel(
             "Failed syncs by reason",
             "Syncs that failed, by reason. The troubleshooting page of the documentation explains each reason.",
             f"sum by (reason) (increase({q.series(catalogue.SYNC_FAILURES, q.ACCOUNTS)}[$__rate_interval]))",
             "{{reason}}",
             known=REASONS,
-        ).span(12),
+        )
+        .legend(legend_with_sums())
+        .span(12),
         line_panel(
             "Sync duration",
             "Time from the request to the response or failure: percentiles and average. If it approaches the time-out "
@@ -212,8 +242,10 @@ def syncs() -> list[timeseries.Panel]:
             "Time until the next sync of each account: normally up to 20 seconds, after failures up to 5 minutes or as "
             "long as Tedee requests. A negative value means that the exporter is overloaded." + SERIES_LIMIT,
             {ACCOUNT_LEGEND: f"{highest(catalogue.NEXT_SYNC, q.SHOWN_ACCOUNTS)} - time()"},
-            ValueFormat("s"),
-        ).span(12),
+            AXIS_SECONDS,
+        )
+        .axis_soft_max(AXIS_OF_SECONDS)
+        .span(12),
     ]
 
 
@@ -226,6 +258,7 @@ def requests() -> list[timeseries.Panel]:
             + SERIES_LIMIT,
             {ACCOUNT_LEGEND: lowest(catalogue.API_REQUESTS_REMAINING, q.SHOWN_ACCOUNTS)},
             COUNT,
+            steps=True,
         ).span(8),
         bar_panel(
             "Requests by status code",
@@ -247,7 +280,6 @@ def requests() -> list[timeseries.Panel]:
 
 def processes() -> list[timeseries.Panel | table.Panel]:
     """Return the panels about scrapes and processes."""
-    labels = {"instance": "Instance", "job": "Job", "version": "Version", "python_version": "Python"}
     cpu_seconds = q.series("process_cpu_seconds_total", q.EXPORTERS)
     return [
         line_panel(
@@ -255,6 +287,7 @@ def processes() -> list[timeseries.Panel | table.Panel]:
             "Samples in each scrape, about ten per lock. The number changes if locks are added or removed.",
             {INSTANCE_LEGEND: q.of_exporters(q.series("scrape_samples_scraped", q.EXPORTERS))},
             COUNT,
+            steps=True,
         ).span(8),
         line_panel(
             "Scrape duration",
@@ -281,12 +314,15 @@ def processes() -> list[timeseries.Panel | table.Panel]:
             "Versions",
             "Version of each exporter, its start time, and the last successful load of its configuration.",
             [
-                *(Column(label, title) for label, title in labels.items()),
-                Column("started", "Started", ValueFormat("dateTimeFromNow")),
-                Column("loaded", "Configuration loaded", ValueFormat("dateTimeFromNow")),
+                Column("instance", "Instance", min_width=170),
+                Column("job", "Job", width=130),
+                Column("version", "Version", width=90),
+                Column("python_version", "Python", width=80),
+                Column("started", "Started", ValueFormat("dateTimeFromNow"), width=120),
+                Column("loaded", "Config loaded", ValueFormat("dateTimeFromNow"), width=120),
             ],
             {
-                "version": f"group by ({', '.join(labels)}) ({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
+                "version": f"group by (instance, job, version, python_version) ({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
                 "started": times(q.of_exporters(q.series("process_start_time_seconds", q.EXPORTERS))),
                 "loaded": times(q.series(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, q.EXPORTERS)),
             },

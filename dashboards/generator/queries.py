@@ -8,23 +8,36 @@ from exporter.metrics import catalogue
 from exporter.metrics.catalogue import AnyMetric
 from exporter.tedee.models import DoorState, LockState
 
-from .value_mappings import DOORS, LOW_BATTERY, STATES, codes_with_severity
+from .value_mappings import LOW_BATTERY, STATES, codes_with_severity
 
 EXPORTERS = 'job=~"$job", instance=~"$instance"'
 ACCOUNTS = f'{EXPORTERS}, account=~"$account"'
 LOCKS = f'{ACCOUNTS}, lock_id=~"$lock"'
 SHOWN_ACCOUNTS = f'{EXPORTERS}, account=~"$shown"'
-SHOWN_LOCKS = f'{ACCOUNTS}, lock_id=~"$shown"'
+# Without the format, Grafana would escape the value that stands for all locks. Ids need no escaping.
+SHOWN_IDS = 'lock_id=~"${shown:pipe}"'
+SHOWN_LOCKS = f"{ACCOUNTS}, {SHOWN_IDS}"
+MISSING_ACCOUNTS = f'{EXPORTERS}, account=~"$missing"'
+"""Accounts whose locks no exporter reports. The hidden variable `missing` has their names."""
+MISSING_LOCKS = f'{MISSING_ACCOUNTS}, lock_id=~"$lock"'
 
 BY_ID = "(account, lock_id)"
 """Labels that identify a lock. `lock_name` is not one of them: it changes, and two exporters may report different
 names for a while."""
 
 MAX_ALERTS = 100
-"""Alerts on one time axis."""
+"""Alerts on one time axis, and in one table."""
+ALERT_LABELS = "alertname, severity, account, lock_name, instance"
 
-NOT_KNOWN = -1
-"""Value of a lock that is reported but lacks the metric."""
+RULES = "tedee:battery_percent:low"
+"""Series of a recording rule, which is present if Prometheus evaluates the exporter's rules."""
+
+NO_BRIDGE = -1
+"""Connection of a lock that is reported without `lock_connected`."""
+NO_CHANGE = -1
+"""Time of the last change of a lock that does not report it. Grafana cannot sort rows that lack the value."""
+NO_TREND = 999
+"""Days of a battery without a forecast, so that these batteries are sorted after the others."""
 
 LOCK_LOOKBACK = "6h:30m"
 """How long a lock remains selectable after its last sample. The resolution of half an hour keeps the query cheap:
@@ -57,11 +70,6 @@ def lock_series(matchers: str) -> str:
     return f'{{__name__=~"{catalogue.LOCK_INFO.name}|{catalogue.LOCK_REVISION.name}", {matchers}}}'
 
 
-def bridged_lock_series(matchers: str) -> str:
-    """Return a selector for at least one series of each lock that has a bridge."""
-    return f'{{__name__=~"{catalogue.LOCK_CONNECTED.name}|{catalogue.LOCK_STATE.name}", {matchers}}}'
-
-
 def with_recent(selector: str) -> str:
     """Return an expression for the current value of each series, or its last value within LOCK_LOOKBACK."""
     return f"({selector} or last_over_time({selector}[{LOCK_LOOKBACK}]))"
@@ -87,6 +95,24 @@ def door_states(matchers: str) -> str:
     return f"max by {BY_ID} ({_not_closed(matchers)}) or {highest(catalogue.LOCK_DOOR_STATE, matchers)}"
 
 
+def connections(matchers: str) -> str:
+    """Return an expression for the connection of each lock that is reported now, or NO_BRIDGE."""
+    connected = lowest(catalogue.LOCK_CONNECTED, matchers)
+    return f"{connected} or {NO_BRIDGE} * group by {BY_ID} ({series(catalogue.LOCK_REVISION, matchers)})"
+
+
+def last_changes(matchers: str) -> str:
+    """Return an expression for the time of each lock's last change in milliseconds, or NO_CHANGE."""
+    changed = series(catalogue.LOCK_LAST_STATE_CHANGE, matchers)
+    known = f"{series(catalogue.LOCK_REVISION, matchers)} or {missing_locks()}"
+    return f"1000 * max by {BY_ID} ({changed}) or {NO_CHANGE} * group by {BY_ID} ({known})"
+
+
+def missing_locks() -> str:
+    """Return an expression for the locks of the accounts without data, from their last samples."""
+    return f"last_over_time({series(catalogue.LOCK_REVISION, MISSING_LOCKS)}[{LOCK_LOOKBACK}])"
+
+
 def lock_names(matchers: str) -> str:
     """Return an expression for one series with the name of each lock."""
     return f"topk by {BY_ID} (1, {_all_names(lock_series(matchers))})"
@@ -107,10 +133,9 @@ def with_names(expression: str, matchers: str) -> str:
     return f"({expression}) * on {BY_ID} group_left (lock_name) {lock_names(matchers)}"
 
 
-def for_each_lock(expression: str, matchers: str) -> str:
-    """Add `lock_name`, and the value NOT_KNOWN for each lock without a value, to an expression for values of locks."""
-    names = recent_lock_names(matchers)
-    return f"({expression} or on {BY_ID} {NOT_KNOWN} * {names}) * on {BY_ID} group_left (lock_name) {names}"
+def or_hint(expression: str, label: str) -> str:
+    """Add a series that has a hint in one label, and the value -1, if the expression has no result."""
+    return f'{expression} or on () label_replace(vector(-1), "{label}", "no data: see Help", "", "")'
 
 
 def with_code(metric: AnyMetric, matchers: str, codes: list[int]) -> str:
@@ -121,11 +146,6 @@ def with_code(metric: AnyMetric, matchers: str, codes: list[int]) -> str:
 def unlocked(matchers: str) -> str:
     """Return an expression for the locks that are unlocked or pulled."""
     return with_code(catalogue.LOCK_STATE, matchers, codes_with_severity(STATES, "warn"))
-
-
-def open_doors(matchers: str) -> str:
-    """Return an expression for the locks whose door is open."""
-    return with_code(catalogue.LOCK_DOOR_STATE, matchers, codes_with_severity(DOORS, "warn"))
 
 
 def jammed_or_unknown(matchers: str) -> str:
@@ -150,10 +170,20 @@ def low_battery(matchers: str) -> str:
 
 
 def attention(matchers: str, by: str) -> str:
-    """Return an expression for each lock: 2 if it has a problem, otherwise 1 if it is not secured, otherwise 0."""
-    problems = " or ".join([jammed_or_unknown(matchers), offline(matchers), f"({low_battery(matchers)})"])
-    not_secured = f"group {by} ({not_secured_locks(matchers)})"
-    return f"2 * group {by} ({problems}) or {not_secured} or 0 * group {by} ({lock_series(matchers)})"
+    """Return an expression for how much attention each lock needs, from 0 to 4.
+
+    4: the lock jammed, or its state is not known; 3: it is not locked or its door is not closed; 2: it is offline;
+    1: its battery is low. A lock has the highest of its levels.
+    """
+    no_state = f"{series(catalogue.LOCK_CONNECTED, matchers)} == 1 unless on {BY_ID} {_any_state(matchers)}"
+    levels = {
+        4: f"{jammed_or_unknown(matchers)} or {no_state} or {missing_locks()}",
+        3: f"{_not_locked(matchers)} or {_not_closed(matchers)}",
+        2: offline(matchers),
+        1: low_battery(matchers),
+        0: series(catalogue.LOCK_REVISION, matchers),
+    }
+    return " or ".join(f"{level} * group {by} ({locks})" for level, locks in levels.items())
 
 
 def count_locks(locks: str, among: str) -> str:
@@ -161,18 +191,32 @@ def count_locks(locks: str, among: str) -> str:
     return f"count(group by {BY_ID} ({locks})) or 0 * count({among})"
 
 
-def count_matching(metric: AnyMetric, matchers: str, comparison: str) -> str:
-    """Return a cheap expression for the number of locks for which a `bool` comparison is true, for range queries."""
-    return f"sum(max by {BY_ID} ({series(metric, matchers)} {comparison}))"
+def sum_of_locks(metric: AnyMetric, matchers: str, window: str = "") -> str:
+    """Return an expression for the number of locks whose value is 1, at any time in the window if there is one."""
+    selector = series(metric, matchers)
+    return f"sum(max by {BY_ID} ({f'max_over_time({selector}[{window}])' if window else selector}))"
 
 
-def not_secured_locks(matchers: str) -> str:
-    """Return an expression for the locks that are not confirmed locked with a closed door.
+def sum_of_others(metric: AnyMetric, matchers: str) -> str:
+    """Return an expression for the number of locks whose value is 0."""
+    return f"sum(1 - {lowest(metric, matchers)})"
 
-    A door without a sensor counts as closed.
+
+def not_secured_count(matchers: str) -> str:
+    """Return an expression for the number of locks that are not confirmed locked with a closed door.
+
+    A door without a sensor counts as closed. There is no data if the number would be 0 but the state of some accounts
+    is not known.
     """
-    without_state = f"{bridged_lock_series(matchers)} unless on {BY_ID} {series(catalogue.LOCK_STATE, matchers)}"
-    return f"{_not_locked(matchers)} or {_not_closed(matchers)} or {offline(matchers)} or {without_state}"
+    bridged = series(catalogue.LOCK_CONNECTED, matchers)
+    locked = f"min by {BY_ID} ({series(catalogue.LOCK_STATE, matchers)} == bool {LockState.LOCKED.value}) == 1"
+    secured = f"({locked} unless on {BY_ID} {_not_closed(matchers)})"
+    count = f"count(group by {BY_ID} ({bridged}) unless {secured}) or 0 * count({bridged})"
+    return f"{count} unless on () {last_requests_remaining(MISSING_ACCOUNTS)}"
+
+
+def _any_state(matchers: str) -> str:
+    return series(catalogue.LOCK_STATE, matchers)
 
 
 def _not_locked(matchers: str) -> str:
@@ -180,21 +224,14 @@ def _not_locked(matchers: str) -> str:
 
 
 def _not_closed(matchers: str) -> str:
-    return f"{door_sensors(matchers)} != {DoorState.CLOSED.value}"
+    sensors = f"{series(catalogue.LOCK_DOOR_STATE, matchers)} != {DoorState.NOT_PAIRED.value}"
+    return f"{sensors} != {DoorState.CLOSED.value}"
 
 
-def door_sensors(matchers: str) -> str:
-    """Return an expression for the door states of the locks that have a door sensor."""
-    return f"{series(catalogue.LOCK_DOOR_STATE, matchers)} != {DoorState.NOT_PAIRED.value}"
-
-
-def not_secured_count(matchers: str) -> str:
-    """Return an expression for the number of locks that are not secured.
-
-    It has no data if the number would be 0 but the state of some accounts is not known.
-    """
-    count = count_locks(not_secured_locks(matchers), bridged_lock_series(matchers))
-    return f"{count} unless on () ({accounts_without_data()})"
+def last_requests_remaining(matchers: str) -> str:
+    """Return an expression for at least one series of each account that was reported within EXPORTER_LOOKBACK."""
+    remaining = series(catalogue.API_REQUESTS_REMAINING, matchers)
+    return f"last_over_time({remaining}[{EXPORTER_LOOKBACK}:{EXPORTER_LOOKBACK_STEP}])"
 
 
 def accounts(matchers: str = ACCOUNTS) -> str:
@@ -209,7 +246,7 @@ def accounts(matchers: str = ACCOUNTS) -> str:
     return (
         f"{remaining}"
         f" or last_over_time({remaining}[{ACCOUNT_LOOKBACK}]) unless on (job, instance) {running}"
-        f" or last_over_time({remaining}[{EXPORTER_LOOKBACK}:{EXPORTER_LOOKBACK_STEP}]) and on (job, instance) {down}"
+        f" or {last_requests_remaining(matchers)} and on (job, instance) {down}"
     )
 
 
@@ -218,10 +255,49 @@ def accounts_without_data() -> str:
     return f"group by (account) ({accounts()}) unless on (account) {series(catalogue.LOCK_COUNT, ACCOUNTS)}"
 
 
+def availability(days: int) -> str:
+    """Return an expression for the share of the last days in which each lock was connected, if it was reported."""
+    connected = lowest(catalogue.LOCK_CONNECTED, SHOWN_LOCKS)
+    return f"avg_over_time(({connected})[{days}d:10m])"
+
+
 def firing_alerts(matchers: str) -> str:
     """Return an expression for the alerts that are firing. A label that an alert does not have matches as empty."""
-    selector = f'ALERTS{{alertname=~"Tedee.*", alertstate="firing", job=~"$job|", instance=~"$instance|", {matchers}}}'
-    return f"topk({MAX_ALERTS}, max by (alertname, severity, account, lock_name, instance) ({selector}))"
+    return f"max by ({ALERT_LABELS}) ({_alerts(matchers)})"
+
+
+def started_alerts(matchers: str) -> str:
+    """Return an expression for the alerts that began to fire since the step before, for marks on a time axis.
+
+    A mark for the whole time would cover the charts: a low battery fires for weeks.
+    """
+    firing = _alerts(matchers)
+    return f"topk({MAX_ALERTS}, max by ({ALERT_LABELS}) ({firing} unless {firing} offset $__interval))"
+
+
+def alert_starts(matchers: str) -> str:
+    """Return an expression for the time in milliseconds since which the condition of each firing alert is true.
+
+    If there is none, the name of the only series is a text, provided that Prometheus evaluates the alerting rules.
+    """
+    starts = series("ALERTS_FOR_STATE", _alert_matchers(matchers))
+    return (
+        f"topk({MAX_ALERTS}, 1000 * max by ({ALERT_LABELS}) ({starts} and ignoring (alertstate) {_alerts(matchers)}))"
+        f' or on () label_replace(0 * max({RULES}) + {NO_CHANGE}, "alertname", "no alert is firing", "", "")'
+    )
+
+
+def alert_count(matchers: str) -> str:
+    """Return an expression for the number of alerts that are firing. It has no data without the alerting rules."""
+    return f"count({firing_alerts(matchers)}) or 0 * count({RULES})"
+
+
+def _alerts(matchers: str) -> str:
+    return f'ALERTS{{alertstate="firing", {_alert_matchers(matchers)}}}'
+
+
+def _alert_matchers(matchers: str) -> str:
+    return f'alertname=~"Tedee.*", job=~"$job|", instance=~"$instance|", {matchers}'
 
 
 def of_exporters(expression: str, lookback: str = "") -> str:

@@ -21,6 +21,8 @@ __all__ = ["JAMMED", "LOW_BATTERY", "NO_VALUE", "Display"]
 
 ValueTexts = Mapping[int, Display]
 """Text and severity of each code."""
+LabelTexts = Mapping[str, Display]
+"""Text and severity of each value of a label."""
 
 
 def _row(state: DeviceState | None = None, *, connected: bool = True) -> LockRow:
@@ -34,14 +36,25 @@ RESULTS: ValueTexts = {0: Display("OK", "good"), JAMMED: _row(DeviceState(state_
 OTHER_ERROR = Display("error", "bad")
 """Text of all results above JAMMED."""
 CHARGING: ValueTexts = {1: Display("yes", "busy"), 0: Display("no")}
-UPDATES: ValueTexts = {1: Display("update available", "busy"), 0: Display("up to date", "good")}
+UPDATES: ValueTexts = {1: Display("available", "busy"), 0: Display("none", "good")}
 
 NO_DATA = -1
 """Value for an account for which no exporter reports `tedee_up`."""
 ACCOUNTS: ValueTexts = {1: Display("up", "good"), 0: Display("failing", "bad"), NO_DATA: Display("no data", "bad")}
 VERSIONS: ValueTexts = {1: Display("supported", "good"), 0: Display("no longer supported", "bad")}
 CONFIGURATIONS: ValueTexts = {1: Display("loaded", "good"), 0: Display("rejected", "bad")}
-STATE_FILES: ValueTexts = {1: Display("usable", "good"), 0: Display("not usable", "bad")}
+ALERT_SEVERITIES: LabelTexts = {
+    "critical": Display("critical", "bad"),
+    "warning": Display("warning", "warn"),
+    "info": Display("info", "busy"),
+}
+NO_STATE_FILE = -1
+"""Value for exporters without a state file."""
+STATE_FILES: ValueTexts = {
+    1: Display("usable", "good"),
+    0: Display("not usable", "bad"),
+    NO_STATE_FILE: Display("none"),
+}
 
 UNKNOWN_CODE_UNIT = f"prefix:{LockState.describe(-1).removesuffix('-1')}"
 """Grafana unit that shows an unknown code as on the status page, for example `code 42`."""
@@ -52,11 +65,11 @@ def codes_with_severity(texts: ValueTexts, severity: str) -> list[int]:
     return [code for code, display in texts.items() if display.severity == severity]
 
 
-def value_mappings(texts: ValueTexts, above: Display | None = None) -> list[ValueMapping]:
-    """Return Grafana's value mappings for codes. All numbers above the highest code are shown as `above`."""
+def value_mappings(texts: ValueTexts | LabelTexts, above: Display | None = None) -> list[ValueMapping]:
+    """Return Grafana's value mappings. All numbers above the highest code are shown as `above`."""
     mappings: list[ValueMapping] = [ValueMap({str(code): _result(display) for code, display in texts.items()})]
     if above:
-        mappings.append(RangeMap(DashboardRangeMapOptions(max(texts) + 1, None, _result(above))))
+        mappings.append(RangeMap(DashboardRangeMapOptions(max(map(int, texts)) + 1, None, _result(above))))
     return mappings
 
 

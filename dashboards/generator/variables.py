@@ -24,7 +24,10 @@ ALL = VariableOption(selected=True, text=["All"], value=["$__all"])
 
 def data_source() -> VariableModel:
     """Return the data source variable. It has a single value: Grafana would query only the first of several."""
-    return builders.DatasourceVariable("datasource").label("Data source").type("prometheus").build()
+    # Without a value, Grafana would select the first Prometheus by name instead of the default data source.
+    default = VariableOption(selected=False, text="default", value="default")
+    variable = builders.DatasourceVariable("datasource").label("Data source").type("prometheus").current(default)
+    return variable.build()
 
 
 def jobs() -> VariableModel:
@@ -56,13 +59,26 @@ def locks() -> VariableModel:
 
 
 def shown(query: str, label: str) -> VariableModel:
-    """Return the hidden variable that limits the number of series in a panel. It is always set to All.
+    """Return the hidden variable that limits the number of series in a panel.
 
     Args:
         query: returns one series for each value, with no other label.
         label: the label that has the value.
     """
-    variable = _query_variable("shown", "Shown", f"query_result({query})")
+    return _hidden_variable("shown", query, label)
+
+
+def missing(query: str) -> VariableModel:
+    """Return the hidden variable with the accounts that were reported before but have no data now.
+
+    Queries that use it are short, and the expensive query runs once for all panels.
+    """
+    return _hidden_variable("missing", query, "account")
+
+
+def _hidden_variable(name: str, query: str, label: str) -> VariableModel:
+    """Return a variable that is always set to All."""
+    variable = _query_variable(name, name.title(), f"query_result({query})")
     variable.regex = f'/{label}="([\\s\\S]*)"}} /'
     variable.hide = VariableHide.HIDE_VARIABLE
     variable.skip_url_sync = True
@@ -79,7 +95,7 @@ def with_common_variables(*variables: VariableModel) -> Sequence[VariableModel]:
 def _query_variable(name: str, label: str, query: str) -> VariableModel:
     # Grafana's linter requires a refresh on each change of the time range, that is on each refresh of the dashboard:
     # the queries must be cheap.
-    return (
+    variable = (
         builders.QueryVariable(name)
         .label(label)
         .datasource(DATA_SOURCE)
@@ -93,3 +109,6 @@ def _query_variable(name: str, label: str, query: str) -> VariableModel:
         .current(ALL)
         .build()
     )
+    # Options of another type of variable, which the SDK sets.
+    variable.auto = variable.auto_min = variable.auto_count = None
+    return variable

@@ -76,6 +76,12 @@ class Recording:
         text = ",".join(f'{label}="{value}"' for label, value in labels.items())
         self._file.write(f"{name}{{{text}}} {value} {at:.3f}\n")
 
+    def add_alert(self, labels: Labels, start: float, at: float) -> None:
+        """Add the samples of an alert that fires at a time since it started."""
+        self.add_sample("ALERTS", {**labels, "alertstate": "firing"}, 1, at)
+        self.add_sample("ALERTS_FOR_STATE", labels, start, at)
+        self.add_sample("tedee:battery_percent:low", {}, 20, at)
+
     def close(self) -> None:
         """Write the end marker of OpenMetrics and close the file."""
         self._file.write("# EOF\n")
@@ -195,7 +201,7 @@ def record(folder: Path) -> Path:
                 recording.add_scrape(exposition, clock.wall())
             for start, labels in ALERTS:
                 if start <= clock.wall() < start + HOUR:
-                    recording.add_sample("ALERTS", {**labels, "alertstate": "firing"}, 1, clock.wall())
+                    recording.add_alert(labels, start, clock.wall())
     recording.close()
     return recording.path
 
