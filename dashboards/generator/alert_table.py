@@ -17,7 +17,12 @@ SINCE = ValueFormat("dateTimeFromNow", {q.NO_CHANGE: NO_VALUE})
 
 def anchors() -> LabelTexts:
     """Return the anchor of each alert's runbook in the documentation. Grafana cannot convert a name to lower case."""
-    rules = [rule for path in (RULES, NIGHT) for group in yaml.safe_load(path.read_text("utf-8"))["groups"] for rule in group["rules"]]
+    rules = [
+        rule
+        for path in (RULES, NIGHT)
+        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]
+        for rule in group["rules"]
+    ]
     alerts = [rule for rule in rules if "alert" in rule]
     return {rule["alert"]: Display(rule["annotations"]["runbook_url"].partition("#")[2]) for rule in alerts}
 

@@ -115,8 +115,8 @@ class Dashboard:
         dashboard.templating.list_val = list(self.variables)
         dashboard.annotations.list_val = [AlertAnnotation(self.alerts, hide=not self.alert_toggle)]
         _place(dashboard.panels or [])
-        for number, panel in enumerate(all_panels(dashboard), start=1):
-            panel.id_val = number
+        for number, placed in enumerate(all_panels(dashboard), start=1):
+            placed.id_val = number
         return dashboard
 
     def to_json(self) -> str:
@@ -149,10 +149,10 @@ def _place(panels: Iterable[AnyModel], y: int = 0) -> None:
             y += 1
             _place(panel.panels, y)
             continue
-        assert panel.grid_pos
-        if x + panel.grid_pos.w > COLUMNS:
+        size = panel.grid_pos or models.GridPos()
+        if x + size.w > COLUMNS:
             x, y, height = 0, y + height, 0
-        panel.grid_pos.x, panel.grid_pos.y = x, y
-        x, height = x + panel.grid_pos.w, max(height, panel.grid_pos.h)
+        panel.grid_pos = models.GridPos(h=size.h, w=size.w, x=x, y=y)
+        x, height = x + size.w, max(height, size.h)
         # The SDK sets the direction of a repetition, and no panel is repeated.
         panel.repeat_direction = None

@@ -18,7 +18,6 @@ from .overview import (
     DAYS_LEFT,
     DOOR,
     EMPTY,
-    ID,
     LAST_CHANGE,
     RESULT,
     SHARE,
@@ -33,7 +32,7 @@ SHOWN = (
     f"topk({MAX_SERIES}, max by (lock_id) {q.with_recent(q.series(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS))}"
     f" or 0 * group by (lock_id) {q.with_recent(q.series(catalogue.LOCK_REVISION, q.LOCKS))})"
 )
-ALERT_MATCHERS = f'account=~"$account|", {q.SHOWN_IDS}'
+ALERT_MATCHERS = 'account=~"$account|", lock_id=~"${shown:pipe}|"'
 
 
 def dashboard() -> Dashboard:

@@ -104,7 +104,10 @@ def current_values() -> list[stat.Panel]:
             "are no longer reported after 5 minutes.",
             f"clamp_min(max(time() - ({LAST_SYNCS})), 0)",
             ValueFormat(
-                "s", thresholds=((None, "quiet"), (0, "good"), (60, "warn"), (300, "bad")), decimals=0, no_value="no data"
+                "s",
+                thresholds=((None, "quiet"), (0, "good"), (60, "warn"), (300, "bad")),
+                decimals=0,
+                no_value="no data",
             ),
         ),
         value_panel(
@@ -322,7 +325,8 @@ def processes() -> list[timeseries.Panel | table.Panel]:
                 Column("loaded", "Config loaded", ValueFormat("dateTimeFromNow"), width=120),
             ],
             {
-                "version": f"group by (instance, job, version, python_version) ({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
+                "version": f"group by (instance, job, version, python_version) "
+                f"({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
                 "started": times(q.of_exporters(q.series("process_start_time_seconds", q.EXPORTERS))),
                 "loaded": times(q.series(catalogue.CONFIG_RELOAD_SUCCESS_TIMESTAMP, q.EXPORTERS)),
             },

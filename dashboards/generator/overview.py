@@ -339,8 +339,8 @@ def use_by_lock(note: str = "") -> table.Panel:
     opened = f"({q.highest(catalogue.LOCK_DOOR_OPEN, q.SHOWN_LOCKS)})[$__range:1m]"
     return table_panel(
         "Use by lock",
-        "State changes, minutes unlocked and minutes with an open door in the time range of the dashboard. Times without "
-        "data are not counted." + note,
+        "State changes, minutes unlocked and minutes with an open door in the time range of the dashboard. Times "
+        "without data are not counted." + note,
         [
             replace(NAME, min_width=120, filterable=False),
             replace(ACCOUNT, width=100, filterable=False),
@@ -409,7 +409,7 @@ def availability_by_bridge() -> table.Panel:
 def firmware_versions() -> table.Panel:
     """Return the numbers of locks by firmware version."""
     info = f"group by (account, lock_id, firmware_version) ({q.series(catalogue.LOCK_INFO, q.LOCKS)})"
-    available = f"{q.series(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.LOCKS)} == 1"
+    available = q.highest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.LOCKS)
     return (
         table_panel(
             "Firmware versions",
@@ -422,7 +422,7 @@ def firmware_versions() -> table.Panel:
             ],
             {
                 "locks": f"count by (firmware_version) ({info})",
-                "updates": f"count by (firmware_version) ({info} and on {q.BY_ID} {available})",
+                "updates": f"sum by (firmware_version) ({available} * on {q.BY_ID} group_right () {info})",
             },
             [("Value #locks", True)],
         )

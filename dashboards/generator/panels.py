@@ -43,8 +43,8 @@ class ValueFormat:
     text_above: Display | None = None
     """Text of all numbers above the codes."""
     thresholds: Thresholds = ((None, "quiet"),)
-    """The first one is also the colour of a missing value in a stat panel, and therefore quiet. In a table, cells without
-    a value have no colour."""
+    """The first one is also the colour of a missing value in a stat panel, and therefore quiet. In a table, cells
+    without a value have no colour."""
     decimals: int | None = None
     minimum: float | None = None
     maximum: float | None = None
@@ -141,8 +141,8 @@ class Column:
 
 
 MIN_STEP = "1m"
-"""Minimum step of rates. Grafana takes it for the scrape interval too, so that rates have data if Prometheus scrapes once
-a minute and the data source has its default setting of 15 seconds."""
+"""Minimum step of rates. Grafana takes it for the scrape interval too, so that rates have data if Prometheus scrapes
+once a minute and the data source has its default setting of 15 seconds."""
 MIN_BAR_WIDTH = "5m"
 """$__rate_interval is at least four scrape intervals long. If bars were shorter, several would count the same event."""
 
@@ -168,7 +168,9 @@ def stat_panel(title: str, description: str, expression: str, value_format: Valu
         .reduce_options(options.ReduceDataOptions().calcs(["lastNotNull"]))
     )
     panel.no_value(value_format.no_value).color_scheme(builders.FieldColor().mode(FieldColorModeId.THRESHOLDS))
-    return _with_queries(value_format.apply_to(panel), title, description, [_query("A", expression).instant()]).height(3)
+    return _with_queries(value_format.apply_to(panel), title, description, [_query("A", expression).instant()]).height(
+        3
+    )
 
 
 def timeline_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> statetimeline.Panel:
@@ -301,9 +303,12 @@ def hours_panel(title: str, description: str, expression: str, days: int) -> tab
         DynamicConfigValue("custom.cellOptions", common.TableAutoCellOptions()),
     ]
     panel.override_by_name("Hour", hour)
-    as_time = {"conversions": [{"targetField": "Value #day", "destinationType": "time"}], "fields": {}}
+    as_time: dict[str, object] = {
+        "conversions": [{"targetField": "Value #day", "destinationType": "time"}],
+        "fields": {},
+    }
     # Grafana formats the times in the time zone of the dashboard, which PromQL does not know.
-    steps = [
+    steps: list[tuple[str, dict[str, object]]] = [
         ("merge", {}),
         ("convertFieldType", as_time),
         ("formatTime", {"timeField": "Time", "outputFormat": "HH", "useTimezone": True}),

@@ -15,8 +15,7 @@ ACCOUNTS = f'{EXPORTERS}, account=~"$account"'
 LOCKS = f'{ACCOUNTS}, lock_id=~"$lock"'
 SHOWN_ACCOUNTS = f'{EXPORTERS}, account=~"$shown"'
 # Without the format, Grafana would escape the value that stands for all locks. Ids need no escaping.
-SHOWN_IDS = 'lock_id=~"${shown:pipe}"'
-SHOWN_LOCKS = f"{ACCOUNTS}, {SHOWN_IDS}"
+SHOWN_LOCKS = f'{ACCOUNTS}, lock_id=~"${{shown:pipe}}"'
 MISSING_ACCOUNTS = f'{EXPORTERS}, account=~"$missing"'
 """Accounts whose locks no exporter reports. The hidden variable `missing` has their names."""
 MISSING_LOCKS = f'{MISSING_ACCOUNTS}, lock_id=~"$lock"'

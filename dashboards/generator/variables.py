@@ -27,7 +27,7 @@ def data_source() -> VariableModel:
     # Without a value, Grafana would select the first Prometheus by name instead of the default data source.
     default = VariableOption(selected=False, text="default", value="default")
     variable = builders.DatasourceVariable("datasource").label("Data source").type("prometheus").current(default)
-    return variable.build()
+    return _without_intervals(variable.build())
 
 
 def jobs() -> VariableModel:
@@ -109,6 +109,10 @@ def _query_variable(name: str, label: str, query: str) -> VariableModel:
         .current(ALL)
         .build()
     )
-    # Options of another type of variable, which the SDK sets.
+    return _without_intervals(variable)
+
+
+def _without_intervals(variable: VariableModel) -> VariableModel:
+    """Remove the options of another type of variable, which the SDK sets."""
     variable.auto = variable.auto_min = variable.auto_count = None
     return variable
