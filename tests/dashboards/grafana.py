@@ -22,6 +22,8 @@ Selection = Mapping[str, str | tuple[str, ...]]
 Options = list[tuple[str, str]]
 """(text, value) of each value that can be selected."""
 Series = list[dict[str, Any]]
+MIN_STEPS = {"1m": 60, "1h": 3600}
+"""Seconds of the minimum steps that queries have."""
 
 
 def load(name: str) -> Any:
@@ -29,9 +31,16 @@ def load(name: str) -> Any:
     return json.loads((FOLDER / name).read_text("utf-8"))
 
 
+def rows_and_panels(dashboard: Any) -> Iterator[Any]:
+    """Yield the rows and panels, including the panels of folded rows."""
+    for panel in dashboard["panels"]:
+        yield panel
+        yield from panel.get("panels", ())
+
+
 def panels(dashboard: Any) -> Iterator[Any]:
-    """Yield the panels without the rows."""
-    return (panel for panel in dashboard["panels"] if panel["type"] != "row")
+    """Yield the panels that show data, without rows and texts."""
+    return (panel for panel in rows_and_panels(dashboard) if panel["type"] not in {"row", "text"})
 
 
 def queries(dashboard: Any) -> Iterator[tuple[str, Any]]:
@@ -59,7 +68,9 @@ class Grafana:
         values: dict[str, str] = {}
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
-                values[variable["name"]] = self._value(variable, values, selection)
+                name, value = variable["name"], self._value(variable, values, selection)
+                values[name] = value if isinstance(value, str) else _any_of(value)
+                values[f"{name}:pipe"] = value if isinstance(value, str) else "|".join(value)
         return values
 
     def options(self, dashboard: Any, name: str, selection: Selection) -> Options:
@@ -70,20 +81,29 @@ class Grafana:
 
     def run(self, target: Any, variables: Mapping[str, str]) -> Series:
         """Return the result of a query."""
-        expression = self.fill(target["expr"], variables)
+        expression = self.fill(target["expr"], variables, target.get("interval"))
         if target.get("instant"):
             return self.query("query", query=expression, time=self.end)
         return self.query("query_range", query=expression, start=self.end - self.span, end=self.end, step=self.step)
 
-    def fill(self, expression: str, variables: Mapping[str, str]) -> str:
-        """Return an expression with all variables replaced."""
+    def fill(self, expression: str, variables: Mapping[str, str], min_step: str | None = None) -> str:
+        """Return an expression with all variables replaced.
+
+        Args:
+            expression: expression with variables.
+            variables: text of each variable.
+            min_step: minimum step of the query, which also counts as the scrape interval.
+        """
+        minimum = MIN_STEPS[min_step] if min_step else 0
+        step, scrape_interval = max(self.step, minimum), max(self.scrape_interval, minimum)
         built_in = {
             "__range": f"{self.span:g}s",
-            "__interval": f"{self.step:g}s",
-            "__rate_interval": f"{max(self.step + self.scrape_interval, 4 * self.scrape_interval):g}s",
+            "__interval": f"{step:g}s",
+            "__rate_interval": f"{max(step + scrape_interval, 4 * scrape_interval):g}s",
         }
-        filled = re.sub(r"\$(\w+)", lambda match: {**built_in, **variables}[match[1]], expression)
-        assert "$" not in filled.replace("\\\\$", "")
+        values = {**built_in, **variables}
+        filled = re.sub(r"\$(?:{([\w:]+)}|([a-zA-Z_]\w*))", lambda match: values[match[1] or match[2]], expression)
+        assert "$" not in filled.replace("\\\\$", "").replace('"$1"', "")
         return filled
 
     def query(self, endpoint: str, **parameters: Any) -> Series:
@@ -93,14 +113,15 @@ class Grafana:
         result: Series = response.json()["data"]["result"]
         return result
 
-    def _value(self, variable: Any, values: Mapping[str, str], selection: Selection) -> str:
+    def _value(self, variable: Any, values: Mapping[str, str], selection: Selection) -> str | Sequence[str]:
+        """Return the selected values, or the text that stands for all values."""
         if variable["name"] in selection:
             selected = selection[variable["name"]]
-            return _any_of([selected] if isinstance(selected, str) else selected)
+            return [selected] if isinstance(selected, str) else selected
         assert variable["current"]["value"] == ["$__all"]
         if "allValue" in variable:
             return str(variable["allValue"])
-        return _any_of([value for _, value in self._options(variable, values)])
+        return [value for _, value in self._options(variable, values)]
 
     def _options(self, variable: Any, values: Mapping[str, str]) -> Options:
         texts = list(self._query_variable(self.fill(variable["query"], values)))

@@ -58,6 +58,8 @@ def record(folder: Path) -> Path:
         _record_scrape(recording, f"door {door}", END, {"home": {"Front door": synced(1, doorState=door)}})
     _record_scrape(recording, "without sensors", END, {"home": {"Front door": synced(1, doorState=0)}})
     _record_scrape(recording, "failed", END, {"home": {"Front door": synced(1, stateChangeResult=2)}})
+    without_bridge = {key: value for key, value in synced(1).items() if key != "isConnected"}
+    _record_scrape(recording, "without a bridge", END, {"home": {"Shed": {**without_bridge, "deviceState": None}}})
     _record_scrape(recording, "attention", END, {"home": NEED_ATTENTION | SECURED})
     pair = {"Front door": synced(1), "Back door": {**synced(2, connected=False), "deviceState": None}}
     _record_scrape(recording, "one offline", END, {"home": pair})
@@ -74,6 +76,12 @@ def record(folder: Path) -> Path:
         at = END - HOUR + number * 20
         labels = {"job": "failures", "instance": "one", "account": "home", "reason": "timeout"}
         recording.add_sample("tedee_sync_failures_total", labels, sum(number > each for each in (40, 41, 120)), at)
+    for interval in (15, 20, 60):
+        target = {"job": f"scraped every {interval} s", "instance": "one"}
+        for number in range(int(HOUR / interval) + 1):
+            at = END - HOUR + number * interval
+            recording.add_sample("process_cpu_seconds_total", target, number * interval / 100, at)
+            recording.add_sample("tedee_exporter_build_info", target, 1, at)
     recording.close()
     return recording.path
 

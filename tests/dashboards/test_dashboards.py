@@ -20,12 +20,13 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.generator import colours, dashboards, value_mappings
+from dashboards.generator.alert_table import anchors
 from exporter.metrics.catalogue import CATALOGUE, LOCK_METRICS
 from exporter.tedee.errors import REASONS
 from exporter.tedee.models import DoorState, LockState
 from testing.program import ROOT
 
-from .grafana import FILES, load, panels, queries
+from .grafana import FILES, load, panels, queries, rows_and_panels
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 UIDS = {"locks-overview.json": "tedee-locks", "lock-detail.json": "tedee-lock", "exporter.json": "tedee-exporter"}
@@ -39,6 +40,8 @@ UNITS = {
     "dateTimeFromNow",
     "prefix:code ",
     "suffix:days",
+    "suffix:min",
+    "suffix:s",
 }
 """Units of Grafana that the dashboards use."""
 
@@ -66,15 +69,29 @@ def test_committed_json_is_up_to_date() -> None:
     assert set(written) == set(FILES)
 
 
+SDK_DEFAULTS = ("auto", "auto_min", "auto_count", "repeatDirection")
+"""Keys that the SDK sets without an effect, and the generator removes."""
+
+
 @of_each_dashboard
 def test_sdk_reads_the_json_without_loss(name: str) -> None:
     register_default_plugins()
     dashboard = load(name)
+    # The SDK has no fields for the requirements, and for the options of Prometheus annotations.
+    del dashboard["__requires"], dashboard["__elements"]
     for annotation in dashboard["annotations"]["list"]:
-        # The SDK has no fields for the options of Prometheus annotations.
         assert all(annotation.pop(key) for key in ("target", "titleFormat", "textFormat", "tagKeys"))
     read = json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder))
+    for each in (*read["templating"]["list"], *rows_and_panels(read)):
+        for key in SDK_DEFAULTS:
+            each.pop(key, None)
     assert read == dashboard
+
+
+@of_each_dashboard
+def test_json_has_no_unused_keys(name: str) -> None:
+    text = json.dumps(load(name))
+    assert not [key for key in SDK_DEFAULTS if f'"{key}":' in text]
 
 
 # Import
@@ -89,9 +106,18 @@ def test_uids_are_stable_and_titles_unique() -> None:
 def test_json_has_the_schema_of_grafana_10_4(name: str) -> None:
     dashboard = load(name)
     assert dashboard["schemaVersion"] == 39
-    assert dashboard["editable"] is False, "change the generator instead"
+    assert dashboard["editable"] is True
     assert "id" not in dashboard
     assert "__inputs" not in dashboard
+
+
+@of_each_dashboard
+def test_json_lists_its_requirements(name: str) -> None:
+    dashboard = load(name)
+    types = {panel["type"] for panel in rows_and_panels(dashboard)} - {"row"}
+    required = {(each["type"], each["id"]) for each in dashboard["__requires"]}
+    assert required == {("grafana", "grafana"), ("datasource", "prometheus"), *(("panel", each) for each in types)}
+    assert dashboard["__elements"] == {}
 
 
 @of_each_dashboard
@@ -109,14 +135,52 @@ def test_dashboard_links_pass_on_variables(name: str) -> None:
     assert "tedee" in dashboard["tags"]
     passed_on = "&".join(f"${{{variable}:queryparam}}" for variable in ("datasource", "job", "instance", "account"))
     others = [f"/d/{uid}?{passed_on}" for file, uid in UIDS.items() if file != name]
-    assert [link["url"] for link in dashboard["links"]] == others
-    for link in dashboard["links"]:
+    internal = [link for link in dashboard["links"] if link["url"].startswith("/")]
+    assert [link["url"] for link in internal] == others
+    for link in internal:
         assert (link["type"], link["includeVars"], link["keepTime"]) == ("link", False, True)
+
+
+def external_urls(name: str) -> set[str]:
+    """Return the URLs of links to the documentation, without the parts that Grafana inserts."""
+    dashboard = load(name)
+    (help_text,) = (panel["options"]["content"] for panel in rows_and_panels(dashboard) if panel["type"] == "text")
+    urls = re.findall(r"\]\((https:.*?)\)", help_text) + re.findall(r'"url": "(https:.*?)"', json.dumps(dashboard))
+    return {url.split("#")[0] for url in urls}
+
+
+@of_each_dashboard
+def test_links_to_documentation_exist(name: str) -> None:
+    urls = external_urls(name)
+    repository = next(each for each in urls if "/blob/" not in each)
+    pages = {url.removeprefix(f"{repository}/blob/main/") for url in urls - {repository}}
+    assert {"docs/dashboards.md", "docs/runbooks.md", "docs/troubleshooting.md"} <= pages
+    assert all((ROOT / page).is_file() for page in pages)
+
+
+@of_each_dashboard
+def test_last_row_is_help_and_folded(name: str) -> None:
+    row = load(name)["panels"][-1]
+    assert (row["type"], row["collapsed"]) == ("row", True)
+    assert row["title"].startswith("Help")
+    (panel,) = row["panels"]
+    assert (panel["type"], panel["options"]["mode"]) == ("text", "markdown")
+
+
+def test_alerts_link_to_their_runbooks() -> None:
+    runbooks = (ROOT / "docs" / "runbooks.md").read_text("utf-8")
+    headings = {heading: heading.lower() for heading in re.findall(r"(?m)^### (\w+)$", runbooks)}
+    tables = [panel for name in FILES for panel in panels(load(name)) if panel["title"] == "Firing alerts"]
+    assert len(tables) == len(FILES)
+    for table in tables:
+        assert mapped(table, "Runbook") == headings
+        (links,) = properties(table, "Alert", "links")
+        assert links[0]["url"].endswith("/docs/runbooks.md#${__data.fields.Runbook}")
 
 
 @of_each_dashboard
 def test_table_links_keep_the_time_range(name: str) -> None:
-    for url in re.findall(r'"url": "(/.*?)"', json.dumps(load(name)["panels"])):
+    for url in re.findall(r'"url": "(/.*?)"', json.dumps(load(name)["panels"])):  # without the documentation
         assert url.split("?")[0] in {f"/d/{uid}" for uid in UIDS.values()}
         assert "${__url_time_range}" in url
 
@@ -129,6 +193,8 @@ def test_data_source_is_a_variable(name: str) -> None:
     source = load(name)["templating"]["list"][0]
     assert (source["type"], source["name"], source["label"]) == ("datasource", "datasource", "Data source")
     assert source["query"] == "prometheus"
+    # Without a value, Grafana selects the first one by name.
+    assert source["current"] == {"selected": False, "text": "default", "value": "default"}
 
 
 @of_each_dashboard
@@ -143,27 +209,38 @@ def test_variables_are_multi_value_and_default_to_all(name: str) -> None:
         assert (variable.get("allValue"), variable.get("hide")) in [(".+", None), (None, 2)]
 
 
+VARIABLES = {
+    "exporter.json": ["job", "instance", "account", "missing", "shown"],
+    "lock-detail.json": ["job", "instance", "account", "lock", "shown"],
+    "locks-overview.json": ["job", "instance", "account", "missing", "lock", "shown"],
+}
+HIDDEN = {"missing", "shown"}
+
+
 @of_each_dashboard
 def test_variables_depend_on_the_variables_before_them(name: str) -> None:
     _, *variables = load(name)["templating"]["list"]
-    names = [variable["name"] for variable in variables]
-    expected = ["job", "instance", "account"] + (["lock"] if name != "exporter.json" else [])
-    assert names == [*expected, "shown"]
+    assert [variable["name"] for variable in variables] == VARIABLES[name]
     for index, variable in enumerate(variables):
         used = set(re.findall(r"\$(\w+)", variable["query"]))
-        assert used == set(names[:index])
+        before = set(VARIABLES[name][:index])
+        assert before - HIDDEN <= used <= before
+        assert (variable.get("hide") == 2) == (variable["name"] in HIDDEN)
 
 
 # Queries
 
 RATE_INTERVAL = timedelta(seconds=4321)
-PROMETHEUS_SERIES = {"up", "ALERTS", "scrape_samples_scraped", "scrape_duration_seconds"}
+PROMETHEUS_SERIES = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_samples_scraped", "scrape_duration_seconds"}
 """Series that Prometheus itself creates."""
+RULES = "tedee:battery_percent:low"
+"""Series of a recording rule. It has no labels of an exporter."""
 
 
 def nodes(expression: str) -> list[promql.Expr]:
     found: list[promql.Expr] = []
     filled = expression.replace("$__rate_interval", f"{RATE_INTERVAL.seconds}s").replace("$__range", "1d")
+    filled = filled.replace("$__interval", "5m")
     promql.walk(promql.parse(filled), found.append)
     return found
 
@@ -184,9 +261,9 @@ def variable_queries() -> list[Any]:
 @of_each_query
 def test_selectors_match_selected_jobs_and_instances(query: Any) -> None:
     or_empty = "|" if "ALERTS" in query["expr"] else ""
-    found = list(selectors(query["expr"]))
+    found = [matchers for metrics, matchers in selectors(query["expr"]) if metrics != {RULES}]
     assert found
-    for _, matchers in found:
+    for matchers in found:
         assert matchers["job"] == f"$job{or_empty}"
         assert matchers["instance"] == f"$instance{or_empty}"
 
@@ -195,12 +272,41 @@ def test_selectors_match_selected_jobs_and_instances(query: Any) -> None:
 def test_selectors_match_selected_accounts_and_locks(query: Any) -> None:
     names = {f"{metric.name}{suffix}": metric for metric in CATALOGUE for suffix in ("", "_bucket", "_sum", "_count")}
     for metrics, matchers in selectors(query["expr"]):
-        for metric in metrics - PROMETHEUS_SERIES:
+        for metric in metrics - PROMETHEUS_SERIES - {RULES}:
             if metric.startswith("process_"):
                 continue
             labels = names[metric].labels
-            assert (matchers.get("account") in {"$account", "$shown"}) == ("account" in labels)
-            assert (matchers.get("lock_id") in {"$lock", "$shown"}) == ("lock_id" in labels)
+            assert (matchers.get("account") in {"$account", "$shown", "$missing"}) == ("account" in labels)
+            assert (matchers.get("lock_id") in {"$lock", "${shown:pipe}"}) == ("lock_id" in labels)
+
+
+def test_recording_rule_of_the_dashboards_exists() -> None:
+    rules = yaml.safe_load((ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8"))
+    assert RULES in {rule.get("record") for group in rules["groups"] for rule in group["rules"]}
+
+
+LONG_QUERIES = {("Locks", "attention"), ("Current values", "days"), ("Next batteries to charge", "days")}
+"""The order of the locks and the battery forecast, which docs/dashboards.md explains."""
+
+
+@of_each_dashboard
+def test_queries_are_short(name: str) -> None:
+    lengths = {(title, query["refId"]): len(query["expr"]) for title, query in queries(load(name))}
+    assert {each: length for each, length in lengths.items() if length > 650 and each not in LONG_QUERIES} == {}
+
+
+@of_each_panel
+def test_rates_have_a_minimum_step(panel: Any) -> None:
+    # Grafana assumes a scrape interval of 15 seconds: rates over one minute have no data if it is one minute.
+    for target in panel["targets"]:
+        if "$__rate_interval" in target["expr"]:
+            assert target.get("interval") == "1m" or panel["interval"] in {"5m", "1h"}
+
+
+@of_each_panel
+def test_windows_of_a_step_have_a_minimum(panel: Any) -> None:
+    if any("[$__interval]" in target["expr"] for target in panel["targets"]):
+        assert panel["interval"] == "2m"
 
 
 @pytest.mark.parametrize("query", variable_queries())
@@ -256,11 +362,21 @@ def _is_counter(name: str | None) -> bool:
 @of_each_dashboard
 def test_alert_annotation_matches_all_alerts(name: str) -> None:
     (annotation,) = load(name)["annotations"]["list"]
-    ((_, matchers),) = selectors(annotation["expr"])
+    matchers, earlier = (matchers for _, matchers in selectors(annotation["expr"]))
+    assert matchers == earlier
     rules = yaml.safe_load((ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8"))
     alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
     assert alerts
     assert all(re.fullmatch(matchers["alertname"], alert) for alert in alerts)
+
+
+@of_each_dashboard
+def test_alert_annotation_marks_starts_only(name: str) -> None:
+    # A region for the whole time would cover the charts. The offset is one step, whatever the time range is.
+    (annotation,) = load(name)["annotations"]["list"]
+    assert re.fullmatch(
+        r"topk\(100, max by \(.*\) \((ALERTS{.*}) unless \1 offset \$__interval\)\)", annotation["expr"]
+    )
 
 
 @of_each_dashboard
@@ -282,7 +398,7 @@ def test_alert_text_has_account_lock_and_instance(name: str) -> None:
 
 @of_each_dashboard
 def test_panel_titles_and_ids_are_unique(name: str) -> None:
-    all_panels = load(name)["panels"]
+    all_panels = list(rows_and_panels(load(name)))
     assert len({panel["title"] for panel in all_panels}) == len(all_panels)
     assert len({panel["id"] for panel in all_panels}) == len(all_panels)
 
@@ -306,22 +422,47 @@ def test_each_number_has_a_unit(panel: Any) -> None:
     for override in fields["overrides"]:
         units += [each["value"] for each in override["properties"] if each["id"] == "unit"]
     assert set(units) <= UNITS
-    if panel["type"] == "table":
-        numbers = {name for name in _renamed(panel).values() if name.startswith("Value #")}
+    if panel["type"] == "table" and panel["title"] != HOURS:
+        numbers = {name for name in _renamed(panel).values() if name.startswith("Value")}
         assert len(units) == 1 + len(numbers)
 
 
 @of_each_dashboard
 def test_panels_fill_the_grid_without_overlap_or_gap(name: str) -> None:
+    dashboard = load(name)
+    assert_filled(dashboard["panels"], 0)
+    for row in dashboard["panels"]:
+        if row.get("panels"):
+            assert_filled(row["panels"], row["gridPos"]["y"] + 1)
+
+
+def assert_filled(placed: Any, top: int) -> None:
     covered: dict[tuple[int, int], str] = {}
-    for panel in load(name)["panels"]:
+    for panel in placed:
         position = panel["gridPos"]
         for cell in itertools.product(
             range(position["x"], position["x"] + position["w"]), range(position["y"], position["y"] + position["h"])
         ):
             assert covered.setdefault(cell, panel["title"]) == panel["title"]
     bottom = max(y for _, y in covered) + 1
-    assert set(covered) == set(itertools.product(range(24), range(bottom)))
+    assert set(covered) == set(itertools.product(range(24), range(top, bottom)))
+
+
+NARROW_COLUMN = (1140 - 34) / 24
+"""Pixels of a column of Grafana's grid in a window of 1140 pixels: a window of 1440 pixels next to Grafana's menu."""
+PADDING = 26
+"""Pixels of a panel's borders and of the scroll bar of a table."""
+LETTER = 8.5
+"""Pixels of a wide letter in a panel's title, which also has an icon with room around it."""
+
+
+@of_each_panel
+def test_titles_fit_in_a_narrow_window(panel: Any) -> None:
+    assert LETTER * len(panel["title"]) + 60 <= NARROW_COLUMN * panel["gridPos"]["w"]
+
+
+HOURS = "State changes by hour"
+"""A table whose columns Grafana creates from the values."""
 
 
 def _renamed(panel: Any) -> dict[str, str]:
@@ -330,14 +471,25 @@ def _renamed(panel: Any) -> dict[str, str]:
     return {title: name for name, title in organize["options"]["renameByName"].items()}
 
 
-TABLES = [panel for name in FILES for panel in panels(load(name)) if panel["type"] == "table"]
+def properties(table: Any, column: str, key: str) -> list[Any]:
+    """Return the values of one property of a column, at most one."""
+    (override,) = (each for each in table["fieldConfig"]["overrides"] if each["matcher"]["options"] == column)
+    return [each["value"] for each in override["properties"] if each["id"] == key]
+
+
+TABLES = [
+    panel for name in FILES for panel in panels(load(name)) if panel["type"] == "table" and panel["title"] != HOURS
+]
 of_each_table = pytest.mark.parametrize("table", [pytest.param(table, id=table["title"]) for table in TABLES])
 
 
 @of_each_table
 def test_columns_have_queries_and_queries_are_used(table: Any) -> None:
     queried = {target["refId"] for target in table["targets"]}
-    columns = {name.removeprefix("Value #") for name in _renamed(table).values() if name.startswith("Value #")}
+    columns = {name.removeprefix("Value #") for name in _renamed(table).values() if name.startswith("Value")}
+    if len(table["targets"]) == 1:  # without the name of the query
+        assert columns == {"Value"}
+        return
     assert columns <= queried
     text = json.dumps(table["transformations"])
     labels = {name for name in _renamed(table).values() if not name.startswith("Value #")}
@@ -345,6 +497,59 @@ def test_columns_have_queries_and_queries_are_used(table: Any) -> None:
         grouped = re.findall(r"group by \((.*?)\)", target["expr"])
         provides_labels = labels & set(re.findall(r"\w+", " ".join(grouped)))
         assert target["refId"] in columns or f"Value #{target['refId']}" in text or provides_labels
+
+
+@of_each_table
+def test_sorted_columns_have_queries(table: Any) -> None:
+    names = {"Value"} if len(table["targets"]) == 1 else {f"Value #{target['refId']}" for target in table["targets"]}
+    for step in table["transformations"]:
+        if step["id"] == "sortBy":
+            (by,) = step["options"]["sort"]
+            assert not by["field"].startswith("Value") or by["field"] in names
+
+
+@of_each_table
+def test_columns_fit_in_a_narrow_window(table: Any) -> None:
+    flexible = 0
+    total = 0
+    for column in _renamed(table):
+        if properties(table, column, "custom.hidden"):
+            continue
+        widths = properties(table, column, "custom.width")
+        flexible += not widths
+        # 150 is Grafana's minimum of a column without a width.
+        total += (widths or properties(table, column, "custom.minWidth") or [150])[0]
+    assert flexible == 1, "one column gets the remaining width"
+    assert total <= NARROW_COLUMN * table["gridPos"]["w"] - PADDING
+
+
+@of_each_table
+def test_column_titles_fit_their_widths(table: Any) -> None:
+    for column in _renamed(table):
+        for width in properties(table, column, "custom.width"):
+            icon = 20 if properties(table, column, "custom.filterable") else 0
+            assert 7 * len(column) + 12 + icon <= width, column
+
+
+@of_each_table
+def test_hidden_columns_are_hidden_in_all_versions(table: Any) -> None:
+    for column in _renamed(table):
+        before_12_2 = properties(table, column, "custom.hidden")
+        later = properties(table, column, "custom.hideFrom")
+        assert (before_12_2, later) in [([], []), ([True], [{"viz": True, "legend": False, "tooltip": False}])]
+
+
+@of_each_table
+def test_columns_of_links_exist(table: Any) -> None:
+    used = re.findall(r"\${__data\.fields\.(\w+)}", json.dumps(table))
+    assert set(used) <= set(_renamed(table))
+
+
+@of_each_table
+def test_missing_values_of_tables_have_no_colour(table: Any) -> None:
+    for column in _renamed(table):
+        for thresholds in properties(table, column, "thresholds"):
+            assert thresholds["steps"][0] == {"value": None, "color": colours.TRANSPARENT}
 
 
 @of_each_table
@@ -396,7 +601,7 @@ def mapped(panel: Any, column: str | None) -> dict[str, str]:
 
 STATE_TEXTS = {str(code.value): code.text for code in LockState}
 DOOR_TEXTS = {str(code.value): code.text for code in DoorState}
-NO_DATA = {"-1": "no data"}
+CONNECTION_TEXTS = {"1": "connected", "0": "offline", "-1": "no bridge"}
 
 
 @pytest.mark.parametrize(
@@ -404,12 +609,14 @@ NO_DATA = {"-1": "no data"}
     [
         ("locks-overview.json", "Locks", "State", {**STATE_TEXTS, "-1": "jammed", "-2": "error"}),
         ("locks-overview.json", "Locks", "Door", DOOR_TEXTS),
-        ("locks-overview.json", "Locks", "Connection", {"1": "connected", "0": "offline"}),
+        ("locks-overview.json", "Locks", "Connection", CONNECTION_TEXTS),
         ("locks-overview.json", "Recent changes", "State", STATE_TEXTS),
-        ("lock-detail.json", "State", None, STATE_TEXTS | NO_DATA),
+        ("lock-detail.json", "Current values", "State", STATE_TEXTS),
+        ("lock-detail.json", "Current values", "Door", DOOR_TEXTS),
+        ("lock-detail.json", "Current values", "Connection", CONNECTION_TEXTS),
         ("lock-detail.json", "State over time", None, STATE_TEXTS),
-        ("lock-detail.json", "Door", None, DOOR_TEXTS | NO_DATA),
         ("lock-detail.json", "Door over time", None, DOOR_TEXTS),
+        ("lock-detail.json", "Connection over time", None, {"1": "connected", "0": "offline"}),
     ],
 )
 def test_codes_have_the_texts_of_the_exporter(
@@ -442,8 +649,10 @@ KINDS = (
     value_mappings.VERSIONS,
     value_mappings.CONFIGURATIONS,
     value_mappings.STATE_FILES,
+    value_mappings.ALERT_SEVERITIES,
+    anchors(),
 )
-SPECIAL_VALUES = {"-1", "-2", "90"}
+SPECIAL_VALUES = {"-1", "-2", "90", "999"}
 """Mapped numbers that are not codes, such as -1 for missing data."""
 
 
@@ -487,11 +696,10 @@ def test_missing_values_have_a_neutral_colour(panel: Any) -> None:
 
 
 @pytest.mark.parametrize("panel", panels_of("stat"))
-def test_values_of_locks_show_the_lock_name(panel: Any) -> None:
-    if "lock_name" in panel["targets"][0]["expr"]:
-        assert panel["targets"][0]["legendFormat"] == "{{lock_name}} · {{account}}"
-        assert panel["options"]["textMode"] == "value_and_name"
-        assert mapped(panel, None)["-1"] == panel["fieldConfig"]["defaults"]["noValue"]
+def test_stat_panels_have_one_value(panel: Any) -> None:
+    # Several values in a panel are too small to read: locks are the rows of a table.
+    (target,) = panel["targets"]
+    assert re.match(r"(count|sum|min|max|clamp_min\(max)\(", target["expr"])
 
 
 # No npm package has Grafana's state timeline, so these rules are not checked in pictures.
@@ -502,9 +710,9 @@ def test_timelines_show_texts_instead_of_thresholds(panel: Any) -> None:
     # With the mode "thresholds", Grafana merges all values between two thresholds, and the text is the threshold:
     # https://github.com/grafana/grafana/issues/40661
     config = panel["fieldConfig"]["defaults"]
-    assert config["color"]["mode"] != "thresholds"
+    assert config["color"]["mode"] == "fixed"
     # With several thresholds, the legend shows the thresholds.
-    assert len(config["thresholds"]["steps"]) == 1
+    assert [step["color"] for step in config["thresholds"]["steps"]] == [config["color"]["fixedColor"]]
 
 
 @pytest.mark.parametrize("panel", panels_of("state-timeline"))
@@ -514,10 +722,36 @@ def test_timelines_have_a_text_for_every_code(panel: Any) -> None:
     assert codes[metric] <= set(mapped(panel, None))
 
 
+@pytest.mark.parametrize("panel", [*panels_of("line"), *panels_of("bars")])
+def test_graphs_without_data_say_so(panel: Any) -> None:
+    # "No data" is Grafana's text if the option is not set.
+    assert "noValue" not in panel["fieldConfig"]["defaults"]
+
+
+@pytest.mark.parametrize("panel", panels_of("line"))
+def test_counts_are_lines_with_steps(panel: Any) -> None:
+    config = panel["fieldConfig"]["defaults"]
+    if config["unit"] in {"none", "percent"}:
+        assert config["custom"]["lineInterpolation"] == "stepAfter"
+
+
+@pytest.mark.parametrize("panel", panels_of("line"))
+def test_axes_of_seconds_have_no_minutes(panel: Any) -> None:
+    # Grafana would divide an axis of a few minutes at "1.67 mins".
+    if panel["title"] in {"Data age", "Time until next sync"}:
+        config = panel["fieldConfig"]["defaults"]
+        assert (config["unit"], config["custom"]["axisSoftMax"]) == ("suffix:s", 60)
+
+
 @pytest.mark.parametrize("panel", panels_of("bars"))
 def test_bars_span_at_least_five_minutes(panel: Any) -> None:
-    assert panel["interval"] == "5m"
+    assert panel["interval"] in {"5m", "1h"}
     assert panel["fieldConfig"]["defaults"]["decimals"] == 0
+
+
+@pytest.mark.parametrize("panel", panels_of("bars"))
+def test_axes_of_empty_bars_are_short(panel: Any) -> None:
+    assert panel["fieldConfig"]["defaults"]["custom"]["axisSoftMax"] == 5
 
 
 def test_each_reason_has_a_distinct_colour() -> None:
@@ -584,6 +818,6 @@ def test_palette_colours_are_distinct(theme: str, vision: str) -> None:
 
 @of_each_panel
 def test_panels_use_only_the_defined_colours(panel: Any) -> None:
-    defined = {*colours.SEVERITY_COLOURS.values(), *colours.LINE_COLOURS}
+    defined = {*colours.SEVERITY_COLOURS.values(), *colours.LINE_COLOURS, colours.TRANSPARENT}
     used = re.findall(r'"(?:color|fixedColor)": "(.*?)"', json.dumps(panel))
     assert set(used) <= defined

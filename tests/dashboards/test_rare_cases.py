@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from dashboards.generator import value_mappings
-from dashboards.generator.queries import MAX_DAYS, NOT_KNOWN
+from dashboards.generator.queries import MAX_DAYS, NO_BRIDGE
 from tests.end_to_end.prometheus import Prometheus
 
 from . import rare_cases
 from .grafana import Grafana, Selection, load
 from .scripted_day import DAY, END, HOUR
-from .test_queries import attention_by_name, column, panel_value, rows
+from .test_queries import attention_by_name, battery_days, column, panel_value, rows
 
 EXPORTER, DETAIL = "exporter.json", "lock-detail.json"
 
@@ -38,7 +38,7 @@ def test_any_other_state_wins_over_locked(grafana: Grafana, state: int) -> None:
     assert panel_value(grafana, "Not secured", selection) == 1
     assert column(grafana, "state", selection) == [state]
     assert list(attention_by_name(grafana, selection).values()) > [0]
-    (state_value,) = rows(grafana, "State", "A", selection, DETAIL)
+    (state_value,) = rows(grafana, "Current values", "state", selection, DETAIL)
     assert state_value["value"][1] == str(state)
 
 
@@ -48,7 +48,7 @@ def test_any_other_door_state_wins_over_closed(grafana: Grafana, normal: int, do
     selection = job(f"doors {normal} and {door}")
     assert panel_value(grafana, "Not secured", selection) == 1
     assert column(grafana, "door", selection) == [door]
-    (state_value,) = rows(grafana, "Door", "A", selection, DETAIL)
+    (state_value,) = rows(grafana, "Current values", "door", selection, DETAIL)
     assert state_value["value"][1] == str(door)
 
 
@@ -64,8 +64,8 @@ def test_lock_with_two_names_has_one_row_in_any_table(grafana: Grafana, title: s
 
 
 def test_lock_with_two_names_has_one_value(grafana: Grafana) -> None:
-    for title in ("State", "Door", "Battery level", "Connected time"):
-        assert len(rows(grafana, title, "A", job("renamed"), DETAIL)) == 1
+    for query in ("name", "state", "door", "battery", "connected"):
+        assert len(rows(grafana, "Current values", query, job("renamed"), DETAIL)) == 1
 
 
 # Doors and errors
@@ -88,7 +88,16 @@ def test_failed_state_change_is_shown_in_the_lock_table(grafana: Grafana) -> Non
 
 def test_not_secured_locks_are_first_in_the_lock_table(grafana: Grafana) -> None:
     levels = attention_by_name(grafana, job("attention"))
-    assert {name for name, level in levels.items() if level} == set(rare_cases.NEED_ATTENTION)
+    assert {name: level for name, level in levels.items() if level} == {
+        "failed": 4,
+        "without state": 4,
+        "locking": 3,
+        "pulled": 3,
+        "door sensor disconnected": 3,
+        "door uncalibrated": 3,
+        "door with unknown code": 3,
+        "offline": 2,
+    }
     assert set(levels) == {*rare_cases.NEED_ATTENTION, *rare_cases.SECURED}
     locked_and_closed = 1  # with a failed state change
     expected = len(rare_cases.NEED_ATTENTION) - locked_and_closed
@@ -104,26 +113,45 @@ def test_charging_battery_is_not_counted_as_low(grafana: Grafana) -> None:
 # Several locks
 
 
-@pytest.mark.parametrize("title", ["State", "Door", "Last change", "Last result", "Charging", "Battery level"])
-def test_offline_lock_is_shown_without_value(grafana: Grafana, title: str) -> None:
-    values = by_label(rows(grafana, title, "A", job("one offline"), DETAIL), "lock_name")
-    assert values.pop("Back door") == NOT_KNOWN
-    assert values.pop("Front door") != NOT_KNOWN
-    assert not values
+def lock_names(grafana: Grafana, query: str, selection: Selection) -> set[str]:
+    """Return the names of the locks with a value in a column of the lock dashboard."""
+    names = rows(grafana, "Current values", "name", selection, DETAIL)
+    by_id = {row["metric"]["lock_id"]: row["metric"]["lock_name"] for row in names}
+    return {by_id[row["metric"]["lock_id"]] for row in rows(grafana, "Current values", query, selection, DETAIL)}
+
+
+@pytest.mark.parametrize("query", ["state", "door", "changed", "result", "charging", "battery"])
+def test_offline_lock_is_shown_without_value(grafana: Grafana, query: str) -> None:
+    assert lock_names(grafana, "name", job("one offline")) == {"Front door", "Back door"}
+    assert lock_names(grafana, query, job("one offline")) == {"Front door"}
 
 
 def test_lock_without_recent_samples_has_no_value(rare_history: Prometheus) -> None:
     later = Grafana(rare_history, END + 3 * HOUR)
-    assert by_label(rows(later, "State", "A", job("one offline"), DETAIL), "lock_name") == {
-        "Front door": NOT_KNOWN,
-        "Back door": NOT_KNOWN,
-    }
+    assert lock_names(later, "name", job("one offline")) == {"Front door", "Back door"}
+    for query in ("state", "connection", "connected"):
+        assert lock_names(later, query, job("one offline")) == set()
+
+
+def test_only_reported_locks_can_have_no_bridge(grafana: Grafana) -> None:
+    def connections(name: str) -> list[float]:
+        found = rows(grafana, "Current values", "connection", job(name), DETAIL)
+        return sorted(float(row["value"][1]) for row in found)
+
+    assert connections("without a bridge") == [NO_BRIDGE]
+    assert connections("one offline") == [0, 1]
+    # The exporter of one of the two locks is down.
+    assert lock_names(grafana, "name", job("down for 5 h")) == {"Front door", "Gate"}
+    assert connections("down for 5 h") == [1]
 
 
 def test_equal_names_are_distinguished_by_account(grafana: Grafana) -> None:
     options = grafana.options(load(DETAIL), "lock", job("one name"))
     assert options == [("Front door · home", "1"), ("Front door · hotel", "2")]
-    assert set(by_label(rows(grafana, "State", "A", job("one name"), DETAIL), "account")) == {"home", "hotel"}
+    assert set(by_label(rows(grafana, "Current values", "state", job("one name"), DETAIL), "account")) == {
+        "home",
+        "hotel",
+    }
 
 
 # Exporters that are down
@@ -168,9 +196,9 @@ def test_removed_account_is_not_listed(grafana: Grafana) -> None:
 # Batteries
 
 
-def days(grafana: Grafana, name: str) -> float:
-    (found,) = rows(grafana, "Days until 10 %", "A", job(name), DETAIL)
-    return float(found["value"][1])
+def days(grafana: Grafana, name: str) -> float | None:
+    """Return the forecast for a battery, or None if there is none."""
+    return battery_days(grafana, job(name))
 
 
 @pytest.mark.parametrize("name", rare_cases.DRAINS)
@@ -190,7 +218,7 @@ def test_fast_discharge_has_a_forecast_after_three_days(grafana: Grafana, name: 
 
 @pytest.mark.parametrize("name", ["0.25", "0.4"])
 def test_slow_discharge_has_no_early_forecast(grafana: Grafana, name: str) -> None:
-    assert days(grafana, f"battery {name} recent") == NOT_KNOWN
+    assert days(grafana, f"battery {name} recent") is None
 
 
 def test_constant_battery_level_has_maximum_forecast(grafana: Grafana) -> None:
@@ -199,17 +227,27 @@ def test_constant_battery_level_has_maximum_forecast(grafana: Grafana) -> None:
 
 @pytest.mark.parametrize("name", ["battery for a day", "battery charged"])
 def test_short_history_or_charging_gives_no_forecast(grafana: Grafana, name: str) -> None:
-    assert days(grafana, name) == NOT_KNOWN
+    assert days(grafana, name) is None
 
 
 def test_forecast_after_charging_uses_the_short_trend(grafana: Grafana) -> None:
     assert days(grafana, "battery charged a week ago") == pytest.approx(35 / 2, rel=0.2)
 
 
-# Bars
+# Bars and rates
 
 
 def test_bars_count_each_failure_about_once(rare_history: Prometheus) -> None:
     grafana = Grafana(rare_history, END, span=HOUR, step=300, scrape_interval=20)
     (bars,) = rows(grafana, "Failed syncs by reason", "A", job("failures"), EXPORTER)
     assert sum(float(value) for _, value in bars["values"]) == pytest.approx(3, abs=0.6)
+
+
+@pytest.mark.parametrize("interval", [15, 20, 60])
+def test_rates_have_no_gaps_with_default_data_source(rare_history: Prometheus, interval: int) -> None:
+    # The data source has no scrape interval in its settings: Grafana assumes 15 seconds.
+    grafana = Grafana(rare_history, END, span=HOUR, step=60, scrape_interval=15)
+    (line,) = rows(grafana, "CPU usage", "A", job(f"scraped every {interval} s"), EXPORTER)
+    times = [at for at, _ in line["values"]]
+    assert times == list(range(int(times[0]), int(END) + 1, 60))
+    assert times[0] <= END - HOUR + 300
