@@ -166,8 +166,8 @@ def properties() -> table.Panel:
         "model": ("Model", 100),
         "serial_number": ("Serial number", 125),
         "bridge_id": ("Bridge ID", 90),
-        "time_zone": ("Time zone", 130),
-        "organization_id": ("Organization ID", 120),
+        "time_zone": ("Time zone", 120),
+        "organization_id": ("Organization ID", 130),
         "lock_id": ("ID", 90),
     }
     labels = [Column(label, title, width=width) for label, (title, width) in widths.items()]

@@ -277,6 +277,7 @@ def requests() -> list[timeseries.Panel]:
             "battery level is normal during a firmware update. Please report other frequent rejections.",
             f"sum by (field) (increase({q.series(catalogue.REJECTED_VALUES, q.ACCOUNTS)}[$__rate_interval]))",
             "{{field}}",
+            no_data="No rejected values",
         ).span(8),
     ]
 

@@ -328,6 +328,7 @@ def use_by_hour() -> table.Panel:
         f"State changes of all selected locks in each hour of the last {HEATMAP_DAYS} days, in the time zone of the "
         "dashboard. Regular changes at unusual hours may need an explanation.",
         changes,
+        f"count({q.series(catalogue.LOCK_REVISION, q.LOCKS)})",
         HEATMAP_DAYS,
     )
 
@@ -351,7 +352,7 @@ def use_by_lock(note: str = "") -> table.Panel:
         ],
         {
             "changes": q.with_names(f"max by {q.BY_ID} (sum without (lock_name) ({changes}))", q.SHOWN_LOCKS),
-            "unlocked": f"sum_over_time({unlocked})",
+            "unlocked": q.with_names(f"sum_over_time({unlocked})", q.SHOWN_LOCKS),
             "opened": f"sum_over_time({opened})",
         },
         [("Value #changes", True)],
@@ -391,9 +392,9 @@ def availability_by_bridge() -> table.Panel:
             "locks of a bridge, check the network of the bridge." + LISTED,
             [
                 Column("bridge_id", "Bridge ID", width=80),
-                Column("account", "Account", width=95),
-                Column("locks", "Locks", COUNT, width=50),
-                Column("share", "Available", SHARE, cell=GAUGE_CELL, min_width=105),
+                Column("account", "Account", width=90),
+                Column("locks", "Locks", COUNT, width=60),
+                Column("share", "Available", SHARE, cell=GAUGE_CELL, min_width=100),
             ],
             {
                 "share": f"avg {by} ({q.availability(AVAILABILITY_DAYS)} * on {q.BY_ID} group_right () {bridges})",

@@ -235,9 +235,26 @@ def line_panel(
 
 
 def bar_panel(
-    title: str, description: str, expression: str, legend: str, *, known: Iterable[str] = (), width: str = MIN_BAR_WIDTH
+    title: str,
+    description: str,
+    expression: str,
+    legend: str,
+    *,
+    known: Iterable[str] = (),
+    width: str = MIN_BAR_WIDTH,
+    no_data: str | None = None,
 ) -> timeseries.Panel:
-    """Build a panel with stacked bars of the events in each interval. The series in `known` get fixed colours."""
+    """Build a panel with stacked bars of the events in each interval.
+
+    Args:
+        title: title of the panel.
+        description: what the panel shows, and what to do about it.
+        expression: expression for the number of events.
+        legend: legend of each series.
+        known: legends that get fixed colours.
+        width: minimum width of a bar.
+        no_data: text if there are no series. None for Grafana's text.
+    """
     panel = ValueFormat("none", decimals=0, minimum=0).apply_to(
         timeseries.Panel()
         .draw_style(common.GraphDrawStyle.BARS)
@@ -251,6 +268,8 @@ def bar_panel(
     )
     panel.color_scheme(builders.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
     _set_colours(panel, known)
+    if no_data:
+        panel.no_value(no_data)
     return _with_queries(panel, title, description, [_query("A", expression, legend).range()]).height(8)
 
 
@@ -286,13 +305,14 @@ def table_panel(
     return _with_queries(panel, title, description, targets).span(24)
 
 
-def hours_panel(title: str, description: str, expression: str, days: int) -> table.Panel:
+def hours_panel(title: str, description: str, expression: str, present: str, days: int) -> table.Panel:
     """Build a table with a row for each hour and a column for each day, with a darker cell for a higher value.
 
     Args:
         title: title of the panel.
         description: what the panel shows.
         expression: expression for the value of the hour that begins at the time of evaluation.
+        present: cheap expression for any number, at the times to show.
         days: days up to now, whatever the time range of the dashboard is.
     """
     panel = table.Panel().cell_height(common.TableCellHeight.SM).align(common.FieldTextAlignment.CENTER)
@@ -322,7 +342,7 @@ def hours_panel(title: str, description: str, expression: str, days: int) -> tab
         panel.with_transformation(_transformation(name, settings))
     panel.with_transformation(_organized({"Time\\Value #day": "Hour"}))
     panel.with_transformation(_sorted("Hour", descending=False))
-    queries = {"value": expression, "day": f"0 * {expression} + 1000 * time()"}
+    queries = {"value": expression, "day": f"0 * {present} + 1000 * time()"}
     targets = [
         _query(name, query).range().interval("1h").format(PromQueryFormat.TABLE) for name, query in queries.items()
     ]

@@ -277,12 +277,13 @@ def started_alerts(matchers: str) -> str:
 def alert_starts(matchers: str) -> str:
     """Return an expression for the time in milliseconds since which the condition of each firing alert is true.
 
-    If there is none, the name of the only series is a text, provided that Prometheus evaluates the alerting rules.
+    If there is none, the name of the only series is a text, which depends on whether Prometheus evaluates the rules.
     """
     starts = series("ALERTS_FOR_STATE", _alert_matchers(matchers))
     return (
         f"topk({MAX_ALERTS}, 1000 * max by ({ALERT_LABELS}) ({starts} and ignoring (alertstate) {_alerts(matchers)}))"
         f' or on () label_replace(0 * max({RULES}) + {NO_CHANGE}, "alertname", "no alert is firing", "", "")'
+        f' or on () label_replace(vector({NO_CHANGE}), "alertname", "no rules: see Help", "", "")'
     )
 
 

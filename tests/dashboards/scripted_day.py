@@ -80,7 +80,6 @@ class Recording:
         """Add the samples of an alert that fires at a time since it started."""
         self.add_sample("ALERTS", {**labels, "alertstate": "firing"}, 1, at)
         self.add_sample("ALERTS_FOR_STATE", labels, start, at)
-        self.add_sample("tedee:battery_percent:low", {}, 20, at)
 
     def close(self) -> None:
         """Write the end marker of OpenMetrics and close the file."""
@@ -199,6 +198,7 @@ def record(folder: Path) -> Path:
                 recording.add_target_samples(clock.wall(), up=0, scrape_duration_seconds=10, scrape_samples_scraped=0)
             else:
                 recording.add_scrape(exposition, clock.wall())
+            recording.add_sample("tedee:battery_percent:low", {}, 20, clock.wall())
             for start, labels in ALERTS:
                 if start <= clock.wall() < start + HOUR:
                     recording.add_alert(labels, start, clock.wall())
