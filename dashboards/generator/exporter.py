@@ -288,7 +288,7 @@ def processes() -> list[timeseries.Panel | table.Panel]:
     return [
         line_panel(
             "Samples per scrape",
-            "Samples in each scrape, about ten per lock. The number changes if locks are added or removed.",
+            "Samples in each scrape, about 14 per lock. The number changes if locks are added or removed.",
             {INSTANCE_LEGEND: q.of_exporters(q.series("scrape_samples_scraped", q.EXPORTERS))},
             COUNT,
             steps=True,

@@ -202,7 +202,7 @@ def all_locks() -> table.Panel:
         f"If more than {MAX_ROWS} locks are selected, the first {MAX_IDS} are listed. The name links to the lock's "
         "details.",
         [
-            replace(NAME, width=140),
+            replace(NAME, min_width=125),
             ACCOUNT,
             Column(
                 "state",
@@ -213,7 +213,7 @@ def all_locks() -> table.Panel:
                 filterable=True,
             ),
             Column("door", "Door", DOOR, cell=COLOURED_CELL, width=100, filterable=True),
-            Column("battery", "Battery", BATTERY, cell=GAUGE_CELL, min_width=100),
+            Column("battery", "Battery", BATTERY, cell=GAUGE_CELL, width=120),
             Column("connection", "Connection", CONNECTION, cell=COLOURED_CELL, width=120, filterable=True),
             Column("charging", "Charging", ValueFormat(texts=value_mappings.CHARGING), width=80),
             Column("changed", "Last change", LAST_CHANGE, width=140),
