@@ -104,8 +104,7 @@ def _record(
             exposition = Exposition(registry(*statuses(world, clock, **facts)), collector, clock)
             recording.add_scrape(exposition, clock.wall(), target)
         for labels in alerts:
-            recording.add_sample("ALERTS", {**labels, "alertstate": "firing"}, 1, clock.wall())
-            recording.add_sample("ALERTS_FOR_STATE", labels, start, clock.wall())
+            recording.add_alert(labels, start, clock.wall())
         recording.add_sample("tedee:battery_percent:low", {}, 20, clock.wall())
     recording.close()
     return recording.path
