@@ -1,4 +1,4 @@
-"""Draws the dashboards, writes the pictures to build/pictures/, and prints the faults of each.
+"""Draws the dashboards and the status page, writes the pictures to build/pictures/, and prints the faults of each.
 
 python -m tests.dashboards.pictures                                          # everything, as `make pictures`
 python -m tests.dashboards.pictures --scenario day --version 10.4            # a part
@@ -11,8 +11,11 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from testing.program import ROOT
+from testing.program import ROOT, eventually
+from testing.program import running as running_program
+from tests.end_to_end.chromium import chromium
 from tests.end_to_end.prometheus import Prometheus
 
 from .grafana import FILES, FOLDER
@@ -23,6 +26,8 @@ PICTURES = ROOT / "build" / "pictures"
 IMAGES = ROOT / "docs" / "images"
 PARAMETERS = {"rare": {"var-job": "down for 5 h"}}
 """Selected values in a scenario."""
+NAMED_LOCKS = 26
+"""Locks of the demo, of the accounts whose key works."""
 DOCUMENTED = {"lock-detail": {"var-lock": "2004"}}
 """Selected values in the pictures of README and docs."""
 
@@ -78,10 +83,25 @@ def draw_images(window: Rig, server: Prometheus, scenario: Scenario) -> Iterator
         yield str(IMAGES / f"dashboards-{stem}.png")
 
 
+def draw_status_page() -> str:
+    """Draw the demo's status page for README and docs, and return the path of the picture."""
+    picture = IMAGES / "status-page.png"
+    with running_program("--demo") as exporter, TemporaryDirectory() as folder, chromium(Path(folder)) as browser:
+        exporter.wait_until_ready()
+        eventually(lambda: exporter.get("/metrics").text.count("\nlock_info{") == NAMED_LOCKS, "names of all locks")
+        size = {"width": 1120, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(f"http://127.0.0.1:{exporter.port}/")
+        browser.save_screenshot(str(picture))
+    return str(picture)
+
+
 def main() -> None:
     """Draw the pictures that the options select."""
     options = parse()
     is_complete = len(sys.argv) == 1
+    if is_complete:
+        print(draw_status_page(), flush=True)
     for version in options.version or (OLDEST, NEWEST):
         with rig(version) as window:
             for scenario in options.scenario or SCENARIOS:
