@@ -342,7 +342,8 @@ def hours_panel(title: str, description: str, expression: str, present: str, day
         panel.with_transformation(_transformation(name, settings))
     panel.with_transformation(_organized({"Time\\Value #day": "Hour"}))
     panel.with_transformation(_sorted("Hour", descending=False))
-    queries = {"value": expression, "day": f"0 * {present} + 1000 * time()"}
+    # A value at a time without a day would be in a column "Invalid date".
+    queries = {"value": f"{expression} and on () {present}", "day": f"0 * {present} + 1000 * time()"}
     targets = [
         _query(name, query).range().interval("1h").format(PromQueryFormat.TABLE) for name, query in queries.items()
     ]

@@ -176,7 +176,7 @@ class Text:
 
 MIN_SIZE = 10.0
 """Size in pixels of the smallest text that can be read."""
-NO_VALUES = re.compile(r"\b(?:Infinity|undefined|NaN|null)\b|\[object Object\]|∞")
+NO_VALUES = re.compile(r"\b(?:Infinity|undefined|NaN|null|Invalid date)\b|\[object Object\]|∞")
 """What JavaScript shows for missing values."""
 CODES = {str(code.value) for kind in (LockState, DoorState) for code in kind}
 

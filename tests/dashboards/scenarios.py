@@ -4,14 +4,16 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.simulator import Battery, World
-from exporter.sync.snapshot import Durations
+from exporter.sync.snapshot import AccountStatus, Durations
+from exporter.sync.state_changes import StateChanges
 from testing.clock import FakeClock
 from testing.factories import registry
 from testing.program import ROOT
@@ -89,6 +91,7 @@ def _record(
     collector = ExporterCollector("1.2.3", lambda: (True, start), lambda: True)
     recording = Recording(path)
     syncs, durations = 0, Durations()
+    changes: defaultdict[str, StateChanges] = defaultdict(StateChanges)
     while clock.wall() < END:
         step = interval if clock.wall() >= END - 25 * HOUR else HOUR
         clock.advance(step)
@@ -101,13 +104,22 @@ def _record(
             "requests": {("my/lock/sync", "200"): syncs, ("my/lock", "200"): 2},
         }
         for target, world in targets:
-            exposition = Exposition(registry(*statuses(world, clock, **facts)), collector, clock)
+            synced = [_counted(status, changes[status.account]) for status in statuses(world, clock, **facts)]
+            exposition = Exposition(registry(*synced), collector, clock)
             recording.add_scrape(exposition, clock.wall(), target)
         for labels in alerts:
             recording.add_alert(labels, start, clock.wall())
         recording.add_sample("tedee:battery_percent:low", {}, 20, clock.wall())
     recording.close()
     return recording.path
+
+
+def _counted(status: AccountStatus, changes: StateChanges) -> AccountStatus:
+    """Return a status with the state changes since the first one of its account."""
+    assert status.snapshot
+    changes.update([lock.synced for lock in status.snapshot.locks])
+    locks = tuple(replace(lock, state_changes=changes.counts.get(lock.id)) for lock in status.snapshot.locks)
+    return replace(status, snapshot=replace(status.snapshot, locks=locks))
 
 
 SCENARIOS = {
