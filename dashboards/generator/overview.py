@@ -282,7 +282,7 @@ def counts_over_time() -> timeseries.Panel:
             "whose line never returns to 0. Locks that go offline at the same time usually share a bridge or a "
             "network.",
             {
-                "unlocked": q.sum_of_others(catalogue.LOCK_LOCKED, q.LOCKS),
+                "not locked": q.sum_of_others(catalogue.LOCK_LOCKED, q.LOCKS),
                 "door open": q.sum_of_locks(catalogue.LOCK_DOOR_OPEN, q.LOCKS, "$__interval"),
                 "offline": q.sum_of_others(catalogue.LOCK_CONNECTED, q.LOCKS),
                 "jammed": q.sum_of_locks(catalogue.LOCK_JAMMED, q.LOCKS, "$__interval"),
@@ -340,13 +340,13 @@ def use_by_lock(note: str = "") -> table.Panel:
     opened = f"({q.highest(catalogue.LOCK_DOOR_OPEN, q.SHOWN_LOCKS)})[$__range:1m]"
     return table_panel(
         "Use by lock",
-        "State changes, minutes unlocked and minutes with an open door in the time range of the dashboard. Times "
+        "State changes, minutes not locked and minutes with an open door in the time range of the dashboard. Times "
         "without data are not counted." + note,
         [
             replace(NAME, min_width=120, filterable=False),
             replace(ACCOUNT, width=100, filterable=False),
             Column("changes", "Changes", EVENTS, cell=GAUGE_CELL, width=115),
-            Column("unlocked", "Unlocked", MINUTES, width=90),
+            Column("unlocked", "Not locked", MINUTES, width=90),
             Column("opened", "Door open", MINUTES, width=90),
             ID,
         ],

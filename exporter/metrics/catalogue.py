@@ -176,8 +176,8 @@ LOCK_JAMMED = LockMetric(
 LOCK_STATE_CHANGES = LockMetric(
     "lock_state_changes_total",
     "counter",
-    "State changes of the lock since the start of the exporter: how often the time of the last one became later from "
-    "one sync to another. Several changes between two syncs count as one.",
+    "State changes of the lock since the start of the exporter. A sync in which the time of the last change is later "
+    "than in the sync before counts as one.",
     lambda lock: lock.state_changes,
 )
 LOCK_REVISION = LockMetric(
