@@ -129,21 +129,21 @@ def counts() -> list[stat.Panel]:
         count_panel(
             "Not secured",
             "Locks that are not confirmed locked with a closed door, including offline locks. A door without a sensor "
-            "counts as closed; locks without a bridge are not counted. `no data` means that an account is not "
-            "reported.",
-            q.not_secured_count(q.LOCKS),
+            "counts as closed; locks without a bridge are not counted. Here and in the next five panels, 0 is shown as "
+            "`no data` if an account is not reported.",
+            q.unless_unknown(q.not_secured_count(q.LOCKS)),
             "warn",
         ),
         count_panel(
             "Unlocked",
             "Locks that are unlocked or pulled. Lock them in the Tedee app or on site.",
-            q.count_locks(q.unlocked(q.LOCKS), q.series(catalogue.LOCK_STATE, q.LOCKS)),
+            q.unless_unknown(q.count_locks(q.unlocked(q.LOCKS), q.series(catalogue.LOCK_STATE, q.LOCKS))),
             "warn",
         ),
         count_panel(
             "Open doors",
             "Locks whose sensor reports an open door. There is no data if no door sensor reports.",
-            q.sum_of_locks(catalogue.LOCK_DOOR_OPEN, q.LOCKS),
+            q.unless_unknown(q.sum_of_locks(catalogue.LOCK_DOOR_OPEN, q.LOCKS)),
             "warn",
         ),
         count_panel(
@@ -151,20 +151,20 @@ def counts() -> list[stat.Panel]:
             "Locks whose last state change failed, or that are semi-locked, uncalibrated or in an unknown state. Check "
             "that the door is closed, then operate the lock again. Calibrate it in the Tedee app if the app asks for "
             "it.",
-            q.count_locks(q.jammed_or_unknown(q.LOCKS), q.series(catalogue.LOCK_STATE, q.LOCKS)),
+            q.unless_unknown(q.count_locks(q.jammed_or_unknown(q.LOCKS), q.series(catalogue.LOCK_STATE, q.LOCKS))),
             "bad",
         ),
         count_panel(
             "Offline",
             "Locks that are not connected to their bridge; their state is unknown. Check the power and network of the "
             "bridge and the battery of the lock.",
-            q.sum_of_others(catalogue.LOCK_CONNECTED, q.LOCKS),
+            q.unless_unknown(q.sum_of_others(catalogue.LOCK_CONNECTED, q.LOCKS)),
             "bad",
         ),
         count_panel(
             "Low batteries",
             f"Locks with a battery level of {LOW_BATTERY} % or less that are not charging. Charge the lowest first.",
-            q.count_locks(q.low_battery(q.LOCKS), q.series(catalogue.LOCK_BATTERY_LEVEL, q.LOCKS)),
+            q.unless_unknown(q.count_locks(q.low_battery(q.LOCKS), q.series(catalogue.LOCK_BATTERY_LEVEL, q.LOCKS))),
             "warn",
         ),
         count_panel(

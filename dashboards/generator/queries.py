@@ -190,6 +190,11 @@ def count_locks(locks: str, among: str) -> str:
     return f"count(group by {BY_ID} ({locks})) or 0 * count({among})"
 
 
+def unless_unknown(count: str) -> str:
+    """Restrict an expression for a number of locks: it has no data if it is 0 but some accounts have no data."""
+    return f"({count}) > (0 * count({last_requests_remaining(MISSING_ACCOUNTS)}) or vector(-1))"
+
+
 def sum_of_locks(metric: AnyMetric, matchers: str, window: str = "") -> str:
     """Return an expression for the number of locks whose value is 1, at any time in the window if there is one."""
     selector = series(metric, matchers)
@@ -204,14 +209,12 @@ def sum_of_others(metric: AnyMetric, matchers: str) -> str:
 def not_secured_count(matchers: str) -> str:
     """Return an expression for the number of locks that are not confirmed locked with a closed door.
 
-    A door without a sensor counts as closed. There is no data if the number would be 0 but the state of some accounts
-    is not known.
+    A door without a sensor counts as closed.
     """
     bridged = series(catalogue.LOCK_CONNECTED, matchers)
     locked = f"min by {BY_ID} ({series(catalogue.LOCK_STATE, matchers)} == bool {LockState.LOCKED.value}) == 1"
     secured = f"({locked} unless on {BY_ID} {_not_closed(matchers)})"
-    count = f"count(group by {BY_ID} ({bridged}) unless {secured}) or 0 * count({bridged})"
-    return f"{count} unless on () {last_requests_remaining(MISSING_ACCOUNTS)}"
+    return f"count(group by {BY_ID} ({bridged}) unless {secured}) or 0 * count({bridged})"
 
 
 def _any_state(matchers: str) -> str:

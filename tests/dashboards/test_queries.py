@@ -145,12 +145,13 @@ def test_single_secured_lock_is_counted_as_secured(grafana: Grafana) -> None:
     assert panel_value(grafana, "Not secured", ONE) == 0
 
 
-def test_not_secured_has_no_data_if_an_account_has_none(history: Prometheus) -> None:
+def test_zero_is_not_shown_if_an_account_has_no_data(history: Prometheus) -> None:
     during_failures = Grafana(history, scripted_day.FAILING[1] - scripted_day.INTERVAL)
     assert panel_value(during_failures, "Accounts without data") == 1
     locked = {"lock": "1004"}
-    assert panel_value(during_failures, "Not secured", {**locked, "account": "home"}) == 0
-    assert panel_value(during_failures, "Not secured", locked) is None
+    for title in ("Not secured", "Unlocked", "Jammed or unknown", "Offline"):
+        assert panel_value(during_failures, title, {**locked, "account": "home"}) == 0
+        assert panel_value(during_failures, title, locked) is None
 
 
 def test_counts_have_no_data_while_exporter_is_down(history: Prometheus) -> None:
