@@ -127,12 +127,12 @@ class Converter:
             return UNSET
 
     def _convert(self, value: Any, report: Report, context: Any, path: KeyPath) -> Any:
-        if isinstance(value, str) and not self._parse:
-            value.encode()  # half a surrogate pair raises UnicodeError, a ValueError
         if self._parse:
             value = self._parse(value, context)
             if value is None and self._is_optional:
                 return None
+        elif isinstance(value, str):
+            value.encode()  # half a surrogate pair raises UnicodeError, a ValueError
         try:
             content: Any = msgspec.convert(value, self._outer, dec_hook=self._decode)
         except ValidationError as error:

@@ -159,7 +159,7 @@ NotEmpty = Meta(min_length=1)
 class LockSelection(ConfigModel, frozen=True):
     """The locks of an account that are exported."""
 
-    ids: Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**53)], ...], NotEmpty] | None = None
+    ids: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**53 - 1)], ...], NotEmpty] | None = None
     serial_numbers: Annotated[tuple[Annotated[Text, _check_serial_number], ...], NotEmpty] | None = None
 
     @classmethod

@@ -16,8 +16,8 @@ def format_type_error(value: object, expected: Type) -> str:  # noqa: PLR0911  (
             return "must be true or false"
         case IntType(ge=int(lowest)) if _is_whole(value) and value < lowest:
             return f"must be at least {lowest}"
-        case IntType(le=int(highest)) | IntType(lt=int(highest)) if _is_whole(value):
-            return f"must be at most {highest - (expected.le is None)}"
+        case IntType(le=int(highest)) if _is_whole(value):
+            return f"must be at most {highest}"
         case IntType():
             return "must be a whole number; write it as a decimal number without leading zeros and without quotes"
         case StrType(max_length=longest) if isinstance(value, str):
