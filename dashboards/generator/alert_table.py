@@ -28,8 +28,11 @@ def anchors() -> LabelTexts:
 
 
 def alert_table(matchers: str, *labels: Column) -> table.Panel:
-    """Build the table of firing alerts that match, with columns for the given labels."""
-    starts = q.alert_starts(matchers)
+    """Build the table of firing alerts that match, with columns for the given labels.
+
+    If no alert is firing, the first of these columns says so. The column "Alert" would show the words as a link.
+    """
+    starts = q.alert_starts(matchers, labels[0].source)
     return table_panel(
         "Firing alerts",
         "Alerts that are firing, critical alerts first. The name links to the runbook, which explains what to do. "

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders import stat, statetimeline, table, text, ti
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
-from .colours import PURPLE
+from .colours import LIGHT_GREY
 from .documentation import LINKS
 from .panels import help_panel
 from .variables import DATA_SOURCE, LINKED_VARIABLES
@@ -37,7 +37,7 @@ class AlertAnnotation(models.AnnotationQuery):
 
     def __init__(self, expression: str, *, hide: bool) -> None:
         super().__init__(
-            name="Alerts", datasource=DATA_SOURCE, enable=True, hide=hide, icon_color=PURPLE, expr=expression
+            name="Alerts", datasource=DATA_SOURCE, enable=True, hide=hide, icon_color=LIGHT_GREY, expr=expression
         )
 
     def to_json(self) -> dict[str, object]:

@@ -32,6 +32,8 @@ SHOWN = (
     f"topk({MAX_SERIES}, max by (lock_id) {q.with_recent(q.series(catalogue.LOCK_LAST_STATE_CHANGE, q.LOCKS))}"
     f" or 0 * group by (lock_id) {q.with_recent(q.series(catalogue.LOCK_REVISION, q.LOCKS))})"
 )
+TABLE_HEIGHT = 8
+"""Height of a table with MAX_SERIES rows."""
 ALERT_MATCHERS = 'account=~"$account|", lock_id=~"${shown:pipe}|"'
 
 
@@ -56,18 +58,17 @@ def dashboard() -> Dashboard:
 def now() -> table.Panel:
     """Return the table of the current values."""
     connected = q.series(catalogue.LOCK_CONNECTED, q.SHOWN_LOCKS)
-    no_data = "no data"
     return table_panel(
         "Current values",
         "Current values of each lock; `no data` means that the lock is offline or its account is not reported. Days "
-        f"left is the time until the battery reaches {EMPTY} %. Connected is the share of the time range in which the "
-        "lock was connected.",
+        f"left is the time until the battery reaches {EMPTY} %. Connected is the share of the time with data in which "
+        "the lock was connected, within the time range of the dashboard.",
         [
             Column("lock_name", "Lock", min_width=110),
-            replace(ACCOUNT, width=90, filterable=False),
-            Column("state", "State", replace(STATE, no_value=no_data), cell=COLOURED_CELL, width=105),
-            Column("door", "Door", DOOR, cell=COLOURED_CELL, width=105),
-            Column("connection", "Connection", replace(CONNECTION, no_value=no_data), cell=COLOURED_CELL, width=105),
+            replace(ACCOUNT, filterable=False),
+            Column("state", "State", STATE, cell=COLOURED_CELL, width=100),
+            Column("door", "Door", DOOR, cell=COLOURED_CELL, width=95),
+            Column("connection", "Connection", CONNECTION, cell=COLOURED_CELL, width=105),
             Column("battery", "Battery", BATTERY, cell=COLOURED_CELL, width=75),
             Column("days", "Days left", replace(DAYS_LEFT, no_value="no trend"), cell=COLOURED_CELL, width=95),
             Column("charging", "Charging", ValueFormat(texts=value_mappings.CHARGING), width=80),
@@ -89,7 +90,7 @@ def now() -> table.Panel:
             "connected": f"avg by {q.BY_ID} (avg_over_time({connected}[$__range]) and {connected})",
         },
         [("lock_name", False)],
-    ).height(7)
+    ).height(TABLE_HEIGHT)
 
 
 def states() -> list[statetimeline.Panel]:
@@ -184,9 +185,9 @@ def properties() -> table.Panel:
             Column("account", "Account", hidden=True),
         ],
         {
-            "info": f"topk by {q.BY_ID} (1, {info})",
+            "info": q.or_hint(f"topk by {q.BY_ID} (1, {info})", "lock_name"),
             "update": q.highest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
             "revision": q.highest(catalogue.LOCK_REVISION, q.SHOWN_LOCKS),
         },
         [("lock_name", False)],
-    ).height(7)
+    ).height(TABLE_HEIGHT)

@@ -26,7 +26,8 @@ TEXT = f"""
 
 #### What the colours mean
 
-Green: no action needed. Yellow: check it. Red: act. Blue: in progress. Grey or no colour: not known.
+In tiles and tables: green: no action needed; yellow: check it; red: act; blue: in progress; grey or no colour: not
+known. In graphs, a colour only tells the lines apart.
 
 #### What else there is
 

@@ -36,6 +36,15 @@ def lowest(metric: catalogue.AnyMetric, matchers: str = q.ACCOUNTS) -> str:
     return f"min by (account) ({q.series(metric, matchers)})"
 
 
+def increase_of_seen(metric: catalogue.AnyMetric, labels: str) -> str:
+    """Return an expression for the increase of a counter by labels, without the series that were never above 0.
+
+    The exporter reports every reason of a failure from its start.
+    """
+    counter = q.series(metric, q.ACCOUNTS)
+    return f"sum by ({labels}) (increase({counter}[$__rate_interval]) and {counter} > 0)"
+
+
 LAST_SYNCS = (
     f"max by (account) ({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)} or last_over_time("
     f"{q.series(catalogue.LAST_SYNC, q.MISSING_ACCOUNTS)}[{q.EXPORTER_LOOKBACK}:{q.EXPORTER_LOOKBACK_STEP}]))"
@@ -222,9 +231,10 @@ def syncs() -> list[timeseries.Panel]:
         bar_panel(
             "Failed syncs by reason",
             "Syncs that failed, by reason. The troubleshooting page of the documentation explains each reason.",
-            f"sum by (reason) (increase({q.series(catalogue.SYNC_FAILURES, q.ACCOUNTS)}[$__rate_interval]))",
+            increase_of_seen(catalogue.SYNC_FAILURES, "reason"),
             "{{reason}}",
             known=REASONS,
+            no_data="No failed syncs reported",
         )
         .legend(legend_with_sums())
         .span(12),
@@ -267,7 +277,7 @@ def requests() -> list[timeseries.Panel]:
             "Requests by status code",
             "Requests to Tedee, by endpoint and HTTP status code. If there was no response, the failure reason is "
             "shown instead.",
-            f"sum by (endpoint, code) (increase({q.series(catalogue.API_REQUESTS, q.ACCOUNTS)}[$__rate_interval]))",
+            increase_of_seen(catalogue.API_REQUESTS, "endpoint, code"),
             "{{endpoint}} {{code}}",
             known=["my/lock/sync 200", "my/lock 200"],
         ).span(8),
@@ -275,9 +285,9 @@ def requests() -> list[timeseries.Panel]:
             "Rejected values by field",
             "Values in Tedee's responses that could not be used, by field; their samples are absent. An occasional "
             "battery level is normal during a firmware update. Please report other frequent rejections.",
-            f"sum by (field) (increase({q.series(catalogue.REJECTED_VALUES, q.ACCOUNTS)}[$__rate_interval]))",
+            increase_of_seen(catalogue.REJECTED_VALUES, "field"),
             "{{field}}",
-            no_data="No rejected values",
+            no_data="No rejected values reported",
         ).span(8),
     ]
 
@@ -318,12 +328,12 @@ def processes() -> list[timeseries.Panel | table.Panel]:
             "Versions",
             "Version of each exporter, its start time, and the last successful load of its configuration.",
             [
-                Column("instance", "Instance", min_width=170),
-                Column("job", "Job", width=130),
+                Column("instance", "Instance", min_width=150),
+                Column("job", "Job", width=110),
                 Column("version", "Version", width=90),
                 Column("python_version", "Python", width=80),
-                Column("started", "Started", ValueFormat("dateTimeFromNow"), width=120),
-                Column("loaded", "Config loaded", ValueFormat("dateTimeFromNow"), width=120),
+                Column("started", "Started", ValueFormat("dateTimeFromNow"), width=140),
+                Column("loaded", "Config loaded", ValueFormat("dateTimeFromNow"), width=140),
             ],
             {
                 "version": f"group by (instance, job, version, python_version) "

@@ -26,7 +26,7 @@ from .value_mappings import JAMMED, LOW_BATTERY, NO_VALUE, Display
 
 MAX_ROWS = 500
 """If at most as many locks are selected, the tables list all of them."""
-MAX_IDS = 100
+MAX_IDS = 80
 """Locks that the tables list otherwise, those that need attention first. Each query has the ids of all of them: with
 many more, a URL would be too long."""
 LISTED = f" If more than {MAX_ROWS} locks are selected, the {MAX_IDS} that need most attention are listed."
@@ -47,10 +47,13 @@ ALERT_MATCHERS = 'account=~"$account|", lock_id=~"$lock|"'
 JAMMED_VALUE, ERROR_VALUE = -1, -2
 """Values of the column "State" for a failed state change. As on the status page, it takes precedence over the state."""
 FAILURES = {JAMMED_VALUE: value_mappings.RESULTS[JAMMED], ERROR_VALUE: value_mappings.OTHER_ERROR}
-STATE = ValueFormat(texts=value_mappings.STATES, thresholds=((None, "quiet"), (0, "bad")))
+NO_DATA = "no data"
+"""Text for a lock that is offline, or whose account is not reported."""
+STATE = ValueFormat(texts=value_mappings.STATES, thresholds=((None, "quiet"), (0, "bad")), no_value=NO_DATA)
 """Format of lock states. An unknown code is shown as a problem."""
+STATE_OR_FAILURE = replace(STATE, texts={**value_mappings.STATES, **FAILURES})
 DOOR = ValueFormat(texts=value_mappings.DOORS, thresholds=((None, "quiet"), (0, "quiet")))
-CONNECTION = ValueFormat(texts={**value_mappings.CONNECTIONS, q.NO_BRIDGE: Display("no bridge")})
+CONNECTION = ValueFormat(texts={**value_mappings.CONNECTIONS, q.NO_BRIDGE: Display("no bridge")}, no_value=NO_DATA)
 LAST_CHANGE = ValueFormat("dateTimeFromNow", {q.NO_CHANGE: NO_VALUE})
 UPDATE = ValueFormat(texts=value_mappings.UPDATES)
 
@@ -87,7 +90,7 @@ EVENTS = replace(COUNT, thresholds=((None, "quiet"), (0, "busy")))
 RESULT = ValueFormat(texts=value_mappings.RESULTS, text_above=value_mappings.OTHER_ERROR)
 
 NAME = Column("lock_name", "Lock", link=("Lock details", DETAIL_URL), filterable=True)
-ACCOUNT = Column("account", "Account", width=105, filterable=True)
+ACCOUNT = Column("account", "Account", width=110, filterable=True)
 ID = Column("lock_id", "ID", hidden=True)
 
 
@@ -207,13 +210,13 @@ def all_locks() -> table.Panel:
             Column(
                 "state",
                 "State",
-                replace(STATE, texts={**value_mappings.STATES, **FAILURES}),
+                STATE_OR_FAILURE,
                 cell=COLOURED_CELL,
                 width=110,
                 filterable=True,
             ),
             Column("door", "Door", DOOR, cell=COLOURED_CELL, width=100, filterable=True),
-            Column("battery", "Battery", BATTERY, cell=GAUGE_CELL, width=120),
+            Column("battery", "Battery", BATTERY, cell=GAUGE_CELL, width=110),
             Column("connection", "Connection", CONNECTION, cell=COLOURED_CELL, width=120, filterable=True),
             Column("charging", "Charging", ValueFormat(texts=value_mappings.CHARGING), width=80),
             Column("changed", "Last change", LAST_CHANGE, width=140),
@@ -238,8 +241,8 @@ def all_locks() -> table.Panel:
 
 def alerts() -> table.Panel:
     """Return the table of firing alerts."""
-    lock = Column("lock_name", "Lock", width=120)
-    return alert_table(ALERT_MATCHERS, lock, Column("account", "Account", width=100)).span(14).height(9)
+    lock, account = Column("lock_name", "Lock", width=250), Column("account", "Account", width=200)
+    return alert_table(ALERT_MATCHERS, lock, account).height(7)
 
 
 def recent_changes() -> table.Panel:
@@ -254,19 +257,18 @@ def recent_changes() -> table.Panel:
             [
                 Column("changed", "Last change", ValueFormat("dateTimeFromNow"), width=140),
                 replace(NAME, min_width=100, filterable=False),
-                Column("state", "State", STATE, cell=COLOURED_CELL, width=105),
-                Column("result", "Result", RESULT, cell=COLOURED_CELL, width=80),
+                replace(ACCOUNT, filterable=False),
+                Column("state", "State", STATE_OR_FAILURE, cell=COLOURED_CELL, width=105),
                 ID,
             ],
             {
                 "changed": f"{changes} * 1000",
                 "name": f"{q.lock_names(q.LOCKS)} {of_those}",
-                "state": f"({q.lock_states(q.LOCKS)}) {of_those}",
-                "result": f"{q.highest(catalogue.LOCK_STATE_CHANGE_RESULT, q.LOCKS)} {of_those}",
+                "state": f"({states(q.LOCKS)}) {of_those}",
             },
             [("Value #changed", True)],
         )
-        .span(10)
+        .span(12)
         .height(9)
     )
 
@@ -294,7 +296,8 @@ def counts_over_time() -> timeseries.Panel:
         .axis_soft_max(AXIS_OF_EVENTS)
         .interval(MIN_WINDOW)
         .max_data_points(MAX_POINTS)
-        .span(24)
+        .span(12)
+        .height(9)
     )
 
 
@@ -328,7 +331,8 @@ def use_by_hour() -> table.Panel:
         f"State changes of all selected locks in each hour of the last {HEATMAP_DAYS} days, in the time zone of the "
         "dashboard. Regular changes at unusual hours may need an explanation.",
         changes,
-        f"count({q.series(catalogue.LOCK_REVISION, q.LOCKS)})",
+        # With "@ end()", there is a row for every hour of the day, however short the history is.
+        f"group(last_over_time({q.series(catalogue.BUILD_INFO, q.EXPORTERS)}[{HEATMAP_DAYS}d] @ end()))",
         HEATMAP_DAYS,
     )
 
@@ -344,16 +348,16 @@ def use_by_lock(note: str = "") -> table.Panel:
         "without data are not counted." + note,
         [
             replace(NAME, min_width=120, filterable=False),
-            replace(ACCOUNT, width=100, filterable=False),
-            Column("changes", "Changes", EVENTS, cell=GAUGE_CELL, width=115),
+            replace(ACCOUNT, filterable=False),
+            Column("changes", "Changes", EVENTS, cell=GAUGE_CELL, width=110),
             Column("unlocked", "Not locked", MINUTES, width=90),
             Column("opened", "Door open", MINUTES, width=90),
             ID,
         ],
         {
-            "changes": q.with_names(f"max by {q.BY_ID} (sum without (lock_name) ({changes}))", q.SHOWN_LOCKS),
-            "unlocked": q.with_names(f"sum_over_time({unlocked})", q.SHOWN_LOCKS),
-            "opened": f"sum_over_time({opened})",
+            "changes": q.with_recent_names(f"max by {q.BY_ID} (sum without (lock_name) ({changes}))", q.SHOWN_LOCKS),
+            "unlocked": q.with_recent_names(f"sum_over_time({unlocked})", q.SHOWN_LOCKS),
+            "opened": q.with_recent_names(f"sum_over_time({opened})", q.SHOWN_LOCKS),
         },
         [("Value #changes", True)],
     ).height(10)
@@ -368,14 +372,14 @@ def availability_by_lock() -> table.Panel:
             "Times without data are not counted." + LISTED,
             [
                 replace(NAME, min_width=130),
-                replace(ACCOUNT, width=100, filterable=False),
-                Column("share", "Available", SHARE, cell=GAUGE_CELL, width=185),
+                replace(ACCOUNT, filterable=False),
+                Column("share", "Available", SHARE, cell=GAUGE_CELL, width=140),
                 ID,
             ],
-            {"share": q.with_names(q.availability(AVAILABILITY_DAYS), q.SHOWN_LOCKS)},
+            {"share": q.with_recent_names(q.availability(AVAILABILITY_DAYS), q.SHOWN_LOCKS)},
             [("Value #share", False)],
         )
-        .span(10)
+        .span(9)
         .height(10)
     )
 
@@ -392,7 +396,7 @@ def availability_by_bridge() -> table.Panel:
             "locks of a bridge, check the network of the bridge." + LISTED,
             [
                 Column("bridge_id", "Bridge ID", width=80),
-                Column("account", "Account", width=90),
+                replace(ACCOUNT, filterable=False),
                 Column("locks", "Locks", COUNT, width=60),
                 Column("share", "Available", SHARE, cell=GAUGE_CELL, min_width=100),
             ],
@@ -402,7 +406,7 @@ def availability_by_bridge() -> table.Panel:
             },
             [("Value #share", False)],
         )
-        .span(8)
+        .span(9)
         .height(10)
     )
 

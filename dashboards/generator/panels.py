@@ -305,14 +305,14 @@ def table_panel(
     return _with_queries(panel, title, description, targets).span(24)
 
 
-def hours_panel(title: str, description: str, expression: str, present: str, days: int) -> table.Panel:
+def hours_panel(title: str, description: str, expression: str, shown: str, days: int) -> table.Panel:
     """Build a table with a row for each hour and a column for each day, with a darker cell for a higher value.
 
     Args:
         title: title of the panel.
         description: what the panel shows.
         expression: expression for the value of the hour that begins at the time of evaluation.
-        present: cheap expression for any number, at the times to show.
+        shown: expression for any number at all hours to show, also at those without a value.
         days: days up to now, whatever the time range of the dashboard is.
     """
     panel = table.Panel().cell_height(common.TableCellHeight.SM).align(common.FieldTextAlignment.CENTER)
@@ -342,8 +342,7 @@ def hours_panel(title: str, description: str, expression: str, present: str, day
         panel.with_transformation(_transformation(name, settings))
     panel.with_transformation(_organized({"Time\\Value #day": "Hour"}))
     panel.with_transformation(_sorted("Hour", descending=False))
-    # A value at a time without a day would be in a column "Invalid date".
-    queries = {"value": f"{expression} and on () {present}", "day": f"0 * {present} + 1000 * time()"}
+    queries = {"value": expression, "day": f"0 * {shown} + 1000 * time()"}
     targets = [
         _query(name, query).range().interval("1h").format(PromQueryFormat.TABLE) for name, query in queries.items()
     ]

@@ -50,6 +50,9 @@ EXPORTER_LOOKBACK_STEP = "10m"
 
 CHARGED_RISE = 2
 """Percent. A battery whose level rose by more within a day was charged or replaced."""
+FAST_TREND_DAYS, FAST_TREND_FALL = 1, 10
+"""Days of the trend of a battery that discharges very fast, and the percents by which the level must fall within them.
+It takes precedence over the other trends, which would show such a battery too late."""
 LONG_TREND_DAYS, LONG_TREND_FALL = 14, 3
 """Days of a battery's long trend, and the percents by which the level must fall within them unless the history covers
 all of them. 14 days are less than the 15 days that Prometheus retains by default."""
@@ -128,8 +131,13 @@ def _all_names(selector: str) -> str:
 
 
 def with_names(expression: str, matchers: str) -> str:
-    """Add the label `lock_name` to an expression for values of locks."""
+    """Add the label `lock_name` to an expression for values of locks. Locks that are not reported now are left out."""
     return f"({expression}) * on {BY_ID} group_left (lock_name) {lock_names(matchers)}"
+
+
+def with_recent_names(expression: str, matchers: str) -> str:
+    """Add the label `lock_name` to an expression for values of locks, from the last LOCK_LOOKBACK."""
+    return f"({expression}) * on {BY_ID} group_left (lock_name) {recent_lock_names(matchers)}"
 
 
 def or_hint(expression: str, label: str) -> str:
@@ -277,16 +285,16 @@ def started_alerts(matchers: str) -> str:
     return f"topk({MAX_ALERTS}, max by ({ALERT_LABELS}) ({firing} unless {firing} offset $__interval))"
 
 
-def alert_starts(matchers: str) -> str:
+def alert_starts(matchers: str, label: str) -> str:
     """Return an expression for the time in milliseconds since which the condition of each firing alert is true.
 
-    If there is none, the name of the only series is a text, which depends on whether Prometheus evaluates the rules.
+    If there is none, the label of the only series is a text, which depends on whether Prometheus evaluates the rules.
     """
     starts = series("ALERTS_FOR_STATE", _alert_matchers(matchers))
     return (
         f"topk({MAX_ALERTS}, 1000 * max by ({ALERT_LABELS}) ({starts} and ignoring (alertstate) {_alerts(matchers)}))"
-        f' or on () label_replace(0 * max({RULES}) + {NO_CHANGE}, "alertname", "no alert is firing", "", "")'
-        f' or on () label_replace(vector({NO_CHANGE}), "alertname", "no rules: see Help", "", "")'
+        f' or on () label_replace(0 * max({RULES}) + {NO_CHANGE}, "{label}", "no alert is firing", "", "")'
+        f' or on () label_replace(vector({NO_CHANGE}), "{label}", "no rules: see Help", "", "")'
     )
 
 
@@ -317,9 +325,9 @@ def of_exporters(expression: str, lookback: str = "") -> str:
 def days_until(percent: int, matchers: str) -> str:
     """Return an expression for the days until a battery reaches a level if it discharges as before, at most MAX_DAYS.
 
-    Levels are whole percents, so the trend is taken over LONG_TREND_DAYS, or SHORT_TREND_DAYS if the battery
-    discharges fast. There is no trend over a time in which the battery was charged or replaced, and none at all for a
-    lock with a history of less than SHORT_TREND_DAYS.
+    Levels are whole percents, so the trend is taken over LONG_TREND_DAYS, or less if the battery discharges fast. There
+    is no trend over a time in which the battery was charged or replaced. A lock with a history of less than
+    SHORT_TREND_DAYS has one only if it discharges very fast.
     """
     battery = series(catalogue.LOCK_BATTERY_LEVEL, matchers)
     level = lowest(catalogue.LOCK_BATTERY_LEVEL, matchers)
@@ -337,10 +345,11 @@ def days_until(percent: int, matchers: str) -> str:
     long_known = f"({fell(LONG_TREND_DAYS, LONG_TREND_FALL)} or {has_history(LONG_TREND_DAYS)})"
     long = f"({trend(LONG_TREND_DAYS)}) and {long_known}"
     short = f"({trend(SHORT_TREND_DAYS)}) and {fell(SHORT_TREND_DAYS, SHORT_TREND_FALL)}"
+    fast = f"({trend(FAST_TREND_DAYS)}) and {fell(FAST_TREND_DAYS, FAST_TREND_FALL)}"
+    slower = f"({long} or {short}) and on {BY_ID} {has_history(SHORT_TREND_DAYS)}"
     # Less than one percent in LONG_TREND_DAYS cannot be measured.
-    percent_per_day = f"clamp_min(-86400 * ({long} or {short}), 1 / {LONG_TREND_DAYS})"
+    percent_per_day = f"clamp_min(-86400 * ({fast} or {slower}), 1 / {LONG_TREND_DAYS})"
     return (
         f"clamp(({level} - {percent}) / ({percent_per_day}), 0, {MAX_DAYS})"
         f" unless on {BY_ID} {series(catalogue.LOCK_CHARGING, matchers)} == 1"
-        f" and on {BY_ID} {has_history(SHORT_TREND_DAYS)}"
     )

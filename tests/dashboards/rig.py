@@ -171,9 +171,16 @@ class Text:
     is_content: bool
     """False for the title."""
     is_cut_off: bool
-    """True if the text is a title, a column's title or a value of a tile, and longer than its place."""
+    """True if the text is longer than its place."""
+
+    @property
+    def may_be_cut_off(self) -> bool:
+        """True for a long name, which Grafana shows in full if the pointer is over it."""
+        return self.is_content and len(self.text) > MAX_NAME
 
 
+MAX_NAME = 20
+"""Characters of the longest text that must fit in tables and legends. Users can choose any name."""
 MIN_SIZE = 10.0
 """Size in pixels of the smallest text that can be read."""
 NO_VALUES = re.compile(r"\b(?:Infinity|undefined|NaN|null|Invalid date)\b|\[object Object\]|∞")
@@ -220,7 +227,7 @@ class Panel:
         if self.hidden_width:
             yield f"the columns are {self.hidden_width} pixels wider than the panel"
         for each in self.texts:
-            if each.is_cut_off:
+            if each.is_cut_off and not (self.type != "stat" and each.may_be_cut_off):
                 yield f"{each.text!r} is cut off"
             if each.size < MIN_SIZE:
                 yield f"{each.text!r} has a size of {each.size:g} pixels"

@@ -610,7 +610,7 @@ CONNECTION_TEXTS = {"1": "connected", "0": "offline", "-1": "no bridge"}
         ("locks-overview.json", "Locks", "State", {**STATE_TEXTS, "-1": "jammed", "-2": "error"}),
         ("locks-overview.json", "Locks", "Door", DOOR_TEXTS),
         ("locks-overview.json", "Locks", "Connection", CONNECTION_TEXTS),
-        ("locks-overview.json", "Recent changes", "State", STATE_TEXTS),
+        ("locks-overview.json", "Recent changes", "State", {**STATE_TEXTS, "-1": "jammed", "-2": "error"}),
         ("lock-detail.json", "Current values", "State", STATE_TEXTS),
         ("lock-detail.json", "Current values", "Door", DOOR_TEXTS),
         ("lock-detail.json", "Current values", "Connection", CONNECTION_TEXTS),
@@ -725,7 +725,12 @@ def test_timelines_have_a_text_for_every_code(panel: Any) -> None:
 @pytest.mark.parametrize("panel", [*panels_of("line"), *panels_of("bars")])
 def test_graphs_without_data_have_words(panel: Any) -> None:
     # "No data" is Grafana's text if the option is not set.
-    assert panel["fieldConfig"]["defaults"].get("noValue") in {None, "No rejected values"}
+    texts = {None, "No failed syncs reported", "No rejected values reported"}
+    assert panel["fieldConfig"]["defaults"].get("noValue") in texts
+        None,
+        "No failed syncs reported",
+        "No rejected values reported",
+    }
 
 
 @pytest.mark.parametrize("panel", panels_of("line"))

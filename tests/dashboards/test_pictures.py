@@ -121,6 +121,10 @@ def with_faults(dashboard: Any) -> Any:
         {"id": "custom.width", "value": 2000}
     )
     bottom += 8
+    for override in add(table, "Narrow", x=0, w=24, h=8)["fieldConfig"]["overrides"]:
+        if override["matcher"]["options"] == "Last change":
+            override["properties"].append({"id": "custom.width", "value": 60})
+    bottom += 8
     for override in add(table, "Codes", x=0, w=24, h=8)["fieldConfig"]["overrides"]:
         override["properties"] = [each for each in override["properties"] if each["id"] != "mappings"]
     return dashboard | {"panels": [*dashboard["panels"], *added]}
@@ -143,6 +147,7 @@ def faulty(window: Rig) -> dict[str, Panel]:
         ("Negative", "'-1' has no text"),
         ("Error", "has an error"),
         ("Wide", "pixels wider than the panel"),
+        ("Narrow", "minutes ago' is cut off"),
         ("Codes", "'code 6' has no text"),
     ],
 )

@@ -315,10 +315,10 @@ def test_firing_alerts_are_listed_with_their_start(grafana: Grafana) -> None:
 
 def test_absence_of_alerts_is_distinct_from_absence_of_rules(grafana: Grafana) -> None:
     (none,) = rows(grafana, "Firing alerts", "since", {"account": "home"})
-    assert none["metric"]["alertname"] == "no alert is firing"
+    assert none["metric"]["lock_name"] == "no alert is firing"
     before = Grafana(grafana.prometheus, scripted_day.START)
     (no_rules,) = rows(before, "Firing alerts", "since", ALL)
-    assert no_rules["metric"]["alertname"] == "no rules: see Help"
+    assert no_rules["metric"]["lock_name"] == "no rules: see Help"
     assert panel_value(before, "Active alerts") is None
 
 

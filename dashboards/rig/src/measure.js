@@ -23,8 +23,8 @@ function* textNodes(element) {
   }
 }
 
-/** Returns whether a box on the way to `outermost` cuts the text off. */
-function isCutOff(node, outermost) {
+/** Returns whether a box on the way to `outermost` cuts the text off. A table may have more rows than fit. */
+function isCutOff(node, outermost, isRow) {
   const range = document.createRange();
   range.selectNodeContents(node);
   const text = range.getBoundingClientRect();
@@ -35,8 +35,7 @@ function isCutOff(node, outermost) {
       const isOutside =
         text.left < box.left - TOLERANCE ||
         text.right > box.right + TOLERANCE ||
-        text.top < box.top - TOLERANCE ||
-        text.bottom > box.bottom + TOLERANCE;
+        (!isRow && (text.top < box.top - TOLERANCE || text.bottom > box.bottom + TOLERANCE));
       const isTooWide = each === node.parentElement && each.scrollWidth > each.clientWidth + TOLERANCE;
       if (isOutside || isTooWide) {
         return true;
@@ -68,8 +67,7 @@ function measurePanel(panel) {
       text: node.data.trim(),
       isContent,
       size: parseFloat(getComputedStyle(node.parentElement).fontSize),
-      // Other texts may be longer than their cell, such as the name of a lock in a table.
-      isCutOff: (!isContent || header || type === 'stat') && isCutOff(node, header ?? cell),
+      isCutOff: type !== 'text' && isCutOff(node, header ?? cell, type === 'table' && isContent && !header),
     });
   }
   for (const canvas of content?.querySelectorAll('canvas') ?? []) {
