@@ -342,7 +342,8 @@ def hours_panel(title: str, description: str, expression: str, shown: str, days:
         panel.with_transformation(_transformation(name, settings))
     panel.with_transformation(_organized({"Time\\Value #day": "Hour"}))
     panel.with_transformation(_sorted("Hour", descending=False))
-    queries = {"value": expression, "day": f"0 * {shown} + 1000 * time()"}
+    # The first query has all hours. The columns are in the order in which the days appear.
+    queries = {"day": f"0 * {shown} + 1000 * time()", "value": expression}
     targets = [
         _query(name, query).range().interval("1h").format(PromQueryFormat.TABLE) for name, query in queries.items()
     ]

@@ -113,6 +113,8 @@ def _record_batteries(recording: Recording) -> None:
             _record_battery(recording, name, days, partial(_level_of_steady_discharge, drain))
     _record_battery(recording, "battery full", 14, lambda _: 90.0)
     _record_battery(recording, "battery for a day", 1, lambda days: LAST_LEVEL + 5 * days)
+    for name, history in (("battery drained", 14), ("battery drained recent", 1)):
+        _record_battery(recording, name, history, lambda days: 30.5 + 30 * min(days, 1))
     _record_battery(recording, "battery charged", 14, lambda days: 30 + days + (60 if days <= 2 else 0))
     _record_battery(recording, "battery charged a week ago", 14, lambda days: 15 + 2 * days + (30 if days <= 7 else 0))
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -86,6 +87,15 @@ def test_each_panel_has_data_on_the_scripted_day(drawings: Callable[[str], Drawi
 @of_each_dashboard
 def test_panels_without_data_have_words(drawings: Callable[[str], Drawings], name: str) -> None:
     assert [panel.title for panel in drawings("empty")[name, WIDE] if not panel.has_words()] == []
+
+
+def test_days_are_columns_in_their_order(drawings: Callable[[str], Drawings]) -> None:
+    (hours,) = (
+        panel for panel in drawings("day")["locks-overview.json", WIDE] if panel.title == "State changes by hour"
+    )
+    days = [int(match[1]) for each in hours.texts if (match := re.fullmatch(r"[A-Z][a-z]{2} (\d+)", each.text))]
+    assert days == sorted(days)
+    assert len(days) == 8
 
 
 # Checks

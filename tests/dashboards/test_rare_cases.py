@@ -221,6 +221,11 @@ def test_slow_discharge_has_no_early_forecast(grafana: Grafana, name: str) -> No
     assert days(grafana, f"battery {name} recent") is None
 
 
+@pytest.mark.parametrize("name", ["battery drained", "battery drained recent"])
+def test_very_fast_discharge_has_a_forecast_within_a_day(grafana: Grafana, name: str) -> None:
+    assert days(grafana, name) == pytest.approx(20 / 30, rel=0.2)
+
+
 def test_constant_battery_level_has_maximum_forecast(grafana: Grafana) -> None:
     assert days(grafana, "battery full") == MAX_DAYS
 
