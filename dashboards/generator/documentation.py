@@ -27,7 +27,7 @@ TEXT = f"""
 #### What the colours mean
 
 In tiles and tables: green: no action needed; yellow: check it; red: act; blue: in progress; grey or no colour: not
-known. In graphs, a colour only tells the lines apart.
+known. In graphs, colours only distinguish the lines.
 
 #### What else there is
 
