@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from queue import Empty
 from typing import NoReturn, get_args
@@ -168,10 +169,11 @@ def serve(
         )
     if options.demo:
         scheme = "https" if web_configuration.security_policy.tls else "http"
-        host = addresses[0].rpartition(":")[0]
-        host = "localhost" if host in {"", "[::]", "0.0.0.0"} else host  # noqa: S104
-        url = f"{scheme}://{host}:{listeners[0].getsockname()[1]}"
-        _print_demo_guide(url, options.web_telemetry_path, [account.name for account in settings.accounts])
+        host, port = listeners[0].getsockname()[:2]
+        is_open = ip_address(host).is_unspecified
+        url = f"{scheme}://{'localhost' if is_open else addresses[0].rpartition(':')[0]}:{port}"
+        names = [account.name for account in settings.accounts]
+        _print_demo_guide(url, options.web_telemetry_path, names, on_all_addresses=is_open)
     code = FAILED
     while web.alive():
         received = _receive(commands)
@@ -458,20 +460,25 @@ def _receive(commands: Commands) -> set[Command]:
     return received
 
 
-def _print_demo_guide(url: str, telemetry_path: str, accounts: Sequence[str]) -> None:
+def _print_demo_guide(url: str, telemetry_path: str, accounts: Sequence[str], *, on_all_addresses: bool) -> None:
     """Print the URLs of the demo, and its accounts with what to look at."""
     from . import simulator  # noqa: PLC0415  (only the demo needs this import)
 
     world = simulator.World.demo()
     separator = "\n" + " " * 12
     guide = "\n".join(f"    {name:8}{separator.join(world.account(name).highlights)}" for name in accounts)
+    from_others = (
+        "\n  The demo listens on all addresses. Machines that can reach the port use this machine's name in the URL.\n"
+        if on_all_addresses
+        else ""
+    )
     print_out(
         f"""
   The exporter is polling a simulated Tedee cloud, where the time of day is {simulator.START_HOUR}:00 at the start. Open
 
     {url}/{" " * len(telemetry_path)}for the status page
     {url}{telemetry_path} for the metrics
-
+{from_others}
   Accounts, and what to look at:
 
 {guide}

@@ -84,8 +84,9 @@ def test_demo_warns_about_unused_variables(program: Program) -> None:
     assert {row.split()[0] for row in ended.stdout.splitlines()[2:]} == {"home", "hotel", "flats", "cabin"}
 
 
-def test_demo_prints_urls_and_what_to_look_at() -> None:
-    command = [sys.executable, "-m", "exporter", "--demo", "--web.listen-address=127.0.0.1:0"]
+def demo_guide(address: str) -> list[str]:
+    """Return the lines that the demo prints if it listens on an address."""
+    command = [sys.executable, "-m", "exporter", "--demo", f"--web.listen-address={address}"]
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -93,8 +94,23 @@ def test_demo_prints_urls_and_what_to_look_at() -> None:
         lines = list(takewhile(lambda line: "Press Ctrl+C" not in line, process.stdout))
         process.terminate()
         assert process.wait(TIMEOUT) == 0
+    return lines
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", ":0", "[::]:0", "[0::0]:0"])
+def test_demo_prints_that_other_machines_can_open_it(address: str) -> None:
+    lines = demo_guide(address)
+    printed = "".join(lines)
+    assert re.findall(r"http://localhost:[1-9]\d+(/\S*)", printed) == ["/", "/metrics"]
+    assert "The demo listens on all addresses." in printed
+    assert max(map(len, lines)) <= 120
+
+
+def test_demo_prints_urls_and_what_to_look_at() -> None:
+    lines = demo_guide("127.0.0.1:0")
     printed = "".join(lines)
     assert re.findall(r"http://127\.0\.0\.1:[1-9]\d+(/\S*)", printed) == ["/", "/metrics"]
+    assert "all addresses" not in printed
     for account in World.demo().accounts:
         assert f"    {account.name} " in printed
         for text in account.highlights:

@@ -1,15 +1,19 @@
 """The web server: listen addresses, start and stop."""
 
+import asyncio
 import errno
 import gc
 import os
 import socket
+import sys
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import requests
 from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from exporter.clock import SystemClock
 from exporter.web.connections import Connections
@@ -39,6 +43,44 @@ def test_stopped_server_is_not_alive() -> None:
     assert server.alive()
     server.stop()
     assert not server.alive()
+
+
+class FloodedListener(socket.socket):
+    """A listening socket on which a client connects each time that a connection is accepted, up to a maximum."""
+
+    def __init__(self, listener: socket.socket, clients: int) -> None:
+        super().__init__(fileno=listener.detach())
+        self.max_clients = clients
+        self.clients: list[socket.socket] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if len(self.clients) < self.max_clients:
+            self.clients.append(socket.create_connection(self.getsockname(), timeout=TIMEOUT))
+        return super().accept()
+
+
+def test_request_is_served_during_a_flood_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # importing it fails, as on PyPy, which has no uvloop
+    (listening,) = listen(["127.0.0.1:0"])
+    listener = FloodedListener(listening, clients=100)
+    served: list[tuple[type, int]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        served.append((type(asyncio.get_running_loop()), len(listener.clients)))
+        await PlainTextResponse("OK")(scope, receive, send)
+
+    server = WebServer(app, [listener], Connections(Limits(), SecurityPolicy))
+    with ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=TIMEOUT))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        server.start()
+        stack.callback(server.stop)
+        assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+    for each in listener.clients:
+        each.close()
+    ((loop, clients),) = served
+    assert issubclass(loop, asyncio.SelectorEventLoop)
+    assert clients < listener.max_clients, "the request was served after the flood"
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only on Linux does a clock count suspended time")
