@@ -1,0 +1,60 @@
+"""Kinds of events in Tedee's activity log (docs: enums/event-type), as values of the labels `event` and `source`."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class EventKind(NamedTuple):
+    """What happened at a lock or gate, and how it was operated."""
+
+    event: str
+    """What happened, such as `unlocked` or `wrong_pin`."""
+    source: str
+    """How the device was operated, such as `app` or `manual`; `device` if nobody operated it."""
+
+    @classmethod
+    def of(cls, number: int) -> "EventKind":
+        """Return the kind of an event number. A number that Tedee has not documented is shown as `code_95`."""
+        return EVENT_KINDS.get(number) or cls(f"code_{number}", "unknown")
+
+
+EVENT_KINDS: Mapping[int, EventKind] = {
+    number: EventKind(event, source)
+    for event, numbers in {
+        "locked": {
+            32: "app", 34: "button", 36: "auto", 38: "manual", 59: "homekit", 65: "pin", 66: "keypad", 90: "matter",
+            226: "access_link", 227: "local_api",
+        },
+        "lock_postponed": {56: "button"},
+        "unlocked": {
+            33: "app", 35: "button", 37: "auto", 39: "manual", 57: "homekit", 61: "pin", 67: "force", 68: "pin",
+            77: "fingerprint", 78: "fingerprint", 88: "matter", 93: "matter", 228: "access_link", 229: "local_api",
+            10000: "app", 10001: "access_link",
+        },
+        "pulled": {
+            51: "app", 52: "auto", 53: "manual", 55: "app", 60: "homekit", 63: "pin", 76: "pin", 80: "fingerprint",
+            81: "fingerprint", 87: "auto", 91: "matter", 92: "matter", 230: "access_link", 231: "local_api",
+            234: "access_link", 235: "local_api",
+        },
+        "semi_locked": {
+            47: "manual", 48: "button", 49: "auto", 54: "app", 58: "homekit", 64: "pin", 79: "fingerprint",
+            89: "matter", 232: "access_link", 233: "local_api",
+        },
+        "jammed": {40: "device"},
+        "wrong_pin": {62: "pin"},
+        "unauthorized_pin": {75: "pin"},
+        "door_opened": {83: "device"},
+        "door_closed": {84: "device"},
+        "door_open_too_long": {86: "device"},
+        "door_sensor_uncalibrated": {85: "device"},
+        "calibrated": {43: "device"},
+        "uncalibrated": {74: "device"},
+        "charging_started": {46: "device"},
+        "charging_stopped": {50: "device"},
+        "powered_on": {42: "device"},
+        "powered_off": {41: "button"},
+        "firmware_updated": {224: "bridge", 225: "app"},
+    }.items()
+    for number, source in numbers.items()
+}  # fmt: skip
+"""Kinds by the number of the event. 10000 and 10001 are events of gates."""
