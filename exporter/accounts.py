@@ -8,7 +8,7 @@ import structlog
 
 from . import __version__
 from .clock import Clock
-from .config import AccessToken, Account, Api, LockSelection, OAuth, PersonalKey, Settings, Sync
+from .config import AccessToken, Account, Api, Devices, Events, LockSelection, OAuth, PersonalKey, Settings, Sync
 from .sync.account import AccountSync, Options
 from .sync.limiter import RateLimiter
 from .sync.lock_filter import LockFilter
@@ -39,6 +39,8 @@ class AccountSettings:
     account: Account
     api: Api
     sync: Sync
+    devices: Devices
+    events: Events
 
 
 class Accounts:
@@ -82,7 +84,8 @@ class Accounts:
         self._longest_call = max(self._longest_call, settings.api.timeout + CALL_GRACE)
         self._store.states.set_longest_call(self._longest_call)
         configured = {
-            account.name: AccountSettings(account, settings.api, settings.sync) for account in settings.accounts
+            account.name: AccountSettings(account, settings.api, settings.sync, settings.devices, settings.events)
+            for account in settings.accounts
         }
         removed = [self.syncs.pop(name) for name in list(self.syncs) if name not in configured]
         for account in removed:
@@ -154,12 +157,18 @@ class Accounts:
         )
         selection = account.locks or LockSelection()
         lock_filter = LockFilter(selection.ids or (), selection.serial_numbers or ())
-        return Options(create_client, policy, ResourceOptions(sync.stale_after, lock_filter))
+        resources = ResourceOptions(
+            sync.stale_after,
+            lock_filter,
+            settings.devices.interval,
+            settings.events.interval if settings.events.enabled else None,
+        )
+        return Options(create_client, policy, resources)
 
     def _credentials(self, account: Account, api: Api) -> Credentials:
         match account.credential:
-            case PersonalKey(key):
-                return personal_key(key, account.name, self._owners)
+            case PersonalKey(key, expires):
+                return personal_key(key, account.name, self._owners, expires)
             case AccessToken(token):
                 return access_token(token, account.name, self._owners)
             case OAuth() as oauth:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from exporter.sync.snapshot import Lock
-from exporter.tedee.models import Code, DeviceState, DoorState, LockModel, LockState, StateChangeResult
+from exporter.tedee.models import Code, DeviceState, DoorState, LockState, StateChangeResult
 
 LOW_BATTERY = 20
 """Percent up to which a battery is low, as in Tedee's app."""
@@ -106,10 +106,9 @@ def _description(lock: Lock) -> str:
     details = lock.details
     if not details:
         return f"id {lock.id}"
-    model = LockModel.describe(details.type) if details.type is not None else None
     firmware = f"firmware {details.firmware_version}" if details.firmware_version else None
     update = "update available" if details.firmware_update_available else None
-    return " · ".join(filter(None, [model, details.serial_number, firmware, update]))
+    return " · ".join(filter(None, [details.model, details.serial_number, firmware, update]))
 
 
 def format_time(at: float) -> str:

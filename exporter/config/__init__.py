@@ -11,7 +11,7 @@ import structlog
 
 from .environment import ENVIRONMENT, NotConfigured, default_state_file, read_environment, unused_variables
 from .permissions import permission_warning, private_files
-from .settings import AccessToken, Account, Api, LockSelection, OAuth, PersonalKey, Settings, Sync
+from .settings import AccessToken, Account, Api, Devices, Events, LockSelection, OAuth, PersonalKey, Settings, Sync
 from .shard import BadShard, Shard
 from .source import ConfigurationError, Source
 
@@ -22,6 +22,8 @@ __all__ = [
     "Api",
     "BadShard",
     "ConfigurationError",
+    "Devices",
+    "Events",
     "LockSelection",
     "NotConfigured",
     "OAuth",

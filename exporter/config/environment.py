@@ -26,7 +26,10 @@ ENVIRONMENT: dict[str, KeyPath] = {
     "TEDEE_ACCOUNT": ("accounts", 0, "name"),
     "TEDEE_API_URL": ("api", "url"),
     "TEDEE_API_VERSION": ("api", "version"),
+    "TEDEE_PERSONAL_KEY_EXPIRES": ("accounts", 0, "expires"),
     "TEDEE_SYNC_INTERVAL": ("sync", "interval"),
+    "TEDEE_DEVICES_INTERVAL": ("devices", "interval"),
+    "TEDEE_EVENTS": ("events", "enabled"),
     "TEDEE_STATE_FILE": ("state_file",),
 }
 """The variables that configure one account, each with the key path of its value."""
@@ -43,7 +46,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
     if not any(path[-1] in Account.SECRETS for path in given.values()):
         raise NotConfigured(*unused_variables(environ))
     account: dict[str, str] = {"name": DEFAULT_ACCOUNT}
-    data: dict[str, Any] = {"api": {}, "sync": {}, "accounts": [account]}
+    data: dict[str, Any] = {"api": {}, "sync": {}, "devices": {}, "events": {}, "accounts": [account]}
     locations: dict[KeyPath, str] = {("accounts", 0): "environment"}
     for variable, path in given.items():
         parent = account if path[0] == "accounts" else data.get(str(path[0]), data)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple, TypeGuard
 
@@ -49,6 +49,23 @@ def parse_duration(value: object, _context: object = None) -> float:
         with contextlib.suppress(OverflowError):
             return timedelta(seconds=sum(float(number) * UNITS[unit] for number, unit in parts)).total_seconds()
     raise ValueError("is not a duration; write it as in 20s, 5m or 1h30m")
+
+
+def parse_date(value: object, _context: object = None) -> float:
+    """Return the Unix time of a date, or of a date and time, in ISO 8601: `2027-11-30`. The default zone is UTC."""
+    if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        with contextlib.suppress(ValueError, OverflowError):
+            date = datetime.fromisoformat(value)
+            return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    raise ValueError("is not a date; write it as in 2027-11-30")
+
+
+def parse_switch(value: object, _context: object = None) -> bool:
+    """Return True for `true`, and False for `false`, which may also be text, as in environment variables."""
+    switch = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
+    if switch is None:
+        raise ValueError("must be true or false")
+    return switch
 
 
 def resolve_path(value: object, context: Context) -> Path:
@@ -107,6 +124,9 @@ def check_not_blank(text: str) -> str:
 BEGINS_WITH_TILDE = "begins with ~, which only a shell expands; write the full path, or ./~ if the name begins with ~"
 
 Seconds = Annotated[float, Parse(parse_duration)]
+Date = Annotated[float, Parse(parse_date)]
+"""Unix seconds."""
+Switch = Annotated[bool, Parse(parse_switch)]
 Text = Annotated[str, Meta(min_length=1, max_length=200), check_not_blank]
 FileName = Annotated[Path, Parse(resolve_path)]
 StateFileName = Annotated[Path, Parse(resolve_state_path)]

@@ -13,6 +13,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from exporter.secrets import Secret
+from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.tedee.connections import is_loopback
 from exporter.tedee.oauth import CLIENT_SECRET, REFRESH_TOKEN, SCOPE, TOKEN_URL
 from exporter.tedee.secret_source import CredentialsUnavailable, SecretSource, read_secret
@@ -20,11 +21,13 @@ from exporter.tedee.secret_source import CredentialsUnavailable, SecretSource, r
 from .model import (
     ConfigModel,
     Context,
+    Date,
     Errors,
     FileName,
     InlineSecret,
     Seconds,
     StateFileName,
+    Switch,
     Text,
     check_not_blank,
     exactly_one_error,
@@ -108,6 +111,18 @@ def _check_interval(interval: float) -> float:
     return interval
 
 
+def _check_devices_interval(interval: float) -> float:
+    if not 300 <= interval <= 86_400:  # noqa: PLR2004
+        raise ValueError("must be between 5m and 24h")
+    return interval
+
+
+def _check_events_interval(interval: float) -> float:
+    if not 20 <= interval <= 86_400:  # noqa: PLR2004
+        raise ValueError("must be between 20s and 24h")
+    return interval
+
+
 def _check_token_url(url: str) -> str:
     _check_url(url)
     if set(url) & set("@#"):
@@ -151,6 +166,20 @@ class Sync(ConfigModel, frozen=True):
                 ("requests_per_hour",),
                 ValueError(f"is too low to keep data younger than a stale_after of {stale_after:g}s"),
             )
+
+
+class Devices(ConfigModel, frozen=True):
+    """Fetches of bridges, keypads, door sensors, gates, and the names of locks."""
+
+    interval: Annotated[Seconds, _check_devices_interval] = 600.0
+
+
+class Events(ConfigModel, frozen=True):
+    """Fetches of the locks' activity logs."""
+
+    enabled: Switch = False
+    interval: Annotated[Seconds, _check_events_interval] = 60.0
+    """Minimum time between two requests for the events of one lock."""
 
 
 NotEmpty = Meta(min_length=1)
@@ -203,6 +232,8 @@ class PersonalKey:
     """A personal access key, which the Tedee portal issues, or its file."""
 
     source: SecretSource
+    expires: float | None = None
+    """Unix seconds; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +255,8 @@ class Account(ConfigModel, frozen=True):
     access_token: InlineSecret | None = None
     access_token_file: FileName | None = None
     oauth: OAuth | None = None
+    expires: Date | None = None
+    """Unix time at which the personal key expires."""
     locks: LockSelection | None = None
 
     @classmethod
@@ -231,6 +264,8 @@ class Account(ConfigModel, frozen=True):
         """Yield an error for each secret that cannot be used, and unless the account has exactly one credential."""
         yield from _unreadable({key: valid.get(key) for key in cls.SECRETS}, context)
         yield from exactly_one_error(cls.CREDENTIALS, given)
+        if "expires" in given and not given.keys() & {"personal_key", "personal_key_file"}:
+            yield ("expires",), ValueError("is for personal keys; other credentials report their expiry themselves")
 
     @property
     def credential(self) -> PersonalKey | AccessToken | OAuth:
@@ -238,7 +273,7 @@ class Account(ConfigModel, frozen=True):
         if self.oauth:
             return self.oauth
         if key := self.personal_key or self.personal_key_file:
-            return PersonalKey(key)
+            return PersonalKey(key, self.expires)
         return AccessToken(cast("SecretSource", self.access_token or self.access_token_file))
 
 
@@ -247,13 +282,19 @@ class Settings(ConfigModel, frozen=True, kw_only=True):
 
     api: Api = Api()
     sync: Sync = Sync()
+    devices: Devices = Devices()
+    events: Events = Events()
     state_file: StateFileName | None = None
     """None for `default_state_file`."""
     accounts: Annotated[tuple[Account, ...], NotEmpty]
 
     @classmethod
-    def cross_field_errors(cls, given: Mapping[str, object], _valid: Mapping[str, Any], context: Context) -> Errors:
-        """Yield errors for accounts with the same name or key. Keys in files are compared if they are to be checked."""
+    def cross_field_errors(cls, given: Mapping[str, object], valid: Mapping[str, Any], context: Context) -> Errors:
+        """Yield errors for accounts with the same name or key, and if there are no requests for events.
+
+        Keys in files are compared if they are to be checked.
+        """
+        yield from _events_errors(valid)
         accounts = given.get("accounts")
         names: dict[str, int] = {}
         secrets: dict[SecretSource, int] = {}
@@ -273,6 +314,18 @@ class Settings(ConfigModel, frozen=True, kw_only=True):
                             "Tedee counts calls by user, so each user must be one account"
                         ),
                     )
+
+
+def _events_errors(valid: Mapping[str, Any]) -> Errors:
+    """Yield an error if syncs leave no requests for events."""
+    events, sync = valid.get("events"), valid.get("sync")
+    if events and sync and events.enabled:
+        policy = RateLimitPolicy(interval=sync.interval, requests_per_hour=sync.requests_per_hour)
+        if not policy.lowest_priority_limit:
+            yield (
+                ("sync", "requests_per_hour"),
+                ValueError("leaves no requests for events; raise it or sync.interval, or set events.enabled to false"),
+            )
 
 
 def _secrets_of(account: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:

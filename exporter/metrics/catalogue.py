@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from exporter.sync.snapshot import AccountStatus, Durations, Lock
-from exporter.tedee.models import DeviceState, DoorState, LockModel, LockState, StateChangeResult
+from exporter.tedee.devices import Accessory, Bridge, Device, DoorSensor, DryContact, Gate, Keypad
+from exporter.tedee.endpoint import ACTIVITIES
+from exporter.tedee.models import DeviceState, DoorState, LockState, StateChangeResult
 
 LOCK_LABELS = ("account", "lock_id", "lock_name")
 ACCOUNT_LABELS = ("account",)
@@ -62,9 +64,51 @@ AnyMetric = Metric[Any]
 
 
 class LockMetric(Metric[Lock]):
-    """A metric of a lock. A lock has at most one sample in it."""
+    """A metric of a lock."""
 
     SUBJECT_LABELS = LOCK_LABELS
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceMetric(Metric[Subject]):
+    """A metric of a device other than a lock."""
+
+    KIND: ClassVar[type[Device]]
+
+
+class BridgeMetric(DeviceMetric[Bridge]):
+    """A metric of a bridge."""
+
+    SUBJECT_LABELS = ("account", "bridge_id", "bridge_name")
+    KIND = Bridge
+
+
+class KeypadMetric(DeviceMetric[Keypad]):
+    """A metric of a keypad."""
+
+    SUBJECT_LABELS = ("account", "keypad_id", "keypad_name")
+    KIND = Keypad
+
+
+class DoorSensorMetric(DeviceMetric[DoorSensor]):
+    """A metric of a door sensor."""
+
+    SUBJECT_LABELS = ("account", "door_sensor_id", "door_sensor_name")
+    KIND = DoorSensor
+
+
+class GateMetric(DeviceMetric[Gate]):
+    """A metric of a gate."""
+
+    SUBJECT_LABELS = ("account", "gate_id", "gate_name")
+    KIND = Gate
+
+
+class DryContactMetric(DeviceMetric[DryContact]):
+    """A metric of a dry contact."""
+
+    SUBJECT_LABELS = ("account", "dry_contact_id", "dry_contact_name")
+    KIND = DryContact
 
 
 class AccountMetric(Metric[AccountStatus]):
@@ -83,17 +127,32 @@ def _state(read: Callable[[DeviceState], Value]) -> Callable[[Lock], Value]:
 
 
 def _lock_info(lock: Lock) -> Mapping[str, str]:
-    details = lock.details
+    details, connections = lock.details, lock.connections
     if not details:
         return {}
-    values = {
-        "serial_number": details.serial_number,
-        "model": None if details.type is None else LockModel.describe(details.type),
-        "firmware_version": details.firmware_version,
-        "bridge_id": details.connected_to_id,
-        "time_zone": details.time_zone,
-        "organization_id": details.organization_id,
-    }
+    return _texts(
+        serial_number=details.serial_number,
+        model=details.model,
+        firmware_version=details.firmware_version,
+        bridge_id=details.connected_to_id,
+        bridge_name=connections.bridge_name,
+        keypad_id=", ".join(map(str, connections.keypad_ids)),
+        door_sensor_id=", ".join(map(str, connections.door_sensor_ids)),
+        time_zone=details.time_zone,
+        organization_id=details.organization_id,
+    )
+
+
+def _device_info(device: Device) -> Mapping[str, str]:
+    return _texts(model=device.model, serial_number=device.serial_number, firmware_version=device.firmware_version)
+
+
+def _accessory_info(device: Accessory) -> Mapping[str, str]:
+    return {**_texts(lock_id=device.connected_to_lock_id), **_device_info(device)}
+
+
+def _texts(**values: object) -> Mapping[str, str]:
+    """Return values as labels, empty if Tedee did not report them."""
     return {label: "" if value is None else str(value) for label, value in values.items()}
 
 
@@ -180,6 +239,14 @@ LOCK_STATE_CHANGES = LockMetric(
     "than in the sync before counts as one.",
     lambda lock: lock.state_changes,
 )
+LOCK_EVENTS = LockMetric(
+    "lock_events_total",
+    "counter",
+    "Events in the activity log of the lock since events were enabled, by what happened and how the lock was operated. "
+    "An event that is not documented is shown as `code_95`. Absent if events are not enabled.",
+    lambda lock: lock.events,
+    ("event", "source"),
+)
 LOCK_REVISION = LockMetric(
     "lock_revision",
     "gauge",
@@ -191,13 +258,110 @@ LOCK_INFO = LockMetric(
     "info",
     "Properties of the lock as labels. The value is 1. A label is empty if Tedee did not report it.",
     _lock_info,
-    ("serial_number", "model", "firmware_version", "bridge_id", "time_zone", "organization_id"),
+    (
+        "serial_number",
+        "model",
+        "firmware_version",
+        "bridge_id",
+        "bridge_name",
+        "keypad_id",
+        "door_sensor_id",
+        "time_zone",
+        "organization_id",
+    ),
 )
 LOCK_FIRMWARE_UPDATE_AVAILABLE = LockMetric(
     "lock_firmware_update_available",
     "gauge",
     "1 if Tedee offers an update of the lock's firmware, otherwise 0.",
     lambda lock: lock.details.firmware_update_available if lock.details else None,
+)
+BRIDGE_CONNECTED = BridgeMetric(
+    "tedee_bridge_connected",
+    "gauge",
+    "1 if the bridge is connected to Tedee, otherwise 0.",
+    lambda bridge: bridge.is_connected,
+)
+BRIDGE_UPDATING = BridgeMetric(
+    "tedee_bridge_updating",
+    "gauge",
+    "1 during an update of the bridge's firmware, otherwise 0.",
+    lambda bridge: bridge.is_updating,
+)
+BRIDGE_FIRMWARE_UPDATE_AVAILABLE = BridgeMetric(
+    "tedee_bridge_firmware_update_available",
+    "gauge",
+    "1 if Tedee offers an update of the bridge's firmware, otherwise 0.",
+    lambda bridge: bridge.firmware_update_available,
+)
+BRIDGE_INFO = BridgeMetric(
+    "tedee_bridge_info",
+    "info",
+    "Properties of the bridge as labels. The value is 1.",
+    lambda bridge: _texts(
+        serial_number=bridge.serial_number,
+        firmware_version=bridge.firmware_version,
+        wifi_firmware_version=bridge.wifi_firmware_version,
+    ),
+    ("serial_number", "firmware_version", "wifi_firmware_version"),
+)
+KEYPAD_BATTERY = KeypadMetric(
+    "tedee_keypad_battery_percent",
+    "gauge",
+    "Charge of the keypad's battery in percent. Tedee omits a level that did not change for 30 days.",
+    lambda keypad: keypad.battery_level,
+)
+KEYPAD_BATTERY_CHANGE = KeypadMetric(
+    "tedee_keypad_battery_timestamp_seconds",
+    "gauge",
+    "Unix time of the last change of the keypad's battery level.",
+    lambda keypad: keypad.battery_changed_at,
+)
+KEYPAD_INFO = KeypadMetric(
+    "tedee_keypad_info",
+    "info",
+    "Properties of the keypad, and the id of its lock, as labels. The value is 1.",
+    _accessory_info,
+    ("lock_id", "model", "serial_number", "firmware_version"),
+)
+DOOR_SENSOR_BATTERY = DoorSensorMetric(
+    "tedee_door_sensor_battery_percent",
+    "gauge",
+    "Charge of the door sensor's battery in percent. Tedee omits a level that did not change for 30 days.",
+    lambda door_sensor: door_sensor.battery_level,
+)
+DOOR_SENSOR_BATTERY_CHANGE = DoorSensorMetric(
+    "tedee_door_sensor_battery_timestamp_seconds",
+    "gauge",
+    "Unix time of the last change of the door sensor's battery level.",
+    lambda door_sensor: door_sensor.battery_changed_at,
+)
+DOOR_SENSOR_INFO = DoorSensorMetric(
+    "tedee_door_sensor_info",
+    "info",
+    "Properties of the door sensor, and the id of its lock, as labels. The value is 1.",
+    _accessory_info,
+    ("lock_id", "model", "serial_number", "firmware_version"),
+)
+GATE_CONNECTED = GateMetric(
+    "tedee_gate_connected",
+    "gauge",
+    "1 if the gate was connected when Tedee last asked for it, up to a day ago, otherwise 0.",
+    lambda gate: gate.is_connected,
+)
+GATE_INFO = GateMetric(
+    "tedee_gate_info",
+    "info",
+    "Properties of the gate as labels. The value is 1.",
+    _device_info,
+    ("model", "serial_number", "firmware_version"),
+)
+DRY_CONTACT_INFO = DryContactMetric(
+    "tedee_dry_contact_info",
+    "info",
+    "Properties of the dry contact as labels. The value is 1.",
+    _device_info,
+    ("model", "serial_number", "firmware_version"),
 )
 UP = AccountMetric(
     "tedee_up",
@@ -263,6 +427,21 @@ REJECTED_VALUES = AccountMetric(
     lambda status: {(field,): count for field, count in status.rejection_counts.items()},
     ("field",),
 )
+LAST_RESPONSE = AccountMetric(
+    "tedee_last_response_timestamp_seconds",
+    "gauge",
+    "Unix time of the last successful response of an endpoint other than the sync.",
+    lambda status: {(each.endpoint,): each.at for each in status.other_resources},
+    ("endpoint",),
+)
+EVENTS_PERMITTED = AccountMetric(
+    "tedee_events_permitted",
+    "gauge",
+    "1 if the account's key may read the activity log, 0 if Tedee refuses it. Absent if events are not enabled.",
+    lambda status: next(
+        (each.is_permitted for each in status.other_resources if each.endpoint == ACTIVITIES.path), None
+    ),
+)
 API_VERSION_SUPPORTED = AccountMetric(
     "tedee_api_version_supported",
     "gauge",
@@ -273,8 +452,8 @@ API_VERSION_SUPPORTED = AccountMetric(
 CREDENTIALS_EXPIRY = AccountMetric(
     "tedee_credentials_expiry_timestamp_seconds",
     "gauge",
-    "Unix time at which the account's access token or, with OAuth, its refresh token expires. Absent for personal "
-    "keys.",
+    "Unix time at which the account's access token or, with OAuth, its refresh token expires; for a personal key, the "
+    "date in the configuration. Absent if unknown.",
     lambda status: status.credentials_expire_at,
 )
 REFRESH_TOKEN_STORED = AccountMetric(
@@ -319,6 +498,7 @@ LOG_LINES_DROPPED = ExporterMetric(
 CATALOGUE: tuple[AnyMetric, ...] = tuple(each for each in [*globals().values()] if isinstance(each, Metric))
 """All metrics, in the order of the exposition."""
 LOCK_METRICS = tuple(each for each in CATALOGUE if isinstance(each, LockMetric))
+DEVICE_METRICS = tuple(each for each in CATALOGUE if isinstance(each, DeviceMetric))
 ACCOUNT_METRICS = tuple(each for each in CATALOGUE if isinstance(each, AccountMetric))
 EXPORTER_METRICS = tuple(each for each in CATALOGUE if isinstance(each, ExporterMetric))
 

@@ -7,12 +7,14 @@ prometheus_client writes every line of both.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 from zlib import Z_FINISH
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -20,8 +22,9 @@ from prometheus_client.registry import Collector
 from exporter import background
 from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
+from exporter.tedee.devices import AnyDevice
 
-from .catalogue import ACCOUNT_METRICS, LOCK_METRICS, AnyMetric
+from .catalogue import ACCOUNT_METRICS, DEVICE_METRICS, LOCK_METRICS, AnyMetric
 from .collector import FamilyCollector, build_families, empty_family, sample_lines
 from .compression import CompressedBlock, GzipBody
 from .locks import RenderedLocks
@@ -76,6 +79,14 @@ class _ProcessPart:
     rendered_at: float
 
 
+class _AccountLines(NamedTuple):
+    """The rendered lines of an account, and what they were rendered from."""
+
+    status: AccountStatus
+    devices: tuple[tuple[AnyDevice, ...], ...]
+    lines: FamilyLines
+
+
 class Exposition:
     """The rendered metrics of all accounts and of the process."""
 
@@ -94,10 +105,11 @@ class Exposition:
         ProcessCollector(registry=self._process_registry)
         PlatformCollector(registry=self._process_registry)
         self._locks = RenderedLocks()
-        self._account_lines: dict[str, tuple[AccountStatus, FamilyLines]] = {}
+        self._account_lines: dict[str, _AccountLines] = {}
         self._metadata = {
             media_type: {
-                metric: CompressedBlock.of(_metadata(metric, media_type)) for metric in LOCK_METRICS + ACCOUNT_METRICS
+                metric: CompressedBlock.of(_metadata(metric, media_type))
+                for metric in LOCK_METRICS + DEVICE_METRICS + ACCOUNT_METRICS
             }
             for media_type in _ENCODERS
         }
@@ -134,7 +146,7 @@ class Exposition:
         served = [status.as_of(now) for status in statuses]
         self._locks.update([(each.account, lock) for each in served if each.snapshot for lock in each.snapshot.locks])
         self._account_lines = {
-            each.account: (status, self._lines_of(each, status)) for each, status in zip(served, statuses, strict=True)
+            each.account: self._lines_of(each, status) for each, status in zip(served, statuses, strict=True)
         }
         bodies = {
             media_type: GzipBody.of([*self._lock_blocks(media_type), self._account_block(media_type)])
@@ -149,25 +161,33 @@ class Exposition:
                 yield from blocks
 
     def _account_block(self, media_type: str) -> CompressedBlock:
-        accounts = [lines for _, lines in self._account_lines.values()]
+        accounts = [each.lines for each in self._account_lines.values()]
         metadata = self._metadata[media_type]
-        families = {metric: [lines.get(metric.name, b"") for lines in accounts] for metric in ACCOUNT_METRICS}
+        families = {
+            metric: [lines.get(metric.name, b"") for lines in accounts] for metric in DEVICE_METRICS + ACCOUNT_METRICS
+        }
         return CompressedBlock.of(
             b"".join(
                 part for metric, lines in families.items() if any(lines) for part in (metadata[metric].plain, *lines)
             )
         )
 
-    def _lines_of(self, served: AccountStatus, status: AccountStatus) -> FamilyLines:
-        """Return the lines of an account. Those of the last rendering are reused if its status is the same."""
+    def _lines_of(self, served: AccountStatus, status: AccountStatus) -> _AccountLines:
+        """Return the lines of an account. What did not change since the last rendering is not rendered again."""
         known = self._account_lines.get(status.account)
-        if known and known[0] is status and served is status:
-            return known[1]
-        families = {metric: build_families([metric], [((served.account,), served)]) for metric in ACCOUNT_METRICS}
-        return {
-            metric.name: b"".join(line for family in built for line in sample_lines(family))
-            for metric, built in families.items()
-        }
+        if known and known.status is status and served is status:
+            return known
+        devices = tuple(each.devices for each in served.other_resources)
+        lines: FamilyLines = {}
+        for metric in DEVICE_METRICS:
+            if known and known.devices == devices:
+                lines[metric.name] = known.lines[metric.name]
+            else:
+                subjects = [((served.account, str(each.id), each.label), each) for each in served.devices(metric.KIND)]
+                lines[metric.name] = _lines(build_families([metric], subjects))
+        for each in ACCOUNT_METRICS:
+            lines[each.name] = _lines(build_families([each], [((served.account,), served)]))
+        return _AccountLines(status, devices, lines)
 
     def _render_process_part(self) -> _ProcessPart:
         blocks = {
@@ -203,6 +223,10 @@ class Renderer:
             began = time.thread_time()
             self._exposition.render()
             time.sleep(MIN_RENDER_INTERVAL + IDLE_FACTOR * (time.thread_time() - began))
+
+
+def _lines(families: Iterable[Family]) -> bytes:
+    return b"".join(line for family in families for line in sample_lines(family))
 
 
 def _metadata(metric: AnyMetric, media_type: str) -> bytes:

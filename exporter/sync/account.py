@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from exporter.clock import Clock, Instant
-from exporter.tedee.client import Limiter, Observer, TedeeClient
+from exporter.tedee.client import LOW_PRIORITY_TIMEOUT, Limiter, Observer, TedeeClient
 from exporter.tedee.endpoint import Endpoint, Priority
 from exporter.tedee.errors import CallError, Forbidden, Unauthorized
 
@@ -29,6 +29,8 @@ LONG_WAIT = 60.0
 """Seconds above which the wait of a resource that is due is logged."""
 STORE_POLL_INTERVAL = 1.0
 """Seconds between two checks of the store for results of another process."""
+LONGEST_LOW_PRIORITY_CALL = LOW_PRIORITY_TIMEOUT + 1.0
+"""Seconds before a sync in which no other call begins."""
 CREDENTIAL_POLL_INTERVAL = 2.0
 """Seconds between two checks of a credential that was refused or could not be read."""
 CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
@@ -88,7 +90,7 @@ class AccountSync:
         self._clock = clock
         self._publish_status = publish
         self._counters = Counters(name)
-        self._resources = create_resources(options.resources, self._counters.state_changes)
+        self._resources = create_resources(options.resources, self._counters.state_changes, clock)
         self._received_at: dict[Endpoint, Instant] = {}
         """Time of the last successful response of each resource."""
         self._failures: dict[Endpoint, Failure] = {}
@@ -201,11 +203,19 @@ class AccountSync:
 
     def _wait_of(self, resource: Resource) -> float:
         """Return the seconds until a resource is fetched; infinity if it is not needed, or the leader fetches it."""
-        if resource.endpoint.priority > Priority.HIGH and not self._is_leader:
+        is_sync = resource is self._sync
+        if not (is_sync or self._is_leader):
             return inf
         until_due = resource.time_until_due(self._clock.monotonic())
+        if until_due == inf:
+            return inf
         needed = filter(None, (resource, resource.prerequisite()))
-        return max(until_due, *(self._limiter.wait(each.endpoint) for each in needed)) if until_due < inf else inf
+        wait = max(until_due, *(self._limiter.wait(each.endpoint) for each in needed))
+        if is_sync or wait > 0:
+            return wait
+        # A call takes up to LONGEST_LOW_PRIORITY_CALL seconds. No sync waits for its end.
+        until_sync = self._wait_of(self._sync)
+        return until_sync if until_sync < LONGEST_LOW_PRIORITY_CALL else 0.0
 
     def _wall_time_in(self, seconds: float) -> float | None:
         return None if seconds == inf else self._clock.wall() + seconds
@@ -231,7 +241,7 @@ class AccountSync:
     def _forget_user(self, fingerprint: str) -> None:
         """Forget all responses, because the user of the new credential may have other locks."""
         self._fingerprint = fingerprint
-        self._resources = create_resources(self._options.resources, self._counters.state_changes)
+        self._resources = create_resources(self._options.resources, self._counters.state_changes, self._clock)
         self._received_at.clear()
         self._failures.clear()
 
@@ -345,7 +355,12 @@ class AccountSync:
             # The last response of this process could not be stored.
             return False
         is_too_old = stored.at is None or (resource.max_age < inf and (age is None or age >= resource.max_age))
-        if stored.at and stored.rows is not None and not is_too_old and resource.restore(stored, now.monotonic):
+        if (
+            stored.at
+            and stored.rows is not None
+            and not is_too_old
+            and resource.restore(stored, -inf if age is None else now.monotonic - age)
+        ):
             self._forget_result(resource)
             self._received_at[endpoint] = stored.at
         elif stored.failure in (None, failure):
@@ -369,11 +384,15 @@ class AccountSync:
         now = Instant.now(self._clock)
         received_at = self._received_at.get(resource.endpoint)
         age = received_at.age(now) if received_at else None
-        is_due = resource.time_until_due(now.monotonic) <= 0
+        # Events are always due.
+        is_due = resource.endpoint.priority < Priority.LOWEST and resource.time_until_due(now.monotonic) <= 0
         return ResourceStatus(
             title=resource.title,
+            endpoint=resource.endpoint.path,
+            at=None if age is None or received_at is None else _wall_time(received_at, age, now),
+            is_permitted=resource.is_permitted,
             devices=() if age is None else tuple(resource.devices()),
-            fresh_until=now.monotonic + resource.max_age - (age or 0.0),
+            fresh_until=now.monotonic + resource.devices_max_age - (age or 0.0),
             failure=self._failures.get(resource.endpoint),
             delayed_until=self._wall_time_in(self._wait_of(resource)) if is_due else None,
         )
@@ -384,10 +403,7 @@ class AccountSync:
         age = at.age(now) if at else None
         if at is None or age is None:
             return None
-        # Converted to the current wall clock, so that `time() - timestamp` is the true age even after a clock jump.
-        wall = now.wall - age
-        wall = at.wall if abs(wall - at.wall) < 1 else wall
-        return Snapshot(tuple(self._sync.devices()), wall, now.monotonic + self._sync.max_age - age)
+        return Snapshot(self._sync.locks(), _wall_time(at, age, now), now.monotonic + self._sync.max_age - age)
 
     def _publish(self) -> None:
         # A reload during the call may have replaced the credential: the data may be of another user's locks.
@@ -395,3 +411,9 @@ class AccountSync:
         with self._removal_lock:
             if not self._is_removed:
                 self._publish_status(self.status())
+
+
+def _wall_time(at: Instant, age: float, now: Instant) -> float:
+    """Return the Unix time of an instant by the current clock, so that the age is right even after a clock jump."""
+    wall = now.wall - age
+    return at.wall if abs(wall - at.wall) < 1 else wall

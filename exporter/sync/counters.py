@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from exporter.tedee.errors import REASONS
-from exporter.tedee.models import ParseResult
+from exporter.tedee.rows import ParseResult
 
 from .snapshot import Durations
 from .state_changes import StateChanges
@@ -14,7 +14,7 @@ from .state_changes import StateChanges
 log = structlog.get_logger(__name__)
 
 MAX_LOGGED_REJECTIONS = 200
-"""Lock fields whose rejected values are logged, each once. Rejected values of further fields are only counted."""
+"""Device fields whose rejected values are logged, each once. Rejected values of further fields are only counted."""
 
 
 class Counters:
@@ -38,18 +38,18 @@ class Counters:
         """Count a request."""
         self.requests[endpoint, code] += 1
 
-    def values_rejected(self, parsed: ParseResult[Any]) -> None:
-        """Count the rejected values of a response, and log the first one of each field of a lock, up to a limit."""
+    def values_rejected(self, parsed: ParseResult[Any, Any]) -> None:
+        """Count the rejected values of a response, and log the first one of each field of a device, up to a limit."""
         self.rejections.update(parsed.rejection_counts)
         for rejection in parsed.rejections:
-            key = (rejection.lock_id, rejection.field)
+            key = (rejection.device_id, rejection.field)
             if key in self._logged or len(self._logged) >= MAX_LOGGED_REJECTIONS:
                 continue
             self._logged.add(key)
             log.warning(
                 "value of a response cannot be used; its sample is absent (this is logged once)",
                 account=self._account,
-                lock_id=rejection.lock_id,
+                device_id=rejection.device_id,
                 field=rejection.field,
                 value=rejection.value,
             )

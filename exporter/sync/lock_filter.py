@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from exporter.tedee.models import LockDetails
+from exporter.tedee.devices import LockDetails
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ THROTTLE_BELOW = 0.2
 """Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
 LOW_PRIORITY_SHARE = 1 / 3
 """Fraction of the hourly share that an endpoint of low priority may use."""
+LOW_PRIORITY_RESERVE = 1 / 12
+"""Fraction of the hourly share that endpoints of the lowest priority leave to those of low priority: 29 requests by
+default. Both lists of devices need 24 at the shortest interval."""
 
 
 class EndpointState(NamedTuple):
@@ -119,6 +122,18 @@ class RateLimitPolicy:
         if self.interval < SYNC_SPACING:
             raise ValueError(f"an interval of {self.interval:g} s breaks Tedee's limit of one sync in 20 s")
 
+    @property
+    def lowest_priority_limit(self) -> int:
+        """Requests in an hour that endpoints of the lowest priority may send if all others send as many as usual.
+
+        With them, less than the part of the share is used from which on syncs are throttled.
+        """
+        return max(0, int(self.requests_per_hour * (1 - THROTTLE_BELOW) - self._usual_requests))
+
+    @property
+    def _usual_requests(self) -> float:
+        return HOUR / self.interval + self.requests_per_hour * LOW_PRIORITY_RESERVE
+
     def unknown_state(self, now: float) -> RateLimitState:
         """Return the state of an unknown account or user, for which a call may have been sent just now."""
         return RateLimitState(blocked_until=now + self.longest_call + SYNC_SPACING)
@@ -183,18 +198,32 @@ class RateLimitPolicy:
 
     def _throttled_interval(self, state: RateLimitState, endpoint: Endpoint, now: float) -> float:
         """Return the interval at which the rest of the share lasts until the oldest request is an hour old."""
-        times = _all_times(_last_hour(state, now))
-        left = max(0, self.requests_per_hour - len(times))
-        if not endpoint.spacing or not times or left >= self.requests_per_hour * THROTTLE_BELOW:
+        recent = _last_hour(state, now)
+        if endpoint.priority is Priority.LOW:
+            return 0.0
+        times = _all_times(recent) if endpoint.priority is Priority.HIGH else recent.get(endpoint.path, ())
+        limit = self._max_in_hour(endpoint, recent)
+        left = max(0, limit - len(times))
+        if not times or left >= limit * THROTTLE_BELOW:
             return 0.0
         return (times[0] + HOUR - now) / (left + 1)
+
+    def _max_in_hour(self, endpoint: Endpoint, recent: Mapping[str, tuple[float, ...]]) -> int:
+        """Return the number of requests that the endpoint may send in an hour."""
+        match endpoint.priority:
+            case Priority.HIGH:
+                return self.requests_per_hour
+            case Priority.LOW:
+                return max(1, int(self.requests_per_hour * LOW_PRIORITY_SHARE))
+            case Priority.LOWEST:
+                others = len(_all_times(recent)) - len(recent.get(endpoint.path, ()))
+                return max(0, self.lowest_priority_limit - max(0, int(others - self._usual_requests)))
 
     def _limits_allow_at(self, state: RateLimitState, endpoint: Endpoint, now: float) -> float:
         """Return the time at which the limits on the number of requests allow the next one."""
         recent = _last_hour(state, now)
         endpoint_times = recent.get(endpoint.path, ())
-        share = 1.0 if endpoint.priority is Priority.HIGH else LOW_PRIORITY_SHARE
-        max_in_hour = max(1, int(self.requests_per_hour * share))
+        max_in_hour = self._max_in_hour(endpoint, recent)
         # A request may reach Tedee as late as `longest_call` seconds after it was recorded.
         window = endpoint.window + self.longest_call
         return max(
@@ -206,6 +235,8 @@ class RateLimitPolicy:
 
 def _below_limit_at(times: tuple[float, ...], limit: int, window: float) -> float:
     """Return the time from which fewer than `limit` of the requests are in the window."""
+    if limit == 0:
+        return inf
     return times[-limit] + window if len(times) >= limit else -inf
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from exporter.tedee.client import TedeeClient
+from exporter.tedee.devices import AnyDevice
 from exporter.tedee.endpoint import Endpoint
 
 from .lock_filter import LockFilter
@@ -19,6 +20,10 @@ class ResourceOptions:
     stale_after: float
     """Seconds for which the response of a sync is served."""
     lock_filter: LockFilter = field(default_factory=LockFilter)
+    devices_interval: float = 600.0
+    """Seconds between two fetches of the devices."""
+    events_interval: float | None = None
+    """Minimum number of seconds between two fetches of the events of a lock; None if events are not fetched."""
 
 
 class Resource(ABC):
@@ -33,7 +38,9 @@ class Resource(ABC):
     title: str
     """Name of a fetch in log lines, such as `sync`."""
     max_age: float = inf
-    """Seconds for which a response is served."""
+    """Seconds for which a response is used."""
+    is_permitted: bool | None = None
+    """False if the credential lacks the scope of the endpoint, which other resources do not need; None if unknown."""
 
     @abstractmethod
     def time_until_due(self, now: float) -> float:
@@ -48,19 +55,29 @@ class Resource(ABC):
         """Make one call, and use its response.
 
         Returns:
-            The response to store, without its time. None if further calls are needed to complete it.
+            The response to store, without its time. None if the last stored one is still right.
 
         Raises:
             CallError: The call failed, or the response lacks what is needed.
         """
 
     @abstractmethod
-    def restore(self, response: CachedResponse, now: float) -> bool:
-        """Use a stored response that has rows. If it lacks what is needed, change nothing and return False."""
+    def restore(self, response: CachedResponse, received_at: float) -> bool:
+        """Use a stored response that has rows. If it lacks what is needed, change nothing and return False.
 
-    def devices(self) -> Sequence[object]:
+        Args:
+            response: The response.
+            received_at: Time of the response in monotonic seconds; minus infinity if unknown.
+        """
+
+    def devices(self) -> Sequence[AnyDevice]:
         """Return the devices in the last response that have metrics of their own."""
         return ()
+
+    @property
+    def devices_max_age(self) -> float:
+        """Seconds for which the devices in a response are served."""
+        return self.max_age
 
     def prerequisite(self) -> "Resource | None":
         """Return the resource that must be fetched first; None if there is none."""

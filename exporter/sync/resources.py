@@ -1,15 +1,18 @@
 """The resources of an account: the states of its locks from Tedee's sync endpoint, and the other resources."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from exporter.tedee.client import SYNC, TedeeClient
+from exporter.clock import Clock
+from exporter.tedee.client import TedeeClient
+from exporter.tedee.endpoint import SYNC
 from exporter.tedee.errors import CallError, NotFound
 from exporter.tedee.models import SyncedLock, read_sync
 
-from .lock_details import LockDetailsCache
+from .devices import DeviceDetails, DoorSensors, connections
+from .events import LockEvents
 from .resource import Resource, ResourceOptions
 from .responses import CachedResponse
-from .snapshot import Lock
+from .snapshot import NO_CONNECTIONS, Connections, Lock
 from .state_changes import StateChanges
 
 
@@ -19,17 +22,30 @@ class LockStates(Resource):
     endpoint = SYNC
     title = "sync"
 
-    def __init__(self, details: LockDetailsCache, state_changes: StateChanges, options: ResourceOptions) -> None:
+    def __init__(
+        self,
+        details: DeviceDetails,
+        door_sensors: DoorSensors,
+        events: LockEvents,
+        state_changes: StateChanges,
+        options: ResourceOptions,
+    ) -> None:
         """Create the resource without a response.
 
         Args:
             details: Resolves the lock filter to ids, and has the names of the locks.
+            door_sensors: The door sensors of the locks.
+            events: Counts the events of the locks.
             state_changes: Counts the state changes in the responses.
             options: Options of the account.
         """
         self.max_age = options.stale_after
         self._lock_filter = options.lock_filter
         self._details = details
+        self._door_sensors = door_sensors
+        self._events = events
+        self._connections: tuple[object, object, Mapping[int, Connections]] = (None, None, {})
+        """Devices of each lock, and the two mappings of devices from which they were determined."""
         self._state_changes = state_changes
         self._synced: tuple[SyncedLock, ...] = ()
         self._requested_ids: tuple[int, ...] = ()
@@ -54,7 +70,7 @@ class LockStates(Resource):
         self._update(tuple(parsed.rows.values()), ids)
         return CachedResponse(parsed.raw_rows, requested_ids=ids)
 
-    def restore(self, response: CachedResponse, now: float) -> bool:  # noqa: ARG002
+    def restore(self, response: CachedResponse, received_at: float) -> bool:  # noqa: ARG002
         """Use a stored sync, unless it lacks a selected lock."""
         if response.rows is None or not self._details.is_covered_by(response.requested_ids):
             return False
@@ -81,18 +97,39 @@ class LockStates(Resource):
         """Selected locks that the account does not have, by id or serial number as configured."""
         return self._details.missing
 
-    def devices(self) -> Sequence[Lock]:
-        """Return the locks, with their details and state changes."""
-        details, changes = self._details.details, self._state_changes.counts
-        return tuple(Lock(synced, details.get(synced.id), changes.get(synced.id)) for synced in self._synced)
+    def locks(self) -> tuple[Lock, ...]:
+        """Return the locks, with their details, devices, state changes and events."""
+        details, changes, connected = self._details.locks, self._state_changes.counts, self._connected_devices()
+        return tuple(
+            Lock(
+                synced,
+                details.get(synced.id),
+                changes.get(synced.id),
+                connected.get(synced.id, NO_CONNECTIONS),
+                self._events.counts(synced.id),
+            )
+            for synced in self._synced
+        )
+
+    def _connected_devices(self) -> Mapping[int, Connections]:
+        fetched = self._details.fetched, self._door_sensors.fetched
+        details, door_sensors, known = self._connections
+        if details is not fetched[0] or door_sensors is not fetched[1]:
+            known = connections(*fetched)
+            self._connections = (*fetched, known)
+        return known
 
     def _update(self, synced: tuple[SyncedLock, ...], requested_ids: tuple[int, ...]) -> None:
         self._synced, self._requested_ids = synced, requested_ids
         self._state_changes.update(synced)
         self._details.sync_succeeded(synced)
+        self._events.sync_succeeded(synced)
 
 
-def create_resources(options: ResourceOptions, state_changes: StateChanges) -> tuple[LockStates, Resource]:
+def create_resources(
+    options: ResourceOptions, state_changes: StateChanges, clock: Clock
+) -> tuple[LockStates, *tuple[Resource, ...]]:
     """Return the resources of an account, the sync first. Each is restored and configured before those before it."""
-    details = LockDetailsCache(options)
-    return LockStates(details, state_changes, options), details
+    details, events = DeviceDetails(options), LockEvents(options, clock)
+    door_sensors = DoorSensors(details, options)
+    return LockStates(details, door_sensors, events, state_changes, options), details, door_sensors, events

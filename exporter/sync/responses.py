@@ -26,13 +26,13 @@ class CachedResponse:
     """The last successful response of an endpoint, and the failure of its last call."""
 
     rows: Sequence[bytes] | None = None
-    """Rows in JSON, as `exporter.tedee.models` reads and writes them."""
+    """Rows in JSON, as the resource reads and writes them."""
     at: Instant | None = None
     """Time at which the rows were received."""
     failure: Failure | None = None
     """None if the last call succeeded."""
     revisions: Mapping[int, int | None] = field(default_factory=dict)
-    """For the list of locks: revisions of the synced locks when its first page was fetched."""
+    """For the devices: revisions of the synced locks before the fetch."""
     requested_ids: tuple[int, ...] = ()
     """For a sync: ids of the requested locks; empty for all locks."""
 

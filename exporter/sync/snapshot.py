@@ -8,24 +8,40 @@ from itertools import accumulate
 from math import inf
 from typing import TypeVar
 
-from exporter.tedee.models import LockDetails, SyncedLock
+from exporter.tedee.devices import AnyDevice, Device, LockDetails
+from exporter.tedee.models import SyncedLock
 
 from .responses import Failure
 
-Device = TypeVar("Device")
+DeviceT = TypeVar("DeviceT", bound=Device)
 
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds of the histogram of sync durations, from a near server to a long time-out."""
 
 
 @dataclass(frozen=True, slots=True)
+class Connections:
+    """The devices that belong to a lock."""
+
+    bridge_name: str | None = None
+    keypad_ids: tuple[int, ...] = ()
+    door_sensor_ids: tuple[int, ...] = ()
+
+
+NO_CONNECTIONS = Connections()
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
-    """One lock: its row of the last sync, its details from the list of locks, and its state changes."""
+    """One lock: its row of the last sync, its details, the devices that belong to it, and what was counted."""
 
     synced: SyncedLock
     details: LockDetails | None = None
     state_changes: int | None = None
     """State changes that were counted; None if no date of one is known."""
+    connections: Connections = NO_CONNECTIONS
+    events: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    """Number of events by event and source."""
 
     @property
     def id(self) -> int:
@@ -72,8 +88,14 @@ class ResourceStatus:
     """Status of a resource other than the sync."""
 
     title: str
-    """Name of a fetch, such as `fetch of lock details`."""
-    devices: tuple[object, ...] = ()
+    """Name of a fetch, such as `fetch of devices`."""
+    endpoint: str
+    """Path of the endpoint."""
+    at: float | None = None
+    """Time of the last response in Unix seconds; None if unknown."""
+    is_permitted: bool | None = None
+    """False if the credential lacks the scope of the endpoint, which other resources do not need; None if unknown."""
+    devices: tuple[AnyDevice, ...] = ()
     """Devices in the last response that have metrics of their own."""
     fresh_until: float = inf
     """Time in monotonic seconds from which the devices are too old to be served."""
@@ -148,9 +170,11 @@ class AccountStatus:
             return replace(self, other_resources=others)
         return replace(self, other_resources=others, snapshot=replace(self.snapshot, locks=()), is_stale=True)
 
-    def devices(self, kind: type[Device]) -> tuple[Device, ...]:
-        """Return the devices of a kind other than locks."""
-        return tuple(device for each in self.other_resources for device in each.devices if isinstance(device, kind))
+    def devices(self, kind: type[DeviceT]) -> tuple[DeviceT, ...]:
+        """Return the devices of a kind other than locks. They are too old to be served after `fresh_until`."""
+        devices = (device for each in self.other_resources for device in each.devices if isinstance(device, kind))
+        # A device may be in the responses of two endpoints.
+        return tuple({device.id: device for device in devices}.values())
 
 
 class StatusRegistry:

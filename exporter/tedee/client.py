@@ -14,7 +14,8 @@ from exporter.secrets import Secret, SecretDetector
 
 from .bodies import BODIES, Bodies
 from .credentials import Authorization, CredentialInUse, Credentials
-from .endpoint import SYNC_SPACING, Endpoint, Priority
+from .devices import AnyDevice, DeviceKey, read_devices
+from .endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC, Endpoint, Priority
 from .envelope import Envelope, TooManyValues, open_envelope
 from .errors import (
     CallError,
@@ -26,16 +27,17 @@ from .errors import (
     Unauthorized,
     error_for,
 )
-from .models import LockDetails, LockT, ParseResult, SyncedLock, SyncReader, read_details
+from .events import PAGE_SIZE, Activity, read_activities
+from .models import SyncedLock, SyncReader
 from .request import Response, send
+from .rows import KeyT, ParseResult, RowT
 from .secret_source import CredentialsUnavailable
 
-SYNC = Endpoint("my/lock/sync", Priority.HIGH, spacing=SYNC_SPACING)
-# 10 requests in 10 minutes with a personal key (release notes of 2023-07-24).
-LOCKS = Endpoint("my/lock", max_requests=10, window=600.0)
+LOW_PRIORITY_TIMEOUT = 10.0
+"""Seconds after which a call of another endpoint than the sync fails. It must not delay the next sync."""
 
-PAGE_SIZE = 500
-"""Locks requested per page, about half a megabyte."""
+Lists = Mapping[str, Sequence[bytes]]
+"""The unparsed rows of each list in a result, by the name of the list."""
 
 
 class Limiter(Protocol):
@@ -62,7 +64,7 @@ class Observer(Protocol):
         """
         ...
 
-    def values_rejected(self, parsed: ParseResult[Any]) -> None:
+    def values_rejected(self, parsed: ParseResult[Any, Any]) -> None:
         """Count the values of a response that cannot be used."""
         ...
 
@@ -113,24 +115,45 @@ class TedeeClient:
         self._bodies = bodies
         self._syncs = SyncReader()
 
-    def sync(self, ids: Sequence[int] = ()) -> ParseResult[SyncedLock]:
+    def sync(self, ids: Sequence[int] = ()) -> ParseResult[int, SyncedLock]:
         """Fetch the states of all locks, or of those with the given ids. Tedee allows one sync in 20 seconds.
 
         Raises:
             CallError: There is no usable response.
         """
-        return self._get(SYNC, [("id", str(lock_id)) for lock_id in ids], self._syncs.read)
+        return self._get(SYNC, [("id", str(lock_id)) for lock_id in ids], lambda lists: self._syncs.read(lists[""]))
 
-    def locks(self, page: int) -> ParseResult[LockDetails]:
-        """Fetch names, serial numbers, models and firmware of the locks on one page of the list. The first page is 1.
+    def devices(self) -> ParseResult[DeviceKey, AnyDevice]:
+        """Fetch names, models, firmware and batteries of all devices, without the states of the locks.
 
-        The API documents no maximum page size, so a short page may not be the last one. The list ends with a page that
-        has no rows, or only known locks.
+        The settings of the user, with the position of the home, are not requested.
 
         Raises:
             CallError: There is no usable response.
         """
-        return self._get(LOCKS, [("Page", str(page)), ("ItemsPerPage", str(PAGE_SIZE))], read_details)
+        return self._get(DEVICES, [], read_devices)
+
+    def door_sensors(self) -> ParseResult[DeviceKey, AnyDevice]:
+        """Fetch all door sensors, which the response of `devices` lacks.
+
+        Raises:
+            CallError: There is no usable response.
+        """
+        return self._get(DOOR_SENSORS, [], read_devices)
+
+    def activities(self, lock_id: int, before: str | None = None) -> ParseResult[int, Activity]:
+        """Fetch the newest events in the activity log of a lock, at most PAGE_SIZE.
+
+        Args:
+            lock_id: Tedee's id of the lock.
+            before: Date and time in UTC; only older events are fetched.
+
+        Raises:
+            CallError: There is no usable response.
+        """
+        query = [("deviceId", str(lock_id)), ("elements", str(PAGE_SIZE))]
+        query += [("lastElemDate", before)] if before else []
+        return self._get(ACTIVITIES, query, lambda lists: read_activities(lists[""]))
 
     def supports_version(self) -> bool | None:
         """Return True if Tedee supports the version in use; None if no response has listed versions yet."""
@@ -155,9 +178,18 @@ class TedeeClient:
         return self._credentials.refresh_token_stored()
 
     def _get(
-        self, endpoint: Endpoint, query: list[tuple[str, str]], read: Callable[[Sequence[bytes]], ParseResult[LockT]]
-    ) -> ParseResult[LockT]:
-        """Send one request and parse the rows of its result."""
+        self,
+        endpoint: Endpoint,
+        query: list[tuple[str, str]],
+        read: Callable[[Lists], ParseResult[KeyT, RowT]],
+    ) -> ParseResult[KeyT, RowT]:
+        """Send one request and parse the rows of its result.
+
+        Args:
+            endpoint: The endpoint to call.
+            query: Names and values.
+            read: Parses the lists in the result.
+        """
         try:
             authorization = self._credentials.refresh()
         except CredentialsUnavailable as error:
@@ -166,12 +198,12 @@ class TedeeClient:
         with ExitStack() as memory:
             try:
                 with self._limiter.acquire(endpoint, authorization.user) as reserved_at:
-                    raw_rows = self._fetch_rows(endpoint, query, authorization, memory, reserved_at)
+                    lists = self._fetch_lists(endpoint, query, authorization, memory, reserved_at)
             except CallError as error:
                 # Otherwise the body and its rows would stay in memory while the error is handled, but not be counted.
                 _clear_frames(error)
                 raise
-            parsed = read(raw_rows)
+            parsed = read(lists)
         detector = SecretDetector(authorization.secret)
         redacted = [
             each._replace(value=REDACTED) if detector.finds_in(each.value) else each for each in parsed.rejections
@@ -180,14 +212,14 @@ class TedeeClient:
         self._observer.values_rejected(parsed)
         return parsed
 
-    def _fetch_rows(
+    def _fetch_lists(
         self,
         endpoint: Endpoint,
         query: list[tuple[str, str]],
         authorization: Authorization,
         memory: ExitStack,
         reserved_at: float,
-    ) -> Sequence[bytes]:
+    ) -> Lists:
         """Send a request, count it, and return the unparsed rows of its result.
 
         Args:
@@ -202,7 +234,7 @@ class TedeeClient:
             self._session,
             "GET",
             self._base + endpoint.path,
-            timeout=self._timeout,
+            timeout=self._timeout if endpoint.priority is Priority.HIGH else min(self._timeout, LOW_PRIORITY_TIMEOUT),
             since=reserved_at,
             bodies=self._bodies,
             params=query,
@@ -217,9 +249,9 @@ class TedeeClient:
         self._observer.request_sent(endpoint.path, str(response.status))
         if response.status == HTTPStatus.UNAUTHORIZED:
             self._credentials.invalidate()
-        return self._raw_rows(endpoint, response, authorization.secret)
+        return self._lists(endpoint, response, authorization.secret)
 
-    def _raw_rows(self, endpoint: Endpoint, response: Response, secret: Secret) -> Sequence[bytes]:
+    def _lists(self, endpoint: Endpoint, response: Response, secret: Secret) -> Lists:
         """Return the unparsed rows of a successful response.
 
         Args:
@@ -260,9 +292,11 @@ class TedeeClient:
             # HTTP 200 with `success: false`: the status of the envelope determines the error.
             kind = error_for(code) if code is not None and code != HTTPStatus.OK else InvalidResponse
             raise error(kind, f"HTTP 200, but the response reports a failure with statusCode {code}")
-        if envelope.raw_rows is None:
-            raise error(InvalidResponse, "the result in the response is not a list")
-        return envelope.raw_rows
+        lists = envelope.lists
+        if lists is None or endpoint.required_list not in {name.lower() for name in lists}:
+            missing = f"has no list named {endpoint.required_list}" if endpoint.required_list else "is not a list"
+            raise error(InvalidResponse, f"the result in the response {missing}")
+        return lists
 
     def _describe_status(self, response: Response) -> str:
         if response.status == HTTPStatus.NOT_FOUND and self.supports_version() is False:

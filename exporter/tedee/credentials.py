@@ -138,6 +138,8 @@ class StaticCredentials:
     account: str = ""
     owners: CredentialOwners | None = None
     """Registry of the users of all accounts; None if there is one account."""
+    expiry: float | None = None
+    """Unix time at which a personal key expires; None if unknown."""
 
     def refresh(self) -> Authorization:
         """Read the secret.
@@ -172,9 +174,9 @@ class StaticCredentials:
         """Do nothing, since nothing is cached."""
 
     def expires_at(self) -> float | None:
-        """Return the Unix time at which an access token expires; None for a personal key."""
+        """Return the Unix time at which the secret expires; None if unknown. An access token contains it."""
         if self.scheme != BEARER:
-            return None
+            return self.expiry
         try:
             return _expiry(jwt_claims(read_secret(self.source)))
         except CredentialsUnavailable:
@@ -190,9 +192,11 @@ class StaticCredentials:
         return "the key" if isinstance(self.source, Secret) else f"key file {safe_path(self.source)}"
 
 
-def personal_key(source: SecretSource, account: str = "", owners: CredentialOwners | None = None) -> StaticCredentials:
+def personal_key(
+    source: SecretSource, account: str = "", owners: CredentialOwners | None = None, expiry: float | None = None
+) -> StaticCredentials:
     """Return the credentials of a personal access key, which the Tedee portal issues."""
-    return StaticCredentials("PersonalKey", source, account, owners)
+    return StaticCredentials("PersonalKey", source, account, owners, expiry)
 
 
 def access_token(source: SecretSource, account: str = "", owners: CredentialOwners | None = None) -> StaticCredentials:

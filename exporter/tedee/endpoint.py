@@ -1,4 +1,4 @@
-"""What is known about an endpoint of the Tedee API: its path and its limits."""
+"""The endpoints of the Tedee API that are called: their paths and limits."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,6 +14,8 @@ class Priority(IntEnum):
     """It may use the whole hourly share. If Tedee refuses its calls with a `Retry-After`, no endpoint is called."""
     LOW = 1
     """It may use a third of the hourly share."""
+    LOWEST = 2
+    """It may use what the others leave of the hourly share, so that it delays none of them."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Endpoint:
     max_requests: int | None = None
     """Requests in `window` seconds; None if Tedee documents no limit."""
     window: float = 0.0
+    required_list: str = ""
+    """Name in lower case of a list that the result must have; empty if the result is a list itself."""
 
     def __str__(self) -> str:
         return self.path
+
+
+SYNC = Endpoint("my/lock/sync", Priority.HIGH, spacing=SYNC_SPACING)
+DEVICES = Endpoint("my/device/details", required_list="locks")
+DOOR_SENSORS = Endpoint("my/doorsensor", required_list="doorsensors")
+ACTIVITIES = Endpoint("my/deviceactivity", Priority.LOWEST)

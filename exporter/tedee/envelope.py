@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -27,8 +27,9 @@ class Envelope(NamedTuple):
     success: object
     status_code: object
     error_messages: object
-    raw_rows: Sequence[bytes] | None
-    """The elements of the result as JSON; None if the result is not a list."""
+    lists: Mapping[str, Sequence[bytes]] | None
+    """The elements of each list in the result as JSON, by name. If the result is a list itself, its name is empty. None
+    if the result is neither a list nor an object."""
 
 
 class TooManyValues(Exception):
@@ -44,6 +45,7 @@ class _Members(msgspec.Struct, rename="camel"):
 
 _MEMBERS_DECODER = msgspec.json.Decoder(_Members)
 _ROWS_DECODER = msgspec.json.Decoder(list[Raw])
+_OBJECT_DECODER = msgspec.json.Decoder(dict[str, Raw])
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{},]', re.DOTALL)
 _MEMBER_NAME = re.compile(rb'\s*"((?:[^"\\]|\\.)*+)"\s*:', re.DOTALL)
 
@@ -61,33 +63,32 @@ def open_envelope(body: bytes | bytearray, secret: str) -> Envelope | None:
     """
     if body.count(b",") > MAX_VALUES:
         raise TooManyValues(f"the response has over {MAX_VALUES:,} values")
-    raw_rows: list[bytes] | None = None
+    lists: dict[str, list[bytes]] | None
     try:
         members = _MEMBERS_DECODER.decode(body)
-        if _is_list(members.result):
-            raw_rows = list(_ROWS_DECODER.decode(members.result))
+        lists = _decode_lists(members.result)
         # An escape would hide a secret from a search of the bytes.
         must_rewrite = b"\\" in body or secret.encode() in body
     except (MsgspecError, RecursionError):
         # msgspec rejects the whole body for one invalid value. Splitting takes ten times as long, but parses no value.
         try:
             members = _split_members(_to_utf8(body))
-            if _is_list(members.result):
-                raw_rows = list(islice(_split(bytes(members.result)), MAX_ROWS + 1))
+            lists = _split_lists(bytes(members.result))
         except ValueError:  # UnicodeError is one
             return None
         must_rewrite = True
-    if raw_rows and len(raw_rows) > MAX_ROWS:
+    if lists and sum(map(len, lists.values())) > MAX_ROWS:
         raise TooManyValues(f"the response has over {MAX_ROWS:,} rows")
-    if raw_rows and must_rewrite:
+    if lists and must_rewrite:
         # In place, so that no row is in memory twice.
-        for index, raw_row in enumerate(raw_rows):
-            raw_rows[index] = _redact_row(raw_row, secret)
+        for raw_rows in lists.values():
+            for index, raw_row in enumerate(raw_rows):
+                raw_rows[index] = _redact_row(raw_row, secret)
     return Envelope(
         success=_parse_member(members.success, secret),
         status_code=_parse_member(members.status_code, secret),
         error_messages=_parse_member(members.error_messages, secret),
-        raw_rows=raw_rows,
+        lists=lists,
     )
 
 
@@ -100,8 +101,41 @@ def json_object(body: bytes | bytearray) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _is_list(value: Raw) -> bool:
-    return bytes(memoryview(value)[:1]) == b"["
+def _decode_lists(result: Raw) -> dict[str, list[bytes]] | None:
+    """Return the lists of a result, as in `Envelope.lists`."""
+    match _first_character(result):
+        case b"[":
+            return {"": list(_ROWS_DECODER.decode(result))}
+        case b"{":
+            members = _OBJECT_DECODER.decode(result)
+            return {
+                name: list(_ROWS_DECODER.decode(value))
+                for name, value in members.items()
+                if _first_character(value) == b"["
+            }
+    return None
+
+
+def _split_lists(result: bytes) -> dict[str, list[bytes]] | None:
+    """Return the lists of a result without parsing their elements.
+
+    Raises:
+        ValueError: Its brackets do not match.
+    """
+    match _first_character(result):
+        case b"[":
+            return {"": list(islice(_split(result), MAX_ROWS + 1))}
+        case b"{":
+            return {
+                name.decode(errors="replace"): list(islice(_split(value), MAX_ROWS + 1))
+                for name, value in _split_object(result)
+                if _first_character(value) == b"["
+            }
+    return None
+
+
+def _first_character(value: bytes | Raw) -> bytes:
+    return bytes(memoryview(value)[:1])
 
 
 def _parse_member(member: bytes, secret: str) -> object:
@@ -137,21 +171,30 @@ def _split_members(body: bytes) -> _Members:
     members = _Members()
     if body.strip()[:1] != b"{":
         raise ValueError("not a JSON object")
-    for member in _split(body):
+    for name, value in _split_object(body):
+        match name:
+            case b"result":
+                members.result = Raw(value)
+            case b"success":
+                members.success = Raw(value)
+            case b"statusCode":
+                members.status_code = Raw(value)
+            case b"errorMessages":
+                members.error_messages = Raw(value)
+    return members
+
+
+def _split_object(container: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and value of each member of an object, without parsing the values.
+
+    Raises:
+        ValueError: Its brackets do not match, or a member has no name.
+    """
+    for member in _split(container):
         name = _MEMBER_NAME.match(member)
         if name is None:
             raise ValueError("a member without a name")
-        value = Raw(member[name.end() :].strip())
-        match name[1]:
-            case b"result":
-                members.result = value
-            case b"success":
-                members.success = value
-            case b"statusCode":
-                members.status_code = value
-            case b"errorMessages":
-                members.error_messages = value
-    return members
+        yield name[1], member[name.end() :].strip()
 
 
 def _split(container: bytes) -> Iterator[bytes]:

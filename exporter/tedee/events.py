@@ -1,7 +1,33 @@
-"""Kinds of events in Tedee's activity log (docs: enums/event-type), as values of the labels `event` and `source`."""
+"""The activity log: its events (docs: enums/event-type), as values of the labels `event` and `source`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from msgspec import Struct
+
+from .rows import DeviceId, Number, ParseResult, RejectionCollector, RowParser, Timestamp
+
+PAGE_SIZE = 200
+"""Maximum number of events in a response (docs: endpoints/deviceactivity/get-all)."""
+
+
+class Activity(Struct, frozen=True, gc=False, rename="camel"):
+    """An event in the activity log of a lock. Names of users, PINs and links are not read."""
+
+    id: DeviceId
+    """Identifies the event. Ids are not in the order of the dates."""
+    event: Number | None = None
+    date: Timestamp | None = None
+
+
+_PARSER = RowParser(Activity)
+
+
+def read_activities(raw_rows: Sequence[bytes]) -> ParseResult[int, Activity]:
+    """Parse the events in a response."""
+    rejections = RejectionCollector()
+    rows = {row.id: row for each in raw_rows if (row := _PARSER.parse(each, rejections))}
+    return ParseResult(rows, rejections.counts, tuple(rejections.recorded), raw_rows)
 
 
 class EventKind(NamedTuple):

@@ -1,0 +1,105 @@
+"""Counts the events in the activity log of one lock, each once."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from math import ceil
+
+from msgspec import Struct, field
+
+from exporter.tedee.events import Activity, EventKind
+
+OVERLAP = 6 * 3600.0
+"""Seconds. Events that arrive later than a newer one are counted if they are not older by more. Locks deliver events
+late and in batches, for example after an outage of the bridge."""
+MAX_PAGES = 50
+"""Pages that are read at once, 10,000 events. Older events are not counted."""
+MAX_KINDS = 150
+"""Kinds of events that are counted separately. Tedee documents 68."""
+PRESET = (
+    EventKind("wrong_pin", "pin"),
+    EventKind("unauthorized_pin", "pin"),
+    EventKind("door_open_too_long", "device"),
+)
+"""Events with a count of 0 from the start, since there are alerts for the first of them."""
+
+
+class EventLog(Struct):
+    """What is known about the events of a lock.
+
+    The events are read from the newest to the oldest, one page per request, until all those of the last OVERLAP seconds
+    before the newest known event have been read. Times are Unix seconds.
+    """
+
+    lock_id: int
+    since: float
+    """Events before this time are not counted."""
+    newest: float = 0.0
+    """Time of the newest event at the end of the last complete pass."""
+    seen: dict[int, float] = field(default_factory=dict)
+    """Times of the counted events by id, as far as they can be read again."""
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(map(" ".join, PRESET), 0))
+    """By event and source, such as `unlocked app`."""
+
+    @property
+    def horizon(self) -> float:
+        """The time down to which events are read."""
+        return max(self.since, self.newest - OVERLAP)
+
+    def events(self) -> Mapping[tuple[str, ...], int]:
+        """Return the number of events by event and source."""
+        return {tuple(name.split()): count for name, count in self.counts.items()}
+
+    def count(self, activities: Iterable[Activity]) -> None:
+        """Count the events that were not counted yet."""
+        horizon = self.horizon
+        for each in activities:
+            if each.date is None or each.event is None or each.date < horizon or each.id in self.seen:
+                continue
+            self.seen[each.id] = each.date
+            name = " ".join(EventKind.of(each.event))
+            name = name if name in self.counts or len(self.counts) < MAX_KINDS else "other unknown"
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def complete_pass(self, now: float) -> None:
+        """Record that all events down to the horizon were read.
+
+        Args:
+            now: Present time. A later event is due to a wrong clock: earlier events must not be too old because of it.
+        """
+        self.newest = max([self.newest, *(date for date in self.seen.values() if date <= now)])
+        horizon = self.horizon
+        self.seen = {key: date for key, date in self.seen.items() if date >= horizon}
+
+
+class Pass:
+    """Reading the pages of a log, from the newest event down to the horizon."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self.before: str | None = None
+        """Date and time of the next page; None for the first one."""
+        self.pages = 0
+        self._oldest: float | None = None
+
+    def add(self, activities: Iterable[Activity], now: float) -> bool:
+        """Count the events of the next page. Returns True if it was the last page."""
+        page = [*activities]
+        dates = [each.date for each in page if each.date is not None]
+        horizon = self.log.horizon
+        self.log.count(page)
+        self.pages += 1
+        if not dates or min(dates) < horizon or self.pages >= MAX_PAGES:
+            self.log.complete_pass(now)
+            return True
+        oldest: float = min(dates)
+        # Later by a millisecond, since other events may have the same time. If all events of a page do, they are
+        # skipped.
+        step = 0.001 if self._oldest is None or oldest < self._oldest else 0.0
+        self.before = _format(oldest + step)
+        self._oldest = oldest
+        return False
+
+
+def _format(at: float) -> str:
+    """Return a time in UTC with milliseconds, rounded up, as the activity log writes it."""
+    return datetime.fromtimestamp(ceil(at * 1000 - 1e-4) / 1000, UTC).isoformat(timespec="milliseconds")[:-6]
