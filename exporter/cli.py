@@ -396,7 +396,7 @@ def _create_parser() -> _Parser:
         "--sync.once",
         dest="sync_once",
         action="store_true",
-        help="sync once, print tables of the locks and other devices, and exit (0: all accounts succeeded, 1: some failed)",
+        help="sync once, print the locks and other devices, and exit (0: all accounts succeeded, 1: some failed)",
     )
     add("--demo", action="store_true", help="run with a simulated Tedee cloud, without a key")
     add(

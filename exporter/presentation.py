@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from exporter.sync.snapshot import AccountStatus, Lock
-from exporter.tedee.devices import Accessory, AnyDevice, Bridge, DoorSensor, DryContact, Gate, Keypad
+from exporter.tedee.devices import Accessory, Bridge, Device, DoorSensor, DryContact, Gate, Keypad
 from exporter.tedee.models import Code, DeviceState, DoorState, LockState, StateChangeResult
 
 LOW_BATTERY = 20
@@ -107,7 +107,7 @@ def _description(lock: Lock) -> str:
     return _properties(lock.details) if lock.details else f"id {lock.id}"
 
 
-def _properties(device: AnyDevice) -> str:
+def _properties(device: Device) -> str:
     """Return model, serial number and firmware of a device, as far as they are known."""
     firmware = f"firmware {device.firmware_version}" if device.firmware_version else None
     update = "update available" if device.firmware_update_available else None
@@ -134,7 +134,7 @@ class DeviceRow:
     """Unix time of the last change of the battery level."""
 
     @classmethod
-    def of(cls, device: AnyDevice, locks: Iterable[Lock]) -> "DeviceRow":
+    def of(cls, device: Device, locks: Iterable[Lock]) -> "DeviceRow":
         """Return the row of a device. Values that Tedee did not report are NO_VALUE or None."""
         accessory = device if isinstance(device, Accessory) else None
         connected = device.is_connected if isinstance(device, Bridge | Gate) else None
@@ -154,7 +154,7 @@ class DeviceRow:
         )
 
 
-_KINDS: Mapping[type[AnyDevice], str] = {
+_KINDS: Mapping[type[Device], str] = {
     Bridge: "bridge",
     Keypad: "keypad",
     DoorSensor: "door sensor",
