@@ -19,6 +19,7 @@ from .limits import Limits, Violation
 from .oauth import TOKEN_PATH, refresh
 from .request import Request
 from .response import Response
+from .wire import AS_DOCUMENTED, Variants
 from .world import World
 
 # The versions cover both formats: v1.34 is the last one with `lockProperties`.
@@ -63,7 +64,9 @@ class Cloud:
         clock: Callable[[], float] = time.monotonic,
         sync_spacing: float = 20.0,
         hourly_limit: int = 700,
+        locks_limit: int = 10,
         versions: Sequence[str] = DEFAULT_VERSIONS,
+        variants: Variants = AS_DOCUMENTED,
         default_page: int = 50,
         largest_page: int = 100,
         smallest_page: int = 1,
@@ -73,16 +76,33 @@ class Cloud:
         self.violations: list[Violation] = []
         self._strict = strict
         self._clock = clock
-        self._limits = Limits(sync_spacing=sync_spacing, hourly_limit=hourly_limit, strict=strict)
+        self._limits = Limits(
+            sync_spacing=sync_spacing, hourly_limit=hourly_limit, locks_limit=locks_limit, strict=strict
+        )
         self._api = Api(
-            world, versions, default_page=default_page, largest_page=largest_page, smallest_page=smallest_page
+            world,
+            versions,
+            variants,
+            default_page=default_page,
+            largest_page=largest_page,
+            smallest_page=smallest_page,
         )
         self._last_bodies: dict[tuple[str, str], bytes] = {}
         self._router = Router(
             [
-                Route("/api/{version}/my/lock/sync", Endpoint(self._serve, "sync", self._api.sync)),
-                Route("/api/{version}/my/lock", Endpoint(self._serve, "locks", self._api.locks)),
-                Route("/api/{version}/my/device/details", Endpoint(self._serve, "details", self._api.details)),
+                *(
+                    Route(f"/api/{{version}}/my/{path}", Endpoint(self._serve, name, handler))
+                    for path, name, handler in (
+                        ("lock/sync", "sync", self._api.sync),
+                        ("lock", "locks", self._api.locks),
+                        ("device", "devices", self._api.devices),
+                        ("device/details", "details", self._api.details),
+                        ("bridge", "bridges", self._api.bridges),
+                        ("keypad", "keypads", self._api.keypads),
+                        ("doorsensor", "door_sensors", self._api.door_sensors),
+                        ("gate", "gates", self._api.gates),
+                    )
+                ),
                 Route(TOKEN_PATH.lower(), Endpoint(self._serve, "token", partial(refresh, world))),
             ],
             redirect_slashes=False,
@@ -90,8 +110,17 @@ class Cloud:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one HTTP request. Tedee's paths are case-insensitive, so the path is converted to lower case."""
-        await self._router({**scope, "path": scope["path"].lower()}, receive, send)
+        """Handle one HTTP request. Tedee's paths are case-insensitive and may end with a slash."""
+        await self._router({**scope, "path": scope["path"].lower().removesuffix("/")}, receive, send)
+
+    @property
+    def variants(self) -> Variants:
+        """The formats of responses that vary. They may be changed at any time."""
+        return self._api.variants
+
+    @variants.setter
+    def variants(self, variants: Variants) -> None:
+        self._api.variants = variants
 
     def retire(self, version: str) -> None:
         """Stop supporting a version: later calls to it get 404."""

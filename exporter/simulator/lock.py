@@ -1,13 +1,14 @@
 """A simulated lock: its properties, its state at any time, and overrides for tests."""
 
 import zlib
-from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
-from enum import Enum
+from collections.abc import Sequence
+from datetime import tzinfo
 from typing import Final
 
+from .accessories import Accessory
 from .battery import Battery
 from .bridge import Bridge
+from .device import LOCK_PRO, Device, Firmware
 from .usage_profile import (
     DONE,
     DOOR_NOT_PAIRED,
@@ -20,30 +21,16 @@ from .usage_profile import (
     zone,
 )
 
-LOCK_PRO: Final = 2
-LOCK_GO: Final = 4
-
 DAY: Final = 24 * HOUR
 
 
-class Missing(Enum):
-    """The type of `MISSING`."""
-
-    MISSING = "missing"
-
-
-MISSING: Final = Missing.MISSING
-"""The value of an override that removes the field from the response."""
-
-
-class Lock:
+class Lock(Device):
     """One lock of an account.
 
     Its state at any time is a pure function of (seed, serial number, time); `override` replaces fields of it. A lock
     without a `bridge` was never paired with one; a lock that is not `in_range` of it is never connected. A lock without
     a `profile` was never calibrated and is not used. The hours of the profile are those of `usage_zone`, by default of
-    `time_zone`. `id` may be changed: Tedee assigns a new id to a lock that is removed and added again; only the serial
-    number remains the same.
+    `time_zone`. Keypads and door sensors that are paired with it are its `accessories`.
     """
 
     def __init__(
@@ -65,19 +52,24 @@ class Lock:
         has_door_sensor: bool = True,
         created: str = "2020-01-01T00:00:00",
         software: str = "2.4.22125",
+        accessories: Sequence[Accessory] = (),
     ) -> None:
-        self.id = lock_id
-        self.name = name
-        self.serial_number = serial_number or serial(lock_id)
-        self.revision = 1
+        super().__init__(
+            lock_id,
+            name,
+            serial_number,
+            device_type=device_type,
+            created=created,
+            time_zone=time_zone,
+            organization_id=organization_id,
+            access_level=access_level,
+        )
+        self.software = software
         self.bridge = bridge
         self.in_range = in_range
-        self.device_type = device_type
-        self.time_zone = time_zone
-        self.organization_id = organization_id
-        self.access_level = access_level
-        self.created = created
-        self.software = software
+        self._accessories: tuple[Accessory, ...] = ()
+        for accessory in accessories:
+            self.pair(accessory)
         key = zlib.crc32(f"{seed}/{self.serial_number}".encode())
         self.battery = battery or default_battery(key)
         self._timeline = (
@@ -85,48 +77,37 @@ class Lock:
             if profile
             else None
         )
-        self._overrides: Mapping[str, object] = {}
 
-    def __repr__(self) -> str:
-        return f"Lock({self.id}, {self.name!r})"
+    @property
+    def firmware(self) -> Sequence[Firmware]:
+        """The firmware version `software`, if it is not empty. Every fifth lock has an update."""
+        return [Firmware(self.software, update_available=self.id % 5 == 0)] if self.software else []
+
+    @property
+    def accessories(self) -> Sequence[Accessory]:
+        """The paired accessories. The sequence is replaced, never changed in place."""
+        return self._accessories
+
+    def pair(self, accessory: Accessory) -> None:
+        """Add an accessory to the lock."""
+        accessory.lock = self
+        self._accessories = (*self._accessories, accessory)
+
+    def unpair(self, accessory: Accessory) -> None:
+        """Remove an accessory from the lock."""
+        accessory.lock = None
+        self._accessories = tuple(each for each in self._accessories if each is not accessory)
 
     def at(self, t: float) -> LockState:
         """Return the state of bolt and door at `t` Unix seconds, without overrides."""
         if self._timeline is None:
-            created = datetime.fromisoformat(self.created).replace(tzinfo=UTC).timestamp()
-            return LockState(created, UNCALIBRATED, DOOR_NOT_PAIRED, DONE, created)
+            created_at = self.created_at
+            return LockState(created_at, UNCALIBRATED, DOOR_NOT_PAIRED, DONE, created_at)
         return self._timeline.at(t)
 
     def connected(self, t: float) -> bool | None:
         """Return True if the lock is connected to its bridge at `t`; None if it was never paired with one."""
         return None if self.bridge is None else self.in_range and self.bridge.connected(t)
-
-    @property
-    def overrides(self) -> Mapping[str, object]:
-        """The overridden JSON fields. The mapping is replaced, never changed in place: the server's thread reads it."""
-        return self._overrides
-
-    def override(self, **fields: object) -> None:
-        """Set fields of the responses, by their JSON names, to any JSON value or `MISSING`.
-
-        Fields of the state (`batteryLevel`, `doorState`, …) are set in the state object, which is then present even if
-        the lock is not connected. `deviceState` replaces that object, whatever its name in the version.
-        """
-        self._overrides = {**self._overrides, **fields}
-
-    def clear_overrides(self) -> None:
-        """Remove all overrides."""
-        self._overrides = {}
-
-    def rename(self, name: str) -> None:
-        """Change the name, as a user does in the app. The lock's revision increases."""
-        self.name = name
-        self.revision += 1
-
-
-def serial(number: int) -> str:
-    """Return a serial number like `111111-11111`. It is unique for numbers below 8,000,000,000."""
-    return f"{111_111 + number // 90_000:06}-{10_000 + number % 90_000:05}"
 
 
 def default_battery(key: int) -> Battery:
