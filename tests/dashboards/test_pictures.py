@@ -11,15 +11,9 @@ import pytest
 
 from .grafana import FILES, FOLDER, load, panels
 from .rig import NARROW, NEWEST, OLDEST, WIDE, Panel, Rig, package_files, rig
-from .scenarios import SCENARIOS, Scenario, record_many, running
+from .scenarios import TESTED, running
 
-# An hour of many locks is enough: only the graphs differ from those of a day.
-CHECKED = {
-    "day": SCENARIOS["day"],
-    "home": SCENARIOS["home"],
-    "many-locks-for-an-hour": Scenario(functools.partial(record_many, hours=1), SCENARIOS["many"].scrape_interval),
-    "empty": SCENARIOS["empty"],
-}
+CHECKED = {name: TESTED[name] for name in ("day", "home", "many-locks-for-an-hour", "empty")}
 
 Drawings = Mapping[tuple[str, int], list[Panel]]
 """Panels of each dashboard, by file and width of the window."""
