@@ -124,8 +124,8 @@ def _record_disagreement(recording: Recording) -> None:
         old = locks_of(
             [
                 synced(1, 2, doorState=3, batteryLevel=18, lastStateChangedDate="2021-04-26T05:00:00Z"),
-                synced(2, isCharging=True),
-                synced(3, connected=False, stateChangeResult=2),
+                synced(2, isCharging=True, stateChangeResult=2),
+                synced(3, connected=False),
             ],
             [
                 detailed(1, "Front door", softwareVersions=[]),
