@@ -5,7 +5,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -668,7 +668,7 @@ def increase_by(metric: str, *labels: str) -> Callable[[View], Rows]:
     """Return a function for the increases in each step by the given labels, of the counters above 0."""
 
     def rows(view: View) -> Rows:
-        found = increases(view, metric, view.rate_interval, *labels, above=0)
+        found = increases(view, metric, view.interval, *labels, above=0)
         return {frozenset({group}): bounds for group, bounds in found.items()}
 
     return rows
@@ -786,6 +786,11 @@ def started_alerts(view: View) -> Rows:
     return {frozenset({labels}): 1.0 for labels, each in firing(view, view.at) if each.labels not in before}
 
 
+def of_all_selected(expected: Callable[[View], Rows]) -> Callable[[View], Rows]:
+    """Return a function for the expected rows of all selected locks, not only of those that are shown."""
+    return lambda view: expected(replace(view, locks=(".*",)))
+
+
 # Exporters
 
 
@@ -861,6 +866,14 @@ def versions(view: View) -> Rows:
     return {
         one(**{label: found[label] for label in labels if label in found}): 1.0
         for found, _ in view.current("tedee_exporter_build_info")
+    }
+
+
+def targets_up(view: View) -> Rows:
+    """Return whether each target can be scraped that was an exporter within the last week."""
+    exporters = view.targets("tedee_exporter_build_info", lookback=7 * DAY)
+    return {
+        one(**labels): value for labels, value in view.current("up") if (labels["job"], labels["instance"]) in exporters
     }
 
 
@@ -947,10 +960,10 @@ DETAIL: dict[tuple[str, str], Expectation] = {
     ("Properties", "info"): properties,
     ("Properties", "update"): partial(lock_values, "lock_firmware_update_available", max),
     ("Properties", "revision"): partial(lock_values, "lock_revision", max),
-    ("State changes per hour", "A"): lambda view: named(state_changes(view, view.rate_interval), view),
+    ("State changes per hour", "A"): lambda view: named(state_changes(view, HOUR), view),
     **USE,
-    ("Firing alerts", "since"): partial(alert_starts, "lock_name"),
-    ("Alerts", "Anno"): started_alerts,
+    ("Firing alerts", "since"): of_all_selected(partial(alert_starts, "lock_name")),
+    ("Alerts", "Anno"): of_all_selected(started_alerts),
 }
 
 EXPORTER: dict[tuple[str, str], Expectation] = {
@@ -985,6 +998,7 @@ EXPORTER: dict[tuple[str, str], Expectation] = {
     ("Scrape duration", "A"): partial(of_exporters, "scrape_duration_seconds"),
     ("Memory usage", "A"): partial(of_exporters, "process_resident_memory_bytes"),
     ("CPU usage", "A"): cpu_usage,
+    ("Versions", "up"): targets_up,
     ("Versions", "version"): versions,
     ("Versions", "started"): partial(exporter_times, "process_start_time_seconds"),
     ("Versions", "loaded"): partial(exporter_times, "tedee_exporter_config_last_reload_success_timestamp_seconds"),

@@ -92,6 +92,12 @@ def test_days_are_columns_in_their_order(drawings: Callable[[str], Drawings]) ->
     assert len(days) == 8
 
 
+def test_locks_that_need_attention_are_first(drawings: Callable[[str], Drawings]) -> None:
+    (locks,) = (panel for panel in drawings("day")["locks-overview.json", WIDE] if panel.title == "Locks")
+    texts = [each.text for each in locks.texts]
+    assert texts.index("jammed") < texts.index("unlocked") < texts.index("offline") < texts.index("locked")
+
+
 # Checks
 
 
