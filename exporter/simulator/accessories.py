@@ -41,7 +41,8 @@ class Accessory(Device):
 class Keypad(Accessory):
     """A keypad, or a Keypad PRO with a fingerprint reader. Its level reaches Tedee only when it is used.
 
-    `wrong_pins` is the average number of bursts of wrong PINs a day.
+    `wrong_pins` is the average number of bursts of wrong PINs a day, `unauthorized_pins` that of PINs which are typed
+    outside their times.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Keypad(Accessory):
         *,
         pro: bool = False,
         wrong_pins: float = 0.5,
+        unauthorized_pins: float = 0.3,
         battery: Battery | None = None,
         firmware: Firmware | None = None,
         **common: Any,
@@ -65,6 +67,7 @@ class Keypad(Accessory):
             **common,
         )
         self.wrong_pins = wrong_pins
+        self.unauthorized_pins = unauthorized_pins
 
     def _last_reading(self, lock: "Lock", t: float) -> BatteryReading | None:
         last = lock.last_keypad_use(t, not_before=t - REPORTED_FOR)

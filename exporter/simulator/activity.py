@@ -36,9 +36,6 @@ DOOR_OPEN_TOO_LONG: Final = 86
 OPEN_DOOR_THRESHOLD: Final = 300
 """Seconds after which an open door causes an event."""
 
-UNAUTHORIZED_PINS: Final = 0.3
-"""Probability that somebody types a PIN outside its times at a keypad on a day."""
-
 FIRST_SCRIPTED_ID: Final = 2**52
 """Smaller ids are computed from the event. All ids are exact in JavaScript, as numbers below 2^53."""
 
@@ -186,7 +183,7 @@ class Activity:
             yield from _open_too_long(opened_at, timeline.next_begin(use))
 
     def _incidents(self, start: float, end: float, keypad: Keypad) -> Iterator[tuple[float, int]]:
-        """Yield bursts of wrong PINs and PINs outside their times, at least."""
+        """Yield bursts of wrong PINs and PINs outside their times."""
         for day in range(int(start // DAY), int(end // DAY) + 1):
             rng = random.Random((self._key * 1_000_033 + keypad.id) * 100_003 + day)  # noqa: S311
             for _ in range(int(keypad.wrong_pins + rng.random())):
@@ -194,7 +191,7 @@ class Activity:
                 for _ in range(rng.randint(1, 6)):
                     yield at, WRONG_PIN
                     at += 4 + 8 * rng.random()
-            if rng.random() < UNAUTHORIZED_PINS:
+            for _ in range(int(keypad.unauthorized_pins + rng.random())):
                 yield (day + rng.random()) * DAY, UNAUTHORIZED_PIN
 
     def _charging(self, start: float, end: float) -> Iterator[tuple[float, int]]:

@@ -30,6 +30,8 @@ DEFAULT_VERSIONS: Final = ("v1.34", "v1.35", "v1.36", "v37")
 class Call:
     """A call that the cloud received. It is recorded as soon as the request is complete.
 
+    `endpoint` is "sync", "locks", "devices", "details", "bridges", "keypads", "door_sensors", "gates", "activity",
+    "token", or "unknown". `ids` are those of the requested devices.
     `account` is the account of the credential, valid or not; None if the credential is unknown. `arrived` and
     `finished` are seconds of the cloud's monotonic clock; `at` is the time of arrival by the world's clock, in Unix
     seconds. `finished` is None while the call is in progress, then the time just before the last bytes were sent or at
