@@ -4,8 +4,7 @@ Nothing is stored. The events of any period are computed from the uses, batterie
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -104,8 +103,7 @@ LINK_NUMBERS: Final = frozenset(number for number in OPERATIONS["access_link"] i
 PIN_NUMBERS: Final = frozenset({61, 65, 76})
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One item of the activity log. Times are Unix seconds, rounded to milliseconds.
 
     `date` is the time at which it happened. `delivered_at` is the time at which it reaches the cloud; None if that
@@ -136,15 +134,17 @@ class Activity:
         self._battery = battery
         self.created_at = created_at
 
-    def between(self, start: float, end: float, keypads: Sequence[Keypad] = ()) -> list[Event]:
-        """Return the events with dates in [start, end), in the order of dates."""
+    def between(
+        self, start: float, end: float, keypads: Sequence[Keypad] = (), numbers: Container[int] | None = None
+    ) -> list[Event]:
+        """Return the events with dates in [start, end), in the order of dates. With `numbers`, only those events."""
         start = max(start, self.created_at)
         found = [
             *self._operations(start, end, keypads),
             *(moment for keypad in keypads for moment in self._incidents(start, end, keypad)),
             *self._charging(start, end),
         ]
-        dated = sorted((round(at, 3), number) for at, number in found)
+        dated = sorted((round(at, 3), number) for at, number in found if numbers is None or number in numbers)
         return [self._event(date, number) for date, number in dated if start <= date < end]
 
     def _operations(self, start: float, end: float, keypads: Sequence[Keypad]) -> Iterator[tuple[float, int]]:

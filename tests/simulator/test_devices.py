@@ -410,7 +410,7 @@ def test_demo_has_devices_of_every_kind() -> None:
 
 def test_generated_world_has_accessories_of_a_part() -> None:
     account = World.of_size(1, 40).accounts[0]
-    assert (len(account.bridges), len(account.keypads), len(account.door_sensors)) == (4, 10, 20)
+    assert (len(account.bridges), len(account.keypads), len(account.door_sensors)) == (4, 4, 20)
     assert {keypad.pro for keypad in account.keypads} == {True, False}
 
 
