@@ -43,7 +43,7 @@ SLOW: Final = 20
 
 
 class User(NamedTuple):
-    """Somebody who may use the locks. The name is invented."""
+    """A person who may use the locks. The name is invented."""
 
     user_id: int
     name: str
@@ -96,7 +96,7 @@ KEYPAD_NUMBERS: Final = frozenset(
     {WRONG_PIN, UNAUTHORIZED_PIN}
     | {number for way in ("pin", "keypad", "fingerprint") for number in OPERATIONS[way] if number is not None}
 )
-"""Events for which somebody used a keypad."""
+"""Events for which a keypad was used."""
 
 APP_NUMBERS: Final = frozenset(number for number in OPERATIONS["app"] if number is not None)
 LINK_NUMBERS: Final = frozenset(number for number in OPERATIONS["access_link"] if number is not None)

@@ -195,7 +195,7 @@ class Lock(Device):
         user: User | None = None,
         pin_alias: str | None = None,
     ) -> Event:
-        """Add an event to those that the lock has by itself, and return it. Times are Unix seconds.
+        """Add an event to those of the usage, and return it. Times are Unix seconds.
 
         Without `delivered_at`, it is delivered as the others. The states of the lock do not change.
         """

@@ -175,7 +175,7 @@ def test_keypad_is_used_and_wrong_pins_are_typed(pro: bool) -> None:
 @pytest.mark.parametrize("way", OPERATIONS)
 def test_numbers_of_operations_are_those_of_tedee(way: str) -> None:
     for number, event in zip(OPERATIONS[way], ("unlocked", "pulled", "locked", "semi_locked"), strict=True):
-        # Tedee has one number for a spring that is pulled as part of an unlock, whoever unlocked.
+        # Tedee has one number for a spring that is pulled as part of an unlock.
         sources = {52: "auto", 64: "pin"}
         if number is not None:
             assert EventKind.of(number) == (event, sources.get(number, way))
@@ -248,7 +248,7 @@ def test_event_can_be_added() -> None:
     lock = Lock(1, "Door", profile=None, bridge=BRIDGE)
     added = [
         lock.add_event(WRONG_PIN, NOON + 5, delivered_at=NOON + 100),
-        lock.add_event(95, NOON + 7, user=User(1, "Somebody"), pin_alias="Alias"),
+        lock.add_event(95, NOON + 7, user=User(1, "A person"), pin_alias="Alias"),
     ]
     assert lock.events_between(NOON, NOON + 10) == added
     assert len({event.id for event in added}) == 2
