@@ -34,7 +34,8 @@ class EventLog(Struct):
     since: float
     """Events before this time are not counted."""
     newest: float = 0.0
-    """Time of the newest event at the end of the last complete pass."""
+    """Time of the newest event at the end of the last complete pass, `since` if there was none; 0.0 before the first
+    pass."""
     seen: dict[int, float] = field(default_factory=dict)
     """Times of the counted events by id, as far as they can be read again."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(map(" ".join, PRESET), 0))
@@ -56,8 +57,8 @@ class EventLog(Struct):
             if each.date is None or each.date < horizon:
                 continue
             is_new = each.id not in self.seen
-            # Tedee may have corrected the date of a known event.
-            self.seen[each.id] = each.date
+            # Tedee may have corrected the date of a known event. msgspec does not encode subclasses of float.
+            self.seen[each.id] = float(each.date)
             if is_new and each.event is not None:
                 name = " ".join(EventKind.of(each.event))
                 name = name if name in self.counts or len(self.counts) < MAX_KINDS else "other unknown"
@@ -71,7 +72,7 @@ class EventLog(Struct):
         Args:
             now: Present time. A later event is due to a wrong clock: earlier events must not be too old because of it.
         """
-        self.newest = max([self.newest, *(date for date in self.seen.values() if date <= now)])
+        self.newest = max([self.newest, self.since, *(date for date in self.seen.values() if date <= now)])
         horizon = self.horizon
         self.seen = {key: date for key, date in self.seen.items() if date >= horizon}
 

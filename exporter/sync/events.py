@@ -168,10 +168,10 @@ class LockEvents(Resource):
                 del self._logs[lock_id], self._counts[lock_id]
 
     def _start_counting(self, now: float) -> None:
-        """Count from now on, after the first request that Tedee permitted. A log with known events has no gap."""
+        """Record that Tedee permits requests. If it never did before, count from now on."""
         self.is_permitted = True
-        for each in self._logs.values():
-            if not each.newest:
+        if not any(each.newest for each in self._logs.values()):
+            for each in self._logs.values():
                 each.since = now
 
     def _record_refusal(self, account: str, error: CallError, now: float) -> None:
