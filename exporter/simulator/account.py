@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
+from .accessories import Accessory, DoorSensor, DryContact, Gate, Keypad
 from .bridge import Bridge
+from .device import Device
 from .lock import Lock
 from .outages import Outages
 
-READ_SCOPES: Final = frozenset({"Device.Read", "Device.ReadWrite"})
+DEVICE_SCOPES: Final = frozenset({"Device.Read", "Device.ReadWrite"})
+ACTIVITY_SCOPES: Final = frozenset({"DeviceActivity.Read"})
 
 # OAuth scopes are URLs. The scopes of a personal key are plain names.
 SCOPE_PREFIX: Final = "https://tedee.onmicrosoft.com/api/"
+
+AnyDevice = TypeVar("AnyDevice", bound=Device)
 
 
 @dataclass
@@ -19,7 +24,7 @@ class Credential:
     """A credential of an account. `expires_at` is in Unix seconds; None means that it does not expire."""
 
     value: str = field(repr=False)
-    scopes: Sequence[str] = ("Device.Read",)
+    scopes: Sequence[str] = ("Device.Read", "DeviceActivity.Read")
     expires_at: float | None = None
     revoked: bool = False
 
@@ -27,9 +32,9 @@ class Credential:
         """Return True if the credential is accepted at `now` Unix seconds."""
         return not self.revoked and (self.expires_at is None or now < self.expires_at)
 
-    def may_read(self) -> bool:
-        """Return True if the scopes allow reading devices."""
-        return any(scope.removeprefix(SCOPE_PREFIX) in READ_SCOPES for scope in self.scopes)
+    def has_one_of(self, scopes: frozenset[str]) -> bool:
+        """Return True if the credential has one of these scopes."""
+        return any(scope.removeprefix(SCOPE_PREFIX) in scopes for scope in self.scopes)
 
 
 class PersonalKey(Credential):
@@ -45,9 +50,10 @@ class RefreshToken(Credential):
 
 
 class Account:
-    """A user's account. Its lists of credentials may be changed at any time, its locks with `add` and `remove`.
+    """A user's account. Its lists of credentials may be changed at any time, its devices with `add` and `remove`.
 
-    During `outages`, the API does not respond to the account. `highlights` are texts about it for users of the demo.
+    Its devices are the locks with their bridges and accessories, and `others`, which belong to no lock. During
+    `outages`, the API does not respond to the account. `highlights` are texts about it for users of the demo.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Account:
         name: str,
         locks: Iterable[Lock] = (),
         *,
+        others: Iterable[Device] = (),
         keys: Iterable[PersonalKey] = (),
         tokens: Iterable[Token] = (),
         refresh_tokens: Iterable[RefreshToken] = (),
@@ -68,6 +75,7 @@ class Account:
         self.tokens = list(tokens)
         self.refresh_tokens = list(refresh_tokens)
         self._locks = tuple(locks)
+        self._others = tuple(others)
 
     def __repr__(self) -> str:
         return f"Account({self.name!r})"
@@ -79,8 +87,41 @@ class Account:
 
     @property
     def bridges(self) -> list[Bridge]:
-        """The bridges of the locks, without duplicates."""
-        return list(dict.fromkeys(lock.bridge for lock in self._locks if lock.bridge is not None))
+        """The bridges, without duplicates."""
+        return self._devices(Bridge)
+
+    @property
+    def keypads(self) -> list[Keypad]:
+        """The keypads, paired with a lock or not."""
+        return self._devices(Keypad)
+
+    @property
+    def door_sensors(self) -> list[DoorSensor]:
+        """The door sensors, paired with a lock or not."""
+        return self._devices(DoorSensor)
+
+    @property
+    def gates(self) -> list[Gate]:
+        """The gates."""
+        return self._devices(Gate)
+
+    @property
+    def dry_contacts(self) -> list[DryContact]:
+        """The dry contacts."""
+        return self._devices(DryContact)
+
+    @property
+    def devices(self) -> list[Device]:
+        """All devices, without duplicates."""
+        return self._devices(Device)
+
+    def _devices(self, kind: type[AnyDevice]) -> list[AnyDevice]:
+        locks = self._locks
+        found: dict[Device, None] = dict.fromkeys(locks)
+        found |= dict.fromkeys(lock.bridge for lock in locks if lock.bridge is not None)
+        found |= dict.fromkeys(accessory for lock in locks for accessory in lock.accessories)
+        found |= dict.fromkeys(self._others)
+        return [device for device in found if isinstance(device, kind)]
 
     def has_outage(self, t: float) -> bool:
         """Return True if the API does not respond to the account at `t` Unix seconds."""
@@ -93,12 +134,38 @@ class Account:
                 return lock
         raise KeyError(id_or_name)
 
-    def add(self, lock: Lock) -> None:
-        """Add a lock to the account."""
-        self._locks = (*self._locks, lock)
+    def device(self, id_or_name: int | str) -> Device:
+        """Return the device of any kind with that id or name. Raises KeyError if there is none."""
+        for device in self.devices:
+            if id_or_name in (device.id, device.name):
+                return device
+        raise KeyError(id_or_name)
+
+    def add(self, device: Device) -> None:
+        """Add a device to the account."""
+        if isinstance(device, Lock):
+            self._locks = (*self._locks, device)
+        else:
+            self._others = (*self._others, device)
 
     def remove(self, lock_id: int) -> Lock:
-        """Remove a lock from the account and return it. Raises KeyError if there is none with that id."""
+        """Remove a lock and its accessories, and return it. Raises KeyError if there is none with that id."""
         removed = self.lock(lock_id)
         self._locks = tuple(lock for lock in self._locks if lock is not removed)
+        return removed
+
+    def remove_device(self, device_id: int) -> Device:
+        """Remove a device that is not a lock, also from its locks, and return it.
+
+        Locks of a removed bridge are no longer paired with one. Raises KeyError if there is none with that id.
+        """
+        removed = self.device(device_id)
+        if isinstance(removed, Lock):
+            raise KeyError(device_id)
+        for lock in self._locks:
+            if lock.bridge is removed:
+                lock.bridge = None
+            if isinstance(removed, Accessory) and removed in lock.accessories:
+                lock.unpair(removed)
+        self._others = tuple(device for device in self._others if device is not removed)
         return removed

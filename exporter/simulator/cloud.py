@@ -19,6 +19,7 @@ from .limits import Limits, Violation
 from .oauth import TOKEN_PATH, refresh
 from .request import Request
 from .response import Response
+from .wire import AS_DOCUMENTED, Variants
 from .world import World
 
 # The versions cover both formats: v1.34 is the last one with `lockProperties`.
@@ -29,10 +30,12 @@ DEFAULT_VERSIONS: Final = ("v1.34", "v1.35", "v1.36", "v37")
 class Call:
     """A call that the cloud received. It is recorded as soon as the request is complete.
 
-    `account` is the account of the credential, valid or not; None if the credential is unknown. `arrived` and
-    `finished` are seconds of the cloud's monotonic clock; `at` is the time of arrival by the world's clock, in Unix
-    seconds. `finished` is None while the call is in progress, then the time just before the last bytes were sent or at
-    which the call ended without them. `status` is None unless the whole response was sent.
+    `endpoint` is "sync", "locks", "devices", "details", "bridges", "keypads", "door_sensors", "gates", "activity",
+    "token", or "unknown". `ids` are those of the requested devices. `account` is the account of the credential, valid
+    or not; None if the credential is unknown. `arrived` and `finished` are seconds of the cloud's monotonic clock; `at`
+    is the time of arrival by the world's clock, in Unix seconds. `finished` is None while the call is in progress, then
+    the time just before the last bytes were sent or at which the call ended without them. `status` is None unless the
+    whole response was sent.
     """
 
     account: str | None
@@ -51,8 +54,9 @@ class Cloud:
     """Tedee's API for a world.
 
     It records every call and every violation of the limits. A `strict` cloud responds to violations with 429.
-    `clock` is monotonic and measures the limits (`sync_spacing` seconds, `hourly_limit` calls). The states of locks
-    and the expiry of credentials depend on the world's clock. `versions` are the supported versions, oldest first.
+    `clock` is monotonic and measures the limits (`sync_spacing` seconds, `hourly_limit` calls, `locks_limit` calls of
+    the list of locks in 10 minutes). The states of devices and the expiry of credentials depend on the world's clock.
+    `versions` are the supported versions, oldest first. `variants` are the formats that vary.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class Cloud:
         clock: Callable[[], float] = time.monotonic,
         sync_spacing: float = 20.0,
         hourly_limit: int = 700,
+        locks_limit: int = 10,
         versions: Sequence[str] = DEFAULT_VERSIONS,
+        variants: Variants = AS_DOCUMENTED,
         default_page: int = 50,
         largest_page: int = 100,
         smallest_page: int = 1,
@@ -73,16 +79,34 @@ class Cloud:
         self.violations: list[Violation] = []
         self._strict = strict
         self._clock = clock
-        self._limits = Limits(sync_spacing=sync_spacing, hourly_limit=hourly_limit, strict=strict)
+        self._limits = Limits(
+            sync_spacing=sync_spacing, hourly_limit=hourly_limit, locks_limit=locks_limit, strict=strict
+        )
         self._api = Api(
-            world, versions, default_page=default_page, largest_page=largest_page, smallest_page=smallest_page
+            world,
+            versions,
+            variants,
+            default_page=default_page,
+            largest_page=largest_page,
+            smallest_page=smallest_page,
         )
         self._last_bodies: dict[tuple[str, str], bytes] = {}
         self._router = Router(
             [
-                Route("/api/{version}/my/lock/sync", Endpoint(self._serve, "sync", self._api.sync)),
-                Route("/api/{version}/my/lock", Endpoint(self._serve, "locks", self._api.locks)),
-                Route("/api/{version}/my/device/details", Endpoint(self._serve, "details", self._api.details)),
+                *(
+                    Route(f"/api/{{version}}/my/{path}", Endpoint(self._serve, name, handler))
+                    for path, name, handler in (
+                        ("lock/sync", "sync", self._api.sync),
+                        ("lock", "locks", self._api.locks),
+                        ("device", "devices", self._api.devices),
+                        ("device/details", "details", self._api.details),
+                        ("bridge", "bridges", self._api.bridges),
+                        ("keypad", "keypads", self._api.keypads),
+                        ("doorsensor", "door_sensors", self._api.door_sensors),
+                        ("gate", "gates", self._api.gates),
+                        ("deviceactivity", "activity", self._api.activity),
+                    )
+                ),
                 Route(TOKEN_PATH.lower(), Endpoint(self._serve, "token", partial(refresh, world))),
             ],
             redirect_slashes=False,
@@ -90,8 +114,17 @@ class Cloud:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one HTTP request. Tedee's paths are case-insensitive, so the path is converted to lower case."""
-        await self._router({**scope, "path": scope["path"].lower()}, receive, send)
+        """Handle one HTTP request. Tedee's paths are case-insensitive and may end with a slash."""
+        await self._router({**scope, "path": scope["path"].lower().removesuffix("/")}, receive, send)
+
+    @property
+    def variants(self) -> Variants:
+        """The formats of responses that vary. They may be changed at any time."""
+        return self._api.variants
+
+    @variants.setter
+    def variants(self, variants: Variants) -> None:
+        self._api.variants = variants
 
     def retire(self, version: str) -> None:
         """Stop supporting a version: later calls to it get 404."""

@@ -14,3 +14,7 @@ class Outages:
     def active(self, t: float) -> bool:
         """Return True if there is an outage at `t` Unix seconds."""
         return (t - self.start) % self.period < self.length
+
+    def end(self, t: float) -> float:
+        """Return the end of the outage that is active at `t`, in Unix seconds."""
+        return t - (t - self.start) % self.period + self.length

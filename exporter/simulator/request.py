@@ -50,12 +50,20 @@ class Request:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The ids of the requested locks; () for all, or if one is not a number."""
+        """The ids of the requested devices; () for all, or if one is not a number."""
         try:
-            return tuple(self.integers("id"))
+            return tuple(self.integers("id") + self.integers("deviceid"))
         except ValueError:
             return ()
 
     def integers(self, name: str) -> list[int]:
         """Return the integers of that query parameter. Raises ValueError if a value is not one."""
         return [int(value) for given, value in self._query if given == name]
+
+    def flag(self, *names: str) -> bool:
+        """Return True if one of these query parameters is `true`."""
+        return any(given in names and value.lower() == "true" for given, value in self._query)
+
+    def text(self, name: str) -> str:
+        """Return the last value of that query parameter; "" if it is missing."""
+        return next((value for given, value in reversed(self._query) if given == name), "")

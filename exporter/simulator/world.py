@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta, timezone
 from typing import Self, TypeVar
 
+from .accessories import Accessory, DoorSensor, Keypad
 from .account import Account, Credential, PersonalKey
 from .bridge import Bridge
 from .demo_locks import demo_accounts
-from .lock import DAY, LOCK_GO, LOCK_PRO, Lock, serial
+from .device import LOCK_GO, LOCK_PRO, serial
+from .lock import DAY, Lock
 from .usage_profile import BUSY, FAMILY, GUEST, HOUR, OPEN_BY_DAY, SELDOM, STAFF
 
 AnyCredential = TypeVar("AnyCredential", bound=Credential)
@@ -77,7 +79,7 @@ def _generated_account(number: int, locks: int, seed: int) -> Account:
     name = f"account-{number:04}"
     first = number * 1_000_000
     bridges = [
-        Bridge(first + index, f"Bridge {index + 1}", serial(first + 500_000 + index))
+        Bridge(first + 500_000 + index, f"Bridge {index + 1}", serial(first + 500_000 + index))
         for index in range(-(-locks // LOCKS_PER_BRIDGE))
     ]
     return Account(
@@ -90,9 +92,25 @@ def _generated_account(number: int, locks: int, seed: int) -> Account:
                 # The first lock of each account changes often, so that every account has events.
                 profile=DEFAULT_PROFILES[index % len(DEFAULT_PROFILES)] if index else BUSY,
                 bridge=bridges[index // LOCKS_PER_BRIDGE],
+                accessories=_generated_accessories(first, index),
                 device_type=LOCK_GO if index % 4 == 3 else LOCK_PRO,  # noqa: PLR2004 - every fourth lock
             )
             for index in range(locks)
         ),
         keys=[PersonalKey(f"key-{name}")],
     )
+
+
+def _generated_accessories(first: int, index: int) -> list[Accessory]:
+    """Return a keypad for the first lock of each bridge, and a door sensor for every second lock.
+
+    This is enough for load tests. The door states of the other locks are reported without a sensor among the devices.
+    """
+    accessories: list[Accessory] = []
+    if index % LOCKS_PER_BRIDGE == 0:
+        accessories.append(
+            Keypad(first + 600_000 + index, f"Keypad {index + 1}", pro=index % (2 * LOCKS_PER_BRIDGE) == 0)
+        )
+    if index % 2 == 0:
+        accessories.append(DoorSensor(first + 700_000 + index, f"Door sensor {index + 1}"))
+    return accessories
