@@ -5,6 +5,7 @@ It imports nothing of the exporter, which connects to it over HTTP as it does to
 
 from .accessories import DoorSensor, DryContact, Gate, Keypad
 from .account import Account, PersonalKey, RefreshToken, Token
+from .activity import PERSONAL_TEXTS, Event, User
 from .battery import Battery
 from .bridge import Bridge
 from .cloud import Call, Cloud
@@ -19,6 +20,7 @@ from .world import START_HOUR, World
 
 __all__ = [
     "MISSING",
+    "PERSONAL_TEXTS",
     "START_HOUR",
     "TOKEN_PATH",
     "Account",
@@ -30,6 +32,7 @@ __all__ = [
     "Device",
     "DoorSensor",
     "DryContact",
+    "Event",
     "Firmware",
     "Gate",
     "Keypad",
@@ -38,6 +41,7 @@ __all__ = [
     "PersonalKey",
     "RefreshToken",
     "Token",
+    "User",
     "Variants",
     "Violation",
     "World",

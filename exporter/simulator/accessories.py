@@ -66,6 +66,13 @@ class Keypad(Accessory):
         )
         self.wrong_pins = wrong_pins
 
+    def _last_reading(self, lock: "Lock", t: float) -> BatteryReading | None:
+        last = lock.last_keypad_use(t, not_before=t - REPORTED_FOR)
+        if last is None:
+            return None
+        level, fell_at = self.battery.reading(last)
+        return BatteryReading(level, lock.first_keypad_use(fell_at, last))
+
     @property
     def pro(self) -> bool:
         """True if the keypad has a fingerprint reader."""

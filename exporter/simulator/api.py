@@ -1,16 +1,19 @@
 """The endpoints of Tedee's API. Each is a function from a request to a response."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Final
 
-from .account import DEVICE_SCOPES, Account, AnyDevice
+from .account import ACTIVITY_SCOPES, DEVICE_SCOPES, Account, AnyDevice
+from .lock import Lock
 from .request import Request
 from .response import Response
 from .wire import (
     JSONObject,
     Variants,
     Version,
+    activity_entry,
     bridge_entry,
     device_entry,
     door_sensor_entry,
@@ -25,6 +28,9 @@ from .world import World
 
 EVERYTHING: Final = 2**31 - 1
 """The default size of a page of door sensors or gates."""
+
+MOST_EVENTS: Final = 200
+"""The default and largest number of events in a response."""
 
 Handler = Callable[[Request], Response]
 Resource = Callable[["Api", Request, Account, Version], Response]
@@ -174,6 +180,28 @@ class Api:
         now, user_settings = self.world.now(), _asks_for_user_settings(request)
         return _paged(request, "gates", account.gates, lambda gate: gate_entry(gate, now, user_settings=user_settings))
 
+    @authorized(ACTIVITY_SCOPES)
+    def activity(self, request: Request, account: Account, version: Version) -> Response:  # noqa: ARG002 - a Resource
+        """Respond to `/my/deviceactivity` with events of one device, the newest first. Only locks have any."""
+        try:
+            (device_id,) = request.integers("deviceid")
+            elements = [MOST_EVENTS, *request.integers("elements")][-1]
+            date = request.text("lastelemdate")
+            before = _timestamp(date) if date else None
+        except ValueError:
+            return Response.error(400, "The value of deviceId, elements or lastElemDate is not valid")
+        if elements < 1:
+            return Response.error(400, "elements must be greater than 0")
+        device = next((device for device in account.devices if device.id == device_id), None)
+        if device is None:
+            return Response.error(404, f"Device {device_id} was not found")
+        events = (
+            device.delivered_events(self.world.now(), before, min(elements, MOST_EVENTS))
+            if isinstance(device, Lock)
+            else []
+        )
+        return Response([activity_entry(event, device_id) for event in events], genuine=True)
+
     def unknown(self, request: Request) -> Response:  # noqa: ARG002 - a Handler
         """Respond with 404 to any other path."""
         return Response.error(404, "Not Found")
@@ -201,6 +229,12 @@ def _paged(
         return Response.error(400, str(error))
     selected = devices[(number - 1) * size : number * size]
     return Response({"page": number, "itemsPerPage": size, name: [entry(device) for device in selected]}, genuine=True)
+
+
+def _timestamp(text: str) -> float:
+    """Return Unix seconds, rounded to milliseconds, of a datetime in UTC. Raises ValueError if it is not valid."""
+    value = datetime.fromisoformat(text)
+    return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp(), 3)
 
 
 def _asks_for_user_settings(request: Request) -> bool:

@@ -101,6 +101,7 @@ class Cloud:
                         ("keypad", "keypads", self._api.keypads),
                         ("doorsensor", "door_sensors", self._api.door_sensors),
                         ("gate", "gates", self._api.gates),
+                        ("deviceactivity", "activity", self._api.activity),
                     )
                 ),
                 Route(TOKEN_PATH.lower(), Endpoint(self._serve, "token", partial(refresh, world))),

@@ -166,7 +166,7 @@ def hotel(seed: int, usage_zone: timezone | None) -> Account:
                     f"Room {room}",
                     bridge=corridor,
                     profile=GUEST,
-                    accessories=[Keypad(2700 + room, f"Keypad {room}"), DoorSensor(2600 + room, f"Door sensor {room}")],
+                    accessories=[Keypad(2400 + room, f"Keypad {room}"), DoorSensor(2600 + room, f"Door sensor {room}")],
                 )
                 for room in range(101, 107)
             ),

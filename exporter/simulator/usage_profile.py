@@ -94,7 +94,7 @@ ENTRANCE: Final = UsageProfile(
     unlocked_for=(10, 40),
 )
 JAMMING: Final = UsageProfile(by_hour(2), unlocked_for=(20, 60), jam_probability=1.0)
-STANDING_OPEN: Final = UsageProfile(by_hour(0, h06=1, h13=1), unlocked_for=(20, 60), stands_open=True)
+STANDING_OPEN: Final = UsageProfile(by_hour(0, h06=1, h14=1), unlocked_for=(20, 60), stands_open=True)
 # Used day and night, so that a change is visible within a minute or two.
 BUSY: Final = UsageProfile(by_hour(40), unlocked_for=(15, 40))
 
@@ -146,9 +146,7 @@ class LockTimeline:
 
     def at(self, t: float) -> LockState:
         """Return the state of the lock at `t` Unix seconds."""
-        day = self._day
-        if day is None or not day.start <= t < day.end:
-            self._day = day = self.day(self._date(t))
+        self._day = day = self._day_of(t)
         index = bisect_right(day.times, (t, math.inf)) - 1
         if index < 0:
             day = self.day(self._date(day.start - HOUR))
@@ -158,6 +156,37 @@ class LockTimeline:
             self._use = cached = (day.times[index][0], self.states(self.use(day, index)))
         states = cached[1]
         return states[bisect_right(states, t, key=attrgetter("since")) - 1]
+
+    def uses(self, start: float, end: float) -> Iterator[Use]:
+        """Yield the uses in progress at some time in [start, end), the newest first.
+
+        The last use before `start` counts as being in progress until the next one begins.
+        """
+        day = self._day_of(end)
+        while True:
+            for index in range(bisect_right(day.times, (end,)) - 1, -1, -1):
+                yield self.use(day, index)
+                if day.times[index][0] <= start:
+                    return
+            day = self._day_of(day.start - HOUR)
+
+    def next_begin(self, use: Use) -> float:
+        """Return the time at which the use after this one begins, in Unix seconds."""
+        day = self._day_of(use.begin)
+        index = bisect_right(day.times, (use.begin, math.inf))
+        return day.times[index][0] if index < len(day.times) else self._day_of(day.end).times[0][0]
+
+    def before(self, use: Use) -> LockState:
+        """Return the state just before a use, as far as it depends on the profile alone."""
+        profile = self._profile
+        door = DOOR_CLOSED if self._has_door_sensor else DOOR_NOT_PAIRED
+        if profile.stands_open:
+            return LockState(-math.inf, UNLOCKED, DOOR_OPENED, DONE, -math.inf)
+        return LockState(-math.inf, SEMI_LOCKED if use.after_jam else LOCKED, door, DONE, -math.inf)
+
+    def _day_of(self, t: float) -> Day:
+        day = self._day
+        return day if day is not None and day.start <= t < day.end else self.day(self._date(t))
 
     def day(self, local_date: date) -> Day:
         """Return the day that begins on that local date."""

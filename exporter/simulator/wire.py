@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from .accessories import Accessory, DoorSensor, DryContact, Gate, Keypad
+from .activity import APP_NUMBERS, OPEN_DOOR_THRESHOLD, Event
 from .bridge import Bridge
 from .device import MISSING, Device
 from .lock import Lock
@@ -29,10 +30,8 @@ SETTINGS: Final[Mapping[str, object]] = {
     "buttonLockEnabled": False,
     "buttonUnlockEnabled": False,
     "isAsync": False,
-    "openDoorAlertEnabled": False,
-    "openDoorAlertThreshold": 300,
+    "openDoorAlertThreshold": OPEN_DOOR_THRESHOLD,
     "autoLockAfterDoorClosedEnabled": False,
-    "doorStateEventLoggingEnabled": False,
 }
 
 KEYPAD_SETTINGS: Final[Mapping[str, object]] = {
@@ -182,6 +181,25 @@ def dry_contact_entry(contact: DryContact) -> JSONObject:
     return _without_missing({**_common(contact), "isConnected": None, **contact.overrides})
 
 
+def activity_entry(event: Event, device_id: int) -> JSONObject:
+    """Return an event as an object of `/my/deviceactivity`. Names of PINs and links are present if it has them."""
+    entry: JSONObject = {
+        "id": event.id,
+        "deviceId": device_id,
+        "userId": event.user.user_id if event.user else None,
+        "username": event.user.name if event.user else None,
+        "event": event.number,
+        # 0: device, 1: mobile.
+        "source": int(event.number in APP_NUMBERS),
+        "date": local_text(event.date),
+    }
+    if event.pin_alias is not None:
+        entry["pinAlias"] = event.pin_alias
+    if event.access_link_name is not None:
+        entry["accessLinkName"] = event.access_link_name
+    return entry
+
+
 def device_entry(device: Device, t: float, version: Version, variants: Variants = AS_DOCUMENTED) -> JSONObject:
     """Return a device of any kind in the format of its own endpoint."""
     match device:
@@ -238,7 +256,11 @@ def _details(lock: Lock) -> JSONObject:
         "connectedToId": None if lock.bridge is None else lock.bridge.id,
         "accessories": None,
         "userSettings": None,
-        "deviceSettings": dict(SETTINGS),
+        "deviceSettings": {
+            **SETTINGS,
+            "openDoorAlertEnabled": lock.has_door_sensor,
+            "doorStateEventLoggingEnabled": lock.has_door_sensor,
+        },
     }
     return {name: value for name, value in details.items() if name not in ("id", "revision")}
 
