@@ -9,8 +9,7 @@ import pytest
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy, RateLimitState
 from exporter.sync.state_cache import Change, StateCache
-from exporter.tedee.client import LOCKS, SYNC
-from exporter.tedee.endpoint import Endpoint
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed, Unauthorized
 from testing.clock import FakeClock
 
@@ -100,11 +99,11 @@ def test_rejected_call_does_not_change_the_state(clock: FakeClock) -> None:
     assert limiter.remaining() == 349
 
 
-def test_lock_details_do_not_delay_syncs(clock: FakeClock) -> None:
+def test_devices_do_not_delay_syncs(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock)
-    call(limiter, clock, LOCKS)
-    call(limiter, clock, LOCKS)
+    call(limiter, clock, DEVICES)
+    call(limiter, clock, DEVICES)
     assert limiter.wait(SYNC) == 19.0
 
 
@@ -151,10 +150,10 @@ def test_jitter_never_shortens_the_spacing(clock: FakeClock) -> None:
     assert len(waits) > 10
 
 
-def test_failing_lock_details_do_not_delay_syncs(clock: FakeClock) -> None:
+def test_failing_devices_do_not_delay_syncs(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
-    fail(limiter, clock, LOCKS)
-    assert limiter.wait(LOCKS) == 20.0
+    fail(limiter, clock, DEVICES)
+    assert limiter.wait(DEVICES) == 20.0
     assert limiter.wait(SYNC) == 0.0
 
 
@@ -162,23 +161,23 @@ def test_retry_after_of_a_sync_blocks_every_endpoint(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     fail(limiter, clock, SYNC, RateLimited, retry_after=1234.0)
     assert limiter.wait(SYNC) == 1234.0
-    assert limiter.wait(LOCKS) == 1234.0
+    assert limiter.wait(DEVICES) == 1234.0
 
 
-def test_retry_after_of_lock_details_blocks_only_them(clock: FakeClock) -> None:
+def test_retry_after_of_devices_blocks_only_them(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
-    fail(limiter, clock, LOCKS, RateLimited, retry_after=1234.0)
+    fail(limiter, clock, DEVICES, RateLimited, retry_after=1234.0)
     assert limiter.wait(SYNC) == 0.0
-    assert limiter.wait(LOCKS) == 1234.0
+    assert limiter.wait(DEVICES) == 1234.0
 
 
 def test_list_is_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     sent: list[float] = []
     while clock.monotonic() < 1_000 + 3 * 3600:
-        call(limiter, clock, LOCKS, takes=0.0)
+        call(limiter, clock, DEVICES, takes=0.0)
         sent.append(clock.monotonic())
-        clock.advance(limiter.wait(LOCKS) + 1.0)
+        clock.advance(limiter.wait(DEVICES) + 1.0)
     assert len(sent) > 100
     # The delay of a request on its way to Tedee may be up to 10 seconds.
     assert min(later - earlier for earlier, later in zip(sent, sent[10:], strict=False)) >= 610.0
@@ -203,7 +202,7 @@ def test_hourly_share_is_a_sliding_window_of_all_endpoints(clock: FakeClock) -> 
         call(limiter, clock)
         clock.advance(20)
     for _ in range(3):
-        call(limiter, clock, LOCKS)
+        call(limiter, clock, DEVICES)
     assert limiter.remaining() == 0
     assert clock.monotonic() + limiter.wait(SYNC) == start + 3600.0
     with pytest.raises(NotAllowedYet):
@@ -225,19 +224,19 @@ def test_syncs_slow_down_near_the_end_of_the_share(clock: FakeClock) -> None:
     assert len(gaps) >= 180
 
 
-def test_lock_details_cannot_exhaust_the_hourly_share(clock: FakeClock) -> None:
+def test_devices_cannot_exhaust_the_hourly_share(clock: FakeClock) -> None:
     limiter = rate_limiter(clock, requests_per_hour=30)
     for _ in range(10):
-        call(limiter, clock, LOCKS, takes=0.0)
-    assert limiter.wait(LOCKS) == 3600.0
+        call(limiter, clock, DEVICES, takes=0.0)
+    assert limiter.wait(DEVICES) == 3600.0
     assert limiter.wait(SYNC) == 0.0
 
 
 def test_recorded_failure_backs_off_without_a_request(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
-    limiter.record_failure(LOCKS)
-    limiter.record_failure(LOCKS)
-    assert limiter.wait(LOCKS) == 40.0
+    limiter.record_failure(DEVICES)
+    limiter.record_failure(DEVICES)
+    assert limiter.wait(DEVICES) == 40.0
     assert limiter.remaining() == 350
 
 
@@ -381,7 +380,7 @@ def test_random_calls_never_exceed_the_limits(
             clock.advance(rng.choice([0.0, 0.1, 1.0, 5.0, 19.99, 20.0, 60.0]))
 
     for _ in steps():
-        endpoint = rng.choice([SYNC, SYNC, LOCKS])
+        endpoint = rng.choice([SYNC, SYNC, DEVICES])
         with suppress(NotAllowedYet, CallError), limiter.acquire(endpoint, "user 1"):
             sent.append(clock.monotonic())
             if endpoint == SYNC and ended:
