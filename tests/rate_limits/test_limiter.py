@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 
@@ -171,7 +172,7 @@ def test_retry_after_of_devices_blocks_only_them(clock: FakeClock) -> None:
     assert limiter.wait(DEVICES) == 1234.0
 
 
-def test_list_is_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> None:
+def test_endpoint_is_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     sent: list[float] = []
     while clock.monotonic() < 1_000 + 3 * 3600:
@@ -238,6 +239,94 @@ def test_recorded_failure_backs_off_without_a_request(clock: FakeClock) -> None:
     limiter.record_failure(DEVICES)
     assert limiter.wait(DEVICES) == 40.0
     assert limiter.remaining() == 350
+
+
+# Endpoints of the lowest priority
+
+
+def test_lowest_priority_waits_for_the_hour_without_requests_for_it(clock: FakeClock) -> None:
+    limiter = rate_limiter(clock, requests_per_hour=200)  # syncs need 180
+    assert limiter.policy.lowest_priority_limit == 0
+    assert limiter.wait(ACTIVITIES) == float("inf")
+    assert limiter.wait(SYNC) == limiter.wait(DEVICES) == 0.0
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock, ACTIVITIES)
+    assert limiter.remaining() == 200
+
+
+def test_lowest_priority_slows_down_near_its_limit(clock: FakeClock) -> None:
+    limiter = rate_limiter(clock)
+    limit, start = limiter.policy.lowest_priority_limit, clock.monotonic()
+    sent = []
+    while clock.monotonic() < start + 3 * 3600:
+        clock.advance(limiter.wait(ACTIVITIES))
+        call(limiter, clock, ACTIVITIES, takes=0.0)
+        sent.append(clock.monotonic() - start)
+    assert limit == 71
+    gaps = [later - earlier for earlier, later in pairwise(sent)]
+    assert {*gaps[:55]} == {0.0}
+    assert 200 < gaps[56] < max(gaps[56:]) < 600
+    assert len(sent) == pytest.approx(3 * limit, abs=limit * 0.2)
+
+
+def test_lowest_priority_leaves_what_the_others_use_in_addition(clock: FakeClock) -> None:
+    limiter = rate_limiter(clock)
+    for number in range(170):
+        call(limiter, clock, takes=0.0)
+        if number % 2:
+            call(limiter, clock, DOOR_SENSORS, takes=0.0)
+        clock.advance(20.0)
+    # 170 syncs and 85 other calls are 46 more than the 209 that others are expected to make.
+    sent = 0
+    while limiter.wait(ACTIVITIES) == 0:
+        call(limiter, clock, ACTIVITIES, takes=0.0)
+        sent += 1
+    assert 15 < sent <= limiter.policy.lowest_priority_limit - 46
+
+
+def sync_times(
+    requests_per_hour: int, interval: float, *, with_events: bool, revisions_change: bool = False, seed: int = 1
+) -> list[float]:
+    """Return the times of the syncs in three hours, with all other calls that the limits allow."""
+    clock, rng = FakeClock(), random.Random(seed)
+    limiter = rate_limiter(clock, interval=interval, requests_per_hour=requests_per_hour)
+    end, due, times = clock.monotonic() + 3 * 3600, dict.fromkeys((DEVICES, DOOR_SENSORS), 0.0), []
+    sent: list[float] = []
+
+    def reserve(endpoint: Endpoint) -> None:
+        sent.append(clock.monotonic())
+        call(limiter, clock, endpoint, takes=0.0)
+
+    while clock.monotonic() < end:
+        clock.advance(limiter.wait(SYNC))
+        times.append(clock.monotonic())
+        reserve(SYNC)
+        for endpoint, at in due.items():
+            if (at <= clock.monotonic() or (revisions_change and endpoint is DEVICES)) and limiter.wait(endpoint) == 0:
+                reserve(endpoint)
+                due[endpoint] = clock.monotonic() + 600
+        clock.advance(rng.uniform(0.0, 1.0))
+        while with_events and limiter.wait(ACTIVITIES) == 0:
+            reserve(ACTIVITIES)
+    assert all(later - earlier >= 3599.999 for earlier, later in zip(sent, sent[requests_per_hour:], strict=False))
+    return times
+
+
+@pytest.mark.parametrize("interval", [20.0, 30.0, 60.0, 600.0])
+@pytest.mark.parametrize("requests_per_hour", [10, 60, 200, 260, 300, 350, 400, 700])
+def test_events_never_delay_syncs(requests_per_hour: int, interval: float) -> None:
+    without, with_events = (
+        sync_times(requests_per_hour, interval, with_events=events) for events in (False, True)
+    )
+    assert with_events == without
+
+
+@pytest.mark.parametrize("requests_per_hour", [300, 350, 400, 700])
+def test_events_and_changing_revisions_never_delay_syncs(requests_per_hour: int) -> None:
+    without, with_events = (
+        sync_times(requests_per_hour, 20.0, with_events=events, revisions_change=True) for events in (False, True)
+    )
+    assert with_events == without
 
 
 # Users
@@ -380,7 +469,7 @@ def test_random_calls_never_exceed_the_limits(
             clock.advance(rng.choice([0.0, 0.1, 1.0, 5.0, 19.99, 20.0, 60.0]))
 
     for _ in steps():
-        endpoint = rng.choice([SYNC, SYNC, DEVICES])
+        endpoint = rng.choice([SYNC, SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES])
         with suppress(NotAllowedYet, CallError), limiter.acquire(endpoint, "user 1"):
             sent.append(clock.monotonic())
             if endpoint == SYNC and ended:
