@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from exporter.sync.devices import connections
-from exporter.sync.snapshot import NO_CONNECTIONS, AccountStatus, Durations, Lock, ResourceStatus, Snapshot, StatusRegistry
+from exporter.sync.snapshot import (
+    NO_CONNECTIONS,
+    AccountStatus,
+    Durations,
+    Lock,
+    ResourceStatus,
+    Snapshot,
+    StatusRegistry,
+)
 from exporter.sync.state_changes import StateChanges
 from exporter.tedee.devices import AnyDevice, LockDetails, read_devices
 from exporter.tedee.endpoint import DEVICES, DOOR_SENSORS

@@ -73,7 +73,13 @@ def bridge(bridge_id: int, name: str = "Bridge", **changes: Any) -> dict[str, An
 def accessory(device_id: int, lock_id: int | None, level: int | None = 54, **changes: Any) -> dict[str, Any]:
     """Return the row of a keypad or door sensor with a battery level."""
     state = {"batteryLevel": level, "batteryLevelModifiedTime": "2026-11-19T06:30:12.9"}
-    return {"id": device_id, "name": f"Device {device_id}", "connectedToLockId": lock_id, "deviceState": state, **changes}
+    return {
+        "id": device_id,
+        "name": f"Device {device_id}",
+        "connectedToLockId": lock_id,
+        "deviceState": state,
+        **changes,
+    }
 
 
 class Tedee:

@@ -32,7 +32,17 @@ from exporter.tedee.bodies import MAX_BODY_BYTES, Bodies
 from exporter.tedee.client import REDACTED, Observer, TedeeClient
 from exporter.tedee.credentials import Credentials, access_token, personal_key
 from exporter.tedee.deadline import Deadline
-from exporter.tedee.devices import Accessory, AnyDevice, Bridge, DeviceKey, DoorSensor, DryContact, Gate, Keypad, LockDetails
+from exporter.tedee.devices import (
+    Accessory,
+    AnyDevice,
+    Bridge,
+    DeviceKey,
+    DoorSensor,
+    DryContact,
+    Gate,
+    Keypad,
+    LockDetails,
+)
 from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.envelope import MAX_ROWS
 from exporter.tedee.errors import (
@@ -200,9 +210,13 @@ def test_all_formats_of_details_have_the_same_devices(cloud: FaultyCloud, url: s
     cloud.variants = variants
     parsed = make_client(url).devices()
     assert {each.device_id for each in parsed.rejections} <= {999_002}
-    assert {key: facts(parsed.rows[key]) for key in documented} == {key: facts(each) for key, each in documented.items()}
+    assert {key: facts(parsed.rows[key]) for key in documented} == {
+        key: facts(each) for key, each in documented.items()
+    }
     others = {type(each) for key, each in parsed.rows.items() if key not in documented}
-    assert others == ({DoorSensor} if variants.door_sensors_in_details else {Keypad} if variants.unknown_devices else set())
+    assert others == (
+        {DoorSensor} if variants.door_sensors_in_details else {Keypad} if variants.unknown_devices else set()
+    )
 
 
 def test_5000_locks_are_in_one_response() -> None:
@@ -666,7 +680,9 @@ def test_unusable_row_does_not_affect_others(
 ) -> None:
     cloud, url = served
     rows = [b'{"id": 1}', UNUSABLE_ROWS[unusable], (UNUSABLE_ROWS | UNUSUAL_ROWS)[other], b'{"id": 4}']
-    result = b"[%s]" if endpoint == "sync" else b'{"page": 1, "bridges": [], "locks": [%s], "new": [%s]}' % (b"%s", rows[1])
+    result = (
+        b"[%s]" if endpoint == "sync" else b'{"page": 1, "bridges": [], "locks": [%s], "new": [%s]}' % (b"%s", rows[1])
+    )
     cloud.faults.script(Fault.body(b'{"success": true, "result": %s}' % (result % b",".join(rows)), "application/json"))
     client = make_client(url)
     parsed: ParseResult[Any, Any] = client.sync() if endpoint == "sync" else client.devices()

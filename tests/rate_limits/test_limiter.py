@@ -265,7 +265,7 @@ def test_lowest_priority_slows_down_near_its_limit(clock: FakeClock) -> None:
     assert limit == 71
     gaps = [later - earlier for earlier, later in pairwise(sent)]
     assert {*gaps[:55]} == {0.0}
-    assert 200 < gaps[56] < max(gaps[56:]) < 600
+    assert 200 < min(gaps[57:]) <= max(gaps) < 600
     assert len(sent) == pytest.approx(3 * limit, abs=limit * 0.2)
 
 
@@ -315,9 +315,7 @@ def sync_times(
 @pytest.mark.parametrize("interval", [20.0, 30.0, 60.0, 600.0])
 @pytest.mark.parametrize("requests_per_hour", [10, 60, 200, 260, 300, 350, 400, 700])
 def test_events_never_delay_syncs(requests_per_hour: int, interval: float) -> None:
-    without, with_events = (
-        sync_times(requests_per_hour, interval, with_events=events) for events in (False, True)
-    )
+    without, with_events = (sync_times(requests_per_hour, interval, with_events=events) for events in (False, True))
     assert with_events == without
 
 
