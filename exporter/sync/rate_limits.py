@@ -20,9 +20,9 @@ THROTTLE_BELOW = 0.2
 """Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
 LOW_PRIORITY_SHARE = 1 / 3
 """Fraction of the hourly share that an endpoint of low priority may use."""
-LOW_PRIORITY_RESERVE = 1 / 12
-"""Fraction of the hourly share that endpoints of the lowest priority leave to those of low priority: 29 requests by
-default. Both lists of devices need 24 at the shortest interval."""
+LOW_PRIORITY_RESERVE = 29
+"""Requests in an hour that endpoints of the lowest priority leave to those of low priority. Both lists of devices need
+24 at the shortest interval."""
 
 
 class EndpointState(NamedTuple):
@@ -132,7 +132,7 @@ class RateLimitPolicy:
 
     @property
     def _usual_requests(self) -> float:
-        return HOUR / self.interval + self.requests_per_hour * LOW_PRIORITY_RESERVE
+        return HOUR / self.interval + LOW_PRIORITY_RESERVE
 
     def unknown_state(self, now: float) -> RateLimitState:
         """Return the state of an unknown account or user, for which a call may have been sent just now."""

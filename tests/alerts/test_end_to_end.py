@@ -26,7 +26,7 @@ from exporter.simulator import TOKEN_PATH, Account, Bridge, Lock, PersonalKey, R
 from exporter.simulator.response import Response
 from exporter.sync.rate_limits import RateLimitState
 from exporter.sync.store import States
-from exporter.tedee.client import SYNC
+from exporter.tedee.endpoint import SYNC
 from testing.faults import Fault, FaultyCloud
 from testing.program import LONG_TEST, TIMEOUT, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running
 from testing.stores import open_store

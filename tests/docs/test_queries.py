@@ -10,7 +10,8 @@ import pytest
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import LOCK_METRICS, AnyMetric
 from exporter.sync.snapshot import Lock
-from exporter.tedee.models import DeviceState, SyncedLock, Timestamp
+from exporter.tedee.models import DeviceState, SyncedLock
+from exporter.tedee.rows import Timestamp
 from testing.program import ROOT
 from tests.conftest import require_program
 from tests.dashboards.conftest import NO_TARGET, backfill

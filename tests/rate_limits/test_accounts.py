@@ -162,7 +162,7 @@ def test_accounts_continue_if_keys_are_swapped_during_call(tedee: Tedee, program
     assert min(gap for key in ("key-1", "key-2") for gap in tedee.gaps(key)) >= 20
 
 
-@pytest.mark.parametrize("endpoint", ["sync", "locks"])
+@pytest.mark.parametrize("endpoint", ["sync", "details"])
 def test_removed_account_publishes_and_stores_nothing(
     tedee: Tedee, program: Program, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
