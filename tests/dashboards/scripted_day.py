@@ -239,7 +239,9 @@ def _settings(url: str, token: Path, interval: float) -> Settings:
     settings = {
         "api": {"url": url},
         "sync": {"interval": f"{interval:g}s"},
-        "events": {"enabled": True},
+        # The fewest requests with which the panels have data.
+        "devices": {"interval": "20m"},
+        "events": {"enabled": True, "interval": f"{5 * interval:g}s"},
         "accounts": accounts,
     }
     return Source(settings).validated(Settings)
