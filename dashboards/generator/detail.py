@@ -193,6 +193,7 @@ def wrong_pins() -> timeseries.Panel:
             "once, and the exporter counts them when it receives them.",
             f"{q.with_names(pins, q.SHOWN_LOCKS)} > 0",
             LOCK_LEGEND,
+            width="1h",
             no_data="no wrong PINs, or events are not enabled",
         )
         .span(12)

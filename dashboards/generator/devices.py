@@ -7,7 +7,6 @@ from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseri
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import AnyMetric
 from exporter.tedee.endpoint import ACTIVITIES
-from exporter.tedee.events import EVENT_KINDS
 
 from . import queries as q
 from . import value_mappings, variables
@@ -57,8 +56,8 @@ OLD_DATA = 1_800
 """Seconds after which the data of devices are old: three fetches at the default interval."""
 WRONG_PINS = 'event=~"wrong_pin|unauthorized_pin"'
 OPEN_TOO_LONG = 'event="door_open_too_long"'
-SOURCES = list(dict.fromkeys(kind.source for kind in EVENT_KINDS.values()))
-"""Ways to operate a lock, which get fixed colours in this order."""
+SOURCES = ("device", "app", "auto", "button", "manual", "pin", "keypad", "fingerprint", "homekit")
+"""Sources of events that get fixed colours, the most frequent ones."""
 FIRST_EVENT = " The first event of a kind at a lock is not counted, since its series begins with it."
 
 BATTERY = ValueFormat(
@@ -130,7 +129,7 @@ def dashboard() -> Dashboard:
             PanelGroup(
                 [*batteries(), bridge_connections(), bridge_availability()], "Batteries and availability", folded=True
             ),
-            PanelGroup([gates()], "Gates and dry contacts", folded=True),
+            PanelGroup([gates()], "Other devices", folded=True),
         ],
     )
 
@@ -350,11 +349,12 @@ def events_by_source(matchers: str = q.ACCOUNTS) -> timeseries.Panel:
     return (
         bar_panel(
             "Events by source",
-            "Events of all selected locks by how the lock was operated; `device` stands for what the lock itself "
-            "reports, such as an opened door. Locks deliver events late and in batches." + FIRST_EVENT,
+            "Events of the locks by how they were operated; `device` stands for what a lock itself reports, such as an "
+            "opened door. Locks deliver events late and in batches." + FIRST_EVENT,
             f"sum by (source) ({q.events(matchers, '$__interval')}) > 0",
             "{{source}}",
             known=SOURCES,
+            width="1h",
             no_data="no events, or events are not enabled",
         )
         .legend(legend_with_sums())

@@ -207,17 +207,17 @@ def _record_devices(recording: Recording) -> None:
         lists: DeviceLists = {
             "bridges": [bridge(2, name, isConnected=connected, isUpdating=connected)],
             "keypads": [
-                accessory(11, 1, level, name=name),
-                accessory(12, 2, deviceState={}),
+                accessory(11, 51, level, name=name),
+                accessory(12, 52, deviceState={}),
                 accessory(13, None, deviceState=None),
             ],
-            "doorSensors": [accessory(21, 1, level + 2, name=name), accessory(22, 2, None)],
+            "doorSensors": [accessory(21, 51, level + 2, name=name), accessory(22, 52, None)],
             "gates": [{"id": 31, "name": name, "type": 5, "isConnected": connected}],
             "dryContacts": [{"id": 41, "name": name, "type": 6}],
         }
         locks = locks_of(
-            [synced(1), {**synced(2, connected=connected), "deviceState": None}],
-            [detailed(1, "Front door"), detailed(2, "Back door", connectedToId=5)],
+            [synced(51), {**synced(52, connected=connected), "deviceState": None}],
+            [detailed(51, "Front door"), detailed(52, "Back door", connectedToId=5)],
             **lists,
         )
         current = status(clock, locks, other_resources=fetched(lists, END - 60))

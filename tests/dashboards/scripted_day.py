@@ -51,6 +51,8 @@ FAILING = (END - 9 * HOUR, END - 7 * HOUR)
 DOWN = (END - 5 * HOUR, END - 5 * HOUR + 600)
 """When Prometheus cannot scrape the exporter."""
 
+ANNEX_BRIDGE = 23
+"""Id of the bridge of the hotel's annex, which is offline at the end."""
 TARGET = {"job": "tedee", "instance": "127.0.0.1:10333"}
 ODD_NAME = 'quotes " backslash \\ \\n newline\nemoji 🏰 Łódź'
 
@@ -144,7 +146,7 @@ def events(world: World, cloud: FaultyCloud) -> Iterator[float]:
             lock.override(state=6, doorState=3, stateChangeResult=0)
     for lock, fields in problems(world).items():
         lock.override(**fields)
-    hotel.device("Annex").override(isConnected=False)
+    hotel.device(ANNEX_BRIDGE).override(isConnected=False)
 
 
 def problems(world: World) -> dict[Lock, dict[str, object]]:

@@ -19,10 +19,11 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.generator import colours, dashboards, value_mappings
+from dashboards.generator import colours, dashboards, devices, value_mappings
 from dashboards.generator.alert_table import anchors
 from exporter.metrics.catalogue import CATALOGUE, LOCK_METRICS
 from exporter.tedee.errors import REASONS
+from exporter.tedee.events import EVENT_KINDS
 from exporter.tedee.models import DoorState, LockState
 from testing.program import ROOT
 
@@ -319,7 +320,7 @@ def test_rates_have_a_minimum_step(panel: Any) -> None:
 @of_each_panel
 def test_windows_of_a_step_have_a_minimum(panel: Any) -> None:
     if any("[$__interval]" in target["expr"] for target in panel["targets"]):
-        assert panel["interval"] in {"2m", "5m"}
+        assert panel["interval"] in {"2m", "5m", "1h"}
 
 
 @pytest.mark.parametrize("query", variable_queries())
@@ -793,6 +794,11 @@ def test_each_reason_has_a_distinct_colour() -> None:
     }
     assert set(found) == set(REASONS)
     assert len(set(found.values())) == len(REASONS)
+
+
+def test_sources_of_events_with_a_colour_exist() -> None:
+    assert set(devices.SOURCES) <= {kind.source for kind in EVENT_KINDS.values()}
+    assert len(devices.SOURCES) == len(colours.LINE_COLOURS)
 
 
 def test_each_severity_has_a_colour() -> None:
