@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dashboards.generator import devices, overview, value_mappings
 from dashboards.generator import queries as q
 from dashboards.generator.alert_table import RUNBOOK
+from dashboards.generator.colours import MAX_SERIES
 from exporter.presentation import LOW_ACCESSORY_BATTERY, LOW_BATTERY
 from exporter.tedee.models import DoorState, LockState, StateChangeResult
 
@@ -1036,7 +1037,8 @@ def level_changes(kind: str, view: View) -> Rows:
 
 def locks_of_accessories(kind: str, view: View) -> Rows:
     """Return the name of the lock of each keypad or door sensor that is paired with a known lock."""
-    names, found = names_of(view), {}
+    names = names_of(view)
+    found: Rows = {}
     for choices in device_labels(view, f"tedee_{kind}_info", f"{kind}_id", "lock_id").values():
         rows = {
             labels | name
@@ -1072,7 +1074,7 @@ def batteries_over_time(kind: str, view: View) -> Rows:
     metric, label = f"tedee_{kind}_battery_percent", f"{kind}_id"
     last = {each: min(values) for each, values in by_device(view, metric, label, view.end).items()}
     lowest = sorted(last, key=lambda each: last[each])
-    shown, others = lowest[: devices.MAX_SERIES], lowest[devices.MAX_SERIES :]
+    shown, others = lowest[:MAX_SERIES], lowest[MAX_SERIES:]
     assert not others or last[others[0]] > last[shown[-1]], "PromQL may choose any of the accessories with one level"
     return named_devices(metric, label, f"{kind}_name", shown, view)
 
@@ -1148,10 +1150,11 @@ def events(
             key = tuple(each.labels[label] for label in ("job", "instance", *labels))
             sums[key].append(increase(each, end - window, end))
     found: dict[EventKey, Bounds] = {}
-    for (_, _, *key), increased in sums.items():
+    for of_exporter, increased in sums.items():
         if bounds := total(increased):
-            other = found.get(tuple(key), bounds)
-            found[tuple(key)] = Bounds(max(bounds.low, other.low), max(bounds.high, other.high))
+            key = of_exporter[2:]
+            other = found.get(key, bounds)
+            found[key] = Bounds(max(bounds.low, other.low), max(bounds.high, other.high))
     return found
 
 

@@ -134,7 +134,7 @@ def number_by_id(found: Series) -> dict[str, float]:
         ("Offline", 1),
         ("Low batteries", 1),
         ("Accounts without data", 0),
-        ("Active alerts", 1),
+        ("Active alerts", 2),
     ],
 )
 def test_overview_counts_match_the_scripted_day(grafana: Grafana, title: str, expected: float) -> None:
@@ -304,7 +304,9 @@ def test_firmware_versions_include_all_locks(grafana: Grafana) -> None:
 
 
 def test_firing_alerts_are_listed_with_their_start(grafana: Grafana) -> None:
-    (alert,) = rows(grafana, "Firing alerts", "since", ALL)
+    found = {row["metric"]["alertname"]: row for row in rows(grafana, "Firing alerts", "since", ALL)}
+    assert set(found) == {"TedeeLockJammed", "TedeeBridgeOffline"}
+    alert = found["TedeeLockJammed"]
     assert alert["metric"] == {
         "alertname": "TedeeLockJammed",
         "runbook": "TedeeLockJammed",
@@ -313,6 +315,12 @@ def test_firing_alerts_are_listed_with_their_start(grafana: Grafana) -> None:
         "device": "Pool gate",
     }
     assert float(alert["value"][1]) == 1000 * (scripted_day.END - scripted_day.HOUR)
+
+
+def test_dashboard_of_devices_has_alerts_of_devices(grafana: Grafana) -> None:
+    (alert,) = rows(grafana, "Firing alerts", "since", ALL, "devices.json")
+    assert (alert["metric"]["alertname"], alert["metric"]["device"]) == ("TedeeBridgeOffline", "Annex")
+    assert panel_value(grafana, "Active alerts", ALL, "devices.json") == 1
 
 
 def test_absence_of_alerts_is_distinct_from_absence_of_rules(grafana: Grafana) -> None:
@@ -343,11 +351,11 @@ def test_device_counts_match_the_scripted_day(grafana: Grafana) -> None:
         title: panel_value(grafana, title, ALL, "devices.json")
         for title in ("Bridges offline", "Low keypad batteries", "Low door sensor batteries", "Events not permitted")
     }
-    # The bridge of the annex, the keypad of the garden door, and the sensor of the pool gate.
+    # The bridge of the annex; the keypad of the garden door; the sensors of the pool gate, main entrance and room 101.
     assert counts == {
         "Bridges offline": 1,
         "Low keypad batteries": 1,
-        "Low door sensor batteries": 1,
+        "Low door sensor batteries": 3,
         "Events not permitted": 0,
     }
 
@@ -382,7 +390,8 @@ def test_level_that_tedee_omits_is_listed_last(grafana: Grafana) -> None:
 
 def test_wrong_pins_are_counted_at_the_lock(grafana: Grafana) -> None:
     by_lock = number_by_id(rows(grafana, "Wrong PINs by lock", "number", ALL, "devices.json"))
-    # The keypad of the staff door has bursts of wrong PINs.
+    assert by_lock["2101"] >= scripted_day.WRONG_PINS
+    # The keypad of the staff door has bursts of wrong PINs all day.
     assert max(by_lock, key=lambda lock_id: by_lock[lock_id]) == "2002"
     assert panel_value(grafana, "Wrong PINs, last day", ALL, "devices.json") == pytest.approx(sum(by_lock.values()))
 
