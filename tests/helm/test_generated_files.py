@@ -64,7 +64,7 @@ def test_dashboards_equal_repository_and_have_sidecar_label() -> None:
     found = [each for each in maps if each["metadata"]["labels"].get("grafana_dashboard") == "1"]
     files = {name: text for each in found for name, text in each["data"].items()}
     sources = {f"tedee-{path.name}": path for path in (ROOT / "dashboards").glob("*.json")}
-    assert len(sources) >= 3
+    assert len(sources) >= 4
     assert files.keys() == sources.keys()
     for name, path in sources.items():
         assert files[name].rstrip("\n") == path.read_text("utf-8").rstrip("\n")
