@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from dashboards.generator.colours import MAX_SERIES
 from exporter.simulator import Account, World
 from exporter.simulator import Lock as SimulatedLock
 from exporter.simulator.wire import Version, sync_entry
+from exporter.tedee.events import EventKind
 from exporter.tedee.models import DoorState, LockState, StateChangeResult
 from testing.clock import FakeClock
 
@@ -382,3 +383,47 @@ def test_properties_are_those_of_the_world(recorded: Callable[[str], Recorded], 
             assert labels.get("firmware_version", "") == lock.software
             assert labels.get("bridge_id", "") == (str(lock.bridge.id) if lock.bridge else "")
     assert not current
+
+
+def device_values_of_world(account: Account, at: float) -> Iterator[tuple[str, int, float]]:
+    """Yield metric, id and value of the devices other than locks, if the scenario does not override them."""
+    for bridge in account.bridges:
+        yield "tedee_bridge_connected", bridge.id, bridge.connected(at)
+    for kind, accessories in (("keypad", account.keypads), ("door_sensor", account.door_sensors)):
+        for accessory in accessories:
+            if (reading := accessory.reading(at)) and not accessory.overrides:
+                yield f"tedee_{kind}_battery_percent", accessory.id, reading.level
+                yield f"tedee_{kind}_battery_timestamp_seconds", accessory.id, reading.changed_at
+
+
+@pytest.mark.parametrize("scenario", ["home", MANY, "two"])
+def test_devices_are_those_of_the_world(recorded: Callable[[str], Recorded], scenario: str) -> None:
+    samples = recorded(scenario).samples
+    expected = {
+        (metric, account.name, str(device_id)): float(value)
+        for account in accounts_of(scenario)
+        for metric, device_id, value in device_values_of_world(account, END)
+    }
+    overridden = {str(each.id) for account in accounts_of(scenario) for each in account.devices if each.overrides}
+    actual = {
+        (metric, each.labels["account"], device_id): each.values[-1]
+        for metric in {metric for metric, *_ in expected}
+        for each in samples[metric]
+        if each.last(END) is not None
+        for label, device_id in each.labels.items()
+        if label.endswith("_id") and device_id not in overridden
+    }
+    assert set(actual) == set(expected)
+    assert [key for key, value in actual.items() if value != pytest.approx(expected[key], abs=1e-3)] == []
+
+
+@pytest.mark.parametrize("scenario", ["home", MANY, "two"])
+def test_events_are_those_of_the_world(recorded: Callable[[str], Recorded], scenario: str) -> None:
+    found: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    for each in recorded(scenario).samples["lock_events_total"]:
+        found[each.labels["lock_id"]][each.labels["event"], each.labels["source"]] += int(each.values[-1])
+    locks = {str(lock.id): lock for account in accounts_of(scenario) for lock in account.locks}
+    assert sum(map(Counter.total, found.values())) > 0
+    for lock_id, counts in found.items():
+        newest = locks[lock_id].delivered_events(END, limit=counts.total())
+        assert Counter(EventKind.of(event.number) for event in newest) == +counts, lock_id
