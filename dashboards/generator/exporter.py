@@ -5,6 +5,7 @@ from dataclasses import replace
 from grafana_foundation_sdk.builders import stat, table, timeseries
 
 from exporter.metrics import catalogue
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC
 from exporter.tedee.errors import REASONS
 
 from . import queries as q
@@ -56,7 +57,8 @@ SYNC_STATUSES = (
 )
 """Expression for `tedee_up` of each account, or NO_DATA if no exporter reports the account now."""
 SHOWN = f"bottomk({MAX_SERIES}, {LAST_SYNCS} or 0 * {highest(catalogue.UP)})"
-ALERT_MATCHERS = f'{q.ANY_ALERT}, account=~"$account|", lock_id=""'
+ALERT_MATCHERS = f'{q.ANY_ALERT}, account=~"$account|", lock_id="", bridge_id="", keypad_id="", door_sensor_id=""'
+"""Alerts about accounts and exporters. Other dashboards have those about devices."""
 ACCOUNT_LEGEND = "{{account}}"
 INSTANCE_LEGEND = "{{instance}}"
 
@@ -206,7 +208,7 @@ def accounts() -> table.Panel:
 
 
 def alerts() -> table.Panel:
-    """Return the table of firing alerts that are not about a lock."""
+    """Return the table of firing alerts that are not about a device."""
     account, instance = Column("account", "Account", width=200), Column("instance", "Instance", width=300)
     return alert_table(ALERT_MATCHERS, account, instance).height(5)
 
@@ -279,7 +281,7 @@ def requests() -> list[timeseries.Panel]:
             "shown instead.",
             increase_of_seen(catalogue.API_REQUESTS, "endpoint, code"),
             "{{endpoint}} {{code}}",
-            known=["my/lock/sync 200", "my/lock 200"],
+            known=[f"{endpoint} 200" for endpoint in (SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES)],
         ).span(8),
         bar_panel(
             "Rejected values by field",
@@ -298,7 +300,8 @@ def processes() -> list[timeseries.Panel | table.Panel]:
     return [
         line_panel(
             "Samples per scrape",
-            "Samples in each scrape, about 14 per lock. The number changes if locks are added or removed.",
+            "Samples in each scrape: about 14 per lock, and about 20 more with events. The number changes if locks or "
+            "other devices are added or removed.",
             {INSTANCE_LEGEND: q.of_exporters(q.series("scrape_samples_scraped", q.EXPORTERS))},
             COUNT,
             steps=True,
