@@ -272,7 +272,7 @@ def bridges() -> table.Panel:
             ),
             Column("updating", "Updating", ValueFormat(texts=value_mappings.UPDATING), cell=COLOURED_CELL, width=80),
             Column("firmware_version", "Firmware", width=95),
-            Column("wifi_firmware_version", "Wi-Fi firmware", width=115),
+            Column("wifi_firmware_version", "Wi-Fi firmware", width=125),
             Column("update", "Update", UPDATE, cell=COLOURED_CELL, width=85),
             Column("serial_number", "Serial number", width=120),
         ],
