@@ -1,10 +1,11 @@
-"""Tests that every alert about locks and accounts is sent and resolved, with the simulated cloud, Prometheus and Alertmanager.
+"""Tests that every alert about locks and accounts is sent and resolved, with a simulated cloud.
 
-`test_devices_end_to_end` covers the others. One test covers all alerts, because an account syncs at most every 20 seconds. At first there is no problem. Then all
-problems begin at once, and each one is solved as soon as its alert was sent. No part is mocked except Tedee: the
-simulated cloud has the problems, the exporter exports them, Prometheus evaluates the rules, and Alertmanager uses the
-example. Delays are shortened (see `accelerated`). The forecast of a battery, outdated firmware, a vanished lock and
-credentials that are not renewed need a history, which is written into Prometheus before it starts.
+`test_devices_end_to_end` has the other alerts. One test covers all alerts, because an account syncs at most every 20
+seconds. At first there is no problem. Then all problems begin at once, and each one is solved as soon as its alert was
+sent. No part is mocked except Tedee: the simulated cloud has the problems, the exporter exports them, Prometheus
+evaluates the rules, and Alertmanager uses the example. Delays are shortened (see `accelerated`). The forecast of a
+battery, outdated firmware, a vanished lock and credentials that are not renewed need a history, which is written into
+Prometheus before it starts.
 """
 
 import base64
