@@ -24,7 +24,7 @@ from exporter.tedee.models import DeviceState, SyncedLock, read_sync
 from .clock import FakeClock
 
 FIXTURES = Path(__file__).parent / "fixtures"
-"""Responses of Tedee's documentation."""
+"""Responses of Tedee's documentation. Those of devices other than locks have its format and invented values."""
 
 
 def load_fixture(name: str) -> Any:

@@ -219,8 +219,9 @@ class Faults:
     ) -> None:
         """Apply these faults to the next calls in order, one to each call. None is a normal response.
 
-        `account` and `endpoint` ("sync", "locks", "details", "token") restrict the calls. With `forever` the last
-        fault repeats until `clear`. Scripts apply in the order in which they were added.
+        `account` and `endpoint` restrict the calls. Endpoints have the names of `Call.endpoint`: "sync", "details",
+        "door_sensors", "activity", "token", and others. With `forever` the last fault repeats until `clear`. Scripts
+        apply in the order in which they were added.
         """
         with self._lock:
             self._scripts.append(Script(account, endpoint, deque(faults), forever))

@@ -1,5 +1,6 @@
 """The devices that belong to a lock or stand alone: keypads, door sensors, gates and dry contacts."""
 
+import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from .battery import Battery, BatteryReading
@@ -14,6 +15,11 @@ DAY: Final = 86_400.0
 REPORTED_FOR: Final = 30 * DAY
 """Seconds after the last change of a level for which Tedee reports it (release notes of 2024-10-07)."""
 
+KEYPAD_FIRMWARE: Final = (Firmware("1.3.21744"),)
+KEYPAD_PRO_FIRMWARE: Final = (Firmware("1.0.38810"),)
+DOOR_SENSOR_FIRMWARE: Final = (Firmware("1.0.45281"),)
+DRY_CONTACT_FIRMWARE: Final = (Firmware("1.0.37625"),)
+
 
 class Accessory(Device):
     """A keypad or door sensor. `lock` is the lock that it is paired with; None if it is not paired.
@@ -24,8 +30,13 @@ class Accessory(Device):
     def __init__(self, device_id: int, name: str, *, battery: Battery | None = None, **common: Any) -> None:
         """Take also the options of `Device`."""
         super().__init__(device_id, name, **common)
-        self.battery = battery or default_battery(device_id)
+        self._battery = battery
         self.lock: Lock | None = None
+
+    @property
+    def battery(self) -> Battery:
+        """The battery. By default it depends on the serial number."""
+        return self._battery or default_battery(self.serial_number)
 
     def reading(self, t: float) -> BatteryReading | None:
         """Return the level that Tedee knows at `t` Unix seconds. Returns None if its last change is too long ago."""
@@ -41,7 +52,8 @@ class Accessory(Device):
 class Keypad(Accessory):
     """A keypad, or a Keypad PRO with a fingerprint reader. Its level reaches Tedee only when it is used.
 
-    `wrong_pins` is the average number of bursts of wrong PINs a day.
+    `wrong_pins` is the average number of bursts of wrong PINs a day, `unauthorized_pins` that of PINs which are typed
+    outside their times.
     """
 
     def __init__(
@@ -51,6 +63,7 @@ class Keypad(Accessory):
         *,
         pro: bool = False,
         wrong_pins: float = 0.5,
+        unauthorized_pins: float = 0.3,
         battery: Battery | None = None,
         firmware: Firmware | None = None,
         **common: Any,
@@ -61,10 +74,11 @@ class Keypad(Accessory):
             name,
             battery=battery,
             device_type=KEYPAD_PRO if pro else KEYPAD,
-            firmware=[firmware or Firmware("1.0.38810" if pro else "1.3.21744")],
+            firmware=(firmware,) if firmware else KEYPAD_PRO_FIRMWARE if pro else KEYPAD_FIRMWARE,
             **common,
         )
         self.wrong_pins = wrong_pins
+        self.unauthorized_pins = unauthorized_pins
 
     def _last_reading(self, lock: "Lock", t: float) -> BatteryReading | None:
         last = lock.last_keypad_use(t, not_before=t - REPORTED_FOR)
@@ -97,7 +111,7 @@ class DoorSensor(Accessory):
             name,
             battery=battery,
             device_type=DOOR_SENSOR,
-            firmware=[firmware or Firmware("1.0.45281")],
+            firmware=(firmware,) if firmware else DOOR_SENSOR_FIRMWARE,
             **common,
         )
 
@@ -120,10 +134,11 @@ class DryContact(Device):
 
     def __init__(self, device_id: int, name: str, **common: Any) -> None:
         """Take also the options of `Device`."""
-        super().__init__(device_id, name, device_type=DRY_CONTACT, firmware=[Firmware("1.0.37625")], **common)
+        super().__init__(device_id, name, device_type=DRY_CONTACT, firmware=DRY_CONTACT_FIRMWARE, **common)
 
 
-def default_battery(device_id: int) -> Battery:
-    """Return a battery that lasts 200 to 400 days. Its phase depends on the device."""
-    drain = (200 + device_id * 37 % 201) * DAY
-    return Battery(drain, 0, low=10, phase=device_id * 7919 * DAY % drain)
+def default_battery(serial_number: str) -> Battery:
+    """Return a battery that lasts 200 to 400 days. Its phase depends on the serial number."""
+    key = zlib.crc32(serial_number.encode())
+    drain = (200 + key % 201) * DAY
+    return Battery(drain, 0, low=10, phase=key * 7919 % drain)

@@ -4,8 +4,7 @@ Nothing is stored. The events of any period are computed from the uses, batterie
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -36,9 +35,6 @@ DOOR_OPEN_TOO_LONG: Final = 86
 OPEN_DOOR_THRESHOLD: Final = 300
 """Seconds after which an open door causes an event."""
 
-UNAUTHORIZED_PINS: Final = 0.3
-"""Probability that somebody types a PIN outside its times at a keypad on a day."""
-
 FIRST_SCRIPTED_ID: Final = 2**52
 """Smaller ids are computed from the event. All ids are exact in JavaScript, as numbers below 2^53."""
 
@@ -47,7 +43,7 @@ SLOW: Final = 20
 
 
 class User(NamedTuple):
-    """Somebody who may use the locks. The name is invented."""
+    """A person who may use the locks. The name is invented."""
 
     user_id: int
     name: str
@@ -100,15 +96,14 @@ KEYPAD_NUMBERS: Final = frozenset(
     {WRONG_PIN, UNAUTHORIZED_PIN}
     | {number for way in ("pin", "keypad", "fingerprint") for number in OPERATIONS[way] if number is not None}
 )
-"""Events for which somebody used a keypad."""
+"""Events for which a keypad was used."""
 
 APP_NUMBERS: Final = frozenset(number for number in OPERATIONS["app"] if number is not None)
 LINK_NUMBERS: Final = frozenset(number for number in OPERATIONS["access_link"] if number is not None)
 PIN_NUMBERS: Final = frozenset({61, 65, 76})
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One item of the activity log. Times are Unix seconds, rounded to milliseconds.
 
     `date` is the time at which it happened. `delivered_at` is the time at which it reaches the cloud; None if that
@@ -139,15 +134,17 @@ class Activity:
         self._battery = battery
         self.created_at = created_at
 
-    def between(self, start: float, end: float, keypads: Sequence[Keypad] = ()) -> list[Event]:
-        """Return the events with dates in [start, end), in the order of dates."""
+    def between(
+        self, start: float, end: float, keypads: Sequence[Keypad] = (), numbers: Container[int] | None = None
+    ) -> list[Event]:
+        """Return the events with dates in [start, end), in the order of dates. With `numbers`, only those events."""
         start = max(start, self.created_at)
         found = [
             *self._operations(start, end, keypads),
             *(moment for keypad in keypads for moment in self._incidents(start, end, keypad)),
             *self._charging(start, end),
         ]
-        dated = sorted((round(at, 3), number) for at, number in found)
+        dated = sorted((round(at, 3), number) for at, number in found if numbers is None or number in numbers)
         return [self._event(date, number) for date, number in dated if start <= date < end]
 
     def _operations(self, start: float, end: float, keypads: Sequence[Keypad]) -> Iterator[tuple[float, int]]:
@@ -186,7 +183,7 @@ class Activity:
             yield from _open_too_long(opened_at, timeline.next_begin(use))
 
     def _incidents(self, start: float, end: float, keypad: Keypad) -> Iterator[tuple[float, int]]:
-        """Yield bursts of wrong PINs and PINs outside their times, at least."""
+        """Yield bursts of wrong PINs and PINs outside their times."""
         for day in range(int(start // DAY), int(end // DAY) + 1):
             rng = random.Random((self._key * 1_000_033 + keypad.id) * 100_003 + day)  # noqa: S311
             for _ in range(int(keypad.wrong_pins + rng.random())):
@@ -194,7 +191,7 @@ class Activity:
                 for _ in range(rng.randint(1, 6)):
                     yield at, WRONG_PIN
                     at += 4 + 8 * rng.random()
-            if rng.random() < UNAUTHORIZED_PINS:
+            for _ in range(int(keypad.unauthorized_pins + rng.random())):
                 yield (day + rng.random()) * DAY, UNAUTHORIZED_PIN
 
     def _charging(self, start: float, end: float) -> Iterator[tuple[float, int]]:

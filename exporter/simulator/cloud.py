@@ -30,10 +30,12 @@ DEFAULT_VERSIONS: Final = ("v1.34", "v1.35", "v1.36", "v37")
 class Call:
     """A call that the cloud received. It is recorded as soon as the request is complete.
 
-    `account` is the account of the credential, valid or not; None if the credential is unknown. `arrived` and
-    `finished` are seconds of the cloud's monotonic clock; `at` is the time of arrival by the world's clock, in Unix
-    seconds. `finished` is None while the call is in progress, then the time just before the last bytes were sent or at
-    which the call ended without them. `status` is None unless the whole response was sent.
+    `endpoint` is "sync", "locks", "devices", "details", "bridges", "keypads", "door_sensors", "gates", "activity",
+    "token", or "unknown". `ids` are those of the requested devices. `account` is the account of the credential, valid
+    or not; None if the credential is unknown. `arrived` and `finished` are seconds of the cloud's monotonic clock; `at`
+    is the time of arrival by the world's clock, in Unix seconds. `finished` is None while the call is in progress, then
+    the time just before the last bytes were sent or at which the call ended without them. `status` is None unless the
+    whole response was sent.
     """
 
     account: str | None
@@ -52,8 +54,9 @@ class Cloud:
     """Tedee's API for a world.
 
     It records every call and every violation of the limits. A `strict` cloud responds to violations with 429.
-    `clock` is monotonic and measures the limits (`sync_spacing` seconds, `hourly_limit` calls). The states of locks
-    and the expiry of credentials depend on the world's clock. `versions` are the supported versions, oldest first.
+    `clock` is monotonic and measures the limits (`sync_spacing` seconds, `hourly_limit` calls, `locks_limit` calls of
+    the list of locks in 10 minutes). The states of devices and the expiry of credentials depend on the world's clock.
+    `versions` are the supported versions, oldest first. `variants` are the formats that vary.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class Device:
         self.serial_number = serial_number or serial(device_id)
         self.revision = 1
         self.device_type = device_type
-        self._firmware = tuple(firmware)
+        self._firmware = firmware
         self.created = created
         self.time_zone = time_zone
         self.organization_id = organization_id

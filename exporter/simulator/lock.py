@@ -1,9 +1,8 @@
 """A simulated lock: its properties, its state at any time, and overrides for tests."""
 
-import itertools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import tzinfo
 from typing import Final
 
@@ -88,7 +87,7 @@ class Lock(Device):
             else None
         )
         self._scripted: tuple[Event, ...] = ()
-        self._script_ids = itertools.count(FIRST_SCRIPTED_ID + key * 1000)
+        self._next_id = FIRST_SCRIPTED_ID + key * 1000
 
     @property
     def firmware(self) -> Sequence[Firmware]:
@@ -126,13 +125,18 @@ class Lock(Device):
         """The keypads among the accessories."""
         return [accessory for accessory in self._accessories if isinstance(accessory, Keypad)]
 
-    def events_between(self, start: float, end: float) -> list[Event]:
+    def events_between(self, start: float, end: float, numbers: Container[int] | None = None) -> list[Event]:
         """Return the events with dates in [start, end) in the order of dates, delivered or not.
 
-        They are a pure function of the same values as the states, of the paired keypads, and of scripted events.
+        With `numbers`, only those events. They are a pure function of the same values as the states, of the paired
+        keypads, and of scripted events.
         """
-        events = self._activity.between(start, end, self.keypads)
-        scripted = [event for event in self._scripted if start <= event.date < end]
+        events = self._activity.between(start, end, self.keypads, numbers)
+        scripted = [
+            event
+            for event in self._scripted
+            if start <= event.date < end and (numbers is None or event.number in numbers)
+        ]
         return sorted([*events, *scripted], key=lambda event: event.date) if scripted else events
 
     def delivered_at(self, event: Event) -> float:
@@ -166,8 +170,8 @@ class Lock(Device):
         end, length = t, HOUR
         while end > not_before:
             start = max(end - length, not_before)
-            for event in reversed(self.events_between(start, end)):
-                if event.number in KEYPAD_NUMBERS and self.delivered_at(event) <= t:
+            for event in reversed(self.events_between(start, end, KEYPAD_NUMBERS)):
+                if self.delivered_at(event) <= t:
                     return event.date
             end, length = start, 2 * length
         return None
@@ -176,9 +180,9 @@ class Lock(Device):
         """Return the time of the first use of a keypad from `t` on, at the latest the one at `last`."""
         start, length = t, HOUR
         while start < last:
-            for event in self.events_between(start, min(start + length, last)):
-                if event.number in KEYPAD_NUMBERS:
-                    return event.date
+            found = self.events_between(start, min(start + length, last), KEYPAD_NUMBERS)
+            if found:
+                return found[0].date
             start, length = start + length, 2 * length
         return last
 
@@ -191,11 +195,12 @@ class Lock(Device):
         user: User | None = None,
         pin_alias: str | None = None,
     ) -> Event:
-        """Add an event to those that the lock has by itself, and return it. Times are Unix seconds.
+        """Add an event to those of the usage, and return it. Times are Unix seconds.
 
         Without `delivered_at`, it is delivered as the others. The states of the lock do not change.
         """
-        event = Event(next(self._script_ids), round(date, 3), number, delivered_at, user, pin_alias)
+        event = Event(self._next_id, round(date, 3), number, delivered_at, user, pin_alias)
+        self._next_id += 1
         self._scripted = (*self._scripted, event)
         return event
 

@@ -102,13 +102,15 @@ def _generated_account(number: int, locks: int, seed: int) -> Account:
 
 
 def _generated_accessories(first: int, index: int) -> list[Accessory]:
-    """Return a keypad for every fourth lock, and a door sensor for every second lock, which are enough for load tests.
+    """Return a keypad for the first lock of each bridge, and a door sensor for every second lock.
 
-    The door states of the other locks are reported without a sensor in the list of devices.
+    This is enough for load tests. The door states of the other locks are reported without a sensor among the devices.
     """
     accessories: list[Accessory] = []
-    if index % 4 == 0:
-        accessories.append(Keypad(first + 600_000 + index, f"Keypad {index + 1}", pro=index % 8 == 0))
+    if index % LOCKS_PER_BRIDGE == 0:
+        accessories.append(
+            Keypad(first + 600_000 + index, f"Keypad {index + 1}", pro=index % (2 * LOCKS_PER_BRIDGE) == 0)
+        )
     if index % 2 == 0:
         accessories.append(DoorSensor(first + 700_000 + index, f"Door sensor {index + 1}"))
     return accessories

@@ -90,7 +90,7 @@ class AccountSync:
         self._clock = clock
         self._publish_status = publish
         self._counters = Counters(name)
-        self._resources = create_resources(options.resources, self._counters.state_changes, clock)
+        self._resources = self._create_resources()
         self._received_at: dict[Endpoint, Instant] = {}
         """Time of the last successful response of each resource."""
         self._failures: dict[Endpoint, Failure] = {}
@@ -193,6 +193,10 @@ class AccountSync:
         self._limiter.set_user(client.user())
         return client
 
+    def _create_resources(self) -> tuple[LockStates, *tuple[Resource, ...]]:
+        counters = self._counters
+        return create_resources(self._options.resources, counters.state_changes, counters.event_logs, self._clock)
+
     def _is_up(self) -> bool | None:
         """Return True if the last sync succeeded; None if there is none."""
         if self._sync.endpoint in self._failures:
@@ -241,7 +245,7 @@ class AccountSync:
     def _forget_user(self, fingerprint: str) -> None:
         """Forget all responses, because the user of the new credential may have other locks."""
         self._fingerprint = fingerprint
-        self._resources = create_resources(self._options.resources, self._counters.state_changes, self._clock)
+        self._resources = self._create_resources()
         self._received_at.clear()
         self._failures.clear()
 
@@ -256,6 +260,8 @@ class AccountSync:
     def _retry_credential(self) -> bool:
         """End the wait after a failure of the credential, if another try may succeed. Returns True if it may."""
         retry, self._retry = self._retry, False
+        if retry:
+            self._retry_refused()
         if not self._credential_is_refused():
             return False
         fingerprint = self._client.fingerprint()
@@ -286,21 +292,48 @@ class AccountSync:
         now = self._clock.monotonic()
         if is_sync:
             self._counters.durations = self._counters.durations.observe(now - started)
-        elif fetched.time_until_due(now) <= 0 and LONG_WAIT < (wait := self._wait_of(fetched)) < inf:
+        elif self._is_delayed(fetched, now) and LONG_WAIT < (wait := self._wait_of(fetched)) < inf:
             self._log(log.info, f"next {fetched.title} is delayed", seconds=round(wait))
 
+    def _retry_refused(self) -> None:
+        for resource in self._resources:
+            resource.retry()
+
+    @staticmethod
+    def _is_delayed(resource: Resource, now: float) -> bool:
+        """Return True if the rate limits delay a fetch. Those of the lowest priority are always due."""
+        return resource.endpoint.priority < Priority.LOWEST and resource.time_until_due(now) <= 0
+
     def _record_success(self, resource: Resource, response: CachedResponse | None) -> None:
-        if self._failures.pop(resource.endpoint, None):
+        if self._failures.pop(resource.endpoint, None) and response:
             self._log(log.info, f"{resource.title} succeeds again")
         if resource is self._sync:
-            self._is_leader = True
-            self._credential_changed = False
-            self._fingerprint = self._client.last_fingerprint
+            self._lead()
+            self._use_fingerprint(self._client.last_fingerprint)
             self._user = self._client.last_user
         if response:
             self._received_at[resource.endpoint] = at = Instant.now(self._clock)
             # Stored before it is published, so that a restart never serves older data than an earlier scrape.
             self._store_response(resource, replace(response, at=at))
+
+    def _use_fingerprint(self, fingerprint: str) -> None:
+        """Store the responses of the other resources for the fingerprint of a credential that succeeded."""
+        if fingerprint == self._fingerprint:
+            return
+        stored = [(each, self._cached_response(each, self._fingerprint)) for each in self._resources[1:]]
+        self._fingerprint = fingerprint
+        for resource, response in stored:
+            if response:
+                self._store_response(resource, response)
+        self._retry_refused()
+
+    def _lead(self) -> None:
+        """Record that this process made a sync. What another leader fetched before is not fetched again."""
+        if not self._is_leader:
+            now = Instant.now(self._clock)
+            for resource in reversed(self._resources[1:]):
+                self._load(resource, self._fingerprint, now)
+        self._is_leader, self._credential_changed = True, False
 
     def _record_failure(self, resource: Resource, error: CallError) -> None:
         if self._is_removed:
@@ -310,8 +343,7 @@ class AccountSync:
                 self._user = self._client.last_user
                 if self._client.last_fingerprint != self._fingerprint:
                     self._forget_user(self._client.last_fingerprint)
-            self._is_leader = True
-            self._credential_changed = False
+            self._lead()
             self._counters.failures[error.reason] += 1
         failure = Failure(error.reason, error.message(), self._clock.wall())
         self._failures[resource.endpoint] = failure
@@ -384,8 +416,6 @@ class AccountSync:
         now = Instant.now(self._clock)
         received_at = self._received_at.get(resource.endpoint)
         age = received_at.age(now) if received_at else None
-        # Events are always due.
-        is_due = resource.endpoint.priority < Priority.LOWEST and resource.time_until_due(now.monotonic) <= 0
         return ResourceStatus(
             title=resource.title,
             endpoint=resource.endpoint.path,
@@ -394,7 +424,9 @@ class AccountSync:
             devices=() if age is None else tuple(resource.devices()),
             fresh_until=now.monotonic + resource.devices_max_age - (age or 0.0),
             failure=self._failures.get(resource.endpoint),
-            delayed_until=self._wall_time_in(self._wait_of(resource)) if is_due else None,
+            delayed_until=self._wall_time_in(self._wait_of(resource))
+            if self._is_delayed(resource, now.monotonic)
+            else None,
         )
 
     def _snapshot(self) -> Snapshot | None:

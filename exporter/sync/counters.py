@@ -1,7 +1,7 @@
 """Counters of one account. They keep their values when its options change."""
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -11,6 +11,9 @@ from exporter.tedee.rows import ParseResult
 from .snapshot import Durations
 from .state_changes import StateChanges
 
+if TYPE_CHECKING:
+    from .event_log import EventLog
+
 log = structlog.get_logger(__name__)
 
 MAX_LOGGED_REJECTIONS = 200
@@ -18,7 +21,10 @@ MAX_LOGGED_REJECTIONS = 200
 
 
 class Counters:
-    """Requests, syncs, rejected values and state changes of one account. It is the observer of the account's client."""
+    """What is counted for one account: requests, syncs, rejected values, state changes, events.
+
+    It is the observer of the account's client.
+    """
 
     def __init__(self, account: str) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -31,6 +37,8 @@ class Counters:
         """Rejected values by field."""
         self.state_changes = StateChanges()
         """State changes by lock."""
+        self.event_logs: dict[int, EventLog] = {}
+        """Counted events by lock."""
         self._account = account
         self._logged: set[tuple[int | None, str]] = set()
 

@@ -1,14 +1,14 @@
 """Counts the events in the activity log of one lock, each once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from math import ceil
+from math import ceil, inf
 
 from msgspec import Struct, field
 
 from exporter.tedee.events import Activity, EventKind
 
-OVERLAP = 6 * 3600.0
+OVERLAP = 12 * 3600.0
 """Seconds. Events that arrive later than a newer one are counted if they are not older by more. Locks deliver events
 late and in batches, for example after an outage of the bridge."""
 MAX_PAGES = 50
@@ -34,7 +34,8 @@ class EventLog(Struct):
     since: float
     """Events before this time are not counted."""
     newest: float = 0.0
-    """Time of the newest event at the end of the last complete pass."""
+    """Time of the newest event at the end of the last complete pass, `since` if there was none; 0.0 before the first
+    pass."""
     seen: dict[int, float] = field(default_factory=dict)
     """Times of the counted events by id, as far as they can be read again."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(map(" ".join, PRESET), 0))
@@ -49,16 +50,21 @@ class EventLog(Struct):
         """Return the number of events by event and source."""
         return {tuple(name.split()): count for name, count in self.counts.items()}
 
-    def count(self, activities: Iterable[Activity]) -> None:
-        """Count the events that were not counted yet."""
-        horizon = self.horizon
+    def count(self, activities: Iterable[Activity]) -> bool:
+        """Count the events that were not counted yet. Returns True if there are any."""
+        horizon, counted = self.horizon, False
         for each in activities:
-            if each.date is None or each.event is None or each.date < horizon or each.id in self.seen:
+            if each.date is None or each.date < horizon:
                 continue
-            self.seen[each.id] = each.date
-            name = " ".join(EventKind.of(each.event))
-            name = name if name in self.counts or len(self.counts) < MAX_KINDS else "other unknown"
-            self.counts[name] = self.counts.get(name, 0) + 1
+            is_new = each.id not in self.seen
+            # Tedee may have corrected the date of a known event. msgspec does not encode subclasses of float.
+            self.seen[each.id] = float(each.date)
+            if is_new and each.event is not None:
+                name = " ".join(EventKind.of(each.event))
+                name = name if name in self.counts or len(self.counts) < MAX_KINDS else "other unknown"
+                self.counts[name] = self.counts.get(name, 0) + 1
+                counted = True
+        return counted
 
     def complete_pass(self, now: float) -> None:
         """Record that all events down to the horizon were read.
@@ -66,7 +72,7 @@ class EventLog(Struct):
         Args:
             now: Present time. A later event is due to a wrong clock: earlier events must not be too old because of it.
         """
-        self.newest = max([self.newest, *(date for date in self.seen.values() if date <= now)])
+        self.newest = max([self.newest, self.since, *(date for date in self.seen.values() if date <= now)])
         horizon = self.horizon
         self.seen = {key: date for key, date in self.seen.items() if date >= horizon}
 
@@ -76,30 +82,35 @@ class Pass:
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.before: str | None = None
-        """Date and time of the next page; None for the first one."""
         self.pages = 0
-        self._oldest: float | None = None
+        self.has_news = False
+        """True if an event was counted."""
+        self._before: int | None = None
+        """Unix time in milliseconds; None for the first page."""
 
-    def add(self, activities: Iterable[Activity], now: float) -> bool:
-        """Count the events of the next page. Returns True if it was the last page."""
-        page = [*activities]
-        dates = [each.date for each in page if each.date is not None]
-        horizon = self.log.horizon
-        self.log.count(page)
+    @property
+    def before(self) -> str | None:
+        """Date and time before which the events of the next page are; None for the first page."""
+        if self._before is None:
+            return None
+        return datetime.fromtimestamp(self._before / 1000, UTC).isoformat(timespec="milliseconds")[:-6]
+
+    def add(self, page: Collection[Activity], now: float, *, is_full: bool) -> bool:
+        """Count the events of the next page. Returns True if it was the last page.
+
+        Args:
+            page: The events.
+            now: Present time in Unix seconds.
+            is_full: True if the page has the maximum number of events.
+        """
+        self.has_news = self.log.count(page) or self.has_news
         self.pages += 1
-        if not dates or min(dates) < horizon or self.pages >= MAX_PAGES:
+        oldest = min((each.date for each in page if each.date is not None), default=-inf)
+        if oldest < self.log.horizon or self.pages >= MAX_PAGES:
             self.log.complete_pass(now)
             return True
-        oldest: float = min(dates)
-        # Later by a millisecond, since other events may have the same time. If all events of a page do, they are
-        # skipped.
-        step = 0.001 if self._oldest is None or oldest < self._oldest else 0.0
-        self.before = _format(oldest + step)
-        self._oldest = oldest
+        # The next page may have more events with the date of the oldest one, if this page is full. If a whole page has
+        # one date, Tedee does not return the others with this date.
+        before = ceil(round(oldest * 1000, 2)) + is_full
+        self._before = before if self._before is None else min(before, self._before - 1)
         return False
-
-
-def _format(at: float) -> str:
-    """Return a time in UTC with milliseconds, rounded up, as the activity log writes it."""
-    return datetime.fromtimestamp(ceil(at * 1000 - 1e-4) / 1000, UTC).isoformat(timespec="milliseconds")[:-6]

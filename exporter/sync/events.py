@@ -10,7 +10,8 @@ from msgspec import MsgspecError
 from exporter.clock import Clock
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.endpoint import ACTIVITIES
-from exporter.tedee.errors import CallError, Forbidden, Unauthorized
+from exporter.tedee.errors import CallError, Forbidden, NotFound, Unauthorized
+from exporter.tedee.events import PAGE_SIZE
 from exporter.tedee.models import DeviceState, SyncedLock
 
 from .event_log import MAX_PAGES, EventLog, Pass
@@ -21,15 +22,13 @@ log = structlog.get_logger(__name__)
 
 MAX_ABSENT_LOCKS = 1_000
 """Locks whose events are kept although the last sync lacks them. They return if a response was incomplete."""
-RETRY_FORBIDDEN = 86_400.0
+RETRY_REFUSED = 86_400.0
 """Seconds after which a credential without the scope is tried again."""
+MAX_TRIES = 2
+"""Passes for which a lock is asked first after a change of its state. The event may arrive later than the state."""
+MAX_ASKED_FIRST = 3
+"""Consecutive passes for locks whose state has changed, if another lock is due: some events change no state."""
 EMPTY_COUNTS: Mapping[tuple[str, ...], int] = {}
-
-
-class _Stored(msgspec.Struct):
-    """What is stored once for an account."""
-
-    since: float
 
 
 class LockEvents(Resource):
@@ -43,27 +42,32 @@ class LockEvents(Resource):
     endpoint = ACTIVITIES
     title = "fetch of events"
 
-    def __init__(self, options: ResourceOptions, clock: Clock) -> None:
-        """Create the resource without events.
+    def __init__(self, logs: dict[int, EventLog], options: ResourceOptions, clock: Clock) -> None:
+        """Create the resource.
 
         Args:
+            logs: The logs of the locks by id, in the order in which they were read last. They are updated.
             options: Options of the account.
             clock: Clock for the time from which events count.
         """
         self._interval = options.events_interval
         self._clock = clock
-        self._since: float | None = None
-        """Unix time from which events count; None before the first fetch."""
-        self._logs: dict[int, EventLog] = {}
-        self._counts: dict[int, Mapping[tuple[str, ...], int]] = {}
+        self._logs = logs
+        self._counts = {lock_id: each.events() for lock_id, each in logs.items()}
         """Numbers of events by lock, event and source. An entry is replaced if a number changes."""
         self._asked_at: dict[int, float] = {}
-        """Monotonic seconds by lock, in the order in which the locks are asked next."""
+        """Monotonic seconds by lock of the last sync, in the order in which the locks are asked next."""
         self._states: dict[int, DeviceState | None] = {}
-        self._changed: dict[int, None] = {}
-        """Locks whose state has changed since they were asked, in this order."""
+        self._changed: dict[int, int] = {}
+        """Remaining tries of the locks whose state has changed, in the order in which they are asked first."""
+        self._asked_first = 0
+        """Consecutive passes for locks whose state has changed."""
         self._pass: Pass | None = None
-        self._forbidden_until = -inf
+        self._refused_until = -inf
+        self._was_unauthorized = False
+        """True if the last response was HTTP 401."""
+        self._needs_sync = False
+        """True from HTTP 401 until the next successful sync, which shows that the credential is valid."""
 
     def counts(self, lock_id: int) -> Mapping[tuple[str, ...], int]:
         """Return the number of events of a lock by event and source; none if they are not fetched."""
@@ -73,27 +77,26 @@ class LockEvents(Resource):
         """Record the locks of a sync."""
         if not self._interval:
             return
+        self._needs_sync = False
         states = {lock.id: lock.device_state for lock in synced}
         for lock_id, state in states.items():
             if lock_id in self._states and _moved(self._states[lock_id], state):
-                self._changed[lock_id] = None
+                self._changed[lock_id] = MAX_TRIES
         self._states = states
         for lock_id in self._asked_at.keys() - states.keys():
             del self._asked_at[lock_id]
             self._changed.pop(lock_id, None)
-        for lock_id in states:
-            if lock_id not in self._asked_at:
-                self._asked_at[lock_id] = -inf
-                self._add_log(lock_id)
-        if len(self._logs) > len(states) + MAX_ABSENT_LOCKS:
-            self._logs = {lock_id: each for lock_id, each in self._logs.items() if lock_id in states}
+        if self._pass and self._pass.log.lock_id not in states:
+            self._pass = None
+        if new := states.keys() - self._asked_at.keys():
+            self._add(new, [*self._logs, *states])
 
     def time_until_due(self, now: float) -> float:
         """Return the seconds until a lock may be asked; infinity without locks, or if events are not fetched."""
-        if not self._interval or not self._asked_at:
+        if not self._interval or not self._asked_at or self._needs_sync:
             return inf
-        if self._forbidden_until > now:
-            return self._forbidden_until - now
+        if self._refused_until > now:
+            return self._refused_until - now
         return 0.0 if self._pass else max(0.0, min(map(self._ask_at, self._candidates())) - now)
 
     def fetch(self, client: TedeeClient, now: float) -> CachedResponse | None:
@@ -102,74 +105,105 @@ class LockEvents(Resource):
         Raises:
             CallError: The call failed for another reason than a missing scope.
         """
-        if self._since is None:
-            self._since = self._clock.wall()
-            for lock_id in self._asked_at:
-                self._add_log(lock_id)
-        if not self._pass or self._pass.log.lock_id not in self._asked_at:
+        if not self._pass:
             self._pass = Pass(self._logs[self._next_lock(now)])
-        event_log = self._pass.log
+        event_log, started = self._pass.log, self._clock.wall()
         try:
             parsed = client.activities(event_log.lock_id, self._pass.before)
         except CallError as error:
-            self._end_pass(event_log.lock_id, now)
-            if not isinstance(error, Forbidden | Unauthorized):
+            self._end_pass(now)
+            if isinstance(error, Forbidden | Unauthorized):
+                self._record_refusal(client.account, error, now)
+            elif not isinstance(error, NotFound):
                 raise
-            if self.is_permitted is not False:
-                hint = "events need a key with the scope DeviceActivity.Read"
-                log.warning("events are not permitted", account=client.account, error=error.message(), hint=hint)
-            self.is_permitted, self._forbidden_until = False, now + RETRY_FORBIDDEN
+            # Tedee has no log of this lock. That is no failure of the others.
             return None
-        self.is_permitted = True
-        before = dict(event_log.counts)
-        is_complete = self._pass.add(parsed.rows.values(), self._clock.wall())
-        if event_log.counts != before:
+        if not self.is_permitted:
+            self._start_counting(started)
+        self._was_unauthorized = False
+        is_complete = self._pass.add(
+            parsed.rows.values(), self._clock.wall(), is_full=len(parsed.raw_rows) >= PAGE_SIZE
+        )
+        if self._pass.has_news:
             self._counts[event_log.lock_id] = event_log.events()
         if is_complete:
             if self._pass.pages >= MAX_PAGES:
                 log.warning("older events are not counted", account=client.account, lock_id=event_log.lock_id)
-            self._end_pass(event_log.lock_id, now)
-        return CachedResponse([msgspec.json.encode(each) for each in (_Stored(self._since), *self._logs.values())])
+            self._end_pass(now)
+        return CachedResponse([*map(msgspec.json.encode, self._logs.values())])
 
     def restore(self, response: CachedResponse, received_at: float) -> bool:  # noqa: ARG002
         """Use stored numbers of events."""
-        first, *others = response.rows or (b"",)
         try:
-            stored = msgspec.json.decode(first, type=_Stored)
-            logs = [msgspec.json.decode(each, type=EventLog) for each in others]
+            logs = [msgspec.json.decode(each, type=EventLog) for each in response.rows or ()]
         except MsgspecError:
             # Another version of the exporter stored them.
             return False
-        self._since, self._pass, self.is_permitted = stored.since, None, True
-        self._logs = {each.lock_id: each for each in logs}
+        self._pass, self.is_permitted = None, True
+        self._logs.clear()
+        self._logs.update((each.lock_id, each) for each in logs)
         self._counts = {each.lock_id: each.events() for each in logs}
-        for lock_id in self._asked_at:
-            self._add_log(lock_id)
+        self._add(self._asked_at, self._asked_at)
         return True
 
     def configure(self, options: ResourceOptions) -> bool:
-        """Use another interval. A credential without the scope is tried again."""
+        """Use another interval."""
         self._interval = options.events_interval
-        self._forbidden_until = -inf
         return True
 
-    def _add_log(self, lock_id: int) -> None:
-        if self._since is not None and lock_id not in self._logs:
-            self._logs[lock_id] = added = EventLog(lock_id, self._since)
-            self._counts[lock_id] = added.events()
+    def retry(self) -> None:
+        """Ask again although the credential was refused."""
+        self._refused_until, self._was_unauthorized, self._needs_sync = -inf, False, False
 
-    def _end_pass(self, lock_id: int, now: float) -> None:
-        self._pass = None
-        self._changed.pop(lock_id, None)
+    def _add(self, new: Collection[int], order: Collection[int]) -> None:
+        """Add locks to those that are asked. The events of a lock without a log count from now on."""
+        for lock_id in order:
+            if lock_id in new:
+                self._asked_at.setdefault(lock_id, -inf)
+                if lock_id not in self._logs:
+                    self._logs[lock_id] = added = EventLog(lock_id, self._clock.wall())
+                    self._counts[lock_id] = added.events()
+        if len(self._logs) > len(self._asked_at) + MAX_ABSENT_LOCKS:
+            for lock_id in self._logs.keys() - self._asked_at.keys():
+                del self._logs[lock_id], self._counts[lock_id]
+
+    def _start_counting(self, now: float) -> None:
+        """Record that Tedee permits requests. If it never did before, count from now on."""
+        self.is_permitted = True
+        if not any(each.newest for each in self._logs.values()):
+            for each in self._logs.values():
+                each.since = now
+
+    def _record_refusal(self, account: str, error: CallError, now: float) -> None:
+        if isinstance(error, Unauthorized) and not self._was_unauthorized:
+            # The access token may have expired, or the credential may be invalid: the next sync will show it.
+            self._was_unauthorized = self._needs_sync = True
+            return
+        if self.is_permitted is not False:
+            hint = "events need a key with the scope DeviceActivity.Read"
+            log.warning("events are not permitted", account=account, error=error.message(), hint=hint)
+        self.is_permitted, self._refused_until = False, now + RETRY_REFUSED
+
+    def _end_pass(self, now: float) -> None:
+        ended, self._pass = self._pass, None
+        if not ended:
+            return
+        lock_id = ended.log.lock_id
+        tries = self._changed.pop(lock_id, 0)
+        self._asked_first = self._asked_first + 1 if tries else 0
+        if tries > 1 and not ended.has_news:
+            self._changed[lock_id] = tries - 1
         if self._asked_at.pop(lock_id, None) is not None:
             self._asked_at[lock_id] = now
+        self._logs[lock_id] = self._logs.pop(lock_id, ended.log)
 
     def _candidates(self) -> list[int]:
         """Return the locks of which one is asked next: those whose state has changed, and the next one in turn."""
         return [*self._changed, next(iter(self._asked_at))]
 
     def _next_lock(self, now: float) -> int:
-        candidates = self._candidates()
+        *changed, in_turn = self._candidates()
+        candidates = [in_turn, *changed] if self._asked_first >= MAX_ASKED_FIRST else [*changed, in_turn]
         return next((each for each in candidates if self._ask_at(each) <= now), candidates[-1])
 
     def _ask_at(self, lock_id: int) -> float:

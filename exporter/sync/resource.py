@@ -86,3 +86,6 @@ class Resource(ABC):
     def configure(self, options: ResourceOptions) -> bool:  # noqa: ARG002
         """Use other options. If the last response lacks what they need, forget it and return False."""
         return True
+
+    def retry(self) -> None:  # noqa: B027 - most resources need the same permission as the sync
+        """Try again what Tedee refused: the configuration was reloaded, or the credential has changed."""

@@ -9,6 +9,7 @@ from exporter.tedee.errors import CallError, NotFound
 from exporter.tedee.models import SyncedLock, read_sync
 
 from .devices import DeviceDetails, DoorSensors, connections
+from .event_log import EventLog
 from .events import LockEvents
 from .resource import Resource, ResourceOptions
 from .responses import CachedResponse
@@ -127,9 +128,9 @@ class LockStates(Resource):
 
 
 def create_resources(
-    options: ResourceOptions, state_changes: StateChanges, clock: Clock
+    options: ResourceOptions, state_changes: StateChanges, event_logs: dict[int, EventLog], clock: Clock
 ) -> tuple[LockStates, *tuple[Resource, ...]]:
     """Return the resources of an account, the sync first. Each is restored and configured before those before it."""
-    details, events = DeviceDetails(options), LockEvents(options, clock)
+    details, events = DeviceDetails(options), LockEvents(event_logs, options, clock)
     door_sensors = DoorSensors(details, options)
     return LockStates(details, door_sensors, events, state_changes, options), details, door_sensors, events

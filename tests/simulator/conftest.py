@@ -54,8 +54,21 @@ def small_world(wall: ManualClock) -> World:
     account = Account(
         "home",
         locks,
-        keys=[PersonalKey("right"), PersonalKey("cannot-read", scopes=["Account.Read"])],
-        tokens=[Token("jwt", scopes=["https://tedee.onmicrosoft.com/api/Device.ReadWrite"])],
+        keys=[
+            PersonalKey("right"),
+            PersonalKey("cannot-read", scopes=["Account.Read"]),
+            PersonalKey("only-devices", scopes=["Device.Read"]),
+            PersonalKey("only-events", scopes=["DeviceActivity.Read"]),
+        ],
+        tokens=[
+            Token(
+                "jwt",
+                scopes=[
+                    "https://tedee.onmicrosoft.com/api/Device.ReadWrite",
+                    "https://tedee.onmicrosoft.com/api/DeviceActivity.Read",
+                ],
+            )
+        ],
     )
     return World([account, Account("neighbours", keys=[PersonalKey("theirs")])], wall)
 
