@@ -429,7 +429,7 @@ def test_name_with_any_characters_is_intact(clock: FakeClock, name: str, accept:
 # Devices and events
 
 
-EVENTS = {EventKind.of(33): 2, EventKind.of(62): 5, EventKind.of(95): 1}
+EVENTS: dict[tuple[str, ...], int] = {EventKind.of(33): 2, EventKind.of(62): 5, EventKind.of(95): 1}
 DEVICE_PREFIXES = (
     "tedee_bridge_", "tedee_keypad_", "tedee_door_sensor_", "tedee_gate_", "tedee_dry_contact_", "tedee_last_response_",
 )  # fmt: skip
@@ -828,7 +828,7 @@ def test_unchanged_devices_are_not_rendered_again(clock: FakeClock, monkeypatch:
     exposition = expose(status_registry, clock)
     before = text_of(exposition)
     rendered: list[str] = []
-    build = exposition_module.build_families
+    build = build_families
 
     def recording(metrics: Sequence[Any], subjects: Any) -> Iterator[Family]:
         rendered.extend(metric.name for metric in metrics)

@@ -266,15 +266,15 @@ def late(tedee: Tedee, takes: float) -> None:
     tedee.on_call = lambda endpoint: clock.advance(0.1 if endpoint == "sync" else takes)
 
 
-@pytest.mark.parametrize("takes", [0.0, 3.0, 9.0, 10.0])
-@pytest.mark.parametrize("status", [200, 401, 404, 429, 500])
+@pytest.mark.parametrize("takes", [0.0, 9.0, 10.0])
+@pytest.mark.parametrize("status", [200, 401, 429, 500])
 @pytest.mark.parametrize("events_interval", [None, 60.0])
 def test_slow_or_failing_devices_never_delay_syncs(
     tedee: Tedee, clock: FakeClock, takes: float, status: int, events_interval: float | None
 ) -> None:
     late(tedee, takes)
     tedee.details_status = tedee.door_sensors_status = tedee.activities_status = status
-    served = Served(clock, events_interval=events_interval).run(2 * 3600)
+    served = Served(clock, events_interval=events_interval).run(2_000)
     assert tedee.endpoints().count("details") >= 3
     assert tedee.endpoints().count("door_sensors") >= 3
     assert {round(later - earlier, 6) for earlier, later in pairwise(tedee.times)} == {20.1}
