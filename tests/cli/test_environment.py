@@ -145,8 +145,9 @@ def test_invalid_secret_is_reported_with_its_variable(variable: str, value: str,
 
 
 def test_expiry_is_only_for_personal_keys() -> None:
+    message = "is for personal keys; other credentials report their expiry themselves"
     assert problems(TEDEE_ACCESS_TOKEN=SECRET, TEDEE_PERSONAL_KEY_EXPIRES="2027-11-30") == [
-        "environment: TEDEE_PERSONAL_KEY_EXPIRES: is for personal keys; other credentials report their expiry themselves"
+        f"environment: TEDEE_PERSONAL_KEY_EXPIRES: {message}"
     ]
 
 
