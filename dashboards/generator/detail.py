@@ -167,8 +167,8 @@ def properties() -> table.Panel:
         "model": ("Model", 90),
         "serial_number": ("Serial number", 120),
         "bridge_id": ("Bridge ID", 85),
-        "time_zone": ("Time zone", 115),
-        "organization_id": ("Organization ID", 125),
+        "time_zone": ("Time zone", 125),
+        "organization_id": ("Organization ID", 120),
         "account": ("Account", 110),
         "lock_id": ("ID", 80),
     }

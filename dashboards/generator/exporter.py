@@ -279,7 +279,7 @@ def requests() -> list[timeseries.Panel]:
             "shown instead.",
             increase_of_seen(catalogue.API_REQUESTS, "endpoint, code"),
             "{{endpoint}} {{code}}",
-            known=["my/lock/sync 200", "my/lock 200"],
+            known=["my/lock/sync 200", "my/device/details 200"],
         ).span(8),
         bar_panel(
             "Rejected values by field",
