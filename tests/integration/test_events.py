@@ -1,20 +1,28 @@
-"""Simulated days with events: all are counted once, within the share of requests, and no sync is later."""
+"""Simulated days with events: all are counted once, within the share of requests, and no sync is later.
 
+Requests reach the simulated cloud without a connection, which would take most of the time.
+"""
+
+import asyncio
+import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+import responses
 
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.config.source import Source
-from exporter.simulator import Account, Bridge, Call, Keypad, Lock, Outages, PersonalKey, World, serve
-from exporter.simulator.usage_profile import BUSY, FAMILY, SELDOM
-from exporter.sync import limiter
+from exporter.simulator import Account, Bridge, Call, Keypad, Lock, Outages, PersonalKey, World
+from exporter.simulator.usage_profile import BUSY, FAMILY
 from exporter.sync.rate_limits import HOUR
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
@@ -32,6 +40,11 @@ Counts = Mapping[int, Mapping[tuple[str, ...], int]]
 """Numbers of events by lock, event and source."""
 
 
+URL = "https://tedee.test"
+TIMEOUT = 10.0
+"""Seconds until the exporter gives up a request for events."""
+
+
 class SlowCloud(FaultyCloud):
     """A cloud whose responses to requests for events take up to 9 seconds of the fake clock."""
 
@@ -44,6 +57,27 @@ class SlowCloud(FaultyCloud):
         if call.endpoint == "activity":
             self._fake_clock.advance(next(self._delays))
         return await super().respond(call, *args)
+
+    def transfer(self, request: requests.PreparedRequest) -> tuple[int, dict[str, str], bytes]:
+        """Respond to a request of the library `requests`. Without a response, the request times out."""
+        path, _, query = (request.url or "").removeprefix(URL).partition("?")
+        headers = [(name.lower().encode(), str(value).encode()) for name, value in request.headers.items()]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": headers}
+        received = iter([{"type": "http.request", "body": b""}, {"type": "http.disconnect"}])
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return next(received)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(self(scope, receive, send))
+        if not sent:
+            self._fake_clock.advance(TIMEOUT)
+            raise requests.exceptions.ReadTimeout
+        given = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return sent[0]["status"], given, sent[1]["body"]
 
 
 @dataclass
@@ -75,13 +109,14 @@ def world(clock: FakeClock, end: float) -> World:
     """Return six locks, of which one is offline for 7 hours a day. Nothing happens after the end (Unix seconds)."""
     near, far = Bridge(11, "Hallway", "100011-00011"), Bridge(12, "Annex", "100011-00012")
     far.outages = Outages(DAY, 7 * HOUR, START + 3 * HOUR)
+    lock = partial(Lock, created="2026-11-20T00:00:00")
     locks = [
-        Lock(1, "Front door", bridge=near, profile=FAMILY, accessories=[Keypad(21, "Keypad", wrong_pins=3.0)]),
-        Lock(2, "Garden door", bridge=near, profile=BUSY),
-        Lock(3, "Cellar", bridge=near, profile=SELDOM),
-        Lock(4, "Annex", bridge=far, profile=BUSY, accessories=[Keypad(22, "Annex keypad", wrong_pins=2.0)]),
-        Lock(5, "Shed", profile=FAMILY),
-        Lock(6, "Attic", bridge=near, profile=None),
+        lock(1, "Front door", bridge=near, profile=FAMILY, accessories=[Keypad(21, "Keypad", wrong_pins=3.0)]),
+        lock(2, "Garden door", bridge=near, profile=BUSY),
+        lock(3, "Cellar", bridge=near, profile=FAMILY),
+        lock(4, "Annex", bridge=far, profile=BUSY, accessories=[Keypad(22, "Annex keypad", wrong_pins=2.0)]),
+        lock(5, "Shed", profile=FAMILY),
+        lock(6, "Attic", bridge=near, profile=None),
     ]
     for hours in range(13, int((end - START) / HOUR), 13):
         # A batch that arrives half a day later, newest events first.
@@ -123,16 +158,16 @@ class Run:
         return most
 
 
-def simulate(folder: Path, hours: int, *, sync: Mapping[str, object], events: Mapping[str, object]) -> Run:
+def simulate(folder: Path, hours: int, **sections: Mapping[str, object]) -> Run:
     """Run an exporter for some hours, and restart it now and then. Nothing happens in the last two hours."""
     clock = FakeClock(START)
     end = START + (hours - 2) * HOUR
     cloud = SlowCloud(world(clock, end), clock)
-    with serve(cloud) as address:
+    with responses.RequestsMock() as mock:
+        mock.add_callback(responses.GET, re.compile(f"{URL}/.*"), cloud.transfer)
         config = {
-            "api": {"url": address.url},
-            "sync": {"requests_per_hour": SHARE, **sync},
-            "events": events,
+            "api": {"url": URL},
+            **sections,
             "accounts": [{"name": "home", "personal_key": "key"}],
         }
         settings = Source(config).validated(Settings)
@@ -171,7 +206,7 @@ def simulate(folder: Path, hours: int, *, sync: Mapping[str, object], events: Ma
 
 
 def _faults(hour: int) -> Iterator[Fault | None]:
-    faults = [Fault.error(500), Fault.too_many_requests(90), Fault.reset(), Fault.malformed(), Fault.error(401)]
+    faults = [Fault.error(500), Fault.too_many_requests(90), Fault.silence(), Fault.malformed(), Fault.error(401)]
     yield from [None] * (hour % 3 + 1)
     yield faults[hour % len(faults)]
     yield None
@@ -181,7 +216,7 @@ def _faults(hour: int) -> Iterator[Fault | None]:
 @pytest.fixture(autouse=True)
 def same_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs are only comparable with the same waits after failures."""
-    monkeypatch.setattr(limiter.random, "uniform", lambda _low, _high: 1.1)
+    monkeypatch.setattr(random, "uniform", lambda _low, _high: 1.1)
 
 
 def check(run: Run) -> None:
@@ -194,18 +229,24 @@ def check(run: Run) -> None:
 
 @pytest.mark.timeout(LONG_TEST)
 def test_day_of_events_at_default_intervals(tmp_path: Path) -> None:
-    run = simulate(tmp_path, 26, sync={}, events={"enabled": True})
+    run = simulate(tmp_path, 26, events={"enabled": True})
     check(run)
     assert len(run.times("activity")) > 26 * 50
-    (tmp_path / "without").mkdir()
-    without = simulate(tmp_path / "without", 26, sync={}, events={})
-    assert not without.times("activity")
-    assert run.times("sync") == without.times("sync")
+
+
+@pytest.mark.timeout(LONG_TEST)
+def test_events_delay_no_sync(tmp_path: Path) -> None:
+    times = {}
+    for name, events in {"with": {"enabled": True}, "without": {}}.items():
+        (tmp_path / name).mkdir()
+        run = simulate(tmp_path / name, 8, events=events)
+        assert bool(run.times("activity")) == bool(events)
+        times[name] = run.times("sync")
+    assert times["with"] == times["without"]
+    assert len(times["without"]) > 8 * 175
 
 
 @pytest.mark.timeout(LONG_TEST)
 def test_week_of_events_at_long_intervals(tmp_path: Path) -> None:
-    run = simulate(
-        tmp_path, 7 * 24, sync={"interval": "10m", "stale_after": "30m"}, events={"enabled": True, "interval": "30m"}
-    )
-    check(run)
+    sync = {"interval": "30m", "stale_after": "2h"}
+    check(simulate(tmp_path, 7 * 24, sync=sync, devices={"interval": "1h"}, events={"enabled": True, "interval": "1h"}))
