@@ -83,6 +83,8 @@ class Pass:
     def __init__(self, log: EventLog) -> None:
         self.log = log
         self.pages = 0
+        self.failures = 0
+        """Consecutive failed requests for the next page."""
         self.has_news = False
         """True if an event was counted."""
         self._before: int | None = None
@@ -105,6 +107,7 @@ class Pass:
         """
         self.has_news = self.log.count(page) or self.has_news
         self.pages += 1
+        self.failures = 0
         oldest = min((each.date for each in page if each.date is not None), default=-inf)
         if oldest < self.log.horizon or self.pages >= MAX_PAGES:
             self.log.complete_pass(now)

@@ -26,6 +26,9 @@ RETRY_REFUSED = 86_400.0
 """Seconds after which a credential without the scope is tried again."""
 MAX_TRIES = 2
 """Passes for which a lock is asked first after a change of its state. The event may arrive later than the state."""
+MAX_FAILURES = 3
+"""Consecutive failures after which a pass begins again later. A failure of its first page ends it at once, so that a
+lock with a failing log does not block the others."""
 MAX_ASKED_FIRST = 3
 """Consecutive passes for locks whose state has changed, if another lock is due: some events change no state."""
 EMPTY_COUNTS: Mapping[tuple[str, ...], int] = {}
@@ -111,7 +114,9 @@ class LockEvents(Resource):
         try:
             parsed = client.activities(event_log.lock_id, self._pass.before)
         except CallError as error:
-            self._end_pass(now)
+            self._pass.failures += 1
+            if not self._pass.pages or self._pass.failures >= MAX_FAILURES or isinstance(error, NotFound):
+                self._end_pass(now)
             if isinstance(error, Forbidden | Unauthorized):
                 self._record_refusal(client.account, error, now)
             elif not isinstance(error, NotFound):

@@ -443,6 +443,20 @@ def test_failing_lock_does_not_block_others(process: Process, client: FakeClient
     assert {1, 2, 3} == {*client.asked[:3]} == {*client.asked[3:6]}
 
 
+@pytest.mark.parametrize(("failures", "requests"), [(1, 4 + 1), (2, 4 + 2), (3, 1 + 3 + 4)])
+def test_pass_continues_after_a_failure(process: Process, client: FakeClient, failures: int, requests: int) -> None:
+    happened(process, 1, *((-float(number), LOCKED) for number in range(2 * PAGE)))
+    client.asked.clear()
+    process.fetch()
+    for _ in range(failures):
+        client.next_fault = ServerFailed
+        with suppress(ServerFailed):
+            process.fetch()
+    process.read()
+    assert len(client.asked) == requests
+    assert process.counted(1) == {("locked", "auto"): 2 * PAGE}
+
+
 def test_forbidden_stops_events_for_a_day_with_one_log_line(
     process: Process, client: FakeClient, clock: FakeClock
 ) -> None:
