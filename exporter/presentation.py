@@ -194,3 +194,9 @@ def device_rows(status: AccountStatus, locks: Sequence[Lock]) -> tuple[DeviceRow
 def format_time(at: float) -> str:
     """Return Unix seconds as a date and time in UTC, which is also a valid value of HTML's `datetime`."""
     return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
+
+
+def event_text(event: str, source: str) -> str:
+    """Return an event and its source as words: `unlocked (pin)`."""
+    words = event.replace("_", " ")
+    return words if source in {"device", "unknown"} else f"{words} ({source.replace('_', ' ')})"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import inf
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from exporter.tedee.devices import AnyDevice, Device, LockDetails
 from exporter.tedee.models import SyncedLock
@@ -83,6 +83,16 @@ class Durations:
         return list(zip((*DURATION_BOUNDS, inf), accumulate(self.counts), strict=True))
 
 
+class RecentEvent(NamedTuple):
+    """An event of a lock."""
+
+    at: float
+    """Unix seconds."""
+    lock_id: int
+    event: str
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceStatus:
     """Status of a resource other than the sync."""
@@ -103,6 +113,8 @@ class ResourceStatus:
     """Failure of the last fetch; None if it succeeded."""
     delayed_until: float | None = None
     """Time in Unix seconds from which rate limits allow the fetch that is due; None if this process needs none."""
+    recent_events: tuple[RecentEvent, ...] = ()
+    """Newest events of the account, newest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.clock import Clock
-from exporter.presentation import DeviceRow, Display, LockRow, device_rows
+from exporter.presentation import DeviceRow, Display, LockRow, device_rows, event_text
 from exporter.sync.snapshot import AccountStatus, ResourceStatus, StatusRegistry
 from exporter.tedee.models import LockState
 
@@ -84,6 +84,18 @@ class AccountView:
         )
         shown = counts if self.devices else counts[:-2]
         return tuple((count, text, severity if count else "quiet") for count, text, severity in shown)
+
+    @property
+    def events(self) -> tuple[tuple[float, str, str], ...]:
+        """Time in Unix seconds, name of the lock, and text of the newest events."""
+        if self.rows is None or self.status.snapshot is None:
+            return ()
+        names = {lock.id: lock.name for lock in self.status.snapshot.locks}
+        return tuple(
+            (each.at, names.get(each.lock_id, str(each.lock_id)), event_text(each.event, each.source))
+            for resource in self.status.other_resources
+            for each in resource.recent_events
+        )
 
     @property
     def events_refused(self) -> bool:
