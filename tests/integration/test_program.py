@@ -1,6 +1,7 @@
 """The program as its user sees it: how it starts, what it serves and prints, and how it ends."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -115,14 +116,18 @@ def test_sync_once_prints_a_table_and_exits_with_0(cloud: FaultyCloud, address: 
     home.lock(1003).override(isConnected=False)
     result = run(f"--config.file={configuration(tmp_path, address.url, [HOME])}", "--sync.once")
     assert result.returncode == 0
-    header, _, *rows = result.stdout.splitlines()
+    locks, devices = result.stdout.split("\n\n")
+    header, _, *rows = locks.splitlines()
     assert header.split() == ["account", "lock", "id", "state", "door", "battery", "connection", "changed"]
     assert len(rows) == 6
     assert [row.split()[0] for row in rows] == ["home"] * 6
     assert r"Ga\x1b[31mrage\nnumber 2" in rows[1]
     assert "offline" in rows[2]
     assert "\x1b" not in result.stdout
-    assert [call.endpoint for call in cloud.calls][:2] == ["sync", "details"]
+    assert {"Hallway", "Front door keypad", "Front door sensor"} <= {
+        re.split(" {2,}", row)[1] for row in devices.splitlines()[2:]
+    }
+    assert [call.endpoint for call in cloud.calls] == ["sync", "details", "door_sensors"]
 
 
 def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_path: Path) -> None:
@@ -137,7 +142,8 @@ def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_p
 def test_shard_of_the_demo_does_not_wait() -> None:
     result = run("--demo", "--sync.once", "--shard=0/3")
     assert (result.returncode, "Waiting" in result.stderr) == (0, False)
-    assert {row.split()[0] for row in result.stdout.splitlines()[2:]} == {"home", "flats", "cabin"}
+    for table in result.stdout.split("\n\n"):
+        assert {row.split()[0] for row in table.splitlines()[2:]} == {"home", "flats", "cabin"}
 
 
 def test_demo_serves_simulated_locks() -> None:

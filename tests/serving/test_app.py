@@ -20,12 +20,12 @@ from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.responses import Failure
-from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
-from exporter.tedee.endpoint import DEVICES
+from exporter.sync.snapshot import AccountStatus, Lock, RecentEvent, ResourceStatus, StatusRegistry
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
 from testing.clock import FakeClock
-from testing.factories import locks_of, registry, snapshot, status
+from testing.factories import device_statuses, locks_of, registry, snapshot, status
 from tests.cloud import detailed, synced
 
 
@@ -268,6 +268,92 @@ def test_short_wait_for_names_is_not_shown(
     assert "not known yet" not in text(html)
 
 
+def table_rows(html: str, kind: str) -> list[list[str]]:
+    """Return the texts of the cells of each row of a kind."""
+    rows = re.findall(rf'(?s)<tr class="{kind}">(.*?)</tr>', html)
+    return [[text(f"<body>{cell}") for cell in re.findall(r"(?s)<td.*?>(.*?)</td>", row)] for row in rows]
+
+
+def home_with_devices(clock: FakeClock, **changes: Any) -> AccountStatus:
+    """Return the status of an account with all devices of Tedee's documentation."""
+    details = [
+        detailed(71001, "Front door", connectedToId=70011),
+        detailed(71002, "Workshop", connectedToId=70012),
+        detailed(71003, "Shed", connectedToId=None),
+    ]
+    locks = locks_of([synced(71001), synced(71002), synced(71003)], details)
+    return status(clock, locks, other_resources=device_statuses(clock), **changes)
+
+
+def test_devices_are_shown_below_their_bridge(clock: FakeClock) -> None:
+    rows = table_rows(page(registry(home_with_devices(clock)), clock), "device")
+    names = [" ".join(row[0].split()[:2]) for row in rows]
+    assert names == [
+        *("Hallway bridge", "Front keypad", "Front door", "Workshop bridge", "Workshop keypad"),
+        *("Spare keypad", "Unpaired sensor", "Shed sensor", "Drive gate", "Garage Gate"),
+    ]
+    locks = [row[1] for row in rows]
+    assert locks == ["Front door", "Front door", "Front door", "Workshop", "Workshop", "", "", "Shed", "", ""]
+    assert [row[3] for row in rows if row[3]] == [
+        "bridge connected",
+        "bridge offline",
+        "gate connected",
+        "gate offline",
+    ]
+
+
+def test_battery_without_level_has_words(clock: FakeClock) -> None:
+    rows = table_rows(page(registry(home_with_devices(clock)), clock), "device")
+    assert {row[0].split()[0]: row[2] for row in rows if row[2]} == {
+        "Front": "88 %",
+        "Workshop": "battery no level",
+        "Spare": "battery no level",
+        "Shed": "battery no level",
+        "Unpaired": "battery no level",
+    }
+    assert rows[1][2] == "46 %"
+
+
+def test_stale_devices_are_not_shown(clock: FakeClock) -> None:
+    status_registry = registry(home_with_devices(clock))
+    clock.advance(280)
+    assert table_rows(page(status_registry, clock), "device")
+    status_registry.publish(home_with_devices(clock))
+    clock.advance(1_800)
+    status_registry.publish(
+        replace(home_with_devices(clock), other_resources=status_registry.statuses()[0].other_resources)
+    )
+    shown = page(status_registry, clock)
+    assert table_rows(shown, "lock")
+    assert not table_rows(shown, "device")
+
+
+def events_of(clock: FakeClock, *events: RecentEvent, is_permitted: bool = True) -> AccountStatus:
+    fetched = ResourceStatus(
+        "fetch of events", ACTIVITIES.path, clock.wall(), is_permitted=is_permitted, recent_events=events
+    )
+    return status(clock, other_resources=(fetched,))
+
+
+def test_last_events_are_shown(clock: FakeClock) -> None:
+    newest = RecentEvent(clock.wall() - 60, 123, "unlocked", "access_link")
+    others = (
+        RecentEvent(clock.wall() - 120, 124, "door_open_too_long", "device"),
+        RecentEvent(clock.wall() - 86_400, 9, "code_95", "unknown"),
+    )
+    assert table_rows(page(registry(events_of(clock, newest, *others)), clock), "event") == [
+        ["Room 6", "unlocked (access link)", "a minute ago"],
+        ['Garage "north"', "door open too long", "2 minutes ago"],
+        ["9", "code 95", "a day ago"],
+    ]
+
+
+def test_refused_events_have_a_hint(clock: FakeClock) -> None:
+    hint = "Tedee refuses the events of this account"
+    assert hint in text(page(registry(events_of(clock, is_permitted=False)), clock))
+    assert hint not in text(page(registry(events_of(clock)), clock))
+
+
 def test_names_are_isolated_and_complete_in_titles(clock: FakeClock) -> None:
     account, lock = "\u202eemoh", "\u202eroom" + "x" * 10_000
     html = page(registry(status(clock, locks_of([synced(1)], [detailed(1, lock)]), account=account)), clock)
@@ -349,7 +435,7 @@ def test_overview_starts_with_accounts_with_problems(clock: FakeClock) -> None:
         "old stale",
         "short up 2 missing",
         "ok up",
-        "open up 1 offline 1 with low battery 1 not locked 1 with door open",
+        "open up 1 offline 1 not locked 1 with door open 1 with low battery",
         "new first sync pending",
     ]
     assert re.findall(r'data-account="(\w+)"', html) == ["ok", "open", "new", "broken", "old", "short"]
