@@ -115,14 +115,19 @@ def test_sync_once_prints_a_table_and_exits_with_0(cloud: FaultyCloud, address: 
     home.lock(1003).override(isConnected=False)
     result = run(f"--config.file={configuration(tmp_path, address.url, [HOME])}", "--sync.once")
     assert result.returncode == 0
-    header, _, *rows = result.stdout.splitlines()
+    locks, devices = result.stdout.split("\n\n")
+    header, _, *rows = locks.splitlines()
     assert header.split() == ["account", "lock", "id", "state", "door", "battery", "connection", "changed"]
     assert len(rows) == 6
     assert [row.split()[0] for row in rows] == ["home"] * 6
     assert r"Ga\x1b[31mrage\nnumber 2" in rows[1]
     assert "offline" in rows[2]
     assert "\x1b" not in result.stdout
-    assert [call.endpoint for call in cloud.calls][:2] == ["sync", "details"]
+    header, _, *rows = devices.splitlines()
+    assert header.split()[:5] == ["account", "device", "kind", "id", "locks"]
+    assert len(rows) == len(home.devices) - 6
+    assert [row.split()[0] for row in rows] == ["home"] * len(rows)
+    assert [call.endpoint for call in cloud.calls][:3] == ["sync", "details", "door_sensors"]
 
 
 def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_path: Path) -> None:
@@ -137,7 +142,7 @@ def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_p
 def test_shard_of_the_demo_does_not_wait() -> None:
     result = run("--demo", "--sync.once", "--shard=0/3")
     assert (result.returncode, "Waiting" in result.stderr) == (0, False)
-    assert {row.split()[0] for row in result.stdout.splitlines()[2:]} == {"home", "flats", "cabin"}
+    assert {row.split()[0] for row in result.stdout.split("\n\n")[0].splitlines()[2:]} == {"home", "flats", "cabin"}
 
 
 def test_demo_serves_simulated_locks() -> None:
