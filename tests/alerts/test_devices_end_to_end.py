@@ -80,8 +80,8 @@ def normal() -> dict[str, float]:
             labels = f'account="{account}",lock_id="{number}",lock_name="{name}"'
             samples[f"lock_connected{{{labels}}}"] = 1
             samples[f'lock_info{{{labels},bridge_id="{6 + int(number)}"}}'] = 1
-    for kind, number in (("keypad", 5), ("door_sensor", 6)):
-        labels = f'account="home",{kind}_id="{number}",{kind}_name="Entrance"'
+    for kind, device_id in (("keypad", 5), ("door_sensor", 6)):
+        labels = f'account="home",{kind}_id="{device_id}",{kind}_name="Entrance"'
         samples[f"tedee_{kind}_info{{{labels}}}"] = 1
         samples[f"tedee_{kind}_battery_percent{{{labels}}}"] = 80
     samples[f"lock_door_state{{{FRONT_DOOR}}}"] = 3
