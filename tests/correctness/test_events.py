@@ -530,7 +530,8 @@ def test_stored_response_has_no_text_of_tedee(process: Process) -> None:
     assert process.stored
     (row,) = process.stored.rows or ()
     kinds = [" ".join(each) for each in (*PRESET, EventKind("locked", "auto"), EventKind("code_95", "unknown"))]
-    assert {*msgspec.json.decode(row)} == {"lock_id", "since", "newest", "seen", "counts"}
+    assert {*msgspec.json.decode(row)} == {"lock_id", "since", "newest", "seen", "counts", "recent"}
+    assert {name for _, name in msgspec.json.decode(row)["recent"]} == {"locked auto", "code_95 unknown"}
     assert {*msgspec.json.decode(row)["counts"]} == {*kinds}
 
 
