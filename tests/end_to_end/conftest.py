@@ -39,9 +39,10 @@ def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with running(f"--config.file={path}") as exporter:
             exporter.wait_until_ready()
 
+            # The refresh token of the hotel lacks the scope for events.
             def is_complete() -> bool:
                 text = exporter.get("/metrics").text
-                return text.count("\nlock_info{") == 18 and text.count("\ntedee_last_response_timestamp_seconds{") == 6
+                return text.count("\nlock_info{") == 18 and text.count("\ntedee_last_response_timestamp_seconds{") == 5
 
             eventually(is_complete, "all devices and the first events")
             yield exporter
