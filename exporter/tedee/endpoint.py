@@ -41,3 +41,5 @@ SYNC = Endpoint("my/lock/sync", Priority.HIGH, spacing=SYNC_SPACING)
 DEVICES = Endpoint("my/device/details", required_list="locks")
 DOOR_SENSORS = Endpoint("my/doorsensor", required_list="doorsensors")
 ACTIVITIES = Endpoint("my/deviceactivity", Priority.LOWEST)
+PRIORITIES = {each.path: each.priority for each in (SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES)}
+"""By path."""
