@@ -38,7 +38,7 @@ from .config.model import BEGINS_WITH_TILDE
 from .console import OUTPUT, flush_stdout, print_err, print_out, printable
 from .metrics.collector import ExporterCollector
 from .metrics.exposition import Exposition, Renderer
-from .presentation import LockRow, format_time
+from .presentation import NO_VALUE, DeviceRow, LockRow, device_rows, format_time
 from .reload import Reload
 from .secrets import hide_arguments
 from .signals import Command, Commands, supervise
@@ -205,7 +205,7 @@ def _shard_count(options: argparse.Namespace) -> int:
 
 
 def sync_once(settings: Settings, commands: Commands, options: argparse.Namespace) -> int:
-    """Sync each account once and print a table of the locks."""
+    """Sync each account once and print tables of the locks and the other devices."""
     if not settings.accounts:
         print_err(
             f"Nothing to sync: shard {options.shard} has none of the configured accounts; "
@@ -246,10 +246,18 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
     rows = [
         _table_row(status.account, lock) for status in statuses if status.snapshot for lock in status.snapshot.locks
     ]
+    devices = [
+        _device_table_row(status.account, row)
+        for status in statuses
+        if status.snapshot
+        for row in device_rows(status, status.snapshot.locks)
+    ]
     succeeded = all(status.up for status in statuses)
     table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "These accounts have no locks."
     if rows or succeeded:
         print_out(table)
+    if devices:
+        print_out("\n" + tabulate(devices, headers="keys", disable_numparse=True))
     return OK if flush_stdout() and succeeded else FAILED
 
 
@@ -291,6 +299,7 @@ def _load_settings(options: argparse.Namespace) -> Iterator[Settings]:
         yield Source(
             {
                 "api": {"url": cloud.url},
+                "events": {"enabled": True},
                 "accounts": [
                     {"name": account.name, "personal_key": account.keys[0].value} for account in world.accounts
                 ],
@@ -388,7 +397,7 @@ def _create_parser() -> _Parser:
         "--sync.once",
         dest="sync_once",
         action="store_true",
-        help="sync once, print a table of the locks, and exit (0: all accounts succeeded, 1: some failed)",
+        help="sync once, print the locks and other devices, and exit (0: all accounts succeeded, 1: some failed)",
     )
     add("--demo", action="store_true", help="run with a simulated Tedee cloud, without a key")
     add(
@@ -447,6 +456,19 @@ def _table_row(account: str, lock: Lock) -> dict[str, str]:
         "battery": "" if row.battery is None else f"{row.battery} %{' charging' if row.charging else ''}",
         "connection": row.connection.text,
         "changed": "" if row.changed is None else format_time(row.changed),
+    }
+
+
+def _device_table_row(account: str, row: DeviceRow) -> dict[str, str]:
+    return {
+        "account": printable(account),
+        "device": printable(row.name),
+        "kind": row.kind,
+        "id": str(row.id),
+        "locks": printable(row.locks),
+        "battery": "" if row.battery is None else f"{row.battery} %",
+        "connection": row.connection.text if row.connection != NO_VALUE else "",
+        "battery changed": "" if row.battery_changed is None else format_time(row.battery_changed),
     }
 
 

@@ -1,14 +1,18 @@
-"""Values of locks as text, for the status page, `--sync.once` and the dashboards."""
+"""Values of locks and other devices as text, for the status page, `--sync.once` and the dashboards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from exporter.sync.snapshot import Lock
+from exporter.sync.snapshot import AccountStatus, Lock
+from exporter.tedee.devices import Accessory, Bridge, Device, DoorSensor, DryContact, Gate, Keypad
 from exporter.tedee.models import Code, DeviceState, DoorState, LockState, StateChangeResult
 
 LOW_BATTERY = 20
 """Percent up to which a battery is low, as in Tedee's app."""
+
+LOW_ACCESSORY_BATTERY = 15
+"""Percent up to which the battery of a keypad or door sensor is low, as in Tedee's app."""
 
 JAMMED = StateChangeResult.JAMMED.value
 """The `stateChangeResult` of a lock whose bolt did not reach its position."""
@@ -23,6 +27,7 @@ class Display:
 
 
 NO_VALUE = Display("–")  # noqa: RUF001
+CONNECTIONS: Mapping[bool, Display] = {True: Display("connected", "good"), False: Display("offline", "bad")}
 
 _STATE_SEVERITIES: Mapping[int, str] = {
     LockState.LOCKED: "good",
@@ -92,23 +97,98 @@ def _display(kind: type[Code], code: int | None, severities: Mapping[int, str], 
 
 
 def _connection(lock: Lock) -> Display:
-    match lock.synced.is_connected:
-        case True:
-            return Display("connected", "good")
-        case False:
-            return Display("offline", "bad")
-        case None:
-            # The value may also have been rejected: only the details show whether there is a bridge.
-            return Display("no bridge") if lock.details and lock.details.connected_to_id is None else NO_VALUE
+    if lock.synced.is_connected is not None:
+        return CONNECTIONS[lock.synced.is_connected]
+    # The value may also have been rejected: only the details show whether there is a bridge.
+    return Display("no bridge") if lock.details and lock.details.connected_to_id is None else NO_VALUE
 
 
 def _description(lock: Lock) -> str:
-    details = lock.details
-    if not details:
-        return f"id {lock.id}"
-    firmware = f"firmware {details.firmware_version}" if details.firmware_version else None
-    update = "update available" if details.firmware_update_available else None
-    return " · ".join(filter(None, [details.model, details.serial_number, firmware, update]))
+    return _properties(lock.details) if lock.details else f"id {lock.id}"
+
+
+def _properties(device: Device) -> str:
+    """Return model, serial number and firmware of a device, as far as they are known."""
+    firmware = f"firmware {device.firmware_version}" if device.firmware_version else None
+    update = "update available" if device.firmware_update_available else None
+    return " · ".join(filter(None, [device.model, device.serial_number, firmware, update]))
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """A device other than a lock as a row of a table."""
+
+    id: int
+    name: str
+    kind: str
+    """Such as `bridge`."""
+    description: str
+    """Model, serial number and firmware."""
+    locks: str
+    """Names of the locks that belong to it, or to which it belongs."""
+    connection: Display
+    has_battery: bool
+    battery: int | None
+    """Percent; None if Tedee omits it."""
+    battery_low: bool
+    battery_changed: float | None
+    """Unix time of the last change of the battery level."""
+
+    @classmethod
+    def of(cls, device: Device, locks: Iterable[Lock]) -> "DeviceRow":
+        """Return the row of a device. Values that Tedee did not report are NO_VALUE or None."""
+        accessory = device if isinstance(device, Accessory) else None
+        connected = device.is_connected if isinstance(device, Bridge | Gate) else None
+        connection = NO_VALUE if connected is None else CONNECTIONS[connected]
+        updates = isinstance(device, Bridge) and device.is_updating
+        level = accessory.battery_level if accessory else None
+        return cls(
+            id=device.id,
+            name=device.label,
+            kind=_KINDS.get(type(device), ""),
+            description=_properties(device),
+            locks=", ".join(lock.name for lock in locks),
+            connection=Display("updating", "busy") if updates and connected else connection,
+            has_battery=accessory is not None,
+            battery=level,
+            battery_low=level is not None and level <= LOW_ACCESSORY_BATTERY,
+            battery_changed=accessory.battery_changed_at if accessory else None,
+        )
+
+
+_KINDS: Mapping[type[Device], str] = {
+    Bridge: "bridge",
+    Keypad: "keypad",
+    DoorSensor: "door sensor",
+    Gate: "gate",
+    DryContact: "dry contact",
+}
+
+
+def device_rows(status: AccountStatus, locks: Sequence[Lock]) -> tuple[DeviceRow, ...]:
+    """Return the devices other than locks: each bridge with the accessories of its locks, then the others."""
+    names = {lock.id: lock for lock in locks}
+    by_bridge: dict[int | None, list[Lock]] = {}
+    for lock in locks:
+        by_bridge.setdefault(lock.details.connected_to_id if lock.details else None, []).append(lock)
+    by_lock: dict[int | None, list[Accessory]] = {}
+    for accessory in (*status.devices(Keypad), *status.devices(DoorSensor)):
+        by_lock.setdefault(accessory.connected_to_lock_id, []).append(accessory)
+
+    def accessories(of_locks: Iterable[int | None]) -> list[DeviceRow]:
+        return [
+            DeviceRow.of(each, [names[lock_id]] if lock_id in names else ())
+            for lock_id in of_locks
+            for each in by_lock.pop(lock_id, ())
+        ]
+
+    rows = []
+    for bridge in status.devices(Bridge):
+        own = by_bridge.get(bridge.id, [])
+        rows += [DeviceRow.of(bridge, own), *accessories(lock.id for lock in own)]
+    rows += accessories([*by_lock])
+    rows += [DeviceRow.of(each, ()) for each in (*status.devices(Gate), *status.devices(DryContact))]
+    return tuple(rows)
 
 
 def format_time(at: float) -> str:

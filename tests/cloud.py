@@ -26,7 +26,9 @@ from testing.stores import memory_store
 
 URL = "https://tedee.test"
 SYNC_URL = f"{URL}/api/v37/my/lock/sync"
-LOCKS_URL = f"{URL}/api/v37/my/lock"
+DETAILS_URL = f"{URL}/api/v37/my/device/details"
+DOOR_SENSORS_URL = f"{URL}/api/v37/my/doorsensor"
+ACTIVITIES_URL = f"{URL}/api/v37/my/deviceactivity"
 KEY = "the-key-that-opens-doors"
 
 
@@ -49,7 +51,7 @@ def synced(lock_id: int, revision: int | None = 1, connected: bool | None = True
 
 
 def detailed(lock_id: int, name: str, **changes: Any) -> dict[str, Any]:
-    """Return the row of a lock in a page of the list of locks."""
+    """Return the row of a lock in the details of the devices."""
     return {
         "id": lock_id,
         "name": name,
@@ -63,6 +65,23 @@ def detailed(lock_id: int, name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def bridge(bridge_id: int, name: str = "Bridge", **changes: Any) -> dict[str, Any]:
+    """Return the row of a bridge in the details of the devices."""
+    return {"id": bridge_id, "name": name, "type": 1, "isConnected": True, "isUpdating": False, **changes}
+
+
+def accessory(device_id: int, lock_id: int | None, level: int | None = 54, **changes: Any) -> dict[str, Any]:
+    """Return the row of a keypad or door sensor with a battery level."""
+    state = {"batteryLevel": level, "batteryLevelModifiedTime": "2026-11-19T06:30:12.9"}
+    return {
+        "id": device_id,
+        "name": f"Device {device_id}",
+        "connectedToLockId": lock_id,
+        "deviceState": state,
+        **changes,
+    }
+
+
 class Tedee:
     """The Tedee API of one account. A response is built from the attributes at the time of the call."""
 
@@ -71,10 +90,16 @@ class Tedee:
         self.sync_status = 200
         self.sync_headers: dict[str, str] = {}
         self.details: list[dict[str, Any]] = []
+        """Rows of the locks in the details of the devices."""
+        self.devices: dict[str, Any] = {}
+        """Rows of the other lists in the details, by the name of the list."""
         self.details_status = 200
         self.details_headers: dict[str, str] = {}
-        self.page_size = 100
-        self.same_page = False
+        self.door_sensors: list[dict[str, Any]] = []
+        self.door_sensors_status = 200
+        self.activities: list[dict[str, Any]] = []
+        """Events of each lock, the newest first."""
+        self.activities_status = 200
         self.on_call: Callable[[str], None] = lambda endpoint: None
         self.calls: list[tuple[str, dict[str, list[str]]]] = []
         self.keys: list[str] = []
@@ -84,7 +109,9 @@ class Tedee:
         self.times: list[float] = []
         """Monotonic seconds of each sync, if `clock` is set."""
         mock.add_callback(responses.GET, SYNC_URL, self._sync_response)
-        mock.add_callback(responses.GET, LOCKS_URL, self._locks_response)
+        mock.add_callback(responses.GET, DETAILS_URL, self._details_response)
+        mock.add_callback(responses.GET, DOOR_SENSORS_URL, self._door_sensors_response)
+        mock.add_callback(responses.GET, ACTIVITIES_URL, self._activities_response)
 
     def has(self, *locks: dict[str, Any]) -> None:
         """Set the locks of the next sync responses."""
@@ -109,13 +136,30 @@ class Tedee:
         body = self.sync if isinstance(self.sync, bytes) else json.dumps(self.sync).encode()
         return self.sync_status, self.sync_headers, body
 
-    def _locks_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
+    def _details_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
+        self._record("details", request)
+        body = json.dumps(envelope({"locks": self.details, **self.devices})).encode()
+        return self.details_status, self.details_headers, body
+
+    def _door_sensors_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
+        self._record("door_sensors", request)
+        result = {"page": 1, "itemsPerPage": 2**31 - 1, "doorSensors": self.door_sensors}
+        return self.door_sensors_status, {}, json.dumps(envelope(result)).encode()
+
+    def _record(self, endpoint: str, request: Any) -> None:
+        # The settings of the user have the position of the home, and all pages are one.
+        assert _query(request) == {}
+        self.calls.append((endpoint, {}))
+        self.on_call(endpoint)
+
+    def _activities_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         query = _query(request)
-        self.calls.append(("locks", query))
-        self.on_call("locks")
-        end = (1 if self.same_page else int(query["Page"][0])) * self.page_size
-        rows = self.details[end - self.page_size : end]
-        return self.details_status, self.details_headers, json.dumps(envelope(rows)).encode()
+        self.calls.append(("activities", query))
+        self.on_call("activities")
+        (lock_id,) = map(int, query["deviceId"])
+        before = query.get("lastElemDate", ["9999"])[0]
+        rows = [each for each in self.activities if each["deviceId"] == lock_id and each["date"] < before]
+        return self.activities_status, {}, json.dumps(envelope(rows[: int(query["elements"][0])])).encode()
 
 
 def _query(request: Any) -> dict[str, list[str]]:
@@ -130,6 +174,8 @@ def account_sync(
     lock_filter: LockFilter | None = None,
     stale_after: float = 300.0,
     requests_per_hour: int = 350,
+    devices_interval: float = 600.0,
+    events_interval: float | None = None,
     store: OpenStore | None = None,
     key: SecretSource | None = None,
 ) -> AccountSync:
@@ -139,7 +185,8 @@ def account_sync(
         return client(name, key or Secret(KEY), limiter=limiter, observer=observer)
 
     policy = RateLimitPolicy(requests_per_hour=requests_per_hour)
-    options = Options(create_client, policy, ResourceOptions(stale_after, lock_filter or LockFilter()))
+    resources = ResourceOptions(stale_after, lock_filter or LockFilter(), devices_interval, events_interval)
+    options = Options(create_client, policy, resources)
     store = store or memory_store(clock)
     limiter = RateLimiter(name, store.states, clock, policy, jitter=lambda: 1.0, is_first_start=store.states.is_new)
     return AccountSync(name, options, limiter=limiter, store=store.responses, clock=clock, publish=publish)

@@ -30,7 +30,7 @@ def anchors() -> LabelTexts:
 def alert_table(matchers: str, *labels: Column) -> table.Panel:
     """Build the table of firing alerts that match, with columns for the given labels.
 
-    If no alert is firing, the first of these columns says so. The column "Alert" would show the words as a link.
+    If no alert is firing, the text is in the first of these columns. The column "Alert" would show the words as a link.
     """
     starts = q.alert_starts(matchers, labels[0].source)
     return table_panel(

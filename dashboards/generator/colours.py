@@ -14,7 +14,7 @@ GREEN, YELLOW, VERMILION, SKY, BLUE, ORANGE, PURPLE = (
 )
 DARK_GREY, LIGHT_GREY = "#595959", "#A6A6A6"
 
-SEVERITY_COLOURS = {"good": GREEN, "warn": YELLOW, "bad": VERMILION, "busy": SKY, "quiet": DARK_GREY}
+SEVERITY_COLOURS = {"good": GREEN, "warn": YELLOW, "bad": VERMILION, "busy": BLUE, "quiet": DARK_GREY}
 """Colours of the status page's severities. They are for areas, because a yellow line is not visible on white."""
 
 TRANSPARENT = "transparent"

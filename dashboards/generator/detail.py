@@ -34,7 +34,7 @@ SHOWN = (
 )
 TABLE_HEIGHT = 8
 """Height of a table with MAX_SERIES rows."""
-ALERT_MATCHERS = 'account=~"$account|", lock_id=~"${shown:pipe}|"'
+ALERT_MATCHERS = 'account=~"$account|", lock_id=~"$lock|"'
 
 
 def dashboard() -> Dashboard:
@@ -61,8 +61,8 @@ def now() -> table.Panel:
     return table_panel(
         "Current values",
         "Current values of each lock; `no data` means that the lock is offline or its account is not reported. Days "
-        f"left is the time until the battery reaches {EMPTY} %. Connected is the share of the time with data in which "
-        "the lock was connected, within the time range of the dashboard.",
+        f"left is the time until the battery reaches {EMPTY} %; connected is the share of the time with data. If more "
+        f"than {MAX_SERIES} locks are selected, this dashboard shows the {MAX_SERIES} whose state changed last.",
         [
             Column("lock_name", "Lock", min_width=110),
             replace(ACCOUNT, filterable=False),
@@ -144,7 +144,7 @@ def alerts() -> table.Panel:
 def state_changes() -> timeseries.Panel:
     """Return the panel with the state changes of each lock over time."""
     changes = q.series(catalogue.LOCK_STATE_CHANGES, q.SHOWN_LOCKS)
-    increase = f"max by {q.BY_ID} (sum without (lock_name) (increase({changes}[$__rate_interval])))"
+    increase = f"max by {q.BY_ID} (sum without (lock_name) (increase({changes}[1h])))"
     return bar_panel(
         "State changes per hour",
         "State changes of each lock in each hour. The activity log in the Tedee app shows who operated the lock.",
@@ -164,25 +164,27 @@ def properties() -> table.Panel:
     widths = {
         "lock_name": ("Lock", None),
         "firmware_version": ("Firmware", 95),
-        "model": ("Model", 100),
-        "serial_number": ("Serial number", 125),
-        "bridge_id": ("Bridge ID", 90),
-        "time_zone": ("Time zone", 120),
-        "organization_id": ("Organization ID", 130),
-        "lock_id": ("ID", 90),
+        "model": ("Model", 90),
+        "serial_number": ("Serial number", 120),
+        "bridge_id": ("Bridge ID", 85),
+        "time_zone": ("Time zone", 125),
+        "organization_id": ("Organization ID", 120),
+        "account": ("Account", 110),
+        "lock_id": ("ID", 80),
     }
-    labels = [Column(label, title, width=width) for label, (title, width) in widths.items()]
-    info = f"group by ({', '.join(widths)}, account) ({q.series(catalogue.LOCK_INFO, q.SHOWN_LOCKS)})"
+    labels = [
+        Column(label, title, width=width, min_width=None if width else 100) for label, (title, width) in widths.items()
+    ]
+    info = f"group by ({', '.join(widths)}) ({q.series(catalogue.LOCK_INFO, q.SHOWN_LOCKS)})"
     return table_panel(
         "Properties",
         "Properties that Tedee reports for the lock. The ID changes if the lock is removed and added again, the serial "
         "number does not. The revision changes with each change of a setting or the name.",
         [
             labels[0],
-            Column("update", "Update", UPDATE, cell=COLOURED_CELL, width=90),
+            Column("update", "Update", UPDATE, cell=COLOURED_CELL, width=85),
             *labels[1:],
-            Column("revision", "Revision", ValueFormat("none", decimals=0), width=80),
-            Column("account", "Account", hidden=True),
+            Column("revision", "Revision", ValueFormat("none", decimals=0), width=75),
         ],
         {
             "info": q.or_hint(f"topk by {q.BY_ID} (1, {info})", "lock_name"),

@@ -26,8 +26,8 @@ TEXT = f"""
 
 #### What the colours mean
 
-In tiles and tables: green: no action needed; yellow: check it; red: act; blue: in progress; grey or no colour: not
-known. In graphs, colours only distinguish the lines.
+In tiles and tables: green: no action needed; yellow: check it; red: act; blue: in progress, or an update is available;
+grey: not known. A cell without a colour is a plain value. In graphs, colours only distinguish the lines.
 
 #### What else there is
 

@@ -42,7 +42,7 @@ def increase_of_seen(metric: catalogue.AnyMetric, labels: str) -> str:
     The exporter reports every reason of a failure from its start.
     """
     counter = q.series(metric, q.ACCOUNTS)
-    return f"sum by ({labels}) (increase({counter}[$__rate_interval]) and {counter} > 0)"
+    return f"sum by ({labels}) (increase({counter}[$__interval]) and {counter} > 0)"
 
 
 LAST_SYNCS = (
@@ -234,7 +234,7 @@ def syncs() -> list[timeseries.Panel]:
             increase_of_seen(catalogue.SYNC_FAILURES, "reason"),
             "{{reason}}",
             known=REASONS,
-            no_data="No failed syncs reported",
+            no_data="no failures, or no data",
         )
         .legend(legend_with_sums())
         .span(12),
@@ -279,7 +279,7 @@ def requests() -> list[timeseries.Panel]:
             "shown instead.",
             increase_of_seen(catalogue.API_REQUESTS, "endpoint, code"),
             "{{endpoint}} {{code}}",
-            known=["my/lock/sync 200", "my/lock 200"],
+            known=["my/lock/sync 200", "my/device/details 200"],
         ).span(8),
         bar_panel(
             "Rejected values by field",
@@ -287,7 +287,7 @@ def requests() -> list[timeseries.Panel]:
             "battery level is normal during a firmware update. Please report other frequent rejections.",
             increase_of_seen(catalogue.REJECTED_VALUES, "field"),
             "{{field}}",
-            no_data="No rejected values reported",
+            no_data="no rejected values, or no data",
         ).span(8),
     ]
 
@@ -302,40 +302,43 @@ def processes() -> list[timeseries.Panel | table.Panel]:
             {INSTANCE_LEGEND: q.of_exporters(q.series("scrape_samples_scraped", q.EXPORTERS))},
             COUNT,
             steps=True,
-        ).span(8),
+        ).span(6),
         line_panel(
             "Scrape duration",
             "Duration of each scrape. Responses are rendered in advance: more than 0.1 seconds indicates a slow "
             "network or an overloaded machine.",
             {INSTANCE_LEGEND: q.of_exporters(q.series("scrape_duration_seconds", q.EXPORTERS))},
             ValueFormat("s", minimum=0),
-        ).span(8),
+        ).span(6),
         line_panel(
             "Memory usage",
             "Resident memory of the process. It depends on the number of locks and should be stable. Please report a "
             "rise over several days.",
             {INSTANCE_LEGEND: q.of_exporters(q.series("process_resident_memory_bytes", q.EXPORTERS))},
             ValueFormat("bytes", minimum=0),
-        ).span(8),
+        ).span(6),
         line_panel(
             "CPU usage",
             "Share of one CPU core that the process uses: a few percent with 5,000 locks. Please report much higher "
             "values.",
             {INSTANCE_LEGEND: q.of_exporters(f"rate({cpu_seconds}[$__rate_interval])")},
             ValueFormat("percentunit", minimum=0),
-        ).span(8),
+        ).span(6),
         table_panel(
             "Versions",
-            "Version of each exporter, its start time, and the last successful load of its configuration.",
+            "Whether Prometheus can scrape each exporter, its version, its start time, and the last successful load of "
+            "its configuration.",
             [
+                Column("up", "Scrape", ValueFormat(texts=value_mappings.SCRAPES), cell=COLOURED_CELL, width=80),
                 Column("instance", "Instance", min_width=150),
-                Column("job", "Job", width=110),
+                Column("job", "Job", width=200),
                 Column("version", "Version", width=90),
                 Column("python_version", "Python", width=80),
                 Column("started", "Started", ValueFormat("dateTimeFromNow"), width=140),
                 Column("loaded", "Config loaded", ValueFormat("dateTimeFromNow"), width=140),
             ],
             {
+                "up": q.of_exporters(q.series("up", q.EXPORTERS), lookback=q.EXPORTER_LOOKBACK),
                 "version": f"group by (instance, job, version, python_version) "
                 f"({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
                 "started": times(q.of_exporters(q.series("process_start_time_seconds", q.EXPORTERS))),
@@ -343,8 +346,8 @@ def processes() -> list[timeseries.Panel | table.Panel]:
             },
             [("instance", False)],
         )
-        .span(16)
-        .height(8),
+        .span(24)
+        .height(6),
     ]
 
 

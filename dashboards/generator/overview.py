@@ -13,7 +13,6 @@ from .dashboard import Dashboard, PanelGroup
 from .panels import (
     AXIS_OF_EVENTS,
     COLOURED_CELL,
-    GAUGE_CELL,
     HOURS_HEIGHT,
     Column,
     ValueFormat,
@@ -27,9 +26,12 @@ from .value_mappings import JAMMED, LOW_BATTERY, NO_VALUE, Display
 MAX_ROWS = 500
 """If at most as many locks are selected, the tables list all of them."""
 MAX_IDS = 80
-"""Locks that the tables list otherwise, those that need attention first. Each query has the ids of all of them: with
-many more, a URL would be too long."""
-LISTED = f" If more than {MAX_ROWS} locks are selected, the {MAX_IDS} that need most attention are listed."
+"""Locks that the tables list otherwise: half of them need most attention, a quarter have the lowest batteries, and a
+quarter the lowest availability. Each query has the ids of all of them: with many more, a URL would be too long."""
+LISTED = (
+    f" If more than {MAX_ROWS} locks are selected, {MAX_IDS} are listed: those that need most attention, with the "
+    "lowest batteries, and with the lowest availability."
+)
 
 RECENT_CHANGES = 20
 """Rows in the table of recent changes."""
@@ -86,7 +88,6 @@ SHARE = ValueFormat(
     maximum=1,
 )
 MINUTES = ValueFormat("suffix:min", decimals=0)
-EVENTS = replace(COUNT, thresholds=((None, "quiet"), (0, "busy")))
 RESULT = ValueFormat(texts=value_mappings.RESULTS, text_above=value_mappings.OTHER_ERROR)
 
 NAME = Column("lock_name", "Lock", link=("Lock details", DETAIL_URL), filterable=True)
@@ -122,7 +123,17 @@ def listed_locks() -> str:
     """Return an expression for the locks in the tables: what the variable `lock` selects, or a limited list of ids."""
     selected = 'label_replace(vector(0), "lock_id", "$lock", "", "")'
     too_many = f"count({q.series(catalogue.LOCK_REVISION, q.LOCKS)}) > {MAX_ROWS}"
-    first = f"topk({MAX_IDS}, {q.attention(q.LOCKS, 'by (lock_id)')})"
+    attention = q.attention(q.LOCKS, "by (lock_id)")
+    battery = f"min by (lock_id) ({q.series(catalogue.LOCK_BATTERY_LEVEL, q.LOCKS)})"
+    connected = f"min by (lock_id) ({q.series(catalogue.LOCK_CONNECTED, q.LOCKS)})"
+    first = " or ".join(
+        [
+            f"topk({MAX_IDS // 2}, {attention})",
+            f"bottomk({MAX_IDS // 4}, {battery})",
+            f"bottomk({MAX_IDS // 4}, avg_over_time(({connected})[{AVAILABILITY_DAYS}d:12h]))",
+        ]
+    )
+    first = f"({first})"
     return f"{selected} unless on () {too_many} or {first} and on () {too_many}"
 
 
@@ -202,8 +213,7 @@ def all_locks() -> table.Panel:
     return table_panel(
         "Locks",
         "The selected locks: jammed or unknown, unlocked or open, offline, low battery, others; each by last change. "
-        f"If more than {MAX_ROWS} locks are selected, the first {MAX_IDS} are listed. The name links to the lock's "
-        "details.",
+        "The name links to the lock's details." + LISTED,
         [
             replace(NAME, min_width=125),
             ACCOUNT,
@@ -216,7 +226,7 @@ def all_locks() -> table.Panel:
                 filterable=True,
             ),
             Column("door", "Door", DOOR, cell=COLOURED_CELL, width=100, filterable=True),
-            Column("battery", "Battery", BATTERY, cell=GAUGE_CELL, width=110),
+            Column("battery", "Battery", BATTERY, cell=COLOURED_CELL, width=75),
             Column("connection", "Connection", CONNECTION, cell=COLOURED_CELL, width=120, filterable=True),
             Column("charging", "Charging", ValueFormat(texts=value_mappings.CHARGING), width=80),
             Column("changed", "Last change", LAST_CHANGE, width=140),
@@ -309,10 +319,10 @@ def batteries() -> table.Panel:
         f"Days until each battery reaches {EMPTY} %, fewest first; then batteries without a trend, lowest level first."
         + LISTED,
         [
-            replace(NAME, width=220),
-            replace(ACCOUNT, width=140),
-            Column("days", "Days left", DAYS_LEFT, cell=COLOURED_CELL, width=140),
-            Column("battery", "Battery", BATTERY, cell=GAUGE_CELL, min_width=200),
+            NAME,
+            replace(ACCOUNT, width=200),
+            Column("days", "Days left", DAYS_LEFT, cell=COLOURED_CELL, width=200),
+            Column("battery", "Battery", BATTERY, cell=COLOURED_CELL, width=200),
             ID,
         ],
         {
@@ -349,7 +359,7 @@ def use_by_lock(note: str = "") -> table.Panel:
         [
             replace(NAME, min_width=120, filterable=False),
             replace(ACCOUNT, filterable=False),
-            Column("changes", "Changes", EVENTS, cell=GAUGE_CELL, width=110),
+            Column("changes", "Changes", COUNT, width=90),
             Column("unlocked", "Not locked", MINUTES, width=90),
             Column("opened", "Door open", MINUTES, width=90),
             ID,
@@ -373,7 +383,7 @@ def availability_by_lock() -> table.Panel:
             [
                 replace(NAME, min_width=130),
                 replace(ACCOUNT, filterable=False),
-                Column("share", "Available", SHARE, cell=GAUGE_CELL, width=140),
+                Column("share", "Available", SHARE, cell=COLOURED_CELL, width=90),
                 ID,
             ],
             {"share": q.with_recent_names(q.availability(AVAILABILITY_DAYS), q.SHOWN_LOCKS)},
@@ -395,10 +405,10 @@ def availability_by_bridge() -> table.Panel:
             f"Average of the locks of each bridge over {AVAILABILITY_DAYS} days, lowest first. If it is low for all "
             "locks of a bridge, check the network of the bridge." + LISTED,
             [
-                Column("bridge_id", "Bridge ID", width=80),
+                Column("bridge_id", "Bridge ID", min_width=80),
                 replace(ACCOUNT, filterable=False),
                 Column("locks", "Locks", COUNT, width=60),
-                Column("share", "Available", SHARE, cell=GAUGE_CELL, min_width=100),
+                Column("share", "Available", SHARE, cell=COLOURED_CELL, width=90),
             ],
             {
                 "share": f"avg {by} ({q.availability(AVAILABILITY_DAYS)} * on {q.BY_ID} group_right () {bridges})",

@@ -154,9 +154,6 @@ AXIS_OF_EVENTS = 5
 """Minimum length of an axis of events. Without it, the axis of an empty panel would go to 100."""
 
 COLOURED_CELL = common.TableColoredBackgroundCellOptions(mode=common.TableCellBackgroundDisplayMode.BASIC)
-GAUGE_CELL = common.TableBarGaugeCellOptions(
-    mode=common.BarGaugeDisplayMode.BASIC, value_display_mode=common.BarGaugeValueMode.TEXT
-)
 
 
 def stat_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> stat.Panel:
@@ -218,7 +215,7 @@ def line_panel(
         .draw_style(common.GraphDrawStyle.LINE)
         .line_width(2)
         .fill_opacity(0)
-        .show_points(common.VisibilityMode.NEVER)
+        .show_points(common.VisibilityMode.AUTO)
         .line_interpolation(common.LineInterpolation.STEP_AFTER if steps else common.LineInterpolation.LINEAR)
         .legend(_legend())
         .tooltip(_tooltip())

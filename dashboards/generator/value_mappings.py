@@ -41,6 +41,7 @@ UPDATES: ValueTexts = {1: Display("available", "busy"), 0: Display("none", "good
 NO_DATA = -1
 """Value for an account for which no exporter reports `tedee_up`."""
 ACCOUNTS: ValueTexts = {1: Display("up", "good"), 0: Display("failing", "bad"), NO_DATA: Display("no data", "bad")}
+SCRAPES: ValueTexts = {1: Display("up", "good"), 0: Display("down", "bad")}
 VERSIONS: ValueTexts = {1: Display("supported", "good"), 0: Display("no longer supported", "bad")}
 CONFIGURATIONS: ValueTexts = {1: Display("loaded", "good"), 0: Display("rejected", "bad")}
 ALERT_SEVERITIES: LabelTexts = {

@@ -28,7 +28,7 @@ class Endpoint:
     spacing: float = 0.0
     """Seconds from a response to the next request."""
     max_requests: int | None = None
-    """Requests in `window` seconds; None if Tedee documents no limit."""
+    """Requests in `window` seconds; None if only the hourly limit applies."""
     window: float = 0.0
     required_list: str = ""
     """Name in lower case of a list that the result must have; empty if the result is a list itself."""
@@ -38,7 +38,9 @@ class Endpoint:
 
 
 SYNC = Endpoint("my/lock/sync", Priority.HIGH, spacing=SYNC_SPACING)
-DEVICES = Endpoint("my/device/details", required_list="locks")
+DEVICES = Endpoint("my/device/details", max_requests=10, window=600.0, required_list="locks")
+"""Tedee documents the limit for `my/lock`, which has the same details (docs: api-rate-limiting). Here it ensures that
+locks whose revisions change often use no requests that syncs need."""
 DOOR_SENSORS = Endpoint("my/doorsensor", required_list="doorsensors")
 ACTIVITIES = Endpoint("my/deviceactivity", Priority.LOWEST)
 PRIORITIES = {each.path: each.priority for each in (SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES)}

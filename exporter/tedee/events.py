@@ -36,7 +36,7 @@ class EventKind(NamedTuple):
     event: str
     """What happened, such as `unlocked` or `wrong_pin`."""
     source: str
-    """How the device was operated, such as `app` or `manual`; `device` if nobody operated it."""
+    """How the device was operated, such as `app` or `manual`; `device` if it was not operated."""
 
     @classmethod
     def of(cls, number: int) -> "EventKind":

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.clock import Clock
-from exporter.presentation import Display, LockRow
+from exporter.presentation import DeviceRow, Display, LockRow, device_rows
 from exporter.sync.snapshot import AccountStatus, ResourceStatus, StatusRegistry
 from exporter.tedee.models import LockState
 
@@ -21,6 +21,8 @@ class AccountView:
     status: AccountStatus
     rows: tuple[LockRow, ...] | None
     """None if there is no data, or only stale data."""
+    devices: tuple[DeviceRow, ...] = ()
+    """Devices other than locks."""
     delayed: tuple[ResourceStatus, ...] = ()
     """Resources that are due, but that rate limits delay."""
     unnamed: int = 0
@@ -29,13 +31,16 @@ class AccountView:
     @classmethod
     def of(cls, anchor: str, status: AccountStatus, clock: Clock) -> "AccountView":
         """Return the view of an account, without the locks of a stale snapshot."""
-        current = status.fresh_snapshot(clock.monotonic())
-        if current is None:
+        status = status.as_of(clock.monotonic())
+        current = status.snapshot
+        if current is None or status.is_stale:
             return cls(anchor, status, None)
         reported = clock.wall() + MIN_REPORTED_WAIT
         delayed = tuple(each for each in status.other_resources if (each.delayed_until or 0.0) > reported)
         unnamed = sum(lock.details is None for lock in current.locks)
-        return cls(anchor, status, tuple(map(LockRow.of, current.locks)), delayed, unnamed)
+        return cls(
+            anchor, status, tuple(map(LockRow.of, current.locks)), device_rows(status, current.locks), delayed, unnamed
+        )
 
     @property
     def sync_state(self) -> Display:
@@ -73,9 +78,17 @@ class AccountView:
             (sum(row.door.severity == "warn" for row in rows), "with door open", "warn"),
             (sum(row.state.severity == "bad" for row in rows), "jammed or unknown", "bad"),
             (sum(row.connection.severity == "bad" for row in rows), "offline", "bad"),
-            (sum(row.battery_low for row in rows), "with low battery", "bad"),
+            (sum(row.battery_low for row in rows), "with low battery", "warn"),
+            (sum(each.connection.severity == "bad" for each in self.devices), "bridges or gates offline", "bad"),
+            (sum(each.battery_low for each in self.devices), "keypads or sensors with low battery", "warn"),
         )
-        return tuple((count, text, severity if count else "quiet") for count, text, severity in counts)
+        shown = counts if self.devices else counts[:-2]
+        return tuple((count, text, severity if count else "quiet") for count, text, severity in shown)
+
+    @property
+    def events_refused(self) -> bool:
+        """True if events are enabled, but the credential lacks the scope for them."""
+        return any(each.is_permitted is False for each in self.status.other_resources)
 
 
 def account_views(registry: StatusRegistry, clock: Clock) -> list[AccountView]:

@@ -8,7 +8,8 @@ import re
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -22,15 +23,27 @@ import responses
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from exporter.clock import boottime
 from exporter.secrets import Secret, safe_path
-from exporter.simulator import PersonalKey, World, serve
+from exporter.simulator import PersonalKey, Variants, World, serve
 from exporter.tedee.bodies import MAX_BODY_BYTES, Bodies
-from exporter.tedee.client import LOCKS, REDACTED, SYNC, Observer, TedeeClient
+from exporter.tedee.client import REDACTED, Observer, TedeeClient
 from exporter.tedee.credentials import Credentials, access_token, personal_key
 from exporter.tedee.deadline import Deadline
-from exporter.tedee.endpoint import Endpoint
+from exporter.tedee.devices import (
+    Accessory,
+    AnyDevice,
+    Bridge,
+    DeviceKey,
+    DoorSensor,
+    DryContact,
+    Gate,
+    Keypad,
+    LockDetails,
+)
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.envelope import MAX_ROWS
 from exporter.tedee.errors import (
     REASONS,
@@ -45,8 +58,9 @@ from exporter.tedee.errors import (
     TlsFailed,
     Unauthorized,
 )
-from exporter.tedee.models import ParseResult, SyncedLock
+from exporter.tedee.models import SyncedLock
 from exporter.tedee.request import Response
+from exporter.tedee.rows import ParseResult
 from exporter.tedee.session import session
 from testing.factories import FIXTURES
 from testing.faults import Fault, FaultyCloud
@@ -77,7 +91,7 @@ class Requests:
     def request_sent(self, endpoint: str, code: str) -> None:
         self.seen.append((endpoint, code))
 
-    def values_rejected(self, parsed: ParseResult[Any]) -> None:
+    def values_rejected(self, parsed: ParseResult[Any, Any]) -> None:
         pass
 
 
@@ -100,6 +114,12 @@ def make_client(
         limiter=limiter or UnlimitedRateLimiter(),
         observer=observer or Requests(),
     )
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give calls of all endpoints the time that an overloaded machine needs."""
+    monkeypatch.setattr("exporter.tedee.client.LOW_PRIORITY_TIMEOUT", TIMEOUT)
 
 
 @pytest.fixture
@@ -141,22 +161,92 @@ def test_request_has_user_agent(url: str, cloud: FaultyCloud) -> None:
     assert cloud.calls[-1].user_agent == "tedee-exporter/test"
 
 
-def test_lock_details_are_paginated() -> None:
-    world = World.of_size(accounts=1, locks=230)
-    with serve(FaultyCloud(world)) as crowded:
-        client = make_client(crowded.url, personal_key(Secret("key-account-0001")))
-        pages = [client.locks(number) for number in (1, 2, 3, 4)]
-    assert [len(page.rows) for page in pages] == [100, 100, 30, 0]
-    names = {row.name for page in pages for row in page.rows.values()}
-    assert names == {f"Lock {number}" for number in range(1, 231)}
+def kinds(devices: ParseResult[DeviceKey, AnyDevice]) -> Counter[type[object]]:
+    return Counter(type(each) for each in devices.rows.values())
+
+
+def test_details_have_all_devices_but_door_sensors(cloud: FaultyCloud, url: str) -> None:
+    home, parsed = cloud.world.account("home"), make_client(url).devices()
+    assert not parsed.rejections
+    assert {each.id for each in parsed.rows.values()} == {each.id for each in home.devices} - {
+        each.id for each in home.door_sensors
+    }
+    assert kinds(parsed) == {
+        LockDetails: len(home.locks),
+        Bridge: len(home.bridges),
+        Keypad: len(home.keypads),
+        Gate: len(home.gates),
+        DryContact: len(home.dry_contacts),
+    }
+
+
+def test_door_sensors_have_their_own_endpoint(cloud: FaultyCloud, url: str) -> None:
+    sensors, parsed = cloud.world.account("home").door_sensors, make_client(url).door_sensors()
+    assert sensors
+    assert [*parsed.rows] == [(DoorSensor, each.id) for each in sensors]
+    assert not parsed.rejections
+
+
+def facts(device: AnyDevice) -> tuple[object, ...]:
+    """Return a device, and what its metrics have of its state."""
+    if not isinstance(device, Accessory):
+        return (device,)
+    return structs.replace(device, device_state=None), device.battery_level, device.battery_changed_at
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [
+        Variants(),
+        Variants(dry_contacts="drycontacts"),
+        Variants(door_sensors_in_details=True),
+        Variants(battery_time="batteryLevelModifiedDateTime"),
+        Variants(unknown_devices=True),
+        *(Variants(missing_level=form) for form in ("null", "empty", "nulls")),
+    ],
+)
+def test_all_formats_of_details_have_the_same_devices(cloud: FaultyCloud, url: str, variants: Variants) -> None:
+    documented = make_client(url).devices().rows
+    cloud.variants = variants
+    parsed = make_client(url).devices()
+    assert {each.device_id for each in parsed.rejections} <= {999_002}
+    assert {key: facts(parsed.rows[key]) for key in documented} == {
+        key: facts(each) for key, each in documented.items()
+    }
+    others = {type(each) for key, each in parsed.rows.items() if key not in documented}
+    assert others == (
+        {DoorSensor} if variants.door_sensors_in_details else {Keypad} if variants.unknown_devices else set()
+    )
+
+
+def test_5000_locks_are_in_one_response() -> None:
+    crowded = FaultyCloud(World.of_size(accounts=1, locks=5_000))
+    with serve(crowded) as address:
+        parsed = make_client(address.url, personal_key(Secret("key-account-0001"))).devices()
+    assert [call.endpoint for call in crowded.calls] == ["details"]
+    assert kinds(parsed)[LockDetails] == 5_000
+    assert not parsed.rejections
+
+
+@pytest.mark.parametrize("path", ["my/device/details", "my/doorsensor"])
+def test_settings_of_the_user_are_not_requested(path: str) -> None:
+    """They have the position of the home."""
+    result: dict[str, list[object]] = {"locks": [], "doorSensors": []}
+    with responses.RequestsMock() as mock:
+        mock.get(f"https://tedee.test/api/v37/{path}", json={"result": result, "success": True})
+        client = make_client("https://tedee.test")
+        client.devices() if path == "my/device/details" else client.door_sensors()
+        assert [call.request.url for call in mock.calls] == [f"https://tedee.test/api/v37/{path}"]
 
 
 def test_every_request_passes_rate_limiter(url: str) -> None:
     limiter = UnlimitedRateLimiter()
     client = make_client(url, limiter=limiter)
     client.sync()
-    client.locks(1)
-    assert limiter.passed == [SYNC, LOCKS]
+    client.devices()
+    client.door_sensors()
+    client.activities(1001)
+    assert limiter.passed == [SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES]
 
 
 def test_access_token_is_sent_as_bearer(url: str) -> None:
@@ -211,7 +301,7 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
 
 
 @pytest.mark.parametrize(("fault", "error", "message"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
-@pytest.mark.parametrize("endpoint", ["sync", "locks"])
+@pytest.mark.parametrize("endpoint", ["sync", "details"])
 def test_failed_call_raises_named_error(
     served: tuple[FaultyCloud, str], endpoint: str, fault: Fault, error: type[CallError], message: str
 ) -> None:
@@ -219,11 +309,12 @@ def test_failed_call_raises_named_error(
     cloud.faults.script(fault, endpoint=endpoint)
     client = make_client(url)
     with pytest.raises(CallError) as caught:
-        client.sync() if endpoint == "sync" else client.locks(1)
+        client.sync() if endpoint == "sync" else client.devices()
     assert type(caught.value) is error
     text = str(caught.value)
-    assert re.search(message, text)
-    assert text.startswith(f"account 'home': {SYNC if endpoint == 'sync' else LOCKS}: ")
+    expected = message if endpoint == "sync" else message.replace("is not a list", "has no list named locks")
+    assert re.search(expected, text)
+    assert text.startswith(f"account 'home': {SYNC if endpoint == 'sync' else DEVICES}: ")
     assert text.endswith(error.advice)
     assert KEY not in text
     assert "\n" not in text
@@ -261,6 +352,23 @@ def test_slow_response_times_out(cloud: FaultyCloud, url: str) -> None:
     cloud.faults.script(Fault.drip(size=8, interval=0.02))
     with pytest.raises(TimedOut, match=r"no complete response within 0\.2 s"):
         make_client(url, timeout=0.2).sync()
+
+
+@pytest.mark.parametrize("path", [DEVICES.path, DOOR_SENSORS.path, ACTIVITIES.path])
+def test_calls_other_than_syncs_have_a_shorter_timeout(
+    cloud: FaultyCloud, url: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("exporter.tedee.client.LOW_PRIORITY_TIMEOUT", 0.2)
+    client = make_client(url)
+    calls: dict[str, Callable[[], object]] = {
+        DEVICES.path: client.devices,
+        DOOR_SENSORS.path: client.door_sensors,
+        ACTIVITIES.path: lambda: client.activities(1001),
+    }
+    cloud.faults.script(Fault.silence())
+    with pytest.raises(TimedOut, match=rf"{path}: no complete response within 0\.2 s"):
+        calls[path]()
+    assert client.sync().rows
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -530,9 +638,9 @@ def test_uuid_of_refused_request_is_shown() -> None:
 def test_key_in_lock_name_is_redacted(served: tuple[FaultyCloud, str]) -> None:
     cloud, url = served
     escaped = "".join(f"\\u{ord(char):04x}" for char in KEY)
-    body = f'{{"success": true, "result": [{{"id": 1, "name": "a key: {escaped}"}}]}}'
+    body = f'{{"success": true, "result": {{"locks": [{{"id": 1, "name": "a key: {escaped}"}}]}}}}'
     cloud.faults.script(Fault.body(body.encode(), "application/json"))
-    assert make_client(url).locks(1).rows[1].name == "a key: [secret]"
+    assert make_client(url).devices().rows[LockDetails, 1].name == "a key: [secret]"
 
 
 def test_key_as_field_name_is_redacted(served: tuple[FaultyCloud, str]) -> None:
@@ -564,7 +672,7 @@ UNUSUAL_ROWS = {
 }
 
 
-@pytest.mark.parametrize("endpoint", ["sync", "locks"])
+@pytest.mark.parametrize("endpoint", ["sync", "details"])
 @pytest.mark.parametrize("other", [*UNUSABLE_ROWS, *UNUSUAL_ROWS])
 @pytest.mark.parametrize("unusable", UNUSABLE_ROWS)
 def test_unusable_row_does_not_affect_others(
@@ -572,10 +680,13 @@ def test_unusable_row_does_not_affect_others(
 ) -> None:
     cloud, url = served
     rows = [b'{"id": 1}', UNUSABLE_ROWS[unusable], (UNUSABLE_ROWS | UNUSUAL_ROWS)[other], b'{"id": 4}']
-    cloud.faults.script(Fault.body(b'{"success": true, "result": [%s]}' % b",".join(rows), "application/json"))
+    result = (
+        b"[%s]" if endpoint == "sync" else b'{"page": 1, "bridges": [], "locks": [%s], "new": [%s]}' % (b"%s", rows[1])
+    )
+    cloud.faults.script(Fault.body(b'{"success": true, "result": %s}' % (result % b",".join(rows)), "application/json"))
     client = make_client(url)
-    parsed = client.sync() if endpoint == "sync" else client.locks(1)
-    assert sorted(parsed.rows) == ([1, 3, 4] if other in UNUSUAL_ROWS else [1, 4])
+    parsed: ParseResult[Any, Any] = client.sync() if endpoint == "sync" else client.devices()
+    assert sorted(row.id for row in parsed.rows.values()) == ([1, 3, 4] if other in UNUSUAL_ROWS else [1, 4])
     assert {(each.field, each.value) for each in parsed.rejections} == {("id", "'not JSON'")}
     assert parsed.rejection_counts == {"id": 1 if other in UNUSUAL_ROWS else 2}
 
@@ -687,7 +798,7 @@ BYTES = (
 )
 
 
-def outcome(client: TedeeClient) -> tuple[ParseResult[SyncedLock] | None, CallError | None]:
+def outcome(client: TedeeClient) -> tuple[ParseResult[int, SyncedLock] | None, CallError | None]:
     try:
         return client.sync(), None
     except CallError as error:

@@ -29,9 +29,9 @@ from exporter.simulator import TOKEN_PATH, RefreshToken, World, serve
 from exporter.simulator.response import Response
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
-from exporter.tedee.client import SYNC
 from exporter.tedee.credentials import CredentialInUse, CredentialOwners
 from exporter.tedee.deadline import Deadline
+from exporter.tedee.endpoint import SYNC
 from exporter.tedee.errors import (
     REASONS,
     CallError,
@@ -516,7 +516,7 @@ def test_account_renamed_during_exchange_is_not_synced(tedee: Tedee, capsys: pyt
     for _ in range(2):
         tedee.clock.advance(31)
         scheduler.run_due()
-    assert [call.endpoint for call in tedee.cloud.calls] == ["token", "token", "sync", "locks", "locks"]
+    assert [call.endpoint for call in tedee.cloud.calls] == ["token", "token", "sync", "details", "door_sensors"]
     assert [status.account for status in registry.statuses()] == ["house"]
     assert "sync failed" not in capsys.readouterr().out
 

@@ -14,7 +14,8 @@ from exporter.sync.lock_filter import LockFilter
 from exporter.sync.resource import ResourceOptions
 from exporter.sync.snapshot import AccountStatus
 from exporter.sync.state_changes import StateChanges
-from exporter.tedee.models import DeviceState, SyncedLock, Timestamp
+from exporter.tedee.models import DeviceState, SyncedLock
+from exporter.tedee.rows import Timestamp
 from testing.clock import FakeClock
 from testing.stores import open_store
 from tests.cloud import KEY, Recorder, Tedee, account_sync, client, detailed, envelope, run_for, synced

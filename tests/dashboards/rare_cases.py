@@ -1,13 +1,14 @@
 """Recording of rare cases at one point of time. Each case has its own Prometheus job."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.sync.snapshot import Lock
+from exporter.sync.snapshot import AccountStatus, Durations, Lock
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status
 from tests.cloud import detailed, synced
@@ -82,6 +83,8 @@ def record(folder: Path) -> Path:
             at = END - HOUR + number * interval
             recording.add_sample("process_cpu_seconds_total", target, number * interval / 100, at)
             recording.add_sample("tedee_exporter_build_info", target, 1, at)
+    _record_disagreement(recording)
+    _record_other_alerts(recording)
     recording.close()
     return recording.path
 
@@ -106,12 +109,97 @@ def _record_down_exporters(recording: Recording) -> None:
     recording.add_target_samples(END, {"job": "covered", "instance": "down"}, up=0)
 
 
+def _record_disagreement(recording: Recording) -> None:
+    """Record an hour of two exporters that report different values of an account and its locks.
+
+    One of them restarts after 30 minutes, and reports accounts whose syncs fail.
+    """
+    for number in range(13):
+        clock = FakeClock(wall=END - HOUR + number * 300)
+        jammed: dict[str, Any] = {"doorState": 2, "stateChangeResult": 1}
+        home = locks_of(
+            [synced(1, doorState=0), synced(2, **jammed), synced(3, **jammed)],
+            [detailed(1, "Front door"), detailed(2, "Back door"), detailed(3, "Cellar")],
+        )
+        old = locks_of(
+            [
+                synced(1, 2, doorState=3, batteryLevel=18, lastStateChangedDate="2021-04-26T05:00:00Z"),
+                synced(2, isCharging=True, stateChangeResult=2),
+                synced(3, connected=False),
+            ],
+            [
+                detailed(1, "Front door", softwareVersions=[]),
+                detailed(2, "Back door"),
+                detailed(3, "Cellar"),
+            ],
+        )
+        up = _counted_status(clock, home, "home", number // 4)
+        down = replace(
+            _counted_status(clock, old, "home", 1 + number % 7),
+            api_version="v36",
+            up=False,
+            next_sync=clock.wall() + 60,
+            requests_remaining=12,
+            version_supported=False,
+            credentials_expire_at=END + DAY,
+        )
+        assert down.snapshot
+        down = replace(down, snapshot=replace(down.snapshot, at=clock.wall() - 100))
+        others = [
+            _counted_status(clock, locks_of([synced(9)], []), "failing", 2 * number, up=False, requests_remaining=5),
+            _counted_status(clock, (), "stale", number, up=False, snapshot=None),
+            _counted_status(clock, (), "also stale", number, up=False, snapshot=None),
+        ]
+        for instance, statuses, collector in (
+            ("one", [up], ExporterCollector("1.2.3", lambda: (True, END - DAY), lambda: True)),
+            ("other", [down, *others], ExporterCollector("1.2.3", lambda: (False, END - HOUR), lambda: False)),
+        ):
+            exposition = Exposition(registry(*statuses), collector, clock)
+            recording.add_scrape(exposition, clock.wall(), {"job": "disagreement", "instance": instance})
+
+
+def _counted_status(clock: FakeClock, locks: tuple[Lock, ...], account: str, count: int, **facts: Any) -> AccountStatus:
+    """Return a status whose counters have this value."""
+    durations = Durations()
+    for number in range(count):
+        durations = durations.observe((0.02, 0.2, 0.4, 3)[number % 4])
+    return status(
+        clock,
+        tuple(replace(lock, state_changes=count) for lock in locks),
+        account,
+        **{
+            "failures": {"timeout": count, "server_error": count // 2},
+            "requests": {("my/lock/sync", "200"): count, ("my/lock/sync", "503"): count // 2, ("my/lock", "200"): 0},
+            "rejection_counts": {"battery_level": count, "door_state": 0},
+            "durations": durations,
+            **facts,
+        },
+    )
+
+
+def _record_other_alerts(recording: Recording) -> None:
+    """Record an alert that is pending, one of other rules, and two of locks with the same name."""
+    labels = {"severity": "critical", "job": "alerts", "account": "home"}
+    for at in (END - HOUR, END):
+        pending = {**labels, "alertname": "TedeeAccountDown"}
+        recording.add_sample("ALERTS", {**pending, "alertstate": "pending"}, 1, at)
+        recording.add_sample("ALERTS_FOR_STATE", pending, at - 60, at)
+        recording.add_alert({**labels, "alertname": "DiskFull"}, at - DAY, at)
+        for lock_id in (1, 2):
+            lock = {"lock_id": str(lock_id), "lock_name": "Front door"}
+            recording.add_alert({**labels, **lock, "alertname": "TedeeLockJammed"}, at - lock_id * HOUR, at)
+
+
 def _record_batteries(recording: Recording) -> None:
     """Record batteries that discharge evenly. Levels are whole percents, as locks report them."""
     for job, drain in DRAINS.items():
         for name, days in ((f"battery {job}", 14 + FORECAST_DAYS), (f"battery {job} recent", 3)):
             _record_battery(recording, name, days, partial(_level_of_steady_discharge, drain))
     _record_battery(recording, "battery full", 14, lambda _: 90.0)
+    _record_battery(recording, "battery charged a little", 14, lambda days: 30 + 2 * days + (8 if days <= 2 else 0))
+    _record_battery(recording, "battery for 8 days", 8, partial(_level_of_steady_discharge, 0.45))
+    _record_battery(recording, "battery of two exporters", 14, lambda days: LAST_LEVEL + 2 * days)
+    _record_battery(recording, "battery of two exporters", 14, lambda days: LAST_LEVEL - 7 + days, "other")
     _record_battery(recording, "battery for a day", 1, lambda days: LAST_LEVEL + 5 * days)
     for name, history in (("battery drained", 14), ("battery drained recent", 1)):
         _record_battery(recording, name, history, lambda days: 30.5 + 30 * min(days, 1))
@@ -119,8 +207,10 @@ def _record_batteries(recording: Recording) -> None:
     _record_battery(recording, "battery charged a week ago", 14, lambda days: 15 + 2 * days + (30 if days <= 7 else 0))
 
 
-def _record_battery(recording: Recording, job: str, days: int, level: Callable[[float], float]) -> None:
-    labels = {"job": job, "instance": "one", "account": "home", "lock_id": "1", "lock_name": "Front door"}
+def _record_battery(
+    recording: Recording, job: str, days: int, level: Callable[[float], float], instance: str = "one"
+) -> None:
+    labels = {"job": job, "instance": instance, "account": "home", "lock_id": "1", "lock_name": "Front door"}
     for hour in range(days * 24 + 1):
         at = END - days * DAY + hour * HOUR
         recording.add_sample("lock_battery_level", labels, int(level((END - at) / DAY)), at)

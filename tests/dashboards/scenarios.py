@@ -1,6 +1,7 @@
-"""Scenarios of the pictures: recordings that show the dashboards with many locks, with few, and without data."""
+"""Scenarios of pictures and tests: recordings that show the dashboards with many locks, with few, and without data."""
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -39,6 +40,11 @@ class Scenario:
 def record_home(folder: Path) -> Path:
     """Record a home with one lock for four days."""
     clock = FakeClock(wall=END - 4 * DAY)
+    return _record(folder / "home.om", clock, [(scripted_day.TARGET, home_world(clock))], INTERVAL)
+
+
+def home_world(clock: FakeClock) -> World:
+    """Return a home with one lock."""
     world = World.demo(clock=clock.wall)
     world.accounts = [world.account("home")]
     (account,) = world.accounts
@@ -46,34 +52,55 @@ def record_home(folder: Path) -> Path:
         account.remove(lock.id)
     # Charged ten days ago, and half discharged.
     account.locks[0].battery = Battery(drain=20 * DAY, charge=HOUR, low=10, phase=10 * DAY - END % (20 * DAY + HOUR))
-    return _record(folder / "home.om", clock, [(scripted_day.TARGET, world)], INTERVAL)
+    return world
 
 
 def record_many(folder: Path, hours: float = 25) -> Path:
     """Record five accounts with 100 locks each. Some locks are offline, and some have a low battery and an alert."""
     clock = FakeClock(wall=END - hours * HOUR)
+    world = many_world(clock)
+    alerts = [
+        {
+            "alertname": "TedeeBatteryLow",
+            "severity": "warning",
+            "account": account.name,
+            "lock_id": str(lock.id),
+            "lock_name": lock.name,
+        }
+        for account in world.accounts
+        for lock in account.locks
+        if "batteryLevel" in lock.overrides
+    ]
+    return _record(folder / "many.om", clock, [(scripted_day.TARGET, world)], 300, alerts)
+
+
+def many_world(clock: FakeClock) -> World:
+    """Return five accounts with 100 locks each."""
     world = World.of_size(5, 100, clock=clock.wall)
-    alerts = []
     for account in world.accounts:
         for lock in account.locks[19::20]:
             lock.override(isConnected=False, deviceState=None)
         for lock in account.locks[7::25]:
             lock.override(batteryLevel=12)
-            labels = {"account": account.name, "lock_id": str(lock.id), "lock_name": lock.name}
-            alerts.append({"alertname": "TedeeBatteryLow", "severity": "warning", **labels})
-    return _record(folder / "many.om", clock, [(scripted_day.TARGET, world)], 300, alerts)
+    return world
 
 
 def record_two(folder: Path) -> Path:
     """Record two exporters in Kubernetes, with other jobs and instances, and a lock with a long name."""
     clock = FakeClock(wall=END - 25 * HOUR)
-    home, hotel = World.demo(clock=clock.wall), World.demo(clock=clock.wall)
-    home.accounts, hotel.accounts = [home.account("home")], [hotel.account("hotel")]
-    home.accounts[0].locks[0].rename("Front door of the main building, second floor, left wing (staff only)")
+    home, hotel = two_worlds(clock)
     job = "monitoring/smart-locks"
     name = "tedee-exporter-7c9f6d5b8-x2x9q.monitoring.svc.cluster.local:10333"
     targets = [({"job": job, "instance": name}, home), ({"job": job, "instance": "10.244.3.17:10333"}, hotel)]
     return _record(folder / "two.om", clock, targets, INTERVAL)
+
+
+def two_worlds(clock: FakeClock) -> tuple[World, World]:
+    """Return a home, and a hotel, each with its own exporter."""
+    home, hotel = World.demo(clock=clock.wall), World.demo(clock=clock.wall)
+    home.accounts, hotel.accounts = [home.account("home")], [hotel.account("hotel")]
+    home.accounts[0].locks[0].rename("Front door of the main building, second floor, left wing (staff only)")
+    return home, hotel
 
 
 def _record(
@@ -96,7 +123,7 @@ def _record(
         step = interval if clock.wall() >= END - 25 * HOUR else HOUR
         clock.advance(step)
         syncs += int(step / 20)
-        durations = durations.observe(0.2 if syncs % 3 else 0.4)
+        durations = durations.observe(0.2 if clock.wall() / interval % 3 else 0.4)
         facts = {
             "credentials_expire_at": None,
             "durations": durations,
@@ -130,6 +157,12 @@ SCENARIOS = {
     "rare": Scenario(rare_cases.record, 20),
     "empty": Scenario(None, None),
 }
+TESTED = {
+    **{name: scenario for name, scenario in SCENARIOS.items() if name != "many"},
+    # An hour of many locks is enough: only the graphs differ from those of a day.
+    "many-locks-for-an-hour": Scenario(functools.partial(record_many, hours=1), 300),
+}
+"""Scenarios of the tests."""
 
 
 @contextlib.contextmanager
@@ -143,8 +176,13 @@ def running(name: str, scenario: Scenario) -> Iterator[Prometheus]:
             data.mkdir()
             if scenario.record:
                 backfill(require_program("promtool"), scenario.record(Path(work)), data)
-            # An interrupted recording is not stored.
-            data.rename(storage)
+            try:
+                # An interrupted recording is not stored.
+                data.rename(storage)
+            except OSError:
+                # Another test process may have stored the same recording since.
+                if not storage.exists():
+                    raise
     with tempfile.TemporaryDirectory() as work:
         # Prometheus changes its storage.
         shutil.copytree(storage, Path(work) / "data")

@@ -143,6 +143,16 @@ def problems(world: World) -> dict[Lock, dict[str, object]]:
     }
 
 
+def world_at_end() -> World:
+    """Return the accounts of the day after all events."""
+    clock = FakeClock(wall=END)
+    world = demo_world(clock)
+    world.accounts = [world.account("home"), world.account("hotel")]
+    for _ in events(world, FaultyCloud(world, clock=clock.monotonic)):
+        pass
+    return world
+
+
 ALERTS: list[tuple[float, Labels]] = [
     (
         END - HOUR,

@@ -11,15 +11,9 @@ import pytest
 
 from .grafana import FILES, FOLDER, load, panels
 from .rig import NARROW, NEWEST, OLDEST, WIDE, Panel, Rig, package_files, rig
-from .scenarios import SCENARIOS, Scenario, record_many, running
+from .scenarios import TESTED, running
 
-# An hour of many locks is enough: only the graphs differ from those of a day.
-CHECKED = {
-    "day": SCENARIOS["day"],
-    "home": SCENARIOS["home"],
-    "many-locks-for-an-hour": Scenario(functools.partial(record_many, hours=1), SCENARIOS["many"].scrape_interval),
-    "empty": SCENARIOS["empty"],
-}
+CHECKED = {name: TESTED[name] for name in ("day", "home", "many-locks-for-an-hour", "empty")}
 
 Drawings = Mapping[tuple[str, int], list[Panel]]
 """Panels of each dashboard, by file and width of the window."""
@@ -96,6 +90,12 @@ def test_days_are_columns_in_their_order(drawings: Callable[[str], Drawings]) ->
     days = [int(match[1]) for each in hours.texts if (match := re.fullmatch(r"[A-Z][a-z]{2} (\d+)", each.text))]
     assert days == sorted(days)
     assert len(days) == 8
+
+
+def test_locks_that_need_attention_are_first(drawings: Callable[[str], Drawings]) -> None:
+    (locks,) = (panel for panel in drawings("day")["locks-overview.json", WIDE] if panel.title == "Locks")
+    texts = [each.text for each in locks.texts]
+    assert texts.index("jammed") < texts.index("unlocked") < texts.index("offline") < texts.index("locked")
 
 
 # Checks

@@ -88,6 +88,9 @@ def test_lock_properties_are_labels_of_lock_info(scraped: Prometheus) -> None:
         "model": "Lock PRO",
         "firmware_version": "2.4.22125",
         "bridge_id": labels["bridge_id"],
+        "bridge_name": "Lobby",
+        "keypad_id": labels["keypad_id"],
+        "door_sensor_id": labels["door_sensor_id"],
         "time_zone": "Europe/Berlin",
         "organization_id": "883",
     }

@@ -21,7 +21,7 @@ def test_one_environment_variable_is_enough(cloud: FaultyCloud, address: Address
         TEDEE_PERSONAL_KEY="simulated-key-home", TEDEE_API_URL=address.url, TEDEE_ACCOUNT="my house"
     ) as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: exporter.value("lock_info", **front_door_labels()), "the lock details")
+        eventually(lambda: exporter.value("lock_info", **front_door_labels()), "the devices")
         assert exporter.value("tedee_up", account="my house") == 1.0
         assert exporter.value("tedee_locks", account="my house") == 6.0
 
@@ -35,6 +35,9 @@ def front_door_labels() -> dict[str, str]:
         "model": "Lock PRO",
         "firmware_version": "2.4.22125",
         "bridge_id": "11",
+        "bridge_name": "Hallway",
+        "keypad_id": "1101",
+        "door_sensor_id": "1201",
         "time_zone": "Europe/Warsaw",
         "organization_id": "",
     }
@@ -48,7 +51,7 @@ def test_served_values_match_the_responses(cloud: FaultyCloud, address: Address,
     home.lock(1004).override(isConnected=False)
     home.lock(1005).override(state="junk", isCharging=None)
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
-        eventually(lambda: "Shed" in exporter.get("/metrics").text, "the lock details")
+        eventually(lambda: "Shed" in exporter.get("/metrics").text, "the devices")
         exposed = exporter.samples()
         expected = lock_values([], [])
         for row in cloud.last_result("home"):  # type: ignore[attr-defined]
@@ -119,7 +122,7 @@ def test_sync_once_prints_a_table_and_exits_with_0(cloud: FaultyCloud, address: 
     assert r"Ga\x1b[31mrage\nnumber 2" in rows[1]
     assert "offline" in rows[2]
     assert "\x1b" not in result.stdout
-    assert [call.endpoint for call in cloud.calls][:2] == ["sync", "locks"]
+    assert [call.endpoint for call in cloud.calls][:2] == ["sync", "details"]
 
 
 def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_shard_of_the_demo_does_not_wait() -> None:
 def test_demo_serves_simulated_locks() -> None:
     with running("--demo") as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: "Front door" in exporter.get("/").text, "the lock details")
+        eventually(lambda: "Front door" in exporter.get("/").text, "the devices")
         assert exporter.value("tedee_locks", account="home") == 6.0
         assert exporter.value("tedee_locks", account="hotel") == 12.0
         assert exporter.value("tedee_up", account="office") == 0.0
@@ -219,7 +222,7 @@ def test_debug_log_has_no_secret(address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME])
     with running(f"--config.file={path}", "--log.level=debug") as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: "Front door" in exporter.get("/").text, "the lock details")
+        eventually(lambda: "Front door" in exporter.get("/").text, "the devices")
         exporter.stop()
         assert len(exporter.log) > 5
         assert "simulated-key-home" not in "".join(exporter.log)

@@ -40,7 +40,7 @@ class Process:
         self.published(self.account.status())
 
     def run_due(self) -> None:
-        """Make the calls that are due now: a sync, and the pages of lock details."""
+        """Make the calls that are due now: a sync, and both fetches of devices."""
         run_for(self.account, self._clock, 0)
 
     def states(self) -> dict[str, int | None]:
@@ -71,13 +71,14 @@ def test_restart_serves_last_result_with_true_age(tedee: Tedee, start: Start, cl
     assert tedee.endpoints().count("sync") == 1
 
 
-def test_restart_does_not_fetch_lock_details(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+def test_restart_does_not_fetch_devices(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     for _ in range(5):
         process = start()
         run_for(process.account, clock, 60)
         process.store.close()
     assert process.states() == {"Front door": 6, "Cellar": 2}
-    assert tedee.endpoints().count("locks") == 2
+    assert tedee.endpoints().count("details") == 1
+    assert tedee.endpoints().count("door_sensors") == 1
 
 
 def test_stale_result_is_not_served_after_restart(tedee: Tedee, start: Start, clock: FakeClock) -> None:
@@ -100,7 +101,7 @@ def test_states_are_not_served_after_reboot_before_sync(
     assert process.published.last.snapshot is None
     run_for(process.account, clock, 40)
     assert process.states() == {"Front door": 6, "Cellar": 2}
-    assert tedee.endpoints().count("locks") == 2  # lock details are not outdated
+    assert tedee.endpoints().count("details") == 2  # the age of the devices is unknown
 
 
 def test_wall_clock_jump_does_not_change_ages(tedee: Tedee, start: Start, clock: FakeClock) -> None:
@@ -259,7 +260,7 @@ def test_two_processes_share_calls_and_results(tedee: Tedee, start: Start, clock
             process.account.run()
         clock.advance(1)
     assert tedee.endpoints().count("sync") == 15
-    assert tedee.endpoints().count("locks") == 2
+    assert tedee.endpoints().count("details") == 1
     one, two = processes
     for process in processes:
         process.account.run()

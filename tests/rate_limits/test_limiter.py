@@ -3,14 +3,14 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy, RateLimitState
 from exporter.sync.state_cache import Change, StateCache
-from exporter.tedee.client import LOCKS, SYNC
-from exporter.tedee.endpoint import Endpoint
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed, Unauthorized
 from testing.clock import FakeClock
 
@@ -100,11 +100,11 @@ def test_rejected_call_does_not_change_the_state(clock: FakeClock) -> None:
     assert limiter.remaining() == 349
 
 
-def test_lock_details_do_not_delay_syncs(clock: FakeClock) -> None:
+def test_devices_do_not_delay_syncs(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     call(limiter, clock)
-    call(limiter, clock, LOCKS)
-    call(limiter, clock, LOCKS)
+    call(limiter, clock, DEVICES)
+    call(limiter, clock, DEVICES)
     assert limiter.wait(SYNC) == 19.0
 
 
@@ -151,10 +151,10 @@ def test_jitter_never_shortens_the_spacing(clock: FakeClock) -> None:
     assert len(waits) > 10
 
 
-def test_failing_lock_details_do_not_delay_syncs(clock: FakeClock) -> None:
+def test_failing_devices_do_not_delay_syncs(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
-    fail(limiter, clock, LOCKS)
-    assert limiter.wait(LOCKS) == 20.0
+    fail(limiter, clock, DEVICES)
+    assert limiter.wait(DEVICES) == 20.0
     assert limiter.wait(SYNC) == 0.0
 
 
@@ -162,23 +162,23 @@ def test_retry_after_of_a_sync_blocks_every_endpoint(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     fail(limiter, clock, SYNC, RateLimited, retry_after=1234.0)
     assert limiter.wait(SYNC) == 1234.0
-    assert limiter.wait(LOCKS) == 1234.0
+    assert limiter.wait(DEVICES) == 1234.0
 
 
-def test_retry_after_of_lock_details_blocks_only_them(clock: FakeClock) -> None:
+def test_retry_after_of_devices_blocks_only_them(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
-    fail(limiter, clock, LOCKS, RateLimited, retry_after=1234.0)
+    fail(limiter, clock, DEVICES, RateLimited, retry_after=1234.0)
     assert limiter.wait(SYNC) == 0.0
-    assert limiter.wait(LOCKS) == 1234.0
+    assert limiter.wait(DEVICES) == 1234.0
 
 
-def test_list_is_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> None:
+def test_endpoint_is_limited_to_10_requests_in_10_minutes(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
     sent: list[float] = []
     while clock.monotonic() < 1_000 + 3 * 3600:
-        call(limiter, clock, LOCKS, takes=0.0)
+        call(limiter, clock, DEVICES, takes=0.0)
         sent.append(clock.monotonic())
-        clock.advance(limiter.wait(LOCKS) + 1.0)
+        clock.advance(limiter.wait(DEVICES) + 1.0)
     assert len(sent) > 100
     # The delay of a request on its way to Tedee may be up to 10 seconds.
     assert min(later - earlier for earlier, later in zip(sent, sent[10:], strict=False)) >= 610.0
@@ -203,7 +203,7 @@ def test_hourly_share_is_a_sliding_window_of_all_endpoints(clock: FakeClock) -> 
         call(limiter, clock)
         clock.advance(20)
     for _ in range(3):
-        call(limiter, clock, LOCKS)
+        call(limiter, clock, DEVICES)
     assert limiter.remaining() == 0
     assert clock.monotonic() + limiter.wait(SYNC) == start + 3600.0
     with pytest.raises(NotAllowedYet):
@@ -225,20 +225,106 @@ def test_syncs_slow_down_near_the_end_of_the_share(clock: FakeClock) -> None:
     assert len(gaps) >= 180
 
 
-def test_lock_details_cannot_exhaust_the_hourly_share(clock: FakeClock) -> None:
+def test_devices_cannot_exhaust_the_hourly_share(clock: FakeClock) -> None:
     limiter = rate_limiter(clock, requests_per_hour=30)
     for _ in range(10):
-        call(limiter, clock, LOCKS, takes=0.0)
-    assert limiter.wait(LOCKS) == 3600.0
+        call(limiter, clock, DEVICES, takes=0.0)
+    assert limiter.wait(DEVICES) == 3600.0
     assert limiter.wait(SYNC) == 0.0
 
 
 def test_recorded_failure_backs_off_without_a_request(clock: FakeClock) -> None:
     limiter = rate_limiter(clock)
-    limiter.record_failure(LOCKS)
-    limiter.record_failure(LOCKS)
-    assert limiter.wait(LOCKS) == 40.0
+    limiter.record_failure(DEVICES)
+    limiter.record_failure(DEVICES)
+    assert limiter.wait(DEVICES) == 40.0
     assert limiter.remaining() == 350
+
+
+# Endpoints of the lowest priority
+
+
+def test_lowest_priority_waits_for_the_hour_without_requests_for_it(clock: FakeClock) -> None:
+    limiter = rate_limiter(clock, requests_per_hour=200)  # syncs need 180
+    assert limiter.policy.lowest_priority_limit == 0
+    assert limiter.wait(ACTIVITIES) == float("inf")
+    assert limiter.wait(SYNC) == limiter.wait(DEVICES) == 0.0
+    with pytest.raises(NotAllowedYet):
+        call(limiter, clock, ACTIVITIES)
+    assert limiter.remaining() == 200
+
+
+def test_lowest_priority_slows_down_near_its_limit(clock: FakeClock) -> None:
+    limiter = rate_limiter(clock)
+    limit, start = limiter.policy.lowest_priority_limit, clock.monotonic()
+    sent = []
+    while clock.monotonic() < start + 3 * 3600:
+        clock.advance(limiter.wait(ACTIVITIES))
+        call(limiter, clock, ACTIVITIES, takes=0.0)
+        sent.append(clock.monotonic() - start)
+    assert limit == 71
+    gaps = [later - earlier for earlier, later in pairwise(sent)]
+    assert {*gaps[:55]} == {0.0}
+    assert 200 < min(gaps[57:]) <= max(gaps) < 600
+    assert len(sent) == pytest.approx(3 * limit, abs=limit * 0.2)
+
+
+def test_lowest_priority_leaves_what_the_others_use_in_addition(clock: FakeClock) -> None:
+    limiter = rate_limiter(clock)
+    for number in range(170):
+        call(limiter, clock, takes=0.0)
+        if number % 2:
+            call(limiter, clock, DOOR_SENSORS, takes=0.0)
+        clock.advance(20.0)
+    # 170 syncs and 85 other calls are 46 more than the 209 that others are expected to make.
+    sent = 0
+    while limiter.wait(ACTIVITIES) == 0:
+        call(limiter, clock, ACTIVITIES, takes=0.0)
+        sent += 1
+    assert 15 < sent <= limiter.policy.lowest_priority_limit - 46
+
+
+def sync_times(
+    requests_per_hour: int, interval: float, *, with_events: bool, revisions_change: bool = False, seed: int = 1
+) -> list[float]:
+    """Return the times of the syncs in three hours, with all other calls that the limits allow."""
+    clock, rng = FakeClock(), random.Random(seed)
+    limiter = rate_limiter(clock, interval=interval, requests_per_hour=requests_per_hour)
+    end, due, times = clock.monotonic() + 3 * 3600, dict.fromkeys((DEVICES, DOOR_SENSORS), 0.0), []
+    sent: list[float] = []
+
+    def reserve(endpoint: Endpoint) -> None:
+        sent.append(clock.monotonic())
+        call(limiter, clock, endpoint, takes=0.0)
+
+    while clock.monotonic() < end:
+        clock.advance(limiter.wait(SYNC))
+        times.append(clock.monotonic())
+        reserve(SYNC)
+        for endpoint, at in due.items():
+            if (at <= clock.monotonic() or (revisions_change and endpoint is DEVICES)) and limiter.wait(endpoint) == 0:
+                reserve(endpoint)
+                due[endpoint] = clock.monotonic() + 600
+        clock.advance(rng.uniform(0.0, 1.0))
+        while with_events and limiter.wait(ACTIVITIES) == 0:
+            reserve(ACTIVITIES)
+    assert all(later - earlier >= 3599.999 for earlier, later in zip(sent, sent[requests_per_hour:], strict=False))
+    return times
+
+
+@pytest.mark.parametrize("interval", [20.0, 30.0, 60.0, 600.0])
+@pytest.mark.parametrize("requests_per_hour", [10, 60, 200, 260, 300, 350, 400, 700])
+def test_events_never_delay_syncs(requests_per_hour: int, interval: float) -> None:
+    without, with_events = (sync_times(requests_per_hour, interval, with_events=events) for events in (False, True))
+    assert with_events == without
+
+
+@pytest.mark.parametrize("requests_per_hour", [300, 350, 400, 700])
+def test_events_and_changing_revisions_never_delay_syncs(requests_per_hour: int) -> None:
+    without, with_events = (
+        sync_times(requests_per_hour, 20.0, with_events=events, revisions_change=True) for events in (False, True)
+    )
+    assert with_events == without
 
 
 # Users
@@ -381,7 +467,7 @@ def test_random_calls_never_exceed_the_limits(
             clock.advance(rng.choice([0.0, 0.1, 1.0, 5.0, 19.99, 20.0, 60.0]))
 
     for _ in steps():
-        endpoint = rng.choice([SYNC, SYNC, LOCKS])
+        endpoint = rng.choice([SYNC, SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES])
         with suppress(NotAllowedYet, CallError), limiter.acquire(endpoint, "user 1"):
             sent.append(clock.monotonic())
             if endpoint == SYNC and ended:

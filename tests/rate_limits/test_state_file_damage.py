@@ -19,7 +19,7 @@ from exporter.sync.limiter import RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.responses import CachedResponse
 from exporter.sync.stores import OpenStore
-from exporter.tedee.client import SYNC
+from exporter.tedee.endpoint import SYNC
 from testing.clock import FakeClock
 from testing.stores import LONGEST_CALL, open_store
 

@@ -22,8 +22,7 @@ from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.responses import CachedResponse, Failure
 from exporter.sync.stores import OpenStore
-from exporter.tedee.client import LOCKS, SYNC
-from exporter.tedee.endpoint import Endpoint
+from exporter.tedee.endpoint import DEVICES, SYNC, Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
 from testing.clock import FakeClock
 from testing.stores import LONGEST_CALL, open_store
@@ -130,7 +129,7 @@ def test_backoff_retry_after_and_requests_survive_restart(path: Path, clock: Fak
     clock.advance(100)
     again = start(path, clock)
     assert again.wait(SYNC) == 1700.0
-    assert again.wait(LOCKS) == 1700.0
+    assert again.wait(DEVICES) == 1700.0
     assert again.remaining() == 346
     clock.advance(1700)
     fail(again, ServerFailed("x", account="home", endpoint=SYNC.path))
@@ -620,10 +619,10 @@ def test_two_processes_share_the_hourly_share(path: Path, clock: FakeClock) -> N
     policy = RateLimitPolicy(requests_per_hour=30)
     one, two = (start(path, clock, policy=policy) for _ in range(2))
     for limiter in [one, two] * 5:
-        call(limiter, clock, LOCKS)
+        call(limiter, clock, DEVICES)
     for limiter in (one, two):
         with pytest.raises(NotAllowedYet):
-            call(limiter, clock, LOCKS)
+            call(limiter, clock, DEVICES)
 
 
 def test_locked_file_prevents_calls(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -683,7 +682,7 @@ def test_second_process_reads_cached_response_of_first(path: Path, clock: FakeCl
     cached = CachedResponse(rows, Instant.now(clock), failure, {1: None, 2: 7}, (1, 2**52))
     one.responses.store_response("home", SYNC.path, "key 1", cached)
     assert two.responses.cached_response("home", SYNC.path, "key 1") == cached
-    assert two.responses.cached_response("home", LOCKS.path, "key 1") is None
+    assert two.responses.cached_response("home", DEVICES.path, "key 1") is None
     assert two.responses.cached_response("house", SYNC.path, "key 1") is None
 
 
@@ -731,14 +730,14 @@ def test_responses_of_removed_accounts_are_deleted(path: Path, clock: FakeClock)
             account, SYNC.path, "key", CachedResponse([b'{"name": "Room of %b"}' % account.encode()])
         )
         store.responses.store_response(
-            account, LOCKS.path, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0))
+            account, DEVICES.path, "key", response(clock, failure=Failure("server", f"secret of {account}", 1.0))
         )
     store.responses.delete_other_accounts(["home"])
     store.close()
     content = path.read_bytes()
     assert b"home" in content
     assert b"tenant" not in content
-    assert store.responses.cached_response("home", LOCKS.path, "key")
+    assert store.responses.cached_response("home", DEVICES.path, "key")
 
 
 def test_expired_states_are_deleted(path: Path, clock: FakeClock) -> None:

@@ -91,6 +91,6 @@ def test_responses_are_returned_to_the_same_credential(open_again: Open, clock: 
     one.store_response("home", "my/lock/sync", "key 1", response)
     assert two.cached_response("home", "my/lock/sync", "key 1") == response
     assert two.cached_response("home", "my/lock/sync", "key 2") is None
-    assert two.cached_response("home", "my/lock", "key 1") is None
+    assert two.cached_response("home", "my/device/details", "key 1") is None
     two.delete_other_accounts(["hotel"])
     assert one.cached_response("home", "my/lock/sync", "key 1") is None

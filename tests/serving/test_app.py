@@ -21,6 +21,7 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
+from exporter.tedee.endpoint import DEVICES
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
 from testing.clock import FakeClock
@@ -152,7 +153,7 @@ def test_missing_value_is_a_dash(clock: FakeClock) -> None:
         (True, None, "connected"),
     ],
 )
-def test_missing_bridge_is_taken_from_lock_details(
+def test_missing_bridge_is_taken_from_details(
     clock: FakeClock, connected: bool | str | None, bridge: int | None, shown: str
 ) -> None:
     locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
@@ -222,8 +223,8 @@ def test_account_before_first_sync_is_pending(clock: FakeClock) -> None:
 
 
 def with_details(clock: FakeClock, locks: tuple[Lock, ...] | None = None, **changes: Any) -> AccountStatus:
-    """Return the status of an account in which the lock details have these values."""
-    return status(clock, locks, other_resources=(ResourceStatus("fetch of lock details", **changes),))
+    """Return the status of an account in which the details of the devices have these values."""
+    return status(clock, locks, other_resources=(ResourceStatus("fetch of devices", DEVICES.path, **changes),))
 
 
 def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
@@ -231,7 +232,7 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     shown_status = replace(with_details(clock, failure=failure), missing=("7", "8"), version_supported=False)
     shown = text(page(registry(shown_status), clock))
     assert "Selected locks that are not in this account: 7, 8." in shown
-    assert "Last fetch of lock details failed just now: names broke" in shown
+    assert "Last fetch of devices failed just now: names broke" in shown
     assert "no longer lists API version v37" in shown
 
 
@@ -240,11 +241,11 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     [
         (
             [synced(1), synced(2), synced(3)],
-            "The names of 2 locks are not known yet. The next fetch of lock details is due in 40 minutes.",
+            "The names of 2 locks are not known yet. The next fetch of devices is due in 40 minutes.",
         ),
         (
             [synced(1), synced(2)],
-            "The name of 1 lock is not known yet. The next fetch of lock details is due in 40 minutes.",
+            "The name of 1 lock is not known yet. The next fetch of devices is due in 40 minutes.",
         ),
     ],
 )

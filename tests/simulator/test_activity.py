@@ -244,6 +244,14 @@ def test_delivered_events_are_those_that_arrived() -> None:
         assert lock.delivered_events(now, before=middle, limit=5) == [e for e in known[::-1] if e.date < middle][:5]
 
 
+def test_days_of_events_can_be_read_at_once() -> None:
+    lock = Lock(1, "Door", profile=BUSY, bridge=BRIDGE)
+    newest = lock.delivered_events(NOON, limit=12_000)
+    assert len(newest) == 12_000
+    known = [event for event in lock.events_between(newest[-1].date, NOON) if lock.delivered_at(event) <= NOON]
+    assert newest == known[::-1]
+
+
 def test_event_can_be_added() -> None:
     lock = Lock(1, "Door", profile=None, bridge=BRIDGE)
     added = [
