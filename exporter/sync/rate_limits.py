@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
 
-from exporter.tedee.endpoint import SYNC_SPACING, Endpoint, Priority
+from exporter.tedee.endpoint import PRIORITIES, SYNC_SPACING, Endpoint, Priority
 
 MAX_BACKOFF = 300.0
 """Maximum wait in seconds after consecutive failures."""
@@ -20,9 +20,9 @@ THROTTLE_BELOW = 0.2
 """Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
 LOW_PRIORITY_SHARE = 1 / 3
 """Fraction of the hourly share that an endpoint of low priority may use."""
-LOW_PRIORITY_RESERVE = 29
-"""Requests in an hour that endpoints of the lowest priority leave to those of low priority. Both lists of devices need
-24 at the shortest interval."""
+LOW_PRIORITY_RESERVE = 30
+"""Requests in an hour that the lowest priority leaves to low priority. Both lists of devices need 24 at the shortest
+interval, half of it each."""
 
 
 class EndpointState(NamedTuple):
@@ -124,15 +124,13 @@ class RateLimitPolicy:
 
     @property
     def lowest_priority_limit(self) -> int:
-        """Requests in an hour that endpoints of the lowest priority may send if all others send as many as usual.
-
-        With them, less than the part of the share is used from which on syncs are throttled.
-        """
-        return max(0, int(self.requests_per_hour * (1 - THROTTLE_BELOW) - self._usual_requests))
+        """Requests in an hour that endpoints of the lowest priority may send if all others send as many as usual."""
+        return max(0, self._unthrottled_requests - LOW_PRIORITY_RESERVE)
 
     @property
-    def _usual_requests(self) -> float:
-        return HOUR / self.interval + LOW_PRIORITY_RESERVE
+    def _unthrottled_requests(self) -> int:
+        """Requests in an hour that all endpoints but the sync may send before syncs are throttled."""
+        return int(self.requests_per_hour * (1 - THROTTLE_BELOW) - HOUR / self.interval)
 
     def unknown_state(self, now: float) -> RateLimitState:
         """Return the state of an unknown account or user, for which a call may have been sent just now."""
@@ -214,10 +212,14 @@ class RateLimitPolicy:
             case Priority.HIGH:
                 return self.requests_per_hour
             case Priority.LOW:
-                return max(1, int(self.requests_per_hour * LOW_PRIORITY_SHARE))
+                third = max(1, int(self.requests_per_hour * LOW_PRIORITY_SHARE))
+                others = _number(recent, Priority.LOW, Priority.LOWEST) - len(recent.get(endpoint.path, ()))
+                # Requests for events have been sent, so more requests than usual would delay syncs now.
+                limited = max(LOW_PRIORITY_RESERVE // 2, self._unthrottled_requests - others)
+                return min(third, limited) if _number(recent, Priority.LOWEST) else third
             case Priority.LOWEST:
-                others = len(_all_times(recent)) - len(recent.get(endpoint.path, ()))
-                return max(0, self.lowest_priority_limit - max(0, int(others - self._usual_requests)))
+                reserved = max(LOW_PRIORITY_RESERVE, _number(recent, Priority.LOW))
+                return max(0, self._unthrottled_requests - reserved)
 
     def _limits_allow_at(self, state: RateLimitState, endpoint: Endpoint, now: float) -> float:
         """Return the time at which the limits on the number of requests allow the next one."""
@@ -245,6 +247,11 @@ def _last_hour(state: RateLimitState, now: float) -> Mapping[str, tuple[float, .
     if all(times[0] + HOUR > now for times in recent.values() if times):
         return recent
     return {endpoint: tuple(at for at in times if at + HOUR > now) for endpoint, times in recent.items()}
+
+
+def _number(requests: Mapping[str, tuple[float, ...]], *priorities: Priority) -> int:
+    """Return the number of requests to endpoints of these priorities."""
+    return sum(len(times) for path, times in requests.items() if PRIORITIES.get(path) in priorities)
 
 
 def _all_times(requests: Mapping[str, tuple[float, ...]]) -> tuple[float, ...]:

@@ -43,3 +43,5 @@ DEVICES = Endpoint("my/device/details", max_requests=10, window=600.0, required_
 locks whose revisions change often use no requests that syncs need."""
 DOOR_SENSORS = Endpoint("my/doorsensor", required_list="doorsensors")
 ACTIVITIES = Endpoint("my/deviceactivity", Priority.LOWEST)
+PRIORITIES = {each.path: each.priority for each in (SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES)}
+"""By path."""
