@@ -6,7 +6,7 @@ python -m dashboards.generator    # writes the JSON files to dashboards/
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import detail, exporter, overview
+from . import detail, devices, exporter, overview
 from .dashboard import Dashboard
 
 FOLDER = Path(__file__).parent.parent
@@ -16,4 +16,5 @@ def dashboards() -> Iterator[tuple[Path, Dashboard]]:
     """Yield the file and the definition of each dashboard."""
     yield FOLDER / "locks-overview.json", overview.dashboard()
     yield FOLDER / "lock-detail.json", detail.dashboard()
+    yield FOLDER / "devices.json", devices.dashboard()
     yield FOLDER / "exporter.json", exporter.dashboard()

@@ -16,7 +16,12 @@ from .variables import DATA_SOURCE, LINKED_VARIABLES
 
 TAG = "tedee"
 """Tag of all dashboards, for Grafana's search."""
-DASHBOARD_URLS = {"Locks": "/d/tedee-locks", "Lock": "/d/tedee-lock", "Exporter": "/d/tedee-exporter"}
+DASHBOARD_URLS = {
+    "Locks": "/d/tedee-locks",
+    "Lock": "/d/tedee-lock",
+    "Devices": "/d/tedee-devices",
+    "Exporter": "/d/tedee-exporter",
+}
 """URL of each dashboard, by the title of the links to it."""
 SCHEMA_VERSION = 39
 """Schema version of Grafana 10.4. Later versions migrate it."""

@@ -11,6 +11,8 @@ from . import value_mappings, variables
 from .alert_table import alert_table
 from .colours import MAX_SERIES
 from .dashboard import Dashboard, PanelGroup
+from .devices import BATTERY as ACCESSORY_BATTERY
+from .devices import WRONG_PINS, event_numbers, events_by_source
 from .overview import (
     ACCOUNT,
     BATTERY,
@@ -18,6 +20,7 @@ from .overview import (
     DAYS_LEFT,
     DOOR,
     EMPTY,
+    HEATMAP_DAYS,
     LAST_CHANGE,
     RESULT,
     SHARE,
@@ -25,7 +28,7 @@ from .overview import (
     UPDATE,
     use_by_lock,
 )
-from .panels import COLOURED_CELL, LOCK_LEGEND, Column, ValueFormat, bar_panel, line_panel, table_panel, timeline_panel
+from .panels import COLOURED_CELL, HOURS_HEIGHT, LOCK_LEGEND, Column, ValueFormat, bar_panel, hours_panel, line_panel, table_panel, timeline_panel
 from .value_mappings import LOW_BATTERY
 
 SHOWN = (
@@ -34,7 +37,7 @@ SHOWN = (
 )
 TABLE_HEIGHT = 8
 """Height of a table with MAX_SERIES rows."""
-ALERT_MATCHERS = 'account=~"$account|", lock_id=~"$lock|"'
+ALERT_MATCHERS = f'{q.ANY_ALERT}, account=~"$account|", lock_id=~"$lock|"'
 
 
 def dashboard() -> Dashboard:
@@ -50,6 +53,11 @@ def dashboard() -> Dashboard:
         groups=[
             PanelGroup([now(), *states(), battery(), connection(), properties()]),
             PanelGroup([state_changes(), use()], "Use", folded=True),
+            PanelGroup(
+                [events(), wrong_pins(), events_by_hour(), event_numbers(q.SHOWN_LOCKS).span(12).height(HOURS_HEIGHT)],
+                "Events",
+                folded=True,
+            ),
             PanelGroup([alerts()], "Alerts", folded=True),
         ],
     )
@@ -138,7 +146,7 @@ def connection() -> statetimeline.Panel:
 
 def alerts() -> table.Panel:
     """Return the table of firing alerts."""
-    return alert_table(ALERT_MATCHERS, Column("lock_name", "Lock", width=250)).height(7)
+    return alert_table(ALERT_MATCHERS, Column("device", "Device", width=250)).height(7)
 
 
 def state_changes() -> timeseries.Panel:
@@ -159,6 +167,40 @@ def use() -> table.Panel:
     return use_by_lock()
 
 
+def events() -> timeseries.Panel:
+    """Return the panel with the events over time."""
+    return events_by_source(q.SHOWN_LOCKS).span(12)
+
+
+def wrong_pins() -> timeseries.Panel:
+    """Return the panel with wrong PINs over time."""
+    pins = q.events(f"{q.SHOWN_LOCKS}, {WRONG_PINS}", "$__interval", q.BY_ID)
+    return (
+        bar_panel(
+            "Wrong PINs over time",
+            "PINs that were wrong, or not permitted at that time, at each lock. Tedee receives several wrong PINs at "
+            "once, and the exporter counts them when it receives them.",
+            f"{q.with_names(pins, q.SHOWN_LOCKS)} > 0",
+            LOCK_LEGEND,
+            no_data="no wrong PINs, or events are not enabled",
+        )
+        .span(12)
+        .height(10)
+    )
+
+
+def events_by_hour() -> table.Panel:
+    """Return the table of events by day and hour."""
+    return hours_panel(
+        "Events by hour",
+        f"Events of the locks in each hour of the last {HEATMAP_DAYS} days, in the time zone of the dashboard. Hours "
+        "are empty if events are not enabled.",
+        f"sum({q.events(q.SHOWN_LOCKS, '1h', offset=' offset -1h')})",
+        f"group(last_over_time({q.series(catalogue.BUILD_INFO, q.EXPORTERS)}[{HEATMAP_DAYS}d] @ end()))",
+        HEATMAP_DAYS,
+    )
+
+
 def properties() -> table.Panel:
     """Return the table of the lock's properties."""
     widths = {
@@ -166,30 +208,40 @@ def properties() -> table.Panel:
         "firmware_version": ("Firmware", 95),
         "model": ("Model", 90),
         "serial_number": ("Serial number", 120),
-        "bridge_id": ("Bridge ID", 85),
+        "bridge_name": ("Bridge", 100),
         "time_zone": ("Time zone", 125),
-        "organization_id": ("Organization ID", 120),
         "account": ("Account", 110),
         "lock_id": ("ID", 80),
     }
-    labels = [
+    hidden = {
+        "bridge_id": "Bridge ID",
+        "keypad_id": "Keypad ID",
+        "door_sensor_id": "Door sensor ID",
+        "organization_id": "Organization ID",
+    }
+    name, *labels = (
         Column(label, title, width=width, min_width=None if width else 100) for label, (title, width) in widths.items()
-    ]
-    info = f"group by ({', '.join(widths)}) ({q.series(catalogue.LOCK_INFO, q.SHOWN_LOCKS)})"
+    )
+    info = f"group by ({', '.join([*widths, *hidden])}) ({q.series(catalogue.LOCK_INFO, q.SHOWN_LOCKS)})"
+    accessory = replace(ACCESSORY_BATTERY, no_value="none")
     return table_panel(
         "Properties",
-        "Properties that Tedee reports for the lock. The ID changes if the lock is removed and added again, the serial "
-        "number does not. The revision changes with each change of a setting or the name.",
+        "Properties that Tedee reports for the lock, with the lowest batteries of its keypads and door sensors; `no "
+        "level` means that the level has not changed for 30 days. The ID changes if the lock is removed and added "
+        "again, the serial number does not.",
         [
-            labels[0],
+            name,
+            Column("keypad", "Keypad", accessory, cell=COLOURED_CELL, width=80),
+            Column("sensor", "Sensor", accessory, cell=COLOURED_CELL, width=80),
             Column("update", "Update", UPDATE, cell=COLOURED_CELL, width=85),
-            *labels[1:],
-            Column("revision", "Revision", ValueFormat("none", decimals=0), width=75),
+            *labels,
+            *(Column(label, title, hidden=True) for label, title in hidden.items()),
         ],
         {
             "info": q.or_hint(f"topk by {q.BY_ID} (1, {info})", "lock_name"),
             "update": q.highest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
-            "revision": q.highest(catalogue.LOCK_REVISION, q.SHOWN_LOCKS),
+            "keypad": q.accessory_batteries(catalogue.KEYPAD_BATTERY, catalogue.KEYPAD_INFO, q.KEYPAD_ID),
+            "sensor": q.accessory_batteries(catalogue.DOOR_SENSOR_BATTERY, catalogue.DOOR_SENSOR_INFO, q.DOOR_SENSOR_ID),
         },
         [("lock_name", False)],
     ).height(TABLE_HEIGHT)

@@ -56,7 +56,7 @@ SYNC_STATUSES = (
 )
 """Expression for `tedee_up` of each account, or NO_DATA if no exporter reports the account now."""
 SHOWN = f"bottomk({MAX_SERIES}, {LAST_SYNCS} or 0 * {highest(catalogue.UP)})"
-ALERT_MATCHERS = 'account=~"$account|", lock_id=""'
+ALERT_MATCHERS = f'{q.ANY_ALERT}, account=~"$account|", lock_id=""'
 ACCOUNT_LEGEND = "{{account}}"
 INSTANCE_LEGEND = "{{instance}}"
 

@@ -44,7 +44,7 @@ DETAIL_URL = (
     "&var-lock=${__data.fields.ID}&${__url_time_range}"
 )
 
-ALERT_MATCHERS = 'account=~"$account|", lock_id=~"$lock|"'
+ALERT_MATCHERS = f'{q.ANY_ALERT}, account=~"$account|", lock_id=~"$lock|"'
 
 JAMMED_VALUE, ERROR_VALUE = -1, -2
 """Values of the column "State" for a failed state change. As on the status page, it takes precedence over the state."""
@@ -251,8 +251,8 @@ def all_locks() -> table.Panel:
 
 def alerts() -> table.Panel:
     """Return the table of firing alerts."""
-    lock, account = Column("lock_name", "Lock", width=250), Column("account", "Account", width=200)
-    return alert_table(ALERT_MATCHERS, lock, account).height(7)
+    device, account = Column("device", "Device", width=250), Column("account", "Account", width=200)
+    return alert_table(ALERT_MATCHERS, device, account).height(7)
 
 
 def recent_changes() -> table.Panel:
@@ -396,23 +396,27 @@ def availability_by_lock() -> table.Panel:
 
 def availability_by_bridge() -> table.Panel:
     """Return the list of bridges by the share of time in which their locks were connected."""
-    info = q.series(catalogue.LOCK_INFO, f'{q.SHOWN_LOCKS}, bridge_id!=""')
-    bridges = f"topk by {q.BY_ID} (1, group by (account, lock_id, bridge_id) ({info}))"
-    by = "by (account, bridge_id)"
+    bridges = q.bridges_of_locks(q.SHOWN_LOCKS)
+    by = q.BRIDGE_ID
+    named = q.series(catalogue.LOCK_INFO, f'{q.SHOWN_LOCKS}, bridge_name!=""')
+    # A bridge of another account, whose locks are shared with this one, has no name.
+    unnamed = q.series(catalogue.LOCK_INFO, f'{q.SHOWN_LOCKS}, bridge_id!="", bridge_name=""')
+    names = f'{named} or label_replace({unnamed}, "bridge_name", "$1", "bridge_id", "(.+)")'
     return (
         table_panel(
             "Availability by bridge",
             f"Average of the locks of each bridge over {AVAILABILITY_DAYS} days, lowest first. If it is low for all "
             "locks of a bridge, check the network of the bridge." + LISTED,
             [
-                Column("bridge_id", "Bridge ID", min_width=80),
+                Column("bridge_name", "Bridge", min_width=100),
                 replace(ACCOUNT, filterable=False),
                 Column("locks", "Locks", COUNT, width=60),
                 Column("share", "Available", SHARE, cell=COLOURED_CELL, width=90),
             ],
             {
-                "share": f"avg {by} ({q.availability(AVAILABILITY_DAYS)} * on {q.BY_ID} group_right () {bridges})",
-                "locks": f"count {by} ({bridges})",
+                "share": f"avg by {by} ({q.availability(AVAILABILITY_DAYS)} * on {q.BY_ID} group_right () {bridges})",
+                "locks": f"count by {by} ({bridges})",
+                "name": f"topk by {by} (1, group by (account, bridge_id, bridge_name) ({names}))",
             },
             [("Value #share", False)],
         )

@@ -170,8 +170,10 @@ def stat_panel(title: str, description: str, expression: str, value_format: Valu
     )
 
 
-def timeline_panel(title: str, description: str, expression: str, value_format: ValueFormat) -> statetimeline.Panel:
-    """Build a panel with a band for each lock, with the texts of its codes and gaps for missing values.
+def timeline_panel(
+    title: str, description: str, expression: str, value_format: ValueFormat, legend: str = LOCK_LEGEND
+) -> statetimeline.Panel:
+    """Build a panel with a band for each lock or other device, with the texts of its codes and gaps for missing values.
 
     The colour mode is "fixed": with "thresholds", Grafana shows the threshold instead of the text of each code. Unknown
     codes have the fixed colour, that of the last threshold.
@@ -193,7 +195,7 @@ def timeline_panel(title: str, description: str, expression: str, value_format: 
         value_format.apply_to(panel).color_scheme(fixed),
         title,
         description,
-        [_query("A", expression, LOCK_LEGEND).range()],
+        [_query("A", expression, legend).range()],
     ).height(8)
 
 

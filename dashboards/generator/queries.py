@@ -18,6 +18,9 @@ SHOWN_ACCOUNTS = f'{EXPORTERS}, account=~"$shown"'
 SHOWN_LOCKS = f'{ACCOUNTS}, lock_id=~"${{shown:pipe}}"'
 MISSING_ACCOUNTS = f'{EXPORTERS}, account=~"$missing"'
 """Accounts whose locks no exporter reports. The hidden variable `missing` has their names."""
+# The ids of devices are unique among all kinds of devices.
+SHOWN_KEYPADS = f'{ACCOUNTS}, keypad_id=~"${{shown:pipe}}"'
+SHOWN_DOOR_SENSORS = f'{ACCOUNTS}, door_sensor_id=~"${{shown:pipe}}"'
 MISSING_LOCKS = f'{MISSING_ACCOUNTS}, lock_id=~"$lock"'
 
 BY_ID = "(account, lock_id)"
@@ -26,7 +29,11 @@ names for a while."""
 
 MAX_ALERTS = 100
 """Alerts on one time axis, and in one table."""
-ALERT_LABELS = "alertname, severity, account, lock_name, instance"
+ALERT_LABELS = "alertname, severity, account, lock_name, bridge_name, keypad_name, door_sensor_name, instance"
+ALERT_DEVICE = '"device", "", "lock_name", "bridge_name", "keypad_name", "door_sensor_name"'
+"""Arguments of `label_join` for a label with the name of an alert's device. An alert has at most one of these names."""
+
+ANY_ALERT = 'alertname=~"Tedee.*"'
 
 RULES = "tedee:battery_percent:low"
 """Series of a recording rule, which is present if Prometheus evaluates the exporter's rules."""
@@ -58,6 +65,8 @@ LONG_TREND_DAYS, LONG_TREND_FALL = 14, 3
 all of them. 14 days are less than the 15 days that Prometheus retains by default."""
 SHORT_TREND_DAYS, SHORT_TREND_FALL = 3, 2
 """The trend for a battery that discharges fast and has a short history, or was charged recently."""
+NO_LEVEL = 999
+"""Battery level of an accessory whose level Tedee omits, so that it is sorted after the others."""
 MAX_DAYS = 90
 """Limit of the forecast in days."""
 
@@ -291,8 +300,11 @@ def alert_starts(matchers: str, label: str) -> str:
     If there is none, the label of the only series is a text, which depends on whether Prometheus evaluates the rules.
     """
     starts = series("ALERTS_FOR_STATE", _alert_matchers(matchers))
+    # The other labels are equal.
+    firing = 'ALERTS{alertstate="firing", job=~"$job|", instance=~"$instance|"}'
     return (
-        f"topk({MAX_ALERTS}, 1000 * max by ({ALERT_LABELS}) ({starts} and ignoring (alertstate) {_alerts(matchers)}))"
+        f"topk({MAX_ALERTS}, 1000 * max by (alertname, severity, account, device, instance)"
+        f" (label_join({starts} and ignoring (alertstate) {firing}, {ALERT_DEVICE})))"
         f' or on () label_replace(0 * max({RULES}) + {NO_CHANGE}, "{label}", "no alert is firing", "", "")'
         f' or on () label_replace(vector({NO_CHANGE}), "{label}", "no rules: see Help", "", "")'
     )
@@ -308,7 +320,7 @@ def _alerts(matchers: str) -> str:
 
 
 def _alert_matchers(matchers: str) -> str:
-    return f'alertname=~"Tedee.*", job=~"$job|", instance=~"$instance|", {matchers}'
+    return f'job=~"$job|", instance=~"$instance|", {matchers}'
 
 
 def of_exporters(expression: str, lookback: str = "") -> str:
@@ -352,4 +364,48 @@ def days_until(percent: int, matchers: str) -> str:
     return (
         f"clamp(({level} - {percent}) / ({percent_per_day}), 0, {MAX_DAYS})"
         f" unless on {BY_ID} {series(catalogue.LOCK_CHARGING, matchers)} == 1"
+    )
+
+
+EVENT_LABELS = "(account, lock_id, event, source)"
+BRIDGE_ID, KEYPAD_ID, DOOR_SENSOR_ID = "(account, bridge_id)", "(account, keypad_id)", "(account, door_sensor_id)"
+"""Labels that identify a device. The name is not one of them, as with locks."""
+
+
+def events(matchers: str, window: str, by: str = EVENT_LABELS, offset: str = "") -> str:
+    """Return an expression for the number of events in a window, the highest if several exporters report the lock.
+
+    A lock has a series for each of its names, which are added. `increase` does not count the first event of a series.
+    """
+    increase = f"increase({series(catalogue.LOCK_EVENTS, matchers)}[{window}]{offset})"
+    return f"max by {by} (sum without (lock_name{EXTRA_LABELS[by]}) ({increase}))"
+
+
+EXTRA_LABELS = {EVENT_LABELS: "", BY_ID: ", event, source"}
+"""Labels to add up before the highest value of several exporters is chosen."""
+
+
+def device_names(info: AnyMetric, matchers: str, by: str, *labels: str) -> str:
+    """Return an expression for one series of each device, with the given labels of its info."""
+    return f"topk by {by} (1, group by ({by[1:-1]}, {', '.join(labels)}) ({series(info, matchers)}))"
+
+
+def battery_levels(level: AnyMetric, info: AnyMetric, matchers: str, by: str) -> str:
+    """Return an expression for the battery level of each accessory, or NO_LEVEL if Tedee omits it."""
+    return f"min by {by} ({series(level, matchers)}) or {NO_LEVEL} * group by {by} ({series(info, matchers)})"
+
+
+def bridges_of_locks(matchers: str) -> str:
+    """Return an expression for one series of each lock that has a bridge, with its id."""
+    info = series(catalogue.LOCK_INFO, f'{matchers}, bridge_id!=""')
+    return f"topk by {BY_ID} (1, group by (account, lock_id, bridge_id) ({info}))"
+
+
+def accessory_batteries(level: AnyMetric, info: AnyMetric, by: str) -> str:
+    """Return an expression for the lowest battery level of each lock's keypads or door sensors, or NO_LEVEL."""
+    of_locks = f"topk by {by} (1, group by ({by[1:-1]}, lock_id) ({series(info, SHOWN_LOCKS)}))"
+    levels = f"min by {by} ({series(level, ACCOUNTS)})"
+    return (
+        f"min by {BY_ID} ({levels} * on {by} group_right () {of_locks})"
+        f" or {NO_LEVEL} * group by {BY_ID} ({series(info, SHOWN_LOCKS)})"
     )

@@ -11,13 +11,13 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 # The other modules import these names from here.
-from exporter.presentation import JAMMED, LOW_BATTERY, NO_VALUE, Display, LockRow
+from exporter.presentation import JAMMED, LOW_ACCESSORY_BATTERY, LOW_BATTERY, NO_VALUE, Display, LockRow
 from exporter.sync.snapshot import Lock
 from exporter.tedee.models import DeviceState, DoorState, LockState, SyncedLock
 
 from .colours import SEVERITY_COLOURS
 
-__all__ = ["JAMMED", "LOW_BATTERY", "NO_VALUE", "Display"]
+__all__ = ["JAMMED", "LOW_ACCESSORY_BATTERY", "LOW_BATTERY", "NO_VALUE", "Display"]
 
 ValueTexts = Mapping[int, Display]
 """Text and severity of each code."""
@@ -36,12 +36,16 @@ RESULTS: ValueTexts = {0: Display("OK", "good"), JAMMED: _row(DeviceState(state_
 OTHER_ERROR = Display("error", "bad")
 """Text of all results above JAMMED."""
 CHARGING: ValueTexts = {1: Display("yes", "busy"), 0: Display("no")}
+UPDATING: ValueTexts = {1: Display("yes", "busy"), 0: Display("no")}
 UPDATES: ValueTexts = {1: Display("available", "busy"), 0: Display("none", "good")}
 
 NO_DATA = -1
 """Value for an account for which no exporter reports `tedee_up`."""
 ACCOUNTS: ValueTexts = {1: Display("up", "good"), 0: Display("failing", "bad"), NO_DATA: Display("no data", "bad")}
 SCRAPES: ValueTexts = {1: Display("up", "good"), 0: Display("down", "bad")}
+NOT_ENABLED, NOT_PERMITTED = -1, -2
+"""Values for numbers of events that are not known: events are not enabled, or Tedee does not permit to read them."""
+EVENTS: ValueTexts = {NOT_ENABLED: Display("not enabled"), NOT_PERMITTED: Display("not permitted", "bad")}
 VERSIONS: ValueTexts = {1: Display("supported", "good"), 0: Display("no longer supported", "bad")}
 CONFIGURATIONS: ValueTexts = {1: Display("loaded", "good"), 0: Display("rejected", "bad")}
 ALERT_SEVERITIES: LabelTexts = {

@@ -15,6 +15,9 @@ from .responses import Failure
 
 DeviceT = TypeVar("DeviceT", bound=Device)
 
+SHORT_DELAY = 13.0
+"""Seconds for which a fetch is worth waiting: one that would delay the next sync begins up to 11 seconds later."""
+
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds of the histogram of sync durations, from a near server to a long time-out."""
 
@@ -152,7 +155,7 @@ class AccountStatus:
     """Values that could not be used, by field."""
 
     def is_complete(self, since: float, now: float) -> bool:
-        """Return True if the account was synced, and no other resource can be fetched now.
+        """Return True if the account was synced, and no other resource can be fetched soon.
 
         Args:
             since: Time in Unix seconds from which a sync counts. It may be one of another process.
@@ -160,7 +163,8 @@ class AccountStatus:
         """
         attempts = sum(self.durations.counts) + sum(self.failures.values())
         synced = [self.snapshot.at if self.snapshot else 0.0, self.failure.at if self.failure else 0.0]
-        waits = all(each.delayed_until is None or each.delayed_until > now + 1 for each in self.other_resources)
+        soon = now + SHORT_DELAY
+        waits = all(each.delayed_until is None or each.delayed_until > soon for each in self.other_resources)
         return (attempts > 0 or max(synced) >= since) and waits
 
     def fresh_snapshot(self, now: float) -> Snapshot | None:

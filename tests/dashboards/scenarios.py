@@ -5,16 +5,18 @@ import functools
 import hashlib
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.simulator import Battery, World
+from exporter.simulator import Account, Battery, Outages, World
+from exporter.sync.event_log import PRESET
 from exporter.sync.snapshot import AccountStatus, Durations
 from exporter.sync.state_changes import StateChanges
+from exporter.tedee.events import EventKind
 from testing.clock import FakeClock
 from testing.factories import registry
 from testing.program import ROOT
@@ -24,7 +26,7 @@ from tests.end_to_end.prometheus import Prometheus, prometheus
 from . import rare_cases, scripted_day
 from .conftest import NO_TARGET, backfill
 from .rig import BUILD
-from .scripted_day import DAY, END, HOUR, INTERVAL, Labels, Recording, statuses
+from .scripted_day import DAY, END, HOUR, INTERVAL, Labels, Recording, asked_for_events, statuses
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ def many_world(clock: FakeClock) -> World:
             lock.override(isConnected=False, deviceState=None)
         for lock in account.locks[7::25]:
             lock.override(batteryLevel=12)
+        account.keypads[3].override(batteryLevel=9, batteryLevelModifiedTime="2026-09-01T08:00:00")
+        account.bridges[4].outages = Outages(DAY, HOUR / 2, END - HOUR)
+    world.accounts[0].bridges[7].override(isConnected=False)
     return world
 
 
@@ -119,6 +124,7 @@ def _record(
     recording = Recording(path)
     syncs, durations = 0, Durations()
     changes: defaultdict[str, StateChanges] = defaultdict(StateChanges)
+    events = RecordedEvents([account for _, world in targets for account in world.accounts], start)
     while clock.wall() < END:
         step = interval if clock.wall() >= END - 25 * HOUR else HOUR
         clock.advance(step)
@@ -128,10 +134,13 @@ def _record(
             "credentials_expire_at": None,
             "durations": durations,
             "rejection_counts": {},
-            "requests": {("my/lock/sync", "200"): syncs, ("my/lock", "200"): 2},
+            "requests": {("my/lock/sync", "200"): syncs, ("my/device/details", "200"): syncs // 30},
         }
         for target, world in targets:
-            synced = [_counted(status, changes[status.account]) for status in statuses(world, clock, **facts)]
+            synced = [
+                events.added_to(_counted(status, changes[status.account]), clock.wall())
+                for status in statuses(world, clock, **facts)
+            ]
             exposition = Exposition(registry(*synced), collector, clock)
             recording.add_scrape(exposition, clock.wall(), target)
         for labels in alerts:
@@ -147,6 +156,41 @@ def _counted(status: AccountStatus, changes: StateChanges) -> AccountStatus:
     changes.update([lock.synced for lock in status.snapshot.locks])
     locks = tuple(replace(lock, state_changes=changes.counts.get(lock.id)) for lock in status.snapshot.locks)
     return replace(status, snapshot=replace(status.snapshot, locks=locks))
+
+
+EVENTS_REFUSED, EVENTS_NOT_ENABLED = {"account-0005"}, {"hotel"}
+"""Accounts of the scenarios whose key may not read events, and those whose events are not enabled."""
+
+
+class RecordedEvents:
+    """The numbers of events of the locks of accounts since the start of a recording."""
+
+    def __init__(self, accounts: Iterable[Account], start: float) -> None:
+        self._events = {
+            lock.id: [(lock.delivered_at(event), EventKind.of(event.number)) for event in lock.events_between(start, END)]
+            for account in accounts
+            if account.name not in EVENTS_REFUSED | EVENTS_NOT_ENABLED
+            for lock in account.locks
+        }
+
+    def counts(self, lock_id: int, at: float) -> Mapping[tuple[str, ...], int]:
+        """Return the number of events of a lock that were delivered up to a time."""
+        counts: Counter[tuple[str, ...]] = Counter(dict.fromkeys(PRESET, 0))
+        counts.update(kind for delivered, kind in self._events[lock_id] if delivered <= at)
+        return counts
+
+    def added_to(self, status: AccountStatus, at: float) -> AccountStatus:
+        """Return a status with the events that were delivered up to a time."""
+        if status.account in EVENTS_NOT_ENABLED:
+            return status
+        is_permitted = status.account not in EVENTS_REFUSED
+        others = (*status.other_resources, asked_for_events(at, is_permitted=is_permitted))
+        status = replace(status, other_resources=others)
+        if not is_permitted:
+            return status
+        assert status.snapshot
+        locks = tuple(replace(lock, events=self.counts(lock.id, at)) for lock in status.snapshot.locks)
+        return replace(status, snapshot=replace(status.snapshot, locks=locks))
 
 
 SCENARIOS = {

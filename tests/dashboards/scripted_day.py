@@ -4,6 +4,7 @@ Three ordinary days precede it, so that batteries have a trend.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,24 @@ from exporter.config.settings import Settings
 from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.simulator import TOKEN_PATH, Battery, Lock, World, serve
-from exporter.simulator.wire import Version, lock_entry, sync_entry
+from exporter.simulator import TOKEN_PATH, Account, Battery, Lock, World, serve
+from exporter.simulator.wire import (
+    Version,
+    bridge_entry,
+    door_sensor_entry,
+    dry_contact_entry,
+    gate_entry,
+    keypad_entry,
+    lock_entry,
+    sync_entry,
+)
 from exporter.sync.scheduler import Scheduler
-from exporter.sync.snapshot import AccountStatus, StatusRegistry
+from exporter.sync.snapshot import AccountStatus, ResourceStatus, StatusRegistry
+from exporter.tedee.devices import LockDetails, read_devices
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, Endpoint
+from exporter.tedee.oauth import SCOPE
 from testing.clock import FakeClock
-from testing.factories import locks_of, registry, status
+from testing.factories import json_rows, locks_of, registry, status
 from testing.faults import Fault, FaultyCloud
 from testing.stores import memory_store
 from tests.cloud import detailed, synced
@@ -30,6 +43,7 @@ END = 1_789_999_200.0
 DAY_START = END - 26 * HOUR
 START = END - 4 * DAY
 """Start of the recording."""
+SCOPES = f"{SCOPE} https://tedee.onmicrosoft.com/api/DeviceActivity.Read"
 RENAMED = END - 11 * HOUR
 """When room 106 is renamed."""
 FAILING = (END - 9 * HOUR, END - 7 * HOUR)
@@ -94,6 +108,8 @@ def demo_world(clock: FakeClock) -> World:
         for lock in account.locks:
             # Charged ten days ago, and half discharged.
             lock.battery = Battery(drain=20 * DAY, charge=HOUR, low=10, phase=10 * DAY - END % (20 * DAY + HOUR))
+            # The activity log begins here, so that its first page is found fast.
+            lock.created = datetime.fromtimestamp(START - DAY, UTC).replace(tzinfo=None).isoformat()
     home = demo.account("home")
     home.lock("Shed").rename(ODD_NAME)
     home.lock("Garden door").battery = Battery(drain=3 * DAY, charge=4 * HOUR, low=10)
@@ -128,6 +144,7 @@ def events(world: World, cloud: FaultyCloud) -> Iterator[float]:
             lock.override(state=6, doorState=3, stateChangeResult=0)
     for lock, fields in problems(world).items():
         lock.override(**fields)
+    hotel.device("Annex").override(isConnected=False)
 
 
 def problems(world: World) -> dict[Lock, dict[str, object]]:
@@ -217,28 +234,71 @@ def record(folder: Path) -> Path:
 
 
 def _settings(url: str, token: Path, interval: float) -> Settings:
-    oauth = {"client_id": "a-client", "refresh_token_file": str(token), "token_url": url + TOKEN_PATH}
+    oauth = {"client_id": "a-client", "refresh_token_file": str(token), "token_url": url + TOKEN_PATH, "scope": SCOPES}
     accounts = [{"name": "home", "personal_key": "simulated-key-home"}, {"name": "hotel", "oauth": oauth}]
-    return Source({"api": {"url": url}, "sync": {"interval": f"{interval:g}s"}, "accounts": accounts}).validated(
-        Settings
-    )
+    settings = {
+        "api": {"url": url},
+        "sync": {"interval": f"{interval:g}s"},
+        "events": {"enabled": True},
+        "accounts": accounts,
+    }
+    return Source(settings).validated(Settings)
 
 
 def statuses(world: World, clock: FakeClock, **facts: Any) -> list[AccountStatus]:
-    """Return the statuses of a world's accounts after a successful sync."""
+    """Return the statuses of a world's accounts after a successful sync and a fetch of all devices."""
     now, version = clock.wall(), Version("v37")
-    return [
-        status(
-            clock,
-            locks_of(
-                [sync_entry(lock, now, version) for lock in account.locks],
-                [lock_entry(lock, now, version) for lock in account.locks],
-            ),
-            account.name,
-            **facts,
+    found = []
+    for account in world.accounts:
+        lists = device_lists(account, now)
+        locks = locks_of(
+            [sync_entry(lock, now, version) for lock in account.locks],
+            [lock_entry(lock, now, version) for lock in account.locks],
+            **lists,
         )
-        for account in world.accounts
-    ]
+        found.append(status(clock, locks, account.name, **{"other_resources": fetched(lists, now), **facts}))
+    return found
+
+
+DeviceLists = Mapping[str, list[dict[str, Any]]]
+"""Rows of devices other than locks, by the name of the list in a response."""
+
+
+def device_lists(account: Account, now: float) -> DeviceLists:
+    """Return the devices other than locks of an account."""
+    return {
+        "bridges": [bridge_entry(each, now) for each in account.bridges],
+        "keypads": [keypad_entry(each, now) for each in account.keypads],
+        "doorSensors": [door_sensor_entry(each, now) for each in account.door_sensors],
+        "gates": [gate_entry(each, now) for each in account.gates],
+        "dryContacts": [dry_contact_entry(each) for each in account.dry_contacts],
+    }
+
+
+def fetched(lists: DeviceLists, at: float) -> tuple[ResourceStatus, ...]:
+    """Return the statuses of the resources that returned these devices at a time."""
+    by_endpoint: dict[Endpoint, DeviceLists] = {
+        DEVICES: {name: rows for name, rows in lists.items() if name != "doorSensors"},
+        DOOR_SENSORS: {"doorSensors": lists.get("doorSensors", [])},
+    }
+    return tuple(
+        ResourceStatus(
+            f"fetch of {endpoint}",
+            endpoint.path,
+            at,
+            devices=tuple(
+                each
+                for each in read_devices({name: json_rows(rows) for name, rows in of_endpoint.items()}).rows.values()
+                if not isinstance(each, LockDetails)
+            ),
+        )
+        for endpoint, of_endpoint in by_endpoint.items()
+    )
+
+
+def asked_for_events(at: float, *, is_permitted: bool = True) -> ResourceStatus:
+    """Return the status of a resource that asked for events at a time."""
+    return ResourceStatus("fetch of events", ACTIVITIES.path, at if is_permitted else None, is_permitted=is_permitted)
 
 
 MANY_LOCKS_END = END - 10 * DAY
