@@ -28,7 +28,18 @@ from .overview import (
     UPDATE,
     use_by_lock,
 )
-from .panels import COLOURED_CELL, HOURS_HEIGHT, LOCK_LEGEND, Column, ValueFormat, bar_panel, hours_panel, line_panel, table_panel, timeline_panel
+from .panels import (
+    COLOURED_CELL,
+    HOURS_HEIGHT,
+    LOCK_LEGEND,
+    Column,
+    ValueFormat,
+    bar_panel,
+    hours_panel,
+    line_panel,
+    table_panel,
+    timeline_panel,
+)
 from .value_mappings import LOW_BATTERY
 
 SHOWN = (
@@ -241,7 +252,9 @@ def properties() -> table.Panel:
             "info": q.or_hint(f"topk by {q.BY_ID} (1, {info})", "lock_name"),
             "update": q.highest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.SHOWN_LOCKS),
             "keypad": q.accessory_batteries(catalogue.KEYPAD_BATTERY, catalogue.KEYPAD_INFO, q.KEYPAD_ID),
-            "sensor": q.accessory_batteries(catalogue.DOOR_SENSOR_BATTERY, catalogue.DOOR_SENSOR_INFO, q.DOOR_SENSOR_ID),
+            "sensor": q.accessory_batteries(
+                catalogue.DOOR_SENSOR_BATTERY, catalogue.DOOR_SENSOR_INFO, q.DOOR_SENSOR_ID
+            ),
         },
         [("lock_name", False)],
     ).height(TABLE_HEIGHT)

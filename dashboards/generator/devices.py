@@ -101,9 +101,7 @@ def dashboard() -> Dashboard:
 
 def listed_accessories() -> str:
     """Return an expression for the ids in the tables: all, or those of the keypads and sensors with lowest batteries."""
-    keypads, sensors = (
-        q.series(metric, q.ACCOUNTS) for metric in (catalogue.KEYPAD_INFO, catalogue.DOOR_SENSOR_INFO)
-    )
+    keypads, sensors = (q.series(metric, q.ACCOUNTS) for metric in (catalogue.KEYPAD_INFO, catalogue.DOOR_SENSOR_INFO))
     too_many = f"count({keypads} or {sensors}) > {MAX_ACCESSORIES}"
     lowest = " or ".join(
         f'label_join(bottomk({MAX_IDS}, min by ({label}) ({q.series(level, q.ACCOUNTS)})), "device_id", "", "{label}")'
@@ -535,7 +533,9 @@ def gates() -> table.Panel:
         [
             Column("device_name", "Device", min_width=125),
             ACCOUNT,
-            Column("connected", "Connection", replace(CONNECTION, no_value="not reported"), cell=COLOURED_CELL, width=110),
+            Column(
+                "connected", "Connection", replace(CONNECTION, no_value="not reported"), cell=COLOURED_CELL, width=110
+            ),
             Column("model", "Model", width=110),
             Column("firmware_version", "Firmware", width=110),
             Column("serial_number", "Serial number", width=130),

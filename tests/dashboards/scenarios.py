@@ -167,7 +167,9 @@ class RecordedEvents:
 
     def __init__(self, accounts: Iterable[Account], start: float) -> None:
         self._events = {
-            lock.id: [(lock.delivered_at(event), EventKind.of(event.number)) for event in lock.events_between(start, END)]
+            lock.id: [
+                (lock.delivered_at(event), EventKind.of(event.number)) for event in lock.events_between(start, END)
+            ]
             for account in accounts
             if account.name not in EVENTS_REFUSED | EVENTS_NOT_ENABLED
             for lock in account.locks
