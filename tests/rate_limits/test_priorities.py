@@ -67,7 +67,7 @@ def test_events_delay_no_sync_and_starve_no_endpoint(interval: float, share: int
 
 
 @pytest.mark.parametrize(
-    ("interval", "share", "expected"), [(20.0, 350, 70), (20.0, 262, 0), (20.0, 700, 350), (60.0, 350, 190)]
+    ("interval", "share", "expected"), [(20.0, 350, 71), (20.0, 261, 0), (20.0, 700, 351), (60.0, 350, 191)]
 )
 def test_number_of_requests_for_events(interval: float, share: int, expected: int) -> None:
     policy = RateLimitPolicy(interval=interval, requests_per_hour=share)
