@@ -20,7 +20,7 @@ THROTTLE_BELOW = 0.2
 """Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
 LOW_PRIORITY_SHARE = 1 / 3
 """Fraction of the hourly share that an endpoint of low priority may use."""
-LOW_PRIORITY_RESERVE = 29
+LOW_PRIORITY_RESERVE = 30
 """Requests in an hour that the lowest priority leaves to low priority. Both lists of devices need 24 at the shortest
 interval, half of it each."""
 
