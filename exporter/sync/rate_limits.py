@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
 
-from exporter.tedee.endpoint import PRIORITIES, SYNC_SPACING, Endpoint, Priority
+from exporter.tedee.endpoint import SYNC_SPACING, Endpoint, Priority
 
 MAX_BACKOFF = 300.0
 """Maximum wait in seconds after consecutive failures."""
@@ -18,11 +18,13 @@ HOUR = 3600.0
 """Seconds over which Tedee counts the requests of a user."""
 THROTTLE_BELOW = 0.2
 """Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
+BURST = 0.2
+"""Fraction of its limit that an endpoint of the lowest priority may use at once. The rest is spread over the hour."""
 LOW_PRIORITY_SHARE = 1 / 3
 """Fraction of the hourly share that an endpoint of low priority may use."""
-LOW_PRIORITY_RESERVE = 30
-"""Requests in an hour that the lowest priority leaves to low priority. Both lists of devices need 24 at the shortest
-interval, half of it each."""
+LOW_PRIORITY_RESERVE = 36
+"""Requests in an hour that endpoints of the lowest priority leave to those of low priority. These send no more: the
+limit of `DEVICES` allows 24, and the list of door sensors needs 12 at the shortest interval."""
 
 
 class EndpointState(NamedTuple):
@@ -124,13 +126,15 @@ class RateLimitPolicy:
 
     @property
     def lowest_priority_limit(self) -> int:
-        """Requests in an hour that endpoints of the lowest priority may send if all others send as many as usual."""
-        return max(0, self._unthrottled_requests - LOW_PRIORITY_RESERVE)
+        """Requests in an hour that endpoints of the lowest priority may send if all others send as many as usual.
+
+        With them, less than the part of the share is used from which on syncs are throttled.
+        """
+        return max(0, int(self.requests_per_hour * (1 - THROTTLE_BELOW) - self._usual_requests))
 
     @property
-    def _unthrottled_requests(self) -> int:
-        """Requests in an hour that all endpoints but the sync may send before syncs are throttled."""
-        return int(self.requests_per_hour * (1 - THROTTLE_BELOW) - HOUR / self.interval)
+    def _usual_requests(self) -> float:
+        return HOUR / self.interval + LOW_PRIORITY_RESERVE
 
     def unknown_state(self, now: float) -> RateLimitState:
         """Return the state of an unknown account or user, for which a call may have been sent just now."""
@@ -202,7 +206,8 @@ class RateLimitPolicy:
         times = _all_times(recent) if endpoint.priority is Priority.HIGH else recent.get(endpoint.path, ())
         limit = self._max_in_hour(endpoint, recent)
         left = max(0, limit - len(times))
-        if not times or left >= limit * THROTTLE_BELOW:
+        throttle_below = THROTTLE_BELOW if endpoint.priority is Priority.HIGH else 1 - BURST
+        if not times or left >= limit * throttle_below:
             return 0.0
         return (times[0] + HOUR - now) / (left + 1)
 
@@ -212,14 +217,10 @@ class RateLimitPolicy:
             case Priority.HIGH:
                 return self.requests_per_hour
             case Priority.LOW:
-                third = max(1, int(self.requests_per_hour * LOW_PRIORITY_SHARE))
-                others = _number(recent, Priority.LOW, Priority.LOWEST) - len(recent.get(endpoint.path, ()))
-                # Requests for events have been sent, so more requests than usual would delay syncs now.
-                limited = max(LOW_PRIORITY_RESERVE // 2, self._unthrottled_requests - others)
-                return min(third, limited) if _number(recent, Priority.LOWEST) else third
+                return max(1, int(self.requests_per_hour * LOW_PRIORITY_SHARE))
             case Priority.LOWEST:
-                reserved = max(LOW_PRIORITY_RESERVE, _number(recent, Priority.LOW))
-                return max(0, self._unthrottled_requests - reserved)
+                others = len(_all_times(recent)) - len(recent.get(endpoint.path, ()))
+                return max(0, self.lowest_priority_limit - max(0, int(others - self._usual_requests)))
 
     def _limits_allow_at(self, state: RateLimitState, endpoint: Endpoint, now: float) -> float:
         """Return the time at which the limits on the number of requests allow the next one."""
@@ -247,11 +248,6 @@ def _last_hour(state: RateLimitState, now: float) -> Mapping[str, tuple[float, .
     if all(times[0] + HOUR > now for times in recent.values() if times):
         return recent
     return {endpoint: tuple(at for at in times if at + HOUR > now) for endpoint, times in recent.items()}
-
-
-def _number(requests: Mapping[str, tuple[float, ...]], *priorities: Priority) -> int:
-    """Return the number of requests to endpoints of these priorities."""
-    return sum(len(times) for path, times in requests.items() if PRIORITIES.get(path) in priorities)
 
 
 def _all_times(requests: Mapping[str, tuple[float, ...]]) -> tuple[float, ...]:

@@ -98,8 +98,8 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- $sync := default (dict) $.Values.config.sync -}}
 {{- $perHour := default 350 $sync.requests_per_hour -}}
 {{- $syncsPerHour := divf 3600 (maxf 20 (include "tedee-exporter.seconds" (default "20s" $sync.interval) | float64)) -}}
-{{- /* Four fifths of the share, without the syncs and 29 requests that are reserved for devices. */ -}}
-{{- if and .enabled (lt (subf (mulf 0.8 $perHour) $syncsPerHour 29) 1.0) -}}
+{{- /* Four fifths of the share, without the syncs and 36 requests that are reserved for devices. */ -}}
+{{- if and .enabled (lt (subf (mulf 0.8 $perHour) $syncsPerHour 36) 1.0) -}}
 {{- $problems = append $problems "config.sync.requests_per_hour: leaves no requests for events; raise it or config.sync.interval, or set config.events.enabled to false" -}}
 {{- end -}}
 {{- end -}}
