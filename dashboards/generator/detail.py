@@ -193,6 +193,7 @@ def wrong_pins() -> timeseries.Panel:
             "once, and the exporter counts them when it receives them.",
             f"{q.with_names(pins, q.SHOWN_LOCKS)} > 0",
             LOCK_LEGEND,
+            width="1h",
             no_data="no wrong PINs, or events are not enabled",
         )
         .span(12)
@@ -243,7 +244,7 @@ def properties() -> table.Panel:
         [
             name,
             Column("keypad", "Keypad", accessory, cell=COLOURED_CELL, width=80),
-            Column("sensor", "Sensor", accessory, cell=COLOURED_CELL, width=80),
+            Column("sensor", "Door sensor", accessory, cell=COLOURED_CELL, width=95),
             Column("update", "Update", UPDATE, cell=COLOURED_CELL, width=85),
             *labels,
             *(Column(label, title, hidden=True) for label, title in hidden.items()),

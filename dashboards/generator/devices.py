@@ -1,13 +1,12 @@
 """Devices: bridges, keypads, door sensors, gates, and the events of the locks."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import AnyMetric
 from exporter.tedee.endpoint import ACTIVITIES
-from exporter.tedee.events import EVENT_KINDS
 
 from . import queries as q
 from . import value_mappings, variables
@@ -57,8 +56,8 @@ OLD_DATA = 1_800
 """Seconds after which the data of devices are old: three fetches at the default interval."""
 WRONG_PINS = 'event=~"wrong_pin|unauthorized_pin"'
 OPEN_TOO_LONG = 'event="door_open_too_long"'
-SOURCES = list(dict.fromkeys(kind.source for kind in EVENT_KINDS.values()))
-"""Ways to operate a lock, which get fixed colours in this order."""
+SOURCES = ("device", "app", "auto", "button", "manual", "pin", "keypad", "fingerprint", "homekit")
+"""Sources of events that get fixed colours, the most frequent ones."""
 FIRST_EVENT = " The first event of a kind at a lock is not counted, since its series begins with it."
 
 BATTERY = ValueFormat(
@@ -74,6 +73,42 @@ EVENTS = replace(COUNT, texts={q.NO_CHANGE: value_mappings.NO_VALUE})
 """Numbers of events, and no number in a row that has a text only."""
 LOCK = Column("lock_name", "Lock", min_width=110, link=("Lock details", DETAIL_URL))
 LOCK_ID = Column("lock_id", "ID", hidden=True)
+
+
+@dataclass(frozen=True)
+class Accessories:
+    """A kind of device that belongs to a lock and has a battery."""
+
+    words: str
+    """Name of several, such as `keypads`."""
+    name: Column
+    info: AnyMetric
+    level: AnyMetric
+    level_changed: AnyMetric
+    by: str
+    """Labels that identify a device."""
+    shown: str
+    """Matchers of the devices that are shown."""
+
+
+KEYPADS = Accessories(
+    "keypads",
+    Column("keypad_name", "Keypad", min_width=125),
+    catalogue.KEYPAD_INFO,
+    catalogue.KEYPAD_BATTERY,
+    catalogue.KEYPAD_BATTERY_CHANGE,
+    q.KEYPAD_ID,
+    q.SHOWN_KEYPADS,
+)
+DOOR_SENSORS = Accessories(
+    "door sensors",
+    Column("door_sensor_name", "Door sensor", min_width=125),
+    catalogue.DOOR_SENSOR_INFO,
+    catalogue.DOOR_SENSOR_BATTERY,
+    catalogue.DOOR_SENSOR_BATTERY_CHANGE,
+    q.DOOR_SENSOR_ID,
+    q.SHOWN_DOOR_SENSORS,
+)
 
 
 def dashboard() -> Dashboard:
@@ -94,13 +129,13 @@ def dashboard() -> Dashboard:
             PanelGroup(
                 [*batteries(), bridge_connections(), bridge_availability()], "Batteries and availability", folded=True
             ),
-            PanelGroup([gates()], "Gates and dry contacts", folded=True),
+            PanelGroup([gates()], "Other devices", folded=True),
         ],
     )
 
 
 def listed_accessories() -> str:
-    """Return an expression for the ids in the tables: all, or those of the keypads and sensors with lowest batteries."""
+    """Return an expression for the ids in the tables: all, or those of the accessories with the lowest batteries."""
     keypads, sensors = (q.series(metric, q.ACCOUNTS) for metric in (catalogue.KEYPAD_INFO, catalogue.DOOR_SENSOR_INFO))
     too_many = f"count({keypads} or {sensors}) > {MAX_ACCESSORIES}"
     lowest = " or ".join(
@@ -131,14 +166,14 @@ def counts() -> list[stat.Panel]:
             "Low keypad batteries",
             f"Keypads with a battery level of {LOW_ACCESSORY_BATTERY} % or less. Replace their batteries: without the "
             "keypad, PINs and fingerprints do not open the door. Keypads without a level are not counted.",
-            low_batteries(catalogue.KEYPAD_BATTERY, q.KEYPAD_ID),
+            low_batteries(KEYPADS),
             "bad",
         ),
         count_panel(
             "Low door sensor batteries",
             f"Door sensors with a battery level of {LOW_ACCESSORY_BATTERY} % or less. Replace their batteries: "
             "otherwise an open door is no longer detected. Door sensors without a level are not counted.",
-            low_batteries(catalogue.DOOR_SENSOR_BATTERY, q.DOOR_SENSOR_ID),
+            low_batteries(DOOR_SENSORS),
             "bad",
         ),
         stat_panel(
@@ -188,9 +223,10 @@ def counts() -> list[stat.Panel]:
     ]
 
 
-def low_batteries(level: AnyMetric, by: str) -> str:
+def low_batteries(kind: Accessories) -> str:
     """Return an expression for the number of low batteries."""
-    return q.unless_unknown(f"sum(min by {by} ({q.series(level, q.ACCOUNTS)}) <= bool {LOW_ACCESSORY_BATTERY})")
+    level = f"min by {kind.by} ({q.series(kind.level, q.ACCOUNTS)})"
+    return q.unless_unknown(f"sum({level} <= bool {LOW_ACCESSORY_BATTERY})")
 
 
 def events_panel(title: str, description: str, matcher: str) -> stat.Panel:
@@ -220,8 +256,8 @@ def bridges() -> table.Panel:
     labels = ("bridge_name", "serial_number", "firmware_version", "wifi_firmware_version")
     return table_panel(
         "Bridges",
-        "All bridges, offline ones first, with the numbers of their locks. If a bridge is offline, all of its locks are. "
-        "If only some locks are offline, check their batteries and their distance to the bridge.",
+        "All bridges, offline ones first, with the numbers of their locks. If a bridge is offline, all of its locks "
+        "are. If only some locks are offline, check their batteries and their distance to the bridge.",
         [
             Column("bridge_name", "Bridge", min_width=125),
             ACCOUNT,
@@ -249,63 +285,42 @@ def bridges() -> table.Panel:
             "update": f"max by {by} ({q.series(catalogue.BRIDGE_FIRMWARE_UPDATE_AVAILABLE, q.ACCOUNTS)})",
         },
         [("bridge_name", False), ("Value #connected", False)],
-    ).height(7)
+    ).height(6)
 
 
 def keypads() -> table.Panel:
     """Return the table of keypads."""
     return accessories(
+        KEYPADS,
         "Keypads",
         "All keypads, the lowest battery first; the level is updated when the keypad is used. Tedee omits a level that "
         "has not changed for 30 days, for example of a keypad that is not used.",
-        Column("keypad_name", "Keypad", min_width=125),
-        (catalogue.KEYPAD_INFO, catalogue.KEYPAD_BATTERY, catalogue.KEYPAD_BATTERY_CHANGE),
-        q.KEYPAD_ID,
-        q.SHOWN_KEYPADS,
     )
 
 
 def door_sensors() -> table.Panel:
     """Return the table of door sensors."""
     return accessories(
+        DOOR_SENSORS,
         "Door sensors",
         "All door sensors, the lowest battery first. Tedee omits a level that has not changed for 30 days.",
-        Column("door_sensor_name", "Door sensor", min_width=125),
-        (catalogue.DOOR_SENSOR_INFO, catalogue.DOOR_SENSOR_BATTERY, catalogue.DOOR_SENSOR_BATTERY_CHANGE),
-        q.DOOR_SENSOR_ID,
-        q.SHOWN_DOOR_SENSORS,
     )
 
 
-def accessories(
-    title: str,
-    description: str,
-    name: Column,
-    metrics: tuple[AnyMetric, AnyMetric, AnyMetric],
-    by: str,
-    matchers: str,
-) -> table.Panel:
-    """Build a table of keypads or door sensors.
-
-    Args:
-        title: title of the panel.
-        description: what the panel shows.
-        name: column of the name.
-        metrics: info, level, and time of the level's last change.
-        by: labels that identify a device.
-        matchers: matchers of the devices that are shown.
-    """
-    info, level, change = metrics
-    paired = f'{matchers}, lock_id!=""'
-    known = f"{q.NO_CHANGE} * group by {by} ({q.series(info, matchers)})"
-    names = q.device_names(info, matchers, by, name.source, "model", "serial_number", "firmware_version")
+def accessories(kind: Accessories, title: str, description: str) -> table.Panel:
+    """Build a table of keypads or door sensors."""
+    info, by = q.series(kind.info, kind.shown), kind.by
+    name = kind.name.source
+    names = q.device_names(kind.info, kind.shown, by, name, "model", "serial_number", "firmware_version")
+    paired = q.device_names(kind.info, f'{kind.shown}, lock_id!=""', by, "lock_id")
+    changed = f"1000 * max by {by} ({q.series(kind.level_changed, kind.shown)})"
     return table_panel(
         title,
         description + LISTED,
         [
-            name,
+            kind.name,
             ACCOUNT,
-            replace(LOCK, min_width=None, width=150),
+            replace(LOCK, min_width=None, width=150, no_label="not paired"),
             Column("level", "Battery", BATTERY, cell=COLOURED_CELL, width=85),
             Column("changed", "Level changed", LEVEL_CHANGE, width=140),
             Column("model", "Model", width=100),
@@ -314,14 +329,13 @@ def accessories(
             LOCK_ID,
         ],
         {
-            "name": f'{names} or on () label_replace(vector(-1), "{name.source}", "none, or no data", "", "")',
-            "level": q.battery_levels(level, info, matchers, by),
-            "changed": f"1000 * max by {by} ({q.series(change, matchers)}) or {known}",
-            "lock": f"{q.device_names(info, paired, by, 'lock_id')}"
-            f" * on {q.BY_ID} group_left (lock_name) {q.lock_names(q.ACCOUNTS)}",
+            "name": f'{names} or on () label_replace(vector(-1), "{name}", "none, or no data", "", "")',
+            "level": q.battery_levels(kind.level, kind.info, kind.shown, by),
+            "changed": f"{changed} or {q.NO_CHANGE} * group by {by} ({info})",
+            "lock": f"{paired} * on {q.BY_ID} group_left (lock_name) {q.lock_names(q.ACCOUNTS)}",
         },
-        [(name.source, False), ("Value #level", False)],
-    ).height(8)
+        [(name, False), ("Value #level", False)],
+    ).height(7)
 
 
 def alerts() -> table.Panel:
@@ -335,11 +349,12 @@ def events_by_source(matchers: str = q.ACCOUNTS) -> timeseries.Panel:
     return (
         bar_panel(
             "Events by source",
-            "Events of all selected locks by how the lock was operated; `device` stands for what the lock itself "
-            "reports, such as an opened door. Locks deliver events late and in batches." + FIRST_EVENT,
+            "Events of the locks by how they were operated; `device` stands for what a lock itself reports, such as an "
+            "opened door. Locks deliver events late and in batches." + FIRST_EVENT,
             f"sum by (source) ({q.events(matchers, '$__interval')}) > 0",
             "{{source}}",
             known=SOURCES,
+            width="1h",
             no_data="no events, or events are not enabled",
         )
         .legend(legend_with_sums())
@@ -435,35 +450,21 @@ def or_reason(expression: str, label: str, none: str, matchers: str) -> str:
 def batteries() -> list[timeseries.Panel]:
     """Return the panels with the battery levels over time."""
     return [
-        battery_panel(
-            "Keypad batteries over time",
-            "keypads",
-            "keypad_name",
-            catalogue.KEYPAD_BATTERY,
-            q.KEYPAD_ID,
-        ),
-        battery_panel(
-            "Door sensor batteries over time",
-            "door sensors",
-            "door_sensor_name",
-            catalogue.DOOR_SENSOR_BATTERY,
-            q.DOOR_SENSOR_ID,
-        ),
+        battery_panel(KEYPADS, "Keypad batteries over time"),
+        battery_panel(DOOR_SENSORS, "Door sensor batteries over time"),
     ]
 
 
-def battery_panel(title: str, kind: str, name: str, level: AnyMetric, by: str) -> timeseries.Panel:
+def battery_panel(kind: Accessories, title: str) -> timeseries.Panel:
     """Build a panel with the battery levels of keypads or door sensors over time."""
-    levels = q.series(level, q.ACCOUNTS)
-    lowest = f"bottomk({MAX_SERIES}, min by {by} ({levels} @ end()))"
+    level, by, name = q.series(kind.level, q.ACCOUNTS), kind.by, kind.name.source
+    lowest = f"bottomk({MAX_SERIES}, min by {by} ({level} @ end()))"
+    named = f"min by ({by[1:-1]}, {name}) ({level} and on {by} {lowest})"
     return line_panel(
         title,
-        f"Battery levels of the {MAX_SERIES} {kind} with the lowest level at the end of the time range; "
+        f"Battery levels of the {MAX_SERIES} {kind.words} with the lowest level at the end of the time range; "
         f"{LOW_ACCESSORY_BATTERY} % and less is low. The level changes in steps, since Tedee receives it rarely.",
-        {
-            f"{{{{{name}}}}} · {{{{account}}}}": f"bottomk by {by} (1,"
-            f" min by ({by[1:-1]}, {name}) ({levels} and on {by} {lowest}))"
-        },
+        {f"{{{{{name}}}}} · {{{{account}}}}": f"bottomk by {by} (1, {named})"},
         replace(BATTERY, texts={}),
         steps=True,
     ).span(12)
@@ -479,8 +480,8 @@ def bridge_connections() -> statetimeline.Panel:
     )
     return timeline_panel(
         "Bridge connection over time",
-        "Connection of the bridges to Tedee over time, as of each fetch: every 10 minutes by default. If there are more "
-        f"than {MAX_BRIDGES} bridges, only those that were offline in the time range are shown.",
+        "Connection of the bridges to Tedee over time, as of each fetch: every 10 minutes by default. If there are "
+        f"more than {MAX_BRIDGES} bridges, only those that were offline in the time range are shown.",
         f"bottomk by {by} (1, min by (account, bridge_id, bridge_name) ({series} and on {by} ({shown})))",
         ValueFormat(texts=value_mappings.CONNECTIONS),
         "{{bridge_name}} · {{account}}",

@@ -108,6 +108,8 @@ class Column:
     """True for a column that is only used in links."""
     link: tuple[str, str] | None = None
     """Title and URL."""
+    no_label: str = NO_VALUE.text
+    """Text of a missing label. That of a missing value is in the format."""
 
     def properties(self) -> list[DynamicConfigValue]:
         """Return Grafana's override for the column."""
@@ -128,7 +130,7 @@ class Column:
         return properties
 
     def _label_properties(self) -> list[DynamicConfigValue]:
-        properties: dict[str, object] = {"noValue": NO_VALUE.text}
+        properties: dict[str, object] = {"noValue": self.no_label}
         if self.texts:
             properties["mappings"] = value_mappings(self.texts)
             properties["thresholds"] = builders.ThresholdsConfig().steps([Threshold(None, TRANSPARENT)]).build()

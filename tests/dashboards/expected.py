@@ -10,10 +10,11 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from dashboards.generator import overview, value_mappings
+from dashboards.generator import devices, overview, value_mappings
 from dashboards.generator import queries as q
 from dashboards.generator.alert_table import RUNBOOK
-from exporter.presentation import LOW_BATTERY
+from dashboards.generator.colours import MAX_SERIES
+from exporter.presentation import LOW_ACCESSORY_BATTERY, LOW_BATTERY
 from exporter.tedee.models import DoorState, LockState, StateChangeResult
 
 LOOKBACK = 300.0
@@ -57,6 +58,8 @@ Rows = dict[frozenset[LabelSet], Value]
 """Expected value of each series. If PromQL may choose one of several label sets, any of them is accepted."""
 Lock = tuple[str, str]
 """Account and id."""
+Device = tuple[str, str]
+"""Account and id of a device other than a lock."""
 Levels = Mapping[Lock, float]
 
 
@@ -247,6 +250,9 @@ def properties(view: View) -> Rows:
         "model",
         "serial_number",
         "bridge_id",
+        "bridge_name",
+        "keypad_id",
+        "door_sensor_id",
         "time_zone",
         "organization_id",
     ]
@@ -761,6 +767,37 @@ def firing(view: View, at: float) -> Iterator[tuple[LabelSet, Samples]]:
             yield labels, each
 
 
+ALERT_DEVICES = ("lock_name", "bridge_name", "keypad_name", "door_sensor_name")
+
+
+def with_device(labels: LabelSet) -> LabelSet:
+    """Return the labels of an alert with the name of its device in one label, whatever its kind is."""
+    names = [value for name, value in labels if name in ALERT_DEVICES]
+    others = frozenset(each for each in labels if each[0] not in ALERT_DEVICES)
+    return others | {("device", name) for name in names}
+
+
+DEVICE_ALERTS = {
+    "TedeeBridgeOffline",
+    "TedeeKeypadBatteryLow",
+    "TedeeDoorSensorBatteryLow",
+    "TedeeWrongPins",
+    "TedeeDoorOpenTooLong",
+    "TedeeEventsForbidden",
+    "TedeeDevicesStale",
+}
+
+
+def of_device_alerts(expected: Callable[[View], Rows]) -> Callable[[View], Rows]:
+    """Return a function for the expected rows of alerts about devices and events."""
+
+    def rows(view: View) -> Rows:
+        alerts = [each for each in view.samples.get("ALERTS", ()) if each.labels["alertname"] in DEVICE_ALERTS]
+        return expected(replace(view, samples={**view.samples, "ALERTS": alerts}))
+
+    return rows
+
+
 def alert_starts(label: str, view: View) -> Rows:
     """Return the start of each alert in milliseconds, or a text in a label about the absence of alerts or rules."""
     starts: dict[LabelSet, float] = {}
@@ -768,7 +805,8 @@ def alert_starts(label: str, view: View) -> Rows:
     for labels, each in firing(view, view.at):
         start = 1000 * current[frozenset(each.labels.items() - {("alertstate", "firing")})]
         # Two locks may have the same name.
-        starts[labels] = max(start, starts.get(labels, start))
+        named = with_device(labels)
+        starts[named] = max(start, starts.get(named, start))
     if starts:
         return {frozenset({labels | {(RUNBOOK, dict(labels)["alertname"])}}): start for labels, start in starts.items()}
     text = "no alert is firing" if any(view.current(q.RULES)) else "no rules: see Help"
@@ -888,6 +926,296 @@ def exporter_times(metric: str, view: View) -> Rows:
     return {one(job=job, instance=instance): 1000 * at for (job, instance), at in times.items()}
 
 
+# Bridges, keypads, door sensors and gates
+
+
+def by_device(view: View, metric: str, label: str, at: float | None = None) -> dict[Device, list[float]]:
+    """Return the values of each device, one of each exporter. `label` has its id."""
+    found = defaultdict(list)
+    for labels, value in view.current(metric, at=at):
+        found[labels["account"], labels[label]].append(value)
+    return found
+
+
+def of_devices(values: Mapping[Device, Value], label: str) -> Rows:
+    """Return a row for each device."""
+    return {one(**{"account": account, label: device_id}): value for (account, device_id), value in values.items()}
+
+
+def device_values(metric: str, label: str, pick: Callable[[list[float]], float], view: View) -> Rows:
+    return of_devices({each: pick(values) for each, values in by_device(view, metric, label).items()}, label)
+
+
+def device_labels(view: View, metric: str, label: str, *labels: str) -> dict[Device, frozenset[LabelSet]]:
+    """Return account, id and the given labels of each device. If its series differ, all of them."""
+    found: dict[Device, set[LabelSet]] = defaultdict(set)
+    for each, _ in view.current(metric):
+        (row,) = one(**{name: each.get(name, "") for name in ("account", label, *labels)})
+        found[each["account"], each[label]].add(row)
+    return {device: frozenset(rows) for device, rows in found.items()}
+
+
+def device_names(metric: str, label: str, *labels: str, hint: str, view: View) -> Rows:
+    """Return a row with the properties of each device, or a hint in the first of the labels."""
+    rows: Rows = dict.fromkeys(device_labels(view, metric, label, *labels).values(), 1.0)
+    return rows or {one(**{labels[0]: hint}): -1.0}
+
+
+def unless_missing(found: float | None, view: View) -> Rows:
+    """Return a number, or nothing if it is 0 but an account is missing."""
+    return number(None if found == 0 and recent_missing(view) else found)
+
+
+def bridges_offline(view: View) -> Rows:
+    connected = by_device(view, "tedee_bridge_connected", "bridge_id").values()
+    return unless_missing(float(sum(min(each) == 0 for each in connected)) if connected else None, view)
+
+
+def low_accessories(metric: str, label: str, view: View) -> Rows:
+    levels = by_device(view, metric, label).values()
+    low = sum(min(each) <= LOW_ACCESSORY_BATTERY for each in levels)
+    return unless_missing(float(low) if levels else None, view)
+
+
+def device_data_age(view: View) -> Rows:
+    newest: dict[tuple[str, str], float] = {}
+    for labels, at in view.current("tedee_last_response_timestamp_seconds"):
+        if labels["endpoint"] != "my/deviceactivity":
+            key = labels["account"], labels["endpoint"]
+            newest[key] = max(at, newest.get(key, at))
+    return number(max((view.at - at for at in newest.values()), default=None))
+
+
+def events_not_permitted(view: View) -> Rows:
+    permitted = view.by_account("tedee_events_permitted").values()
+    if permitted:
+        return number(float(sum(min(values) == 0 for values in permitted)))
+    return number(float(value_mappings.NOT_ENABLED) if view.by_account("tedee_up") else None)
+
+
+def locks_of_bridges(view: View) -> Rows:
+    found = bridges(view).items()
+    return {one(account=account, bridge_id=bridge): float(len(locks)) for (account, bridge), locks in found}
+
+
+def locks_offline(view: View) -> Rows:
+    """Return the number of offline locks of each bridge whose locks report their connection."""
+    connected = view.by_lock("lock_connected")
+    found: Rows = {}
+    for (account, bridge), locks in bridges(view).items():
+        known = [min(connected[lock]) for lock in locks if lock in connected]
+        if known:
+            found[one(account=account, bridge_id=bridge)] = float(sum(value == 0 for value in known))
+    return found
+
+
+def bridge_names_of_locks(view: View) -> Rows:
+    """Return the name of each lock's bridge, or its id if it is not in the account."""
+    found: dict[Device, set[LabelSet]] = defaultdict(set)
+    for labels, _ in view.current("lock_info"):
+        if bridge := labels.get("bridge_id"):
+            (row,) = one(account=labels["account"], bridge_id=bridge, bridge_name=labels.get("bridge_name") or bridge)
+            found[labels["account"], bridge].add(row)
+    return {frozenset(rows): 1.0 for rows in found.values()}
+
+
+def accessory_levels(kind: str, view: View) -> Rows:
+    """Return the battery level of each keypad or door sensor, or NO_LEVEL."""
+    label = f"{kind}_id"
+    known = dict.fromkeys(by_device(view, f"tedee_{kind}_info", label), float(q.NO_LEVEL))
+    levels = {each: min(values) for each, values in by_device(view, f"tedee_{kind}_battery_percent", label).items()}
+    return of_devices({**known, **levels}, label)
+
+
+def level_changes(kind: str, view: View) -> Rows:
+    """Return the time of the last change of each level in milliseconds, or NO_CHANGE."""
+    label = f"{kind}_id"
+    known = dict.fromkeys(by_device(view, f"tedee_{kind}_info", label), float(q.NO_CHANGE))
+    times = by_device(view, f"tedee_{kind}_battery_timestamp_seconds", label)
+    return of_devices({**known, **{each: 1000 * max(values) for each, values in times.items()}}, label)
+
+
+def locks_of_accessories(kind: str, view: View) -> Rows:
+    """Return the name of the lock of each keypad or door sensor that is paired with a known lock."""
+    names = names_of(view)
+    found: Rows = {}
+    for choices in device_labels(view, f"tedee_{kind}_info", f"{kind}_id", "lock_id").values():
+        rows = {
+            labels | name
+            for labels in choices
+            for name in names.get((dict(labels)["account"], dict(labels).get("lock_id", "")), ())
+        }
+        if rows:
+            found[frozenset(rows)] = 1.0
+    return found
+
+
+def batteries_of_locks(kind: str, view: View) -> Rows:
+    """Return the lowest battery level of each lock's keypads or door sensors, or NO_LEVEL."""
+    levels = by_device(view, f"tedee_{kind}_battery_percent", f"{kind}_id")
+    found: dict[Lock, float] = {}
+    for labels, _ in view.current(f"tedee_{kind}_info"):
+        if "lock_id" in labels:
+            lock, device = (labels["account"], labels["lock_id"]), (labels["account"], labels[f"{kind}_id"])
+            level = min(levels.get(device, [float(q.NO_LEVEL)]))
+            found[lock] = min(level, found.get(lock, level))
+    return of_locks(found)
+
+
+def named_devices(metric: str, label: str, name: str, shown: Collection[Device], view: View) -> Rows:
+    """Return the lowest value of each device that is shown, with one of its names."""
+    names = device_labels(view, metric, label, name)
+    values = by_device(view, metric, label)
+    return {names[each]: min(values[each]) for each in values if each in shown}
+
+
+def batteries_over_time(kind: str, view: View) -> Rows:
+    """Return the levels of the accessories whose level is lowest at the end."""
+    metric, label = f"tedee_{kind}_battery_percent", f"{kind}_id"
+    last = {each: min(values) for each, values in by_device(view, metric, label, view.end).items()}
+    lowest = sorted(last, key=lambda each: last[each])
+    shown, others = lowest[:MAX_SERIES], lowest[MAX_SERIES:]
+    assert not others or last[others[0]] > last[shown[-1]], "PromQL may choose any of the accessories with one level"
+    return named_devices(metric, label, f"{kind}_name", shown, view)
+
+
+def bridge_connections(view: View) -> Rows:
+    metric, label = "tedee_bridge_connected", "bridge_id"
+    shown = set(by_device(view, metric, label))
+    if len(by_device(view, metric, label, view.end)) > devices.MAX_BRIDGES:
+        shown = {
+            (each.labels["account"], each.labels[label])
+            for each in view.series(metric)
+            if 0 in each.between(view.end - view.span, view.end)[1]
+        }
+    return named_devices(metric, label, "bridge_name", shown, view)
+
+
+def availability_of_bridges(view: View) -> Rows:
+    """Return the share of the last days in which each bridge was connected, of the time in which it was reported."""
+    metric, label = "tedee_bridge_connected", "bridge_id"
+    found: dict[Device, list[float]] = defaultdict(list)
+    for at in view.grid(overview.AVAILABILITY_DAYS * DAY, 10 * MINUTE):
+        for device, values in by_device(view, metric, label, at).items():
+            found[device].append(min(values))
+    names = device_labels(view, "tedee_bridge_info", label, "bridge_name")
+    return {names[each]: sum(values) / len(values) for each, values in found.items() if each in names}
+
+
+def gates(view: View) -> Rows:
+    """Return the properties of each gate and dry contact."""
+    rows: Rows = {}
+    for kind in ("gate", "dry_contact"):
+        found: dict[Device, set[LabelSet]] = defaultdict(set)
+        for labels, _ in view.current(f"tedee_{kind}_info"):
+            properties = {name: labels.get(name, "") for name in ("model", "serial_number", "firmware_version")}
+            (row,) = one(
+                account=labels["account"],
+                device_id=labels[f"{kind}_id"],
+                device_name=labels[f"{kind}_name"],
+                **properties,
+            )
+            found[labels["account"], labels[f"{kind}_id"]].add(row)
+        rows |= {frozenset(each): 1.0 for each in found.values()}
+    return rows or {one(device_name="none, or no data"): -1.0}
+
+
+def gate_connections(view: View) -> Rows:
+    values = by_device(view, "tedee_gate_connected", "gate_id")
+    return of_devices({each: min(found) for each, found in values.items()}, "device_id")
+
+
+# Events
+
+EventKey = tuple[str, ...]
+"""Values of the labels by which events are counted."""
+
+
+def events(
+    view: View, window: float, *labels: str, kinds: Collection[str] = (), offset: float = 0
+) -> dict[EventKey, Bounds]:
+    """Return the number of events by labels, the highest number if several exporters report the lock.
+
+    Args:
+        view: what the dashboard shows.
+        window: seconds.
+        labels: account, lock_id and others.
+        kinds: values of the label `event` that are counted; empty for all.
+        offset: seconds by which the window ends later.
+    """
+    end = view.at + offset
+    sums: dict[EventKey, list[Bounds | None]] = defaultdict(list)
+    for each in view.series("lock_events_total"):
+        if not kinds or each.labels["event"] in kinds:
+            key = tuple(each.labels[label] for label in ("job", "instance", *labels))
+            sums[key].append(increase(each, end - window, end))
+    found: dict[EventKey, Bounds] = {}
+    for of_exporter, increased in sums.items():
+        if bounds := total(increased):
+            key = of_exporter[2:]
+            other = found.get(key, bounds)
+            found[key] = Bounds(max(bounds.low, other.low), max(bounds.high, other.high))
+    return found
+
+
+EACH_EVENT = ("account", "lock_id", "event", "source")
+PIN_EVENTS, OPEN_TOO_LONG = ("wrong_pin", "unauthorized_pin"), ("door_open_too_long",)
+
+
+def events_of_last_day(kinds: Collection[str], view: View) -> Rows:
+    """Return the number of events of the last day, or the reason why it is not known."""
+    if found := total(events(view, DAY, "account", "lock_id", kinds=kinds).values()):
+        return number(found)
+    if any(0 in values for values in view.by_account("tedee_events_permitted").values()):
+        return number(float(value_mappings.NOT_PERMITTED))
+    return number(float(value_mappings.NOT_ENABLED) if view.by_account("tedee_up") else None)
+
+
+def or_reason(rows: Rows, label: str, none: str, view: View) -> Rows:
+    """Return the rows, or a row with a text if there are none."""
+    text = none if any(view.current("lock_events_total")) else "events not enabled or not permitted"
+    return rows or {one(**{label: text}): float(q.NO_CHANGE)}
+
+
+def summed(found: Mapping[EventKey, Bounds], *indexes: int) -> dict[EventKey, Bounds]:
+    """Return the sums of the numbers above 0 by some of the labels."""
+    groups: dict[EventKey, list[Bounds]] = defaultdict(list)
+    for key, bounds in found.items():
+        groups[tuple(key[index] for index in indexes)].append(bounds)
+    sums = {key: total(bounds) for key, bounds in groups.items()}
+    return {key: bounds for key, bounds in sums.items() if bounds and bounds.low > 0}
+
+
+def events_by_source(view: View) -> Rows:
+    found = summed(events(view, view.interval, *EACH_EVENT), 3)
+    return {one(source=source): bounds for (source,), bounds in found.items()}
+
+
+def events_by_kind(view: View) -> Rows:
+    found = summed(events(view, view.span, *EACH_EVENT), 2, 3)
+    rows: Rows = {one(event=event, source=source): bounds for (event, source), bounds in found.items()}
+    return or_reason(rows, "event", "no events", view)
+
+
+def events_by_lock(kinds: Collection[str], none: str, view: View) -> Rows:
+    found = summed(events(view, view.span, "account", "lock_id", kinds=kinds), 0, 1)
+    assert len(found) <= devices.MAX_ROWS
+    names = infos(view, ["lock_revision"], NAME)
+    rows: Rows = {names[account, lock]: bounds for (account, lock), bounds in found.items() if (account, lock) in names}
+    return or_reason(rows, "lock_name", none, view)
+
+
+def wrong_pins_over_time(view: View) -> Rows:
+    found = summed(events(view, view.interval, "account", "lock_id", kinds=PIN_EVENTS), 0, 1)
+    return named({(account, lock): bounds for (account, lock), bounds in found.items()}, view)
+
+
+def events_by_hour(view: View) -> Rows:
+    """Return the events in the hour that begins now."""
+    found = total(events(view, HOUR, *EACH_EVENT, offset=HOUR).values())
+    return number(found)
+
+
 # Registry
 
 Expectation = Callable[[View], Rows]
@@ -935,10 +1263,11 @@ OVERVIEW: dict[tuple[str, str], Expectation] = {
     ("Availability by lock", "share"): lambda view: named_lately(availability(view), view),
     ("Availability by bridge", "share"): partial(of_bridges, shares=True),
     ("Availability by bridge", "locks"): partial(of_bridges, shares=False),
+    ("Availability by bridge", "name"): bridge_names_of_locks,
     ("Firmware versions", "locks"): partial(count_by_version, updates=False),
     ("Firmware versions", "updates"): partial(count_by_version, updates=True),
     **USE,
-    ("Firing alerts", "since"): partial(alert_starts, "lock_name"),
+    ("Firing alerts", "since"): partial(alert_starts, "device"),
     ("Alerts", "Anno"): started_alerts,
 }
 
@@ -959,10 +1288,16 @@ DETAIL: dict[tuple[str, str], Expectation] = {
     ("Connection over time", "A"): lambda view: named(picked("lock_connected", min, view), view),
     ("Properties", "info"): properties,
     ("Properties", "update"): partial(lock_values, "lock_firmware_update_available", max),
-    ("Properties", "revision"): partial(lock_values, "lock_revision", max),
+    ("Properties", "keypad"): partial(batteries_of_locks, "keypad"),
+    ("Properties", "sensor"): partial(batteries_of_locks, "door_sensor"),
     ("State changes per hour", "A"): lambda view: named(state_changes(view, HOUR), view),
     **USE,
-    ("Firing alerts", "since"): of_all_selected(partial(alert_starts, "lock_name")),
+    ("Events by source", "A"): events_by_source,
+    ("Wrong PINs over time", "A"): wrong_pins_over_time,
+    ("Events by hour", "value"): events_by_hour,
+    ("Events by hour", "day"): hours,
+    ("Events by kind", "number"): events_by_kind,
+    ("Firing alerts", "since"): of_all_selected(partial(alert_starts, "device")),
     ("Alerts", "Anno"): of_all_selected(started_alerts),
 }
 
@@ -1006,11 +1341,71 @@ EXPORTER: dict[tuple[str, str], Expectation] = {
     ("Alerts", "Anno"): started_alerts,
 }
 
+ACCESSORY_PROPERTIES = ("model", "serial_number", "firmware_version")
+DEVICES: dict[tuple[str, str], Expectation] = {
+    ("Bridges offline", "A"): bridges_offline,
+    ("Low keypad batteries", "A"): partial(low_accessories, "tedee_keypad_battery_percent", "keypad_id"),
+    ("Low door sensor batteries", "A"): partial(low_accessories, "tedee_door_sensor_battery_percent", "door_sensor_id"),
+    ("Device data age", "A"): device_data_age,
+    ("Wrong PINs, last day", "A"): partial(events_of_last_day, PIN_EVENTS),
+    ("Doors open too long", "A"): partial(events_of_last_day, OPEN_TOO_LONG),
+    ("Events not permitted", "A"): events_not_permitted,
+    ("Active alerts", "A"): of_device_alerts(alert_count),
+    ("Bridges", "name"): lambda view: device_names(
+        "tedee_bridge_info",
+        "bridge_id",
+        "bridge_name",
+        "serial_number",
+        "firmware_version",
+        "wifi_firmware_version",
+        hint="no data: see Help",
+        view=view,
+    ),
+    ("Bridges", "connected"): partial(device_values, "tedee_bridge_connected", "bridge_id", min),
+    ("Bridges", "updating"): partial(device_values, "tedee_bridge_updating", "bridge_id", max),
+    ("Bridges", "locks"): locks_of_bridges,
+    ("Bridges", "offline"): locks_offline,
+    ("Bridges", "update"): partial(device_values, "tedee_bridge_firmware_update_available", "bridge_id", max),
+    **{
+        (title, query): expectation
+        for title, kind in (("Keypads", "keypad"), ("Door sensors", "door_sensor"))
+        for query, expectation in {
+            "name": partial(
+                lambda kind, view: device_names(
+                    f"tedee_{kind}_info",
+                    f"{kind}_id",
+                    f"{kind}_name",
+                    *ACCESSORY_PROPERTIES,
+                    hint="none, or no data",
+                    view=view,
+                ),
+                kind,
+            ),
+            "level": partial(accessory_levels, kind),
+            "changed": partial(level_changes, kind),
+            "lock": partial(locks_of_accessories, kind),
+        }.items()
+    },
+    ("Events by source", "A"): events_by_source,
+    ("Events by kind", "number"): events_by_kind,
+    ("Wrong PINs by lock", "number"): partial(events_by_lock, PIN_EVENTS, "no wrong PINs"),
+    ("Doors open too long by lock", "number"): partial(events_by_lock, OPEN_TOO_LONG, "no such event"),
+    ("Keypad batteries over time", "A"): partial(batteries_over_time, "keypad"),
+    ("Door sensor batteries over time", "A"): partial(batteries_over_time, "door_sensor"),
+    ("Bridge connection over time", "A"): bridge_connections,
+    ("Availability of bridges", "share"): availability_of_bridges,
+    ("Gates and dry contacts", "name"): gates,
+    ("Gates and dry contacts", "connected"): gate_connections,
+    ("Firing alerts", "since"): of_device_alerts(partial(alert_starts, "device")),
+    ("Alerts", "Anno"): of_device_alerts(started_alerts),
+}
+
 EXPECTED: dict[tuple[str, str, str], Expectation] = {
     (dashboard, *query): expectation
     for dashboard, expectations in (
         ("locks-overview.json", OVERVIEW),
         ("lock-detail.json", DETAIL),
+        ("devices.json", DEVICES),
         ("exporter.json", EXPORTER),
     )
     for query, expectation in expectations.items()

@@ -1,5 +1,6 @@
 """Recording of rare cases at one point of time. Each case has its own Prometheus job."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,9 +12,9 @@ from exporter.metrics.exposition import Exposition
 from exporter.sync.snapshot import AccountStatus, Durations, Lock
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status
-from tests.cloud import detailed, synced
+from tests.cloud import accessory, bridge, detailed, synced
 
-from .scripted_day import DAY, END, HOUR, Recording
+from .scripted_day import DAY, END, HOUR, DeviceLists, Recording, fetched
 
 FORECAST_DAYS = 3
 """Days before END in which the forecast for the batteries can be tested."""
@@ -40,6 +41,9 @@ SECURED = {"locked": synced(9), "without a sensor": synced(10, doorState=0, isCh
 
 DRAINS = {"0.25": 0.25, "0.4": 0.4, "0.6": 0.6, "0.8": 0.8, "2": 2.0}
 """Battery percent per day that each battery discharges, by the name in its job."""
+SCRAPE_INTERVALS = (15, 20, 60)
+WRONG_PINS = 6
+"""Wrong PINs in each recording of them."""
 LAST_LEVEL = 25
 """Level of these batteries at END, rounded down."""
 
@@ -77,7 +81,7 @@ def record(folder: Path) -> Path:
         at = END - HOUR + number * 20
         labels = {"job": "failures", "instance": "one", "account": "home", "reason": "timeout"}
         recording.add_sample("tedee_sync_failures_total", labels, sum(number > each for each in (40, 41, 120)), at)
-    for interval in (15, 20, 60):
+    for interval in SCRAPE_INTERVALS:
         target = {"job": f"scraped every {interval} s", "instance": "one"}
         for number in range(int(HOUR / interval) + 1):
             at = END - HOUR + number * interval
@@ -85,6 +89,12 @@ def record(folder: Path) -> Path:
             recording.add_sample("tedee_exporter_build_info", target, 1, at)
     _record_disagreement(recording)
     _record_other_alerts(recording)
+    _record_devices(recording)
+    for interval in SCRAPE_INTERVALS:
+        _record_wrong_pins(recording, f"wrong PINs, scraped every {interval} s", interval)
+    refused = {"job": "events refused", "instance": "one", "account": "home"}
+    for metric, value in (("tedee_up", 1), ("tedee_events_permitted", 0)):
+        recording.add_sample(metric, refused, value, END)
     recording.close()
     return recording.path
 
@@ -188,6 +198,46 @@ def _record_other_alerts(recording: Recording) -> None:
         for lock_id in (1, 2):
             lock = {"lock_id": str(lock_id), "lock_name": "Front door"}
             recording.add_alert({**labels, **lock, "alertname": "TedeeLockJammed"}, at - lock_id * HOUR, at)
+
+
+def _record_devices(recording: Recording) -> None:
+    """Record devices of which two exporters report different values, as before and after a rename."""
+    clock = FakeClock(wall=END)
+    for instance, name, connected, level in (("one", "Old", True, 30), ("other", "New", False, 14)):
+        lists: DeviceLists = {
+            "bridges": [bridge(2, name, isConnected=connected, isUpdating=connected)],
+            "keypads": [
+                accessory(11, 51, level, name=name),
+                accessory(12, 52, deviceState={}),
+                accessory(13, None, deviceState=None),
+            ],
+            "doorSensors": [accessory(21, 51, level + 2, name=name), accessory(22, 52, None)],
+            "gates": [{"id": 31, "name": name, "type": 5, "isConnected": connected}],
+            "dryContacts": [{"id": 41, "name": name, "type": 6}],
+        }
+        locks = locks_of(
+            [synced(51), {**synced(52, connected=connected), "deviceState": None}],
+            [detailed(51, "Front door"), detailed(52, "Back door", connectedToId=5)],
+            **lists,
+        )
+        current = status(clock, locks, other_resources=fetched(lists, END - 60))
+        collector = ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True)
+        target = {"job": "devices", "instance": instance}
+        recording.add_scrape(Exposition(registry(current), collector, clock), END, target)
+
+
+def _record_wrong_pins(recording: Recording, job: str, interval: int) -> None:
+    """Record an hour of two exporters that count wrong PINs: one 40 minutes ago, and a burst of 5, 20 minutes ago.
+
+    The lock is renamed between them.
+    """
+    for number, instance in itertools.product(range(int(HOUR / interval) + 1), ("one", "other")):
+        at = END - HOUR + number * interval
+        lock = {"account": "home", "lock_id": "1", "lock_name": "Old" if at < END - HOUR / 2 else "New"}
+        labels = {"job": job, "instance": instance, **lock}
+        counted = (at >= END - 2400) + (WRONG_PINS - 1) * (at >= END - 1200)
+        recording.add_sample("lock_events_total", {**labels, "event": "wrong_pin", "source": "pin"}, counted, at)
+        recording.add_sample("lock_revision", labels, 1, at)
 
 
 def _record_batteries(recording: Recording) -> None:

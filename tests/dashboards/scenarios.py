@@ -86,7 +86,7 @@ def many_world(clock: FakeClock) -> World:
             lock.override(batteryLevel=12)
         account.keypads[3].override(batteryLevel=9, batteryLevelModifiedTime="2026-09-01T08:00:00")
         account.bridges[4].outages = Outages(DAY, HOUR / 2, END - HOUR)
-    world.accounts[0].bridges[7].override(isConnected=False)
+    world.accounts[0].bridges[7].outages = Outages(period=END, length=END)
     return world
 
 

@@ -13,7 +13,8 @@ from exporter.config.settings import Settings
 from exporter.config.source import Source
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
-from exporter.simulator import TOKEN_PATH, Account, Battery, Lock, World, serve
+from exporter.simulator import TOKEN_PATH, Account, Battery, Gate, Lock, World, serve
+from exporter.simulator.activity import DOOR_OPEN_TOO_LONG, WRONG_PIN
 from exporter.simulator.wire import (
     Version,
     bridge_entry,
@@ -51,6 +52,10 @@ FAILING = (END - 9 * HOUR, END - 7 * HOUR)
 DOWN = (END - 5 * HOUR, END - 5 * HOUR + 600)
 """When Prometheus cannot scrape the exporter."""
 
+ANNEX_BRIDGE = 23
+"""Id of the bridge of the hotel's annex, which is offline at the end."""
+WRONG_PINS = 5
+"""Wrong PINs at room 101."""
 TARGET = {"job": "tedee", "instance": "127.0.0.1:10333"}
 ODD_NAME = 'quotes " backslash \\ \\n newline\nemoji 🏰 Łódź'
 
@@ -110,6 +115,7 @@ def demo_world(clock: FakeClock) -> World:
             lock.battery = Battery(drain=20 * DAY, charge=HOUR, low=10, phase=10 * DAY - END % (20 * DAY + HOUR))
             # The activity log begins here, so that its first page is found fast.
             lock.created = datetime.fromtimestamp(START - DAY, UTC).replace(tzinfo=None).isoformat()
+    demo.account("hotel").add(Gate(2301, "Car park"))
     home = demo.account("home")
     home.lock("Shed").rename(ODD_NAME)
     home.lock("Garden door").battery = Battery(drain=3 * DAY, charge=4 * HOUR, low=10)
@@ -138,13 +144,17 @@ def events(world: World, cloud: FaultyCloud) -> Iterator[float]:
     home.lock(1004).override(state=6, doorState=3)
     yield FAILING[1]  # syncs succeed again
     cloud.faults.clear()
+    yield END - 3 * HOUR  # someone guesses a PIN, and a door stays open
+    for number in range(WRONG_PINS):
+        hotel.lock("Room 101").add_event(WRONG_PIN, END - 3 * HOUR + 5 * number)
+    hotel.lock("Luggage store").add_event(DOOR_OPEN_TOO_LONG, END - 3 * HOUR)
     yield END - HOUR  # all locks stop moving, some of them with problems
     for lock in (*home.locks, *hotel.locks):
         if lock.bridge:
             lock.override(state=6, doorState=3, stateChangeResult=0)
     for lock, fields in problems(world).items():
         lock.override(**fields)
-    hotel.device("Annex").override(isConnected=False)
+    hotel.device(ANNEX_BRIDGE).override(isConnected=False)
 
 
 def problems(world: World) -> dict[Lock, dict[str, object]]:
@@ -179,6 +189,16 @@ ALERTS: list[tuple[float, Labels]] = [
             "account": "hotel",
             "lock_id": "2004",
             "lock_name": "Pool gate",
+        },
+    ),
+    (
+        END - HOUR / 2,
+        {
+            "alertname": "TedeeBridgeOffline",
+            "severity": "warning",
+            "account": "hotel",
+            "bridge_id": str(ANNEX_BRIDGE),
+            "bridge_name": "Annex",
         },
     ),
     (
@@ -239,7 +259,9 @@ def _settings(url: str, token: Path, interval: float) -> Settings:
     settings = {
         "api": {"url": url},
         "sync": {"interval": f"{interval:g}s"},
-        "events": {"enabled": True},
+        # The fewest requests with which the panels have data.
+        "devices": {"interval": "20m"},
+        "events": {"enabled": True, "interval": f"{5 * interval:g}s"},
         "accounts": accounts,
     }
     return Source(settings).validated(Settings)

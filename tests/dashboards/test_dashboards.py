@@ -19,17 +19,24 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.generator import colours, dashboards, value_mappings
+from dashboards.generator import colours, dashboards, devices, value_mappings
 from dashboards.generator.alert_table import anchors
 from exporter.metrics.catalogue import CATALOGUE, LOCK_METRICS
 from exporter.tedee.errors import REASONS
+from exporter.tedee.events import EVENT_KINDS
 from exporter.tedee.models import DoorState, LockState
 from testing.program import ROOT
 
+from .expected import DEVICE_ALERTS
 from .grafana import FILES, load, panels, queries, rows_and_panels
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-UIDS = {"locks-overview.json": "tedee-locks", "lock-detail.json": "tedee-lock", "exporter.json": "tedee-exporter"}
+UIDS = {
+    "locks-overview.json": "tedee-locks",
+    "lock-detail.json": "tedee-lock",
+    "devices.json": "tedee-devices",
+    "exporter.json": "tedee-exporter",
+}
 UNITS = {
     "none",
     "string",
@@ -210,6 +217,7 @@ def test_variables_are_multi_value_and_default_to_all(name: str) -> None:
 
 
 VARIABLES = {
+    "devices.json": ["job", "instance", "account", "missing", "shown"],
     "exporter.json": ["job", "instance", "account", "missing", "shown"],
     "lock-detail.json": ["job", "instance", "account", "lock", "shown"],
     "locks-overview.json": ["job", "instance", "account", "missing", "lock", "shown"],
@@ -268,16 +276,22 @@ def test_selectors_match_selected_jobs_and_instances(query: Any) -> None:
         assert matchers["instance"] == f"$instance{or_empty}"
 
 
-@of_each_query
-def test_selectors_match_selected_accounts_and_locks(query: Any) -> None:
+@of_each_dashboard
+def test_selectors_match_selected_accounts_and_locks(name: str) -> None:
     names = {f"{metric.name}{suffix}": metric for metric in CATALOGUE for suffix in ("", "_bucket", "_sum", "_count")}
-    for metrics, matchers in selectors(query["expr"]):
+    used = [selector for _, query in queries(load(name)) for selector in selectors(query["expr"])]
+    selects_locks = "lock" in VARIABLES[name]
+    for metrics, matchers in used:
         for metric in metrics - PROMETHEUS_SERIES - {RULES}:
             if metric.startswith("process_"):
                 continue
             labels = names[metric].labels
             assert (matchers.get("account") in {"$account", "$shown", "$missing"}) == ("account" in labels)
-            assert (matchers.get("lock_id") in {"$lock", "${shown:pipe}"}) == ("lock_id" in labels)
+            matches_locks = matchers.get("lock_id") in {"$lock", "${shown:pipe}"}
+            if names[metric] in LOCK_METRICS:
+                assert matches_locks == selects_locks
+            else:
+                assert not matches_locks or (selects_locks and "lock_id" in labels)
 
 
 def test_recording_rule_of_the_dashboards_exists() -> None:
@@ -306,7 +320,7 @@ def test_rates_have_a_minimum_step(panel: Any) -> None:
 @of_each_panel
 def test_windows_of_a_step_have_a_minimum(panel: Any) -> None:
     if any("[$__interval]" in target["expr"] for target in panel["targets"]):
-        assert panel["interval"] in {"2m", "5m"}
+        assert panel["interval"] in {"2m", "5m", "1h"}
 
 
 @pytest.mark.parametrize("query", variable_queries())
@@ -367,7 +381,8 @@ def test_alert_annotation_matches_all_alerts(name: str) -> None:
     rules = yaml.safe_load((ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8"))
     alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
     assert alerts
-    assert all(re.fullmatch(matchers["alertname"], alert) for alert in alerts)
+    selected = {alert for alert in alerts | DEVICE_ALERTS if re.fullmatch(matchers["alertname"], alert)}
+    assert selected == (DEVICE_ALERTS if name == "devices.json" else alerts | DEVICE_ALERTS)
 
 
 @of_each_dashboard
@@ -422,7 +437,7 @@ def test_each_number_has_a_unit(panel: Any) -> None:
     for override in fields["overrides"]:
         units += [each["value"] for each in override["properties"] if each["id"] == "unit"]
     assert set(units) <= UNITS
-    if panel["type"] == "table" and panel["title"] != HOURS:
+    if panel["type"] == "table" and panel["title"] not in HOURS:
         numbers = {name for name in _renamed(panel).values() if name.startswith("Value")}
         assert len(units) == 1 + len(numbers)
 
@@ -461,8 +476,8 @@ def test_titles_fit_in_a_narrow_window(panel: Any) -> None:
     assert LETTER * len(panel["title"]) + 60 <= NARROW_COLUMN * panel["gridPos"]["w"]
 
 
-HOURS = "State changes by hour"
-"""A table whose columns Grafana creates from the values."""
+HOURS = {"State changes by hour", "Events by hour"}
+"""Tables whose columns Grafana creates from the values."""
 
 
 def _renamed(panel: Any) -> dict[str, str]:
@@ -478,7 +493,7 @@ def properties(table: Any, column: str, key: str) -> list[Any]:
 
 
 TABLES = [
-    panel for name in FILES for panel in panels(load(name)) if panel["type"] == "table" and panel["title"] != HOURS
+    panel for name in FILES for panel in panels(load(name)) if panel["type"] == "table" and panel["title"] not in HOURS
 ]
 of_each_table = pytest.mark.parametrize("table", [pytest.param(table, id=table["title"]) for table in TABLES])
 
@@ -611,6 +626,8 @@ CONNECTION_TEXTS = {"1": "connected", "0": "offline", "-1": "no bridge"}
         ("locks-overview.json", "Locks", "Door", DOOR_TEXTS),
         ("locks-overview.json", "Locks", "Connection", CONNECTION_TEXTS),
         ("locks-overview.json", "Recent changes", "State", {**STATE_TEXTS, "-1": "jammed", "-2": "error"}),
+        ("devices.json", "Bridges", "Connection", CONNECTION_TEXTS),
+        ("devices.json", "Bridge connection over time", None, {"1": "connected", "0": "offline"}),
         ("lock-detail.json", "Current values", "State", STATE_TEXTS),
         ("lock-detail.json", "Current values", "Door", DOOR_TEXTS),
         ("lock-detail.json", "Current values", "Connection", CONNECTION_TEXTS),
@@ -644,6 +661,8 @@ KINDS = (
     value_mappings.CONNECTIONS,
     value_mappings.RESULTS,
     value_mappings.CHARGING,
+    value_mappings.UPDATING,
+    value_mappings.EVENTS,
     value_mappings.UPDATES,
     value_mappings.ACCOUNTS,
     value_mappings.SCRAPES,
@@ -718,15 +737,26 @@ def test_timelines_show_texts_instead_of_thresholds(panel: Any) -> None:
 
 @pytest.mark.parametrize("panel", panels_of("state-timeline"))
 def test_timelines_have_a_text_for_every_code(panel: Any) -> None:
-    codes = {"lock_state": set(STATE_TEXTS), "lock_door_state": set(DOOR_TEXTS), "lock_connected": {"0", "1"}}
-    (metric,) = codes.keys() & set(re.findall(r"\block_\w+", panel["targets"][0]["expr"]))
+    codes = {
+        "lock_state": set(STATE_TEXTS),
+        "lock_door_state": set(DOOR_TEXTS),
+        "lock_connected": {"0", "1"},
+        "tedee_bridge_connected": {"0", "1"},
+    }
+    (metric,) = codes.keys() & set(re.findall(r"\b\w+", panel["targets"][0]["expr"]))
     assert codes[metric] <= set(mapped(panel, None))
 
 
 @pytest.mark.parametrize("panel", [*panels_of("line"), *panels_of("bars")])
 def test_graphs_without_data_have_words(panel: Any) -> None:
     # "No data" is Grafana's text if the option is not set.
-    texts = {None, "no failures, or no data", "no rejected values, or no data"}
+    texts = {
+        None,
+        "no failures, or no data",
+        "no rejected values, or no data",
+        "no events, or events are not enabled",
+        "no wrong PINs, or events are not enabled",
+    }
     assert panel["fieldConfig"]["defaults"].get("noValue") in texts
 
 
@@ -764,6 +794,11 @@ def test_each_reason_has_a_distinct_colour() -> None:
     }
     assert set(found) == set(REASONS)
     assert len(set(found.values())) == len(REASONS)
+
+
+def test_sources_of_events_with_a_colour_exist() -> None:
+    assert set(devices.SOURCES) <= {kind.source for kind in EVENT_KINDS.values()}
+    assert len(devices.SOURCES) == len(colours.LINE_COLOURS)
 
 
 def test_each_severity_has_a_colour() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dashboards.generator import overview
+from dashboards.generator import devices, overview
 from dashboards.generator.colours import MAX_SERIES
-from dashboards.generator.queries import NO_TREND
+from dashboards.generator.queries import NO_LEVEL, NO_TREND
 from tests.end_to_end.prometheus import Prometheus
 
 from . import scripted_day
@@ -61,7 +61,7 @@ def test_each_variable_has_values(grafana: Grafana, name: str) -> None:
             assert grafana.options(dashboard, variable["name"], selection) or variable["name"] == "missing"
 
 
-@pytest.mark.parametrize("name", ["locks-overview.json", "exporter.json"])
+@pytest.mark.parametrize("name", ["locks-overview.json", "devices.json", "exporter.json"])
 def test_missing_accounts_are_those_without_data(history: Prometheus, name: str) -> None:
     during_failures = Grafana(history, scripted_day.FAILING[1] - scripted_day.INTERVAL)
     assert during_failures.options(load(name), "missing", ALL) == [("hotel", "hotel")]
@@ -134,7 +134,7 @@ def number_by_id(found: Series) -> dict[str, float]:
         ("Offline", 1),
         ("Low batteries", 1),
         ("Accounts without data", 0),
-        ("Active alerts", 1),
+        ("Active alerts", 2),
     ],
 )
 def test_overview_counts_match_the_scripted_day(grafana: Grafana, title: str, expected: float) -> None:
@@ -230,6 +230,7 @@ def test_lock_table_without_locks_has_a_hint(history: Prometheus) -> None:
     for name, title, query in (
         ("locks-overview.json", "Locks", "name"),
         ("lock-detail.json", "Current values", "name"),
+        ("devices.json", "Bridges", "name"),
         ("exporter.json", "Accounts", "up"),
     ):
         (hint,) = rows(nothing, title, query, ALL, name)
@@ -303,23 +304,31 @@ def test_firmware_versions_include_all_locks(grafana: Grafana) -> None:
 
 
 def test_firing_alerts_are_listed_with_their_start(grafana: Grafana) -> None:
-    (alert,) = rows(grafana, "Firing alerts", "since", ALL)
+    found = {row["metric"]["alertname"]: row for row in rows(grafana, "Firing alerts", "since", ALL)}
+    assert set(found) == {"TedeeLockJammed", "TedeeBridgeOffline"}
+    alert = found["TedeeLockJammed"]
     assert alert["metric"] == {
         "alertname": "TedeeLockJammed",
         "runbook": "TedeeLockJammed",
         "severity": "critical",
         "account": "hotel",
-        "lock_name": "Pool gate",
+        "device": "Pool gate",
     }
     assert float(alert["value"][1]) == 1000 * (scripted_day.END - scripted_day.HOUR)
 
 
+def test_dashboard_of_devices_has_alerts_of_devices(grafana: Grafana) -> None:
+    (alert,) = rows(grafana, "Firing alerts", "since", ALL, "devices.json")
+    assert (alert["metric"]["alertname"], alert["metric"]["device"]) == ("TedeeBridgeOffline", "Annex")
+    assert panel_value(grafana, "Active alerts", ALL, "devices.json") == 1
+
+
 def test_absence_of_alerts_is_distinct_from_absence_of_rules(grafana: Grafana) -> None:
     (none,) = rows(grafana, "Firing alerts", "since", {"account": "home"})
-    assert none["metric"]["lock_name"] == "no alert is firing"
+    assert none["metric"]["device"] == "no alert is firing"
     before = Grafana(grafana.prometheus, scripted_day.START)
     (no_rules,) = rows(before, "Firing alerts", "since", ALL)
-    assert no_rules["metric"]["lock_name"] == "no rules: see Help"
+    assert no_rules["metric"]["device"] == "no rules: see Help"
     assert panel_value(before, "Active alerts") is None
 
 
@@ -332,6 +341,59 @@ def test_each_alert_is_marked_once(grafana: Grafana, step: float) -> None:
     alerts = Counter(row["metric"]["alertname"] for row in marks for _ in row["values"])
     assert set(alerts.values()) == {1}
     assert set(alerts) == {labels["alertname"] for start, labels in scripted_day.ALERTS}
+
+
+# Devices and events
+
+
+def test_device_counts_match_the_scripted_day(grafana: Grafana) -> None:
+    counts = {
+        title: panel_value(grafana, title, ALL, "devices.json")
+        for title in ("Bridges offline", "Low keypad batteries", "Low door sensor batteries", "Events not permitted")
+    }
+    # The bridge of the annex; the keypad of the garden door; the sensors of the pool gate, main entrance and room 101.
+    assert counts == {
+        "Bridges offline": 1,
+        "Low keypad batteries": 1,
+        "Low door sensor batteries": 3,
+        "Events not permitted": 0,
+    }
+
+
+def test_locks_of_offline_bridge_are_offline(grafana: Grafana) -> None:
+    def by_bridge(query: str) -> dict[str, float]:
+        found = rows(grafana, "Bridges", query, ALL, "devices.json")
+        return {row["metric"]["bridge_id"]: float(row["value"][1]) for row in found}
+
+    assert by_bridge("connected") == {"11": 1, "21": 1, "22": 1, "23": 0}
+    assert by_bridge("locks") == {"11": 6, "21": 4, "22": 6, "23": 1}
+    assert by_bridge("offline") == {"11": 0, "21": 0, "22": 0, "23": 1}
+
+
+def test_lowest_battery_has_name_and_lock_of_keypad(grafana: Grafana) -> None:
+    levels = rows(grafana, "Keypads", "level", ALL, "devices.json")
+    lowest = min(levels, key=lambda row: float(row["value"][1]))
+    assert (lowest["metric"], lowest["value"][1]) == ({"account": "home", "keypad_id": "1105"}, "12")
+    (lock,) = rows(grafana, "Properties", "keypad", {"lock": "1005"}, "lock-detail.json")
+    assert float(lock["value"][1]) == 12
+    names = rows(grafana, "Keypads", "lock", ALL, "devices.json")
+    assert [row["metric"]["lock_name"] for row in names if row["metric"]["keypad_id"] == "1105"] == ["Garden door"]
+
+
+def test_level_that_tedee_omits_is_listed_last(grafana: Grafana) -> None:
+    levels = rows(grafana, "Keypads", "level", ALL, "devices.json")
+    by_id = {row["metric"]["keypad_id"]: float(row["value"][1]) for row in levels}
+    assert by_id["1109"] == max(by_id.values()) == NO_LEVEL
+    changes = rows(grafana, "Keypads", "changed", ALL, "devices.json")
+    assert [row["value"][1] for row in changes if row["metric"]["keypad_id"] == "1109"] == ["-1"]
+
+
+def test_wrong_pins_are_counted_at_the_lock(grafana: Grafana) -> None:
+    by_lock = number_by_id(rows(grafana, "Wrong PINs by lock", "number", ALL, "devices.json"))
+    assert by_lock["2101"] >= scripted_day.WRONG_PINS
+    # The keypad of the staff door has bursts of wrong PINs all day.
+    assert max(by_lock, key=lambda lock_id: by_lock[lock_id]) == "2002"
+    assert panel_value(grafana, "Wrong PINs, last day", ALL, "devices.json") == pytest.approx(sum(by_lock.values()))
 
 
 # Many locks
@@ -367,8 +429,18 @@ def test_queries_have_no_list_of_ids_with_500_locks(many_locks: Grafana) -> None
     assert variables["shown:pipe"] == ".+"
 
 
-def test_queries_fit_in_a_url_with_5000_locks(many_locks: Grafana) -> None:
-    dashboard = load("locks-overview.json")
+def test_accessory_tables_have_lowest_batteries_with_5000_locks(many_locks: Grafana) -> None:
+    levels = rows(many_locks, "Door sensors", "level", ALL, "devices.json")
+    assert len(levels) == devices.MAX_IDS
+    every_level = many_locks.query("query", query="tedee_door_sensor_battery_percent", time=many_locks.end)
+    assert len(every_level) > devices.MAX_ACCESSORIES
+    lowest = sorted(float(row["value"][1]) for row in every_level)[: devices.MAX_IDS]
+    assert sorted(float(row["value"][1]) for row in levels) == lowest
+
+
+@pytest.mark.parametrize("name", ["locks-overview.json", "devices.json"])
+def test_queries_fit_in_a_url_with_5000_locks(many_locks: Grafana, name: str) -> None:
+    dashboard = load(name)
     variables = many_locks.variables(dashboard, ALL)
     lengths = [len(many_locks.fill(query["expr"], variables)) for _, query in queries(dashboard)]
     assert max(lengths) < MAX_URL

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dashboards.generator import value_mappings
-from dashboards.generator.queries import MAX_DAYS, NO_BRIDGE
+from dashboards.generator.queries import MAX_DAYS, NO_BRIDGE, NO_LEVEL
 from tests.end_to_end.prometheus import Prometheus
 
 from . import rare_cases
@@ -13,7 +13,7 @@ from .grafana import Grafana, Selection, load
 from .scripted_day import DAY, END, HOUR
 from .test_queries import attention_by_name, battery_days, column, panel_value, rows
 
-EXPORTER, DETAIL = "exporter.json", "lock-detail.json"
+DEVICES, EXPORTER, DETAIL = "devices.json", "exporter.json", "lock-detail.json"
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +256,69 @@ def test_rates_have_no_gaps_with_default_data_source(rare_history: Prometheus, i
     times = [at for at, _ in line["values"]]
     assert times == list(range(int(times[0]), int(END) + 1, 60))
     assert times[0] <= END - HOUR + 300
+
+
+# Devices and events
+
+
+def test_devices_of_two_exporters_have_worse_value(grafana: Grafana) -> None:
+    selection = job("devices")
+    titles = ("Bridges offline", "Low keypad batteries", "Low door sensor batteries")
+    # The level of the door sensor is 32 or 16 percent.
+    assert [panel_value(grafana, title, selection, DEVICES) for title in titles] == [1, 1, 0]
+    assert by_label(rows(grafana, "Bridges", "connected", selection, DEVICES), "bridge_id") == {"2": 0}
+    assert by_label(rows(grafana, "Keypads", "level", selection, DEVICES), "keypad_id") == {
+        "11": 14,
+        "12": NO_LEVEL,
+        "13": NO_LEVEL,
+    }
+
+
+@pytest.mark.parametrize(
+    ("title", "query", "count"),
+    [
+        ("Bridges", "name", 1),
+        ("Keypads", "name", 3),
+        ("Keypads", "lock", 2),
+        ("Door sensors", "name", 2),
+        ("Door sensors", "lock", 2),
+        ("Gates and dry contacts", "name", 2),
+        ("Gates and dry contacts", "connected", 1),
+        ("Bridge connection over time", "A", 1),
+        ("Availability of bridges", "share", 1),
+        ("Keypad batteries over time", "A", 1),
+    ],
+)
+def test_device_with_two_names_has_one_row(grafana: Grafana, title: str, query: str, count: int) -> None:
+    assert len(rows(grafana, title, query, job("devices"), DEVICES)) == count
+
+
+def test_bridge_of_another_account_is_shown_by_id(grafana: Grafana) -> None:
+    found = rows(grafana, "Availability by bridge", "name", job("devices"))
+    names = {row["metric"]["bridge_id"]: row["metric"]["bridge_name"] for row in found}
+    assert names["5"] == "5"
+    assert names["2"] in {"Old", "New"}
+
+
+@pytest.mark.parametrize("interval", rare_cases.SCRAPE_INTERVALS)
+def test_wrong_pins_are_counted_once(grafana: Grafana, interval: int) -> None:
+    selection = job(f"wrong PINs, scraped every {interval} s")
+    expected = pytest.approx(rare_cases.WRONG_PINS, abs=0.5)
+    assert panel_value(grafana, "Wrong PINs, last day", selection, DEVICES) == expected
+    (row,) = rows(grafana, "Wrong PINs by lock", "number", selection, DEVICES)
+    assert float(row["value"][1]) == expected
+    assert row["metric"]["lock_name"] == "New"
+
+
+def test_reason_is_shown_if_there_are_no_events(grafana: Grafana) -> None:
+    def value(name: str) -> float | None:
+        return panel_value(grafana, "Wrong PINs, last day", job(name), DEVICES)
+
+    assert value("events refused") == value_mappings.NOT_PERMITTED
+    assert value("one offline") == value_mappings.NOT_ENABLED
+    assert value("no such job") is None
+    assert panel_value(grafana, "Events not permitted", job("events refused"), DEVICES) == 1
+    assert panel_value(grafana, "Events not permitted", job("one offline"), DEVICES) == value_mappings.NOT_ENABLED
+    for title in ("Wrong PINs by lock", "Doors open too long by lock", "Events by kind"):
+        (hint,) = rows(grafana, title, "number", job("one offline"), DEVICES)
+        assert list(hint["metric"].values()) == ["events not enabled or not permitted"]

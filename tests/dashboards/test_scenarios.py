@@ -66,9 +66,11 @@ JOBS = (
     "battery for 8 days",
     "battery of two exporters",
     "covered",
+    "devices",
     "disagreement",
     "down for 30 h",
     "down for 5 h",
+    "events refused",
     "gone for 5 h",
     "one name",
     "removed",
@@ -77,6 +79,9 @@ JOBS = (
     "stale",
     "states 6 and 2",
     "without a bridge",
+    "wrong PINs, scraped every 15 s",
+    "wrong PINs, scraped every 20 s",
+    "wrong PINs, scraped every 60 s",
 )
 """Rare cases that are shown one by one, in addition to all of them together."""
 CASES = {
@@ -187,16 +192,19 @@ def results(grafana: Grafana, query: Any, variables: Mapping[str, str]) -> dict[
 def view_of(recording: Recorded, case: Case, name: str, variables: Mapping[str, str]) -> View:
     """Return what a dashboard shows at the end of its time range."""
     hidden = {each: [*filter(None, variables.get(f"{each}:pipe", "").split("|"))] for each in ("shown", "missing")}
-    shows_locks = name != "exporter.json"
+    shows_locks = name not in {"devices.json", "exporter.json"}
+    # The dashboard of devices has no variable for locks.
+    selection = {each: value for each, value in case.selection.items() if shows_locks or each != "lock"}
+    all_locks = (".*",) if name == "devices.json" else ()
     return View(
-        samples=recording.select(case.selection),
+        samples=recording.select(selection),
         at=case.end,
         end=case.end,
         span=case.span,
         interval=case.step,
         rate_interval=math.nan,
-        locks=hidden["shown"] if shows_locks else (),
-        accounts=() if shows_locks else hidden["shown"],
+        locks=hidden["shown"] if shows_locks else all_locks,
+        accounts=hidden["shown"] if name == "exporter.json" else (),
         missing=hidden["missing"],
     )
 
@@ -254,6 +262,8 @@ def test_variables_offer_what_was_recorded(recorded: Callable[[str], Recorded], 
     if name == "exporter.json":
         ages = dict.fromkeys(view.by_account("tedee_up"), 0.0) | last_syncs(view)
         assert are_first(options("shown"), {account: -at for account, at in ages.items()})
+    elif name == "devices.json":
+        assert options("shown") == {".+": ".+"}
     else:
         names = selectable_locks(replace(view, samples=recording.select(before("lock", case.selection)), locks=[".+"]))
         assert set(options("lock")) == set(names)
