@@ -21,7 +21,6 @@ from testing.program import configuration, eventually
 from .machine import MEASURING_CORE, TIMEOUT, Options, Process, started
 
 OURS, MINIMAL = "tedee-exporter", "minimal exporter"
-PAGE_SIZE = 100
 
 
 class SimulatedCloud:
@@ -43,19 +42,15 @@ class SimulatedCloud:
         self._pipe.send("violations")
         return int(self._pipe.recv())
 
-    def _get(self, account: str, path: str) -> list[Any]:
+    def _get(self, account: str, path: str) -> Any:
         headers = {"Authorization": f"PersonalKey {self.keys[account]}"}
         response = requests.get(f"{self.url}/api/v37/{path}", headers=headers, timeout=TIMEOUT)
         response.raise_for_status()
-        result: list[Any] = response.json()["result"]
-        return result
+        return response.json()["result"]
 
     def rows(self, account: str) -> tuple[list[Any], list[Any]]:
-        """Return the locks of an account as rows of `my/lock/sync` and of `my/lock`."""
-        details: list[Any] = []
-        while page := self._get(account, f"my/lock?Page={len(details) // PAGE_SIZE + 1}&ItemsPerPage={PAGE_SIZE}"):
-            details += page
-        return self._get(account, "my/lock/sync"), details
+        """Return the locks of an account as rows of `my/lock/sync` and of `my/device/details`."""
+        return self._get(account, "my/lock/sync"), self._get(account, "my/device/details")["locks"]
 
     def status(self, account: str) -> AccountStatus:
         """Return the status of an account as an exporter has it after a sync."""
@@ -67,8 +62,7 @@ class SimulatedCloud:
 def _serve(pipe: Connection, accounts: int, locks: int) -> None:
     os.sched_setaffinity(0, {MEASURING_CORE})
     world = World.of_size(accounts, locks, 1)
-    # One page has all locks. Otherwise Tedee's limit of 10 requests of `my/lock` in 10 minutes would affect results.
-    cloud = Cloud(world, smallest_page=locks)
+    cloud = Cloud(world)
     with serve(cloud) as address:
         pipe.send((address.url, {account.name: account.keys[0].value for account in world.accounts}))
         with contextlib.suppress(EOFError, KeyboardInterrupt):

@@ -50,15 +50,13 @@ def main() -> None:
     session = requests.Session()
     session.headers["Authorization"] = f"PersonalKey {key}"
 
-    def get(path: str) -> list[dict[str, Any]]:
+    def get(path: str) -> Any:
         response = session.get(f"{url}/api/v37/{path}", timeout=10)
         response.raise_for_status()
-        result: list[dict[str, Any]] = response.json()["result"]
-        return result
+        return response.json()["result"]
 
     start_http_server(int(port), "127.0.0.1")
-    # The simulated cloud of the benchmark has all locks in one page.
-    names = {row["id"]: row["name"] for row in get("my/lock")}
+    names = {row["id"]: row["name"] for row in get("my/device/details")["locks"]}
     while True:
         set_values(get("my/lock/sync"), names)
         time.sleep(INTERVAL)

@@ -39,7 +39,8 @@ class SnapshotCollector(Collector):
             for labels, lock in self._locks():
                 if (value := metric.value(lock)) not in (None, {}):
                     family.add_metric(labels, value)
-            yield family
+            if family.samples:
+                yield family
 
 
 def registry(statuses: Sequence[AccountStatus]) -> CollectorRegistry:

@@ -299,6 +299,7 @@ def _load_settings(options: argparse.Namespace) -> Iterator[Settings]:
         yield Source(
             {
                 "api": {"url": cloud.url},
+                "events": {"enabled": True},
                 "accounts": [
                     {"name": account.name, "personal_key": account.keys[0].value} for account in world.accounts
                 ],

@@ -127,8 +127,9 @@ class DeviceRow:
     locks: str
     """Names of the locks that belong to it, or to which it belongs."""
     connection: Display
+    has_battery: bool
     battery: int | None
-    """Percent."""
+    """Percent; None if Tedee omits it."""
     battery_low: bool
     battery_changed: float | None
     """Unix time of the last change of the battery level."""
@@ -148,6 +149,7 @@ class DeviceRow:
             description=_properties(device),
             locks=", ".join(lock.name for lock in locks),
             connection=Display("updating", "busy") if updates and connected else connection,
+            has_battery=accessory is not None,
             battery=level,
             battery_low=level is not None and level <= LOW_ACCESSORY_BATTERY,
             battery_changed=accessory.battery_changed_at if accessory else None,
@@ -192,3 +194,9 @@ def device_rows(status: AccountStatus, locks: Sequence[Lock]) -> tuple[DeviceRow
 def format_time(at: float) -> str:
     """Return Unix seconds as a date and time in UTC, which is also a valid value of HTML's `datetime`."""
     return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
+
+
+def event_text(event: str, source: str) -> str:
+    """Return an event and its source as words: `unlocked (pin)`."""
+    words = event.replace("_", " ")
+    return words if source in {"device", "unknown"} else f"{words} ({source.replace('_', ' ')})"

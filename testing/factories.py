@@ -67,7 +67,7 @@ def locks_of(
 def documented_devices() -> dict[str, tuple[AnyDevice, ...]]:
     """Return the devices other than locks in the responses of Tedee's documentation, by the path of the endpoint."""
     responses = {DEVICES: "device-details.json", DOOR_SENSORS: "doorsensor.json"}
-    found = {}
+    found: dict[str, tuple[AnyDevice, ...]] = {}
     for endpoint, name in responses.items():
         result = load_fixture(name)["result"]
         lists = {key: json_rows(rows) for key, rows in result.items() if isinstance(rows, list)}

@@ -218,10 +218,10 @@ def properties() -> table.Panel:
     widths = {
         "lock_name": ("Lock", None),
         "firmware_version": ("Firmware", 95),
-        "model": ("Model", 90),
+        "model": ("Model", 85),
         "serial_number": ("Serial number", 120),
         "bridge_name": ("Bridge", 100),
-        "time_zone": ("Time zone", 115),
+        "time_zone": ("Time zone", 125),
         "account": ("Account", 110),
         "lock_id": ("ID", 80),
     }

@@ -421,6 +421,7 @@ class AccountSync:
             endpoint=resource.endpoint.path,
             at=None if age is None or received_at is None else _wall_time(received_at, age, now),
             is_permitted=resource.is_permitted,
+            recent_events=tuple(resource.recent_events()),
             devices=() if age is None else tuple(resource.devices()),
             fresh_until=now.monotonic + resource.devices_max_age - (age or 0.0),
             failure=self._failures.get(resource.endpoint),

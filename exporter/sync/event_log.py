@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from heapq import nlargest
 from math import ceil, inf
 
 from msgspec import Struct, field
@@ -13,6 +14,8 @@ OVERLAP = 12 * 3600.0
 late and in batches, for example after an outage of the bridge."""
 MAX_PAGES = 50
 """Pages that are read at once, 10,000 events. Older events are not counted."""
+MAX_RECENT = 5
+"""Events of a lock that the status page may show."""
 MAX_KINDS = 150
 """Kinds of events that are counted separately. Tedee documents 68."""
 PRESET = (
@@ -40,6 +43,8 @@ class EventLog(Struct):
     """Times of the counted events by id, as far as they can be read again."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(map(" ".join, PRESET), 0))
     """By event and source, such as `unlocked app`."""
+    recent: list[tuple[float, str]] = field(default_factory=list)
+    """Time, and event and source, of the newest MAX_RECENT counted events."""
 
     @property
     def horizon(self) -> float:
@@ -63,6 +68,7 @@ class EventLog(Struct):
                 name = " ".join(EventKind.of(each.event))
                 name = name if name in self.counts or len(self.counts) < MAX_KINDS else "other unknown"
                 self.counts[name] = self.counts.get(name, 0) + 1
+                self.recent = nlargest(MAX_RECENT, [*self.recent, (float(each.date), name)])
                 counted = True
         return counted
 
@@ -83,6 +89,8 @@ class Pass:
     def __init__(self, log: EventLog) -> None:
         self.log = log
         self.pages = 0
+        self.failures = 0
+        """Consecutive failed requests for the next page."""
         self.has_news = False
         """True if an event was counted."""
         self._before: int | None = None
@@ -105,6 +113,7 @@ class Pass:
         """
         self.has_news = self.log.count(page) or self.has_news
         self.pages += 1
+        self.failures = 0
         oldest = min((each.date for each in page if each.date is not None), default=-inf)
         if oldest < self.log.horizon or self.pages >= MAX_PAGES:
             self.log.complete_pass(now)

@@ -1,6 +1,7 @@
 """The events of an account's locks from Tedee's activity log, one lock per request."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from heapq import nlargest
 from math import inf
 
 import msgspec
@@ -17,15 +18,21 @@ from exporter.tedee.models import DeviceState, SyncedLock
 from .event_log import MAX_PAGES, EventLog, Pass
 from .resource import Resource, ResourceOptions
 from .responses import CachedResponse
+from .snapshot import RecentEvent
 
 log = structlog.get_logger(__name__)
 
+MAX_SHOWN = 10
+"""Newest events of an account that the status page shows."""
 MAX_ABSENT_LOCKS = 1_000
 """Locks whose events are kept although the last sync lacks them. They return if a response was incomplete."""
 RETRY_REFUSED = 86_400.0
 """Seconds after which a credential without the scope is tried again."""
 MAX_TRIES = 2
 """Passes for which a lock is asked first after a change of its state. The event may arrive later than the state."""
+MAX_FAILURES = 3
+"""Consecutive failures after which a pass begins again later. A failure of its first page ends it at once, so that a
+lock with a failing log does not block the others."""
 MAX_ASKED_FIRST = 3
 """Consecutive passes for locks whose state has changed, if another lock is due: some events change no state."""
 EMPTY_COUNTS: Mapping[tuple[str, ...], int] = {}
@@ -55,6 +62,7 @@ class LockEvents(Resource):
         self._logs = logs
         self._counts = {lock_id: each.events() for lock_id, each in logs.items()}
         """Numbers of events by lock, event and source. An entry is replaced if a number changes."""
+        self._recent: tuple[RecentEvent, ...] = ()
         self._asked_at: dict[int, float] = {}
         """Monotonic seconds by lock of the last sync, in the order in which the locks are asked next."""
         self._states: dict[int, DeviceState | None] = {}
@@ -63,15 +71,26 @@ class LockEvents(Resource):
         self._asked_first = 0
         """Consecutive passes for locks whose state has changed."""
         self._pass: Pass | None = None
+        self._is_permitted: bool | None = None
+        """False if the credential lacks the scope; None before the first response."""
         self._refused_until = -inf
         self._was_unauthorized = False
         """True if the last response was HTTP 401."""
         self._needs_sync = False
         """True from HTTP 401 until the next successful sync, which shows that the credential is valid."""
 
+    @property
+    def is_permitted(self) -> bool | None:
+        """True if the credential has the scope; None if unknown, or if events are not fetched."""
+        return self._is_permitted if self._interval else None
+
     def counts(self, lock_id: int) -> Mapping[tuple[str, ...], int]:
         """Return the number of events of a lock by event and source; none if they are not fetched."""
-        return self._counts.get(lock_id, EMPTY_COUNTS) if self._interval and self.is_permitted else EMPTY_COUNTS
+        return self._counts.get(lock_id, EMPTY_COUNTS) if self.is_permitted else EMPTY_COUNTS
+
+    def recent_events(self) -> Sequence[RecentEvent]:
+        """Return the newest events of the account, newest first."""
+        return self._recent if self.is_permitted else ()
 
     def sync_succeeded(self, synced: Collection[SyncedLock]) -> None:
         """Record the locks of a sync."""
@@ -111,14 +130,16 @@ class LockEvents(Resource):
         try:
             parsed = client.activities(event_log.lock_id, self._pass.before)
         except CallError as error:
-            self._end_pass(now)
+            self._pass.failures += 1
+            if not self._pass.pages or self._pass.failures >= MAX_FAILURES or isinstance(error, NotFound):
+                self._end_pass(now)
             if isinstance(error, Forbidden | Unauthorized):
                 self._record_refusal(client.account, error, now)
             elif not isinstance(error, NotFound):
                 raise
             # Tedee has no log of this lock. That is no failure of the others.
             return None
-        if not self.is_permitted:
+        if not self._is_permitted:
             self._start_counting(started)
         self._was_unauthorized = False
         is_complete = self._pass.add(
@@ -126,6 +147,7 @@ class LockEvents(Resource):
         )
         if self._pass.has_news:
             self._counts[event_log.lock_id] = event_log.events()
+            self._update_recent()
         if is_complete:
             if self._pass.pages >= MAX_PAGES:
                 log.warning("older events are not counted", account=client.account, lock_id=event_log.lock_id)
@@ -139,10 +161,11 @@ class LockEvents(Resource):
         except MsgspecError:
             # Another version of the exporter stored them.
             return False
-        self._pass, self.is_permitted = None, True
+        self._pass, self._is_permitted = None, True
         self._logs.clear()
         self._logs.update((each.lock_id, each) for each in logs)
         self._counts = {each.lock_id: each.events() for each in logs}
+        self._update_recent()
         self._add(self._asked_at, self._asked_at)
         return True
 
@@ -154,6 +177,12 @@ class LockEvents(Resource):
     def retry(self) -> None:
         """Ask again although the credential was refused."""
         self._refused_until, self._was_unauthorized, self._needs_sync = -inf, False, False
+
+    def _update_recent(self) -> None:
+        events = ((at, each.lock_id, name) for each in self._logs.values() for at, name in each.recent)
+        self._recent = tuple(
+            RecentEvent(at, lock_id, *name.split()) for at, lock_id, name in nlargest(MAX_SHOWN, events)
+        )
 
     def _add(self, new: Collection[int], order: Collection[int]) -> None:
         """Add locks to those that are asked. The events of a lock without a log count from now on."""
@@ -169,7 +198,7 @@ class LockEvents(Resource):
 
     def _start_counting(self, now: float) -> None:
         """Record that Tedee permits requests. If it never did before, count from now on."""
-        self.is_permitted = True
+        self._is_permitted = True
         if not any(each.newest for each in self._logs.values()):
             for each in self._logs.values():
                 each.since = now
@@ -179,10 +208,10 @@ class LockEvents(Resource):
             # The access token may have expired, or the credential may be invalid: the next sync will show it.
             self._was_unauthorized = self._needs_sync = True
             return
-        if self.is_permitted is not False:
+        if self._is_permitted is not False:
             hint = "events need a key with the scope DeviceActivity.Read"
             log.warning("events are not permitted", account=account, error=error.message(), hint=hint)
-        self.is_permitted, self._refused_until = False, now + RETRY_REFUSED
+        self._is_permitted, self._refused_until = False, now + RETRY_REFUSED
 
     def _end_pass(self, now: float) -> None:
         ended, self._pass = self._pass, None

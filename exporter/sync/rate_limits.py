@@ -18,11 +18,13 @@ HOUR = 3600.0
 """Seconds over which Tedee counts the requests of a user."""
 THROTTLE_BELOW = 0.2
 """Fraction of the hourly share. If less is left, syncs are spread over the time until more is available."""
+BURST = 0.2
+"""Fraction of its limit that an endpoint of the lowest priority may use at once. The rest is spread over the hour."""
 LOW_PRIORITY_SHARE = 1 / 3
 """Fraction of the hourly share that an endpoint of low priority may use."""
-LOW_PRIORITY_RESERVE = 29
-"""Requests in an hour that endpoints of the lowest priority leave to those of low priority. Both lists of devices need
-24 at the shortest interval."""
+LOW_PRIORITY_RESERVE = 36
+"""Requests in an hour that endpoints of the lowest priority leave to those of low priority. These send no more: the
+limit of `DEVICES` allows 24, and the list of door sensors needs 12 at the shortest interval."""
 
 
 class EndpointState(NamedTuple):
@@ -204,7 +206,8 @@ class RateLimitPolicy:
         times = _all_times(recent) if endpoint.priority is Priority.HIGH else recent.get(endpoint.path, ())
         limit = self._max_in_hour(endpoint, recent)
         left = max(0, limit - len(times))
-        if not times or left >= limit * THROTTLE_BELOW:
+        throttle_below = THROTTLE_BELOW if endpoint.priority is Priority.HIGH else 1 - BURST
+        if not times or left >= limit * throttle_below:
             return 0.0
         return (times[0] + HOUR - now) / (left + 1)
 

@@ -11,6 +11,7 @@ from exporter.tedee.endpoint import Endpoint
 
 from .lock_filter import LockFilter
 from .responses import CachedResponse
+from .snapshot import RecentEvent
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,6 @@ class Resource(ABC):
     """Name of a fetch in log lines, such as `sync`."""
     max_age: float = inf
     """Seconds for which a response is used."""
-    is_permitted: bool | None = None
-    """False if the credential lacks the scope of the endpoint, which other resources do not need; None if unknown."""
 
     @abstractmethod
     def time_until_due(self, now: float) -> float:
@@ -72,6 +71,15 @@ class Resource(ABC):
 
     def devices(self) -> Sequence[AnyDevice]:
         """Return the devices in the last response that have metrics of their own."""
+        return ()
+
+    @property
+    def is_permitted(self) -> bool | None:
+        """False if the credential lacks a scope that the sync does not need; None if unknown."""
+        return None
+
+    def recent_events(self) -> Sequence[RecentEvent]:
+        """Return the newest events, newest first."""
         return ()
 
     @property

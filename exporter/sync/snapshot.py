@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import inf
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from exporter.tedee.devices import AnyDevice, Device, LockDetails
 from exporter.tedee.models import SyncedLock
@@ -14,6 +14,9 @@ from exporter.tedee.models import SyncedLock
 from .responses import Failure
 
 DeviceT = TypeVar("DeviceT", bound=Device)
+
+SHORT_DELAY = 13.0
+"""Seconds for which a fetch is worth waiting: one that would delay the next sync begins up to 11 seconds later."""
 
 DURATION_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds of the histogram of sync durations, from a near server to a long time-out."""
@@ -83,6 +86,16 @@ class Durations:
         return list(zip((*DURATION_BOUNDS, inf), accumulate(self.counts), strict=True))
 
 
+class RecentEvent(NamedTuple):
+    """An event of a lock."""
+
+    at: float
+    """Unix seconds."""
+    lock_id: int
+    event: str
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceStatus:
     """Status of a resource other than the sync."""
@@ -103,6 +116,8 @@ class ResourceStatus:
     """Failure of the last fetch; None if it succeeded."""
     delayed_until: float | None = None
     """Time in Unix seconds from which rate limits allow the fetch that is due; None if this process needs none."""
+    recent_events: tuple[RecentEvent, ...] = ()
+    """Newest events of the account, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +155,7 @@ class AccountStatus:
     """Values that could not be used, by field."""
 
     def is_complete(self, since: float, now: float) -> bool:
-        """Return True if the account was synced, and no other resource can be fetched now.
+        """Return True if the account was synced, and no other resource can be fetched soon.
 
         Args:
             since: Time in Unix seconds from which a sync counts. It may be one of another process.
@@ -148,7 +163,8 @@ class AccountStatus:
         """
         attempts = sum(self.durations.counts) + sum(self.failures.values())
         synced = [self.snapshot.at if self.snapshot else 0.0, self.failure.at if self.failure else 0.0]
-        waits = all(each.delayed_until is None or each.delayed_until > now + 1 for each in self.other_resources)
+        soon = now + SHORT_DELAY
+        waits = all(each.delayed_until is None or each.delayed_until > soon for each in self.other_resources)
         return (attempts > 0 or max(synced) >= since) and waits
 
     def fresh_snapshot(self, now: float) -> Snapshot | None:

@@ -38,8 +38,10 @@ class Endpoint:
 
 
 SYNC = Endpoint("my/lock/sync", Priority.HIGH, spacing=SYNC_SPACING)
-DEVICES = Endpoint("my/device/details", max_requests=10, window=600.0, required_list="locks")
-"""Tedee documents the limit for `my/lock`, which has the same details (docs: api-rate-limiting). Here it ensures that
-locks whose revisions change often use no requests that syncs need."""
+DEVICES = Endpoint("my/device/details", max_requests=4, window=600.0, required_list="locks")
+"""Tedee documents no limit of its own, but 10 requests in 10 minutes for `my/lock`, which has the same details (docs:
+release notes of 2023-07-24). Locks whose revisions change often must not use requests that syncs need."""
 DOOR_SENSORS = Endpoint("my/doorsensor", required_list="doorsensors")
 ACTIVITIES = Endpoint("my/deviceactivity", Priority.LOWEST)
+PRIORITIES = {each.path: each.priority for each in (SYNC, DEVICES, DOOR_SENSORS, ACTIVITIES)}
+"""By path."""

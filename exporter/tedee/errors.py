@@ -75,7 +75,7 @@ class Forbidden(CallError):
     """HTTP 403: the key is valid but lacks a scope."""
 
     reason = "forbidden"
-    advice = "give the key the scope Device.Read in the Tedee portal, or create a new key that has it"
+    advice = "give the key the scope Device.Read (for events also DeviceActivity.Read), or create a new key that has it"
 
 
 class NotFound(CallError):

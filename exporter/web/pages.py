@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from exporter.clock import Clock
 from exporter.metrics.catalogue import CATALOGUE
-from exporter.presentation import format_time
+from exporter.presentation import LOW_ACCESSORY_BATTERY, LOW_BATTERY, format_time
 from exporter.sync.snapshot import StatusRegistry
 
 from .status import account_views, attention_first
@@ -73,6 +73,8 @@ class Pages:
             "telemetry_path": telemetry_path,
             "refresh": REFRESH_SECONDS,
             "catalogue": CATALOGUE,
+            "low_battery": LOW_BATTERY,
+            "low_accessory_battery": LOW_ACCESSORY_BATTERY,
         }
 
     def status(self) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.clock import Clock
-from exporter.presentation import DeviceRow, Display, LockRow, device_rows
+from exporter.presentation import DeviceRow, Display, LockRow, device_rows, event_text
 from exporter.sync.snapshot import AccountStatus, ResourceStatus, StatusRegistry
 from exporter.tedee.models import LockState
 
@@ -78,12 +78,24 @@ class AccountView:
             (sum(row.door.severity == "warn" for row in rows), "with door open", "warn"),
             (sum(row.state.severity == "bad" for row in rows), "jammed or unknown", "bad"),
             (sum(row.connection.severity == "bad" for row in rows), "offline", "bad"),
-            (sum(row.battery_low for row in rows), "with low battery", "bad"),
+            (sum(row.battery_low for row in rows), "with low battery", "warn"),
             (sum(each.connection.severity == "bad" for each in self.devices), "bridges or gates offline", "bad"),
-            (sum(each.battery_low for each in self.devices), "keypads or sensors with low battery", "bad"),
+            (sum(each.battery_low for each in self.devices), "keypads or sensors with low battery", "warn"),
         )
         shown = counts if self.devices else counts[:-2]
         return tuple((count, text, severity if count else "quiet") for count, text, severity in shown)
+
+    @property
+    def events(self) -> tuple[tuple[float, str, str], ...]:
+        """Time in Unix seconds, name of the lock, and text of the newest events."""
+        if self.rows is None or self.status.snapshot is None:
+            return ()
+        names = {lock.id: lock.name for lock in self.status.snapshot.locks}
+        return tuple(
+            (each.at, names.get(each.lock_id, str(each.lock_id)), event_text(each.event, each.source))
+            for resource in self.status.other_resources
+            for each in resource.recent_events
+        )
 
     @property
     def events_refused(self) -> bool:

@@ -117,13 +117,24 @@ def test_not_locked_rule_agrees_with_lock_locked(tmp_path: Path) -> None:
 # Texts and runbooks
 
 
+def kind_of_device(alert: str) -> str | None:
+    """Return the kind of device that an alert concerns, as in the names of its labels. None if it concerns none."""
+    kinds = {
+        "Keypad": "keypad",
+        "Bridge": "bridge",
+        "DoorSensor": "door_sensor",
+        "Lock|Door|Battery|Firmware|WrongPins": "lock",
+    }
+    return next((kind for pattern, kind in kinds.items() if re.match(f"Tedee({pattern})", alert)), None)
+
+
 @pytest.mark.parametrize("alert", ALL_ALERTS)
 def test_alert_has_severity_subject_and_runbook(alert: str) -> None:
     rule = ALL_ALERTS[alert]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
-    names_the_lock = "$labels.lock_name" in rule["annotations"]["description"]
-    assert names_the_lock == bool(re.match(r"Tedee(Lock|Door|Battery|Firmware)", alert))
+    named = set(re.findall(r"\$labels\.(\w+_name)", rule["annotations"]["description"]))
+    assert named == {f"{kind}_name" for kind in [kind_of_device(alert)] if kind}
     assert re.search(r"\$labels\.(account|instance)", rule["annotations"]["description"])
     assert rule["annotations"]["runbook_url"] == f"{BASE}#{alert.lower()}"
 
@@ -248,8 +259,17 @@ def test_inhibition_matches_existing_alerts_and_labels() -> None:
         assert matched(rule, "target")
         # Two alerts that both lack a label are equal in it, so the labels in `equal` must exist.
         alerts = matched(rule, "source") | matched(rule, "target")
-        of_locks = all(re.match("Tedee(Lock|Door|Battery)", alert) for alert in alerts)
-        assert rule["equal"] == (["account", "lock_id"] if of_locks else ["account"])
+        kinds = {kind_of_device(alert) for alert in alerts}
+        device = "lock_id" if kinds == {"lock"} else "bridge_id" if kinds == {"lock", "bridge"} else None
+        assert rule["equal"] == ["account", *filter(None, [device])]
+
+
+def test_alerts_have_the_bridge_that_inhibition_compares() -> None:
+    for rule in load(ALERTMANAGER)["inhibit_rules"]:
+        if "bridge_id" in rule["equal"]:
+            alerts = matched(rule, "source") | matched(rule, "target")
+            assert alerts == {"TedeeBridgeOffline", "TedeeLockOffline"}
+            assert "group_left (bridge_id)" in ALL_ALERTS["TedeeLockOffline"]["expr"]
 
 
 def test_critical_alert_is_not_inhibited_by_warning() -> None:

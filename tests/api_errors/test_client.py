@@ -231,7 +231,7 @@ def test_5000_locks_are_in_one_response() -> None:
 @pytest.mark.parametrize("path", ["my/device/details", "my/doorsensor"])
 def test_settings_of_the_user_are_not_requested(path: str) -> None:
     """They have the position of the home."""
-    result = {"locks": [], "doorSensors": []}
+    result: dict[str, list[object]] = {"locks": [], "doorSensors": []}
     with responses.RequestsMock() as mock:
         mock.get(f"https://tedee.test/api/v37/{path}", json={"result": result, "success": True})
         client = make_client("https://tedee.test")

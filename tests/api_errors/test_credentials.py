@@ -291,3 +291,8 @@ def test_unreadable_token_has_no_expiry(tmp_path: Path) -> None:
 
 def test_personal_key_has_no_expiry() -> None:
     assert personal_key(jwt({"exp": 1_800_000_000})).expires_at() is None
+
+
+def test_personal_key_expires_at_the_configured_time(tmp_path: Path) -> None:
+    assert personal_key(Secret(KEY), expiry=1_827_532_800.0).expires_at() == 1_827_532_800.0
+    assert personal_key(tmp_path / "missing", expiry=1_827_532_800.0).expires_at() == 1_827_532_800.0

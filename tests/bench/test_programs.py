@@ -47,10 +47,10 @@ def test_minimal_exporter_exposes_five_metrics(clock: FakeClock) -> None:
         serve(cloud) as address,
         started(sys.executable, "-m", "bench.minimal_exporter", address.url, "simulated-key-home", str(port)),
     ):
-        eventually(lambda: {call.endpoint for call in cloud.calls if call.status} == {"locks", "sync"}, "both calls")
+        eventually(lambda: {call.endpoint for call in cloud.calls if call.status} == {"details", "sync"}, "both calls")
         rows: Any = cloud.last_result("home")
-        details: Any = cloud.last_result("home", "locks")
-        ours = expose(registry(status(clock, locks_of(rows, details))), clock).scrape("", "").body.decode()
+        details: Any = cloud.last_result("home", "details")
+        ours = expose(registry(status(clock, locks_of(rows, details["locks"]))), clock).scrape("", "").body.decode()
         expected = samples(ours)
         assert len(expected) > 20
         scrape = f"http://127.0.0.1:{port}/metrics"

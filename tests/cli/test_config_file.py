@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from exporter.config import AccessToken, ConfigurationError, LockSelection, PersonalKey, Settings, load
 from exporter.config.model import BEGINS_WITH_TILDE
-from exporter.config.settings import Api, Sync
+from exporter.config.settings import Api, Devices, Events, Sync
 from exporter.secrets import Secret, safe_path
 
 from .conftest import EXAMPLE, SECRET, TESTDATA
@@ -20,11 +20,12 @@ from .conftest import EXAMPLE, SECRET, TESTDATA
 GOOD = sorted((TESTDATA / "good").glob("*.yml"))
 
 CREDENTIALS = "personal_key, personal_key_file, access_token, access_token_file or oauth"
-ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, oauth, locks"
+ACCOUNT_KEYS = "name, personal_key, personal_key_file, access_token, access_token_file, oauth, expires, locks"
 ONE_USER = "Tedee counts calls by user, so each user must be one account"
 NOT_A_NUMBER = "must be a whole number; write it as a decimal number without leading zeros and without quotes"
 NOT_A_DURATION = "is not a duration; write it as in 20s, 5m or 1h30m"
 TOO_OFTEN = "Tedee allows one sync in 20s; a shorter interval would lock the account out of the API"
+NOT_A_DATE = "is not a date; write it as in 2027-11-30"
 HALF_PAIR = "contains half of a surrogate pair"
 NOT_SUPPORTED = "anchors, aliases and tags are not supported; put text that begins with &, * or ! in quotes"
 
@@ -188,8 +189,8 @@ BAD: dict[str, list[str]] = {
         ":2: accounts[0]: unknown key; add a space after the colon",
     ],
     "keys-that-are-no-text": [
-        ":4: unknown key; known keys: api, sync, state_file, accounts",
-        ":5: yes: unknown key; known keys: api, sync, state_file, accounts",
+        ":4: unknown key; known keys: api, sync, devices, events, state_file, accounts",
+        ":5: yes: unknown key; known keys: api, sync, devices, events, state_file, accounts",
     ],
     "list-as-key": [
         ":4:1: a list or a mapping cannot be a key",
@@ -269,6 +270,37 @@ BAD: dict[str, list[str]] = {
             ":4:1: is not valid YAML: expected a single document in the stream (line 1, column 1): "
             "but found another document"
         ),
+    ],
+    "devices-interval-is-a-number": [
+        ":5: devices.interval: is not a duration; write it with its unit, as in 20s or 5m",
+        ":6: devices.intervall: unknown key; did you mean 'interval'?",
+    ],
+    "devices-interval-of-two-days": [
+        ":5: devices.interval: must be between 5m and 24h",
+    ],
+    "devices-interval-too-short": [
+        ":5: devices.interval: must be between 5m and 24h",
+    ],
+    "events-enabled-is-a-number": [
+        ":5: events.enabled: must be true or false",
+    ],
+    "events-invalid": [
+        ":5: events.enabled: must be true or false",
+        ":6: events.interval: must be between 20s and 24h",
+    ],
+    "events-without-requests": [
+        (
+            ":5: sync.requests_per_hour: leaves no requests for events; raise it or sync.interval, "
+            "or set events.enabled to false"
+        ),
+    ],
+    "expires-invalid": [
+        f":4: accounts[0].expires: {NOT_A_DATE}",
+        f":7: accounts[1].expires: {NOT_A_DATE}",
+        f":10: accounts[2].expires: {NOT_A_DATE}",
+    ],
+    "expires-without-personal-key": [
+        ":4: accounts[0].expires: is for personal keys; other credentials report their expiry themselves",
     ],
     "sections-are-text": [
         ":1: api: must be a mapping of keys to values",
@@ -380,8 +412,48 @@ def test_environment_does_not_change_a_file() -> None:
 def test_missing_settings_have_the_documented_defaults() -> None:
     settings = load(TESTDATA / "good" / "minimal.yml")
     assert settings.api == Api(url="https://api.tedee.com", version="v37", timeout=10)
+    assert settings.devices == Devices(interval=600.0)
+    assert settings.events == Events(enabled=False, interval=60.0)
+    assert settings.accounts[0].expires is None
     assert msgspec.structs.asdict(settings.sync) == {"interval": 20, "stale_after": 300, "requests_per_hour": 350}
     assert settings.accounts[0].locks is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2027-11-30", 1827532800.0),
+        ("'2027-11-30'", 1827532800.0),
+        ("2027-11-30T12:00:00", 1827576000.0),
+        ("2027-11-30T12:00:00Z", 1827576000.0),
+        ("2027-11-30 12:00:00+02:00", 1827568800.0),
+    ],
+)
+def test_expiry_is_a_date_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: float) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    path = tmp_path / "tedee-exporter.yml"
+    path.write_text(f"accounts: [{{name: home, personal_key: {SECRET}, expires: {text}}}]")
+    assert load(path).accounts[0].credential == PersonalKey(Secret(SECRET), expected)
+
+
+def test_devices_and_events_can_be_configured(tmp_path: Path) -> None:
+    path = tmp_path / "tedee-exporter.yml"
+    path.write_text(
+        "devices: {interval: 5m}\nevents: {enabled: true, interval: 2m}\n"
+        f"accounts: [{{name: home, personal_key: {SECRET}}}]"
+    )
+    settings = load(path)
+    assert settings.devices == Devices(300.0)
+    assert settings.events == Events(True, 120.0)
+
+
+def test_events_may_be_enabled_if_syncs_leave_requests(tmp_path: Path) -> None:
+    path = tmp_path / "tedee-exporter.yml"
+    path.write_text(
+        "events: {enabled: true}\nsync: {requests_per_hour: 200, interval: 30s}\n"
+        f"accounts: [{{name: home, personal_key: {SECRET}}}]"
+    )
+    assert load(path).events.enabled
 
 
 def test_long_interval_extends_the_default_stale_after() -> None:

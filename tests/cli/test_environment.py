@@ -54,10 +54,21 @@ def test_every_other_variable_has_its_effect() -> None:
         TEDEE_API_URL="http://localhost:8080",
         TEDEE_API_VERSION="v1.36",
         TEDEE_SYNC_INTERVAL="1m30s",
+        TEDEE_DEVICES_INTERVAL="5m",
+        TEDEE_EVENTS="true",
+        TEDEE_PERSONAL_KEY_EXPIRES="2027-11-30",
     )
+    assert settings.accounts[0].credential == PersonalKey(Secret(SECRET), 1827532800.0)
+    assert settings.devices.interval == 300
+    assert settings.events.enabled
     assert settings.accounts[0].name == "home"
     assert (settings.api.url, settings.api.version) == ("http://localhost:8080", "v1.36")
     assert settings.sync.interval == 90
+
+
+@pytest.mark.parametrize(("text", "enabled"), [("true", True), ("True", True), ("false", False), ("FALSE", False)])
+def test_events_are_enabled_by_true(text: str, enabled: bool) -> None:
+    assert from_environment(TEDEE_PERSONAL_KEY=SECRET, TEDEE_EVENTS=text).events.enabled is enabled
 
 
 def test_long_interval_extends_the_default_stale_after() -> None:
@@ -96,6 +107,12 @@ def test_environment_without_a_key_is_not_configured(environ: dict[str, str]) ->
         ),
         ("TEDEE_STATE_FILE", "/", "is a folder; name a file in it, such as state.db"),
         ("TEDEE_STATE_FILE", "~/state.db", BEGINS_WITH_TILDE),
+        ("TEDEE_DEVICES_INTERVAL", "600", "is not a duration; write it with its unit, as in 20s or 5m"),
+        ("TEDEE_DEVICES_INTERVAL", "4m", "must be between 5m and 24h"),
+        ("TEDEE_EVENTS", "1", "must be true or false"),
+        ("TEDEE_EVENTS", "yes", "must be true or false"),
+        ("TEDEE_PERSONAL_KEY_EXPIRES", "30.11.2027", "is not a date; write it as in 2027-11-30"),
+        ("TEDEE_PERSONAL_KEY_EXPIRES", "2027-02-29", "is not a date; write it as in 2027-11-30"),
         ("TEDEE_SYNC_INTERVAL", "20", "is not a duration; write it with its unit, as in 20s or 5m"),
         (
             "TEDEE_SYNC_INTERVAL",
@@ -125,6 +142,13 @@ def test_invalid_value_is_reported_with_its_variable(variable: str, value: str, 
 )
 def test_invalid_secret_is_reported_with_its_variable(variable: str, value: str, message: str) -> None:
     assert problems(**{variable: value}) == [f"environment: {variable}: {message}"]
+
+
+def test_expiry_is_only_for_personal_keys() -> None:
+    message = "is for personal keys; other credentials report their expiry themselves"
+    assert problems(TEDEE_ACCESS_TOKEN=SECRET, TEDEE_PERSONAL_KEY_EXPIRES="2027-11-30") == [
+        f"environment: TEDEE_PERSONAL_KEY_EXPIRES: {message}"
+    ]
 
 
 def test_several_credentials_are_reported_by_variable() -> None:

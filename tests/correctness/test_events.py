@@ -240,13 +240,13 @@ def test_known_log_needs_one_request(process: Process, client: FakeClient, clock
 @pytest.mark.parametrize("digits", [0, 3, 6])
 def test_pages_go_back_whatever_the_precision_of_dates(digits: int) -> None:
     reading = Pass(EventLog(1, 0.0))
-    befores: list[str] = []
+    page_ends: list[str] = []
     for _ in range(20):
         end = datetime.fromisoformat(reading.before).replace(tzinfo=UTC).timestamp() if reading.before else 2e9
         date = round(min(end, 1_764_262_800.123456) - 10**-digits / 2, digits)
         reading.add([Activity(1, LOCKED, Timestamp(date))] * PAGE, 2e9, is_full=True)
-        befores.append(reading.before or "")
-    assert befores == sorted({*befores}, reverse=True)
+        page_ends.append(reading.before or "")
+    assert page_ends == sorted({*page_ends}, reverse=True)
 
 
 def test_row_that_cannot_be_used_does_not_end_the_pass() -> None:
@@ -443,6 +443,20 @@ def test_failing_lock_does_not_block_others(process: Process, client: FakeClient
     assert {1, 2, 3} == {*client.asked[:3]} == {*client.asked[3:6]}
 
 
+@pytest.mark.parametrize(("failures", "requests"), [(1, 4 + 1), (2, 4 + 2), (3, 1 + 3 + 4)])
+def test_pass_continues_after_a_failure(process: Process, client: FakeClient, failures: int, requests: int) -> None:
+    happened(process, 1, *((-float(number), LOCKED) for number in range(2 * PAGE)))
+    client.asked.clear()
+    process.fetch()
+    for _ in range(failures):
+        client.next_fault = ServerFailed
+        with suppress(ServerFailed):
+            process.fetch()
+    process.read()
+    assert len(client.asked) == requests
+    assert process.counted(1) == {("locked", "auto"): 2 * PAGE}
+
+
 def test_forbidden_stops_events_for_a_day_with_one_log_line(
     process: Process, client: FakeClient, clock: FakeClock
 ) -> None:
@@ -516,7 +530,8 @@ def test_stored_response_has_no_text_of_tedee(process: Process) -> None:
     assert process.stored
     (row,) = process.stored.rows or ()
     kinds = [" ".join(each) for each in (*PRESET, EventKind("locked", "auto"), EventKind("code_95", "unknown"))]
-    assert {*msgspec.json.decode(row)} == {"lock_id", "since", "newest", "seen", "counts"}
+    assert {*msgspec.json.decode(row)} == {"lock_id", "since", "newest", "seen", "counts", "recent"}
+    assert {name for _, name in msgspec.json.decode(row)["recent"]} == {"locked auto", "code_95 unknown"}
     assert {*msgspec.json.decode(row)["counts"]} == {*kinds}
 
 

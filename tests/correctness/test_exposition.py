@@ -19,25 +19,31 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from exporter.metrics import exposition as exposition_module
 from exporter.metrics import locks as module
-from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, LOCK_METRICS
+from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, DEVICE_METRICS, LOCK_METRICS
 from exporter.metrics.collector import ExporterCollector, build_families
 from exporter.metrics.compression import CompressedBlock
 from exporter.metrics.exposition import Exposition, Renderer
 from exporter.presentation import LockRow
 from exporter.sync.responses import Failure
-from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
-from exporter.tedee.models import (
-    Code,
-    DeviceState,
-    DoorState,
+from exporter.sync.snapshot import AccountStatus, Connections, Lock, ResourceStatus, StatusRegistry
+from exporter.tedee.devices import (
+    AccessoryState,
+    AnyDevice,
+    Bridge,
+    DoorSensor,
+    DryContact,
+    Gate,
+    Keypad,
     LockDetails,
-    LockState,
-    StateChangeResult,
-    SyncedLock,
+    SoftwareVersion,
 )
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS
+from exporter.tedee.events import EventKind
+from exporter.tedee.models import Code, DeviceState, DoorState, LockState, StateChangeResult, SyncedLock
 from testing.clock import FakeClock
-from testing.factories import lock_with_state, locks_of, registry, status
+from testing.factories import device_statuses, documented_locks, lock_with_state, locks_of, registry, status
 from testing.program import TIMEOUT, eventually
 from tests.cloud import detailed, synced
 
@@ -99,11 +105,14 @@ lock_state_changes_total{account="home",lock_id="124",lock_name="Garage \\"north
 lock_revision{account="home",lock_id="123",lock_name="Room 6"} 1.0
 lock_revision{account="home",lock_id="124",lock_name="Garage \\"north\\""} 1.0
 lock_revision{account="home",lock_id="125",lock_name="Cellar"} 1.0
-lock_info{account="home",bridge_id="2",firmware_version="2.4.22125",lock_id="123",lock_name="Room 6",model="Lock PRO",\
+lock_info{account="home",bridge_id="2",bridge_name="",door_sensor_id="",firmware_version="2.4.22125",keypad_id="",\
+lock_id="123",lock_name="Room 6",model="Lock PRO",\
 organization_id="",serial_number="111111-11111",time_zone="Europe/Warsaw"} 1.0
-lock_info{account="home",bridge_id="2",firmware_version="1.2.0",lock_id="124",lock_name="Garage \\"north\\"",\
+lock_info{account="home",bridge_id="2",bridge_name="",door_sensor_id="",firmware_version="1.2.0",keypad_id="",\
+lock_id="124",lock_name="Garage \\"north\\"",\
 model="Lock GO",organization_id="883",serial_number="111111-22222",time_zone="Europe/Warsaw"} 1.0
-lock_info{account="home",bridge_id="",firmware_version="",lock_id="125",lock_name="Cellar",model="Lock PRO",\
+lock_info{account="home",bridge_id="",bridge_name="",door_sensor_id="",firmware_version="",keypad_id="",\
+lock_id="125",lock_name="Cellar",model="Lock PRO",\
 organization_id="",serial_number="111111-33333",time_zone=""} 1.0
 lock_firmware_update_available{account="home",lock_id="123",lock_name="Room 6"} 1.0
 lock_firmware_update_available{account="home",lock_id="124",lock_name="Garage \\"north\\""} 0.0
@@ -132,7 +141,7 @@ tedee_sync_failures_total{account="home",reason="connection"} 0.0
 tedee_sync_failures_total{account="home",reason="tls"} 0.0
 tedee_sync_failures_total{account="home",reason="invalid_response"} 0.0
 tedee_api_requests_total{account="home",code="200",endpoint="my/lock/sync"} 1.0
-tedee_api_requests_total{account="home",code="200",endpoint="my/lock"} 2.0
+tedee_api_requests_total{account="home",code="200",endpoint="my/device/details"} 2.0
 tedee_api_requests_remaining{account="home"} 347.0
 tedee_rejected_values_total{account="home",field="battery_level"} 2.0
 tedee_api_version_supported{account="home",version="v37"} 1.0
@@ -141,19 +150,71 @@ tedee_refresh_token_stored{account="home"} 1.0
 """
 
 
+EXPECTED_DEVICES = """\
+tedee_bridge_connected{account="home",bridge_id="70011",bridge_name="Hallway bridge"} 1.0
+tedee_bridge_connected{account="home",bridge_id="70012",bridge_name="Workshop bridge"} 0.0
+tedee_bridge_updating{account="home",bridge_id="70011",bridge_name="Hallway bridge"} 0.0
+tedee_bridge_updating{account="home",bridge_id="70012",bridge_name="Workshop bridge"} 0.0
+tedee_bridge_firmware_update_available{account="home",bridge_id="70011",bridge_name="Hallway bridge"} 1.0
+tedee_bridge_firmware_update_available{account="home",bridge_id="70012",bridge_name="Workshop bridge"} 1.0
+tedee_bridge_info{account="home",bridge_id="70011",bridge_name="Hallway bridge",firmware_version="2.2.47682",\
+serial_number="99240301-000017",wifi_firmware_version="1.1.20"} 1.0
+tedee_bridge_info{account="home",bridge_id="70012",bridge_name="Workshop bridge",firmware_version="2.2.37625",\
+serial_number="99240301-000018",wifi_firmware_version="1.1.18"} 1.0
+tedee_keypad_battery_percent{account="home",keypad_id="72001",keypad_name="Front keypad"} 46.0
+tedee_keypad_battery_timestamp_seconds{account="home",keypad_id="72001",keypad_name="Front keypad"} 1.7950698129e+09
+tedee_keypad_info{account="home",firmware_version="1.0.38810",keypad_id="72001",keypad_name="Front keypad",\
+lock_id="71001",model="Keypad PRO",serial_number="99240303-000201"} 1.0
+tedee_keypad_info{account="home",firmware_version="1.3.21744",keypad_id="72002",keypad_name="Workshop keypad",\
+lock_id="71002",model="Keypad",serial_number="99240303-000202"} 1.0
+tedee_keypad_info{account="home",firmware_version="1.3.21744",keypad_id="72003",keypad_name="Spare keypad",\
+lock_id="",model="Keypad",serial_number="99240303-000203"} 1.0
+tedee_door_sensor_battery_percent{account="home",door_sensor_id="73001",door_sensor_name="Front door sensor"} 88.0
+tedee_door_sensor_battery_timestamp_seconds{account="home",door_sensor_id="73001",\
+door_sensor_name="Front door sensor"} 1.794107575e+09
+tedee_door_sensor_info{account="home",door_sensor_id="73001",door_sensor_name="Front door sensor",\
+firmware_version="1.0.45281",lock_id="71001",model="Door sensor",serial_number="99240305-000401"} 1.0
+tedee_door_sensor_info{account="home",door_sensor_id="73002",door_sensor_name="Shed sensor (stale level)",\
+firmware_version="1.0.42645",lock_id="71003",model="Door sensor",serial_number="99240305-000402"} 1.0
+tedee_door_sensor_info{account="home",door_sensor_id="73003",door_sensor_name="Unpaired sensor",firmware_version="",\
+lock_id="",model="Door sensor",serial_number="99240305-000403"} 1.0
+tedee_gate_connected{account="home",gate_id="74001",gate_name="Drive gate"} 1.0
+tedee_gate_connected{account="home",gate_id="74002",gate_name="Garage"} 0.0
+tedee_gate_info{account="home",firmware_version="",gate_id="74001",gate_name="Drive gate",model="Gate",\
+serial_number="99240304-000301"} 1.0
+tedee_gate_info{account="home",firmware_version="",gate_id="74002",gate_name="Garage",model="Gate",\
+serial_number="99240304-000302"} 1.0
+tedee_last_response_timestamp_seconds{account="home",endpoint="my/device/details"} 1.8e+09
+tedee_last_response_timestamp_seconds{account="home",endpoint="my/doorsensor"} 1.8e+09
+"""
+
+
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
-def test_documented_responses_become_expected_samples(clock: FakeClock, accept: str) -> None:
-    text = text_of(expose(registry(status(clock)), clock), accept)
+@pytest.mark.parametrize("with_devices", [False, True])
+def test_documented_responses_become_expected_samples(clock: FakeClock, accept: str, with_devices: bool) -> None:
+    devices = device_statuses(clock) if with_devices else ()
+    text = text_of(expose(registry(status(clock, other_resources=devices)), clock), accept)
     process_part = ("process_", "python_", "tedee_exporter_")
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith(("#", *process_part))]
-    assert "".join(lines) == EXPECTED
+    of_devices = [line for line in lines if line.startswith(DEVICE_PREFIXES)]
+    assert "".join(line for line in lines if line not in of_devices) == EXPECTED
+    assert "".join(of_devices) == (EXPECTED_DEVICES if with_devices else "")
 
 
 def test_exposition_matches_the_catalogue(clock: FakeClock) -> None:
     exposed: dict[str, set[str]] = {}
     types: dict[str, str] = {}
     helps: dict[str, str] = {}
-    failing = status(clock, failure=Failure("timeout", "no complete response within 10 s", clock.wall()))
+    failing = status(
+        clock,
+        tuple(replace(lock, events=EVENTS) for lock in documented_locks()),
+        failure=Failure("timeout", "no complete response within 10 s", clock.wall()),
+        other_resources=(
+            *device_statuses(clock),
+            ResourceStatus("", "my/x", devices=(DryContact(5),)),
+            ResourceStatus("fetch of events", ACTIVITIES.path, is_permitted=True),
+        ),
+    )
     for family in parse_openmetrics(text_of(expose(registry(failing), clock), OPENMETRICS)):
         name = family.name + {"info": "_info", "counter": "_total"}.get(family.type, "")
         if not name.startswith(("process_", "python_")):
@@ -206,12 +267,20 @@ def test_stale_account_does_not_affect_others(clock: FakeClock) -> None:
 
 
 def test_devices_of_other_resources_become_stale(clock: FakeClock) -> None:
-    bridges = ResourceStatus("fetch of bridges", ("a bridge",), fresh_until=clock.monotonic() + 60)
-    shown = status(clock, other_resources=(bridges,))
-    assert shown.as_of(clock.monotonic() + 59).devices(str) == ("a bridge",)
+    bridges = ResourceStatus("fetch", "my/bridge", devices=(Bridge(5),), fresh_until=clock.monotonic() + 60)
+    gates = ResourceStatus("fetch", "my/gate", devices=(Gate(5),), fresh_until=clock.monotonic() + 400)
+    shown = status(clock, other_resources=(bridges, gates))
+    assert shown.fresh_until == clock.monotonic() + 60
+    assert shown.as_of(clock.monotonic() + 59) is shown
+    assert (shown.devices(Bridge), shown.devices(Gate)) == ((Bridge(5),), (Gate(5),))
     stale = shown.as_of(clock.monotonic() + 60)
-    assert stale.devices(str) == ()
+    assert (stale.devices(Bridge), stale.devices(Gate)) == ((), (Gate(5),))
     assert stale.snapshot == shown.snapshot
+    assert stale.fresh_until == clock.monotonic() + 300
+    without_snapshot = stale.as_of(clock.monotonic() + 300)
+    assert without_snapshot.is_stale
+    assert without_snapshot.devices(Gate) == (Gate(5),)
+    assert without_snapshot.as_of(clock.monotonic() + 400).devices(Gate) == ()
 
 
 def test_only_failure_counters_exist_before_first_sync(clock: FakeClock) -> None:
@@ -357,6 +426,65 @@ def test_name_with_any_characters_is_intact(clock: FakeClock, name: str, accept:
     assert names == [name or "1", "2"]
 
 
+# Devices and events
+
+
+EVENTS: dict[tuple[str, ...], int] = {EventKind.of(33): 2, EventKind.of(62): 5, EventKind.of(95): 1}
+DEVICE_PREFIXES = (
+    "tedee_bridge_", "tedee_keypad_", "tedee_door_sensor_", "tedee_gate_", "tedee_dry_contact_", "tedee_last_response_",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_lock_has_a_sample_for_each_kind_of_event(clock: FakeClock, accept: str) -> None:
+    first, *others = documented_locks()
+    exposition = expose(registry(status(clock, (replace(first, events=EVENTS), *others))), clock)
+    lines = [line for line in text_of(exposition, accept).splitlines() if line.startswith("lock_events_total{")]
+    labels = 'lock_events_total{{account="home",event="{}",lock_id="123",lock_name="Room 6",source="{}"}} {}'
+    assert lines == [
+        labels.format("unlocked", "app", 2.0),
+        labels.format("wrong_pin", "pin", 5.0),
+        labels.format("code_95", "unknown", 1.0),
+    ]
+
+
+@pytest.mark.parametrize("permitted", [None, True, False])
+def test_permission_for_events_is_1_0_or_absent(clock: FakeClock, permitted: bool | None) -> None:
+    events = ResourceStatus("fetch of events", ACTIVITIES.path, is_permitted=permitted)
+    devices = ResourceStatus("fetch of devices", DEVICES.path, is_permitted=True)
+    exposed = samples(expose(registry(status(clock, other_resources=(devices, events))), clock))
+    value = exposed.get(("tedee_events_permitted", (("account", "home"),)))
+    assert value == (None if permitted is None else float(permitted))
+
+
+def test_time_of_last_response_is_that_of_each_endpoint(clock: FakeClock) -> None:
+    others = (ResourceStatus("", "my/a", 5.5), ResourceStatus("", "my/b"), ResourceStatus("", "my/c", 7.0))
+    exposed = samples(expose(registry(status(clock, other_resources=others)), clock))
+    times = {
+        dict(labels)["endpoint"]: value
+        for (name, labels), value in exposed.items()
+        if name == "tedee_last_response_timestamp_seconds"
+    }
+    assert times == {"my/a": 5.5, "my/c": 7.0}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_name_of_device_with_any_characters_is_intact(clock: FakeClock, name: str, accept: str) -> None:
+    devices = (Bridge(1, name), Keypad(1, name, "s" + name), DoorSensor(1, name), Gate(1, name), DryContact(1, name))
+    others = (ResourceStatus("", "my/x", devices=devices),)
+    parse = parse_openmetrics if accept else parse_text
+    names = {
+        value
+        for family in parse(text_of(expose(registry(status(clock, other_resources=others)), clock), accept))
+        for sample in family.samples
+        if sample.name.endswith("_info") and sample.name.startswith(DEVICE_PREFIXES)
+        for label, value in sample.labels.items()
+        if label.endswith("_name")
+    }
+    assert names == {name or "1"}
+
+
 # The bytes are equal to those of prometheus_client
 
 
@@ -374,6 +502,13 @@ class ReferenceCollector(Collector):
             for lock in status.snapshot.locks
         ]
         yield from build_families(LOCK_METRICS, locks)
+        for metric in DEVICE_METRICS:
+            devices = [
+                ((status.account, str(each.id), each.label), each)
+                for status in self._statuses
+                for each in status.devices(metric.KIND)
+            ]
+            yield from build_families([metric], devices)
         yield from build_families(ACCOUNT_METRICS, [((status.account,), status) for status in self._statuses])
 
 
@@ -398,8 +533,45 @@ LOCKS = st.builds(
     ),
     st.none() | st.builds(LockDetails, id=st.just(1), name=NAMES, serial_number=NAMES, type=st.integers(0, 9)),
     st.none() | st.integers(0, 10**9),
+    st.builds(
+        Connections,
+        NAMES,
+        st.lists(st.integers(0, 99), max_size=3).map(tuple),
+        st.lists(st.integers(0, 99), max_size=3).map(tuple),
+    ),
+    st.dictionaries(st.builds(EventKind.of, st.integers(30, 100) | st.sampled_from([227, 10_000])), st.integers(0, 9)),
 )
-ACCOUNTS = st.lists(st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), min_size=1, max_size=3)
+COMMON: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.integers(0, 4),
+    "name": NAMES,
+    "serial_number": NAMES,
+    "type": st.none() | st.integers(0, 12),
+    "software_versions": st.none()
+    | st.lists(
+        st.none() | st.builds(SoftwareVersion, st.none() | st.integers(0, 2), NAMES, st.none() | st.booleans()),
+        max_size=3,
+    ).map(tuple),
+}
+ACCESSORY: dict[str, st.SearchStrategy[Any]] = {
+    "connected_to_lock_id": st.none() | st.integers(0, 4),
+    "device_state": st.none()
+    | st.builds(AccessoryState, st.none() | st.integers(0, 100), st.none() | st.floats(0, 4e9)),
+}
+CONNECTED: dict[str, st.SearchStrategy[Any]] = {"is_connected": st.none() | st.booleans()}
+DEVICES_OF_AN_ACCOUNT = st.lists(
+    st.builds(Bridge, **COMMON, **CONNECTED, is_updating=st.none() | st.booleans())
+    | st.builds(Keypad, **COMMON, **ACCESSORY)
+    | st.builds(DoorSensor, **COMMON, **ACCESSORY)
+    | st.builds(Gate, **COMMON, **CONNECTED)
+    | st.builds(DryContact, **COMMON),
+    max_size=6,
+).map(tuple)
+ACCOUNT = st.tuples(
+    st.lists(LOCKS, max_size=4, unique_by=lambda lock: lock.id), DEVICES_OF_AN_ACCOUNT, DEVICES_OF_AN_ACCOUNT
+)
+ACCOUNTS = st.lists(ACCOUNT, min_size=1, max_size=3)
+Content = tuple[list[Lock], tuple[AnyDevice, ...], tuple[AnyDevice, ...]]
+"""Locks and devices of an account."""
 
 
 @pytest.fixture(scope="module")
@@ -414,17 +586,27 @@ def small_blocks() -> Iterator[None]:
 @settings(max_examples=150)
 @given(ACCOUNTS, ACCOUNTS, st.data())
 def test_account_part_equals_prometheus_client_output(
-    before: list[list[Lock]], after: list[list[Lock]], data: st.DataObject
+    before: list[Content], after: list[Content], data: st.DataObject
 ) -> None:
     clock = FakeClock()
     status_registry = StatusRegistry()
     exposition = expose(status_registry, clock)
-    changes: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"details": None}, {"state_changes": 7}])
-    some_changed = [[replace(lock, **data.draw(changes)) for lock in locks] for locks in after]
+    changes: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+        [{}, {"details": None}, {"state_changes": 7}, {"events": EVENTS}, {"connections": Connections("Hall")}]
+    )
+    some_changed: list[Content] = [
+        ([replace(lock, **data.draw(changes)) for lock in locks], devices, data.draw(DEVICES_OF_AN_ACCOUNT))
+        for locks, devices, _ in after
+    ]
     for accounts in (before, after, some_changed):
         status_registry.set_accounts([f"account-{number}" for number in range(len(accounts))])
-        for number, locks in enumerate(accounts):
-            status_registry.publish(status(clock, tuple(locks), account=f"account-{number}"))
+        for number, (locks, *devices) in enumerate(accounts):
+            others = tuple(
+                ResourceStatus("", endpoint.path, clock.wall(), data.draw(st.none() | st.booleans()), each)
+                for endpoint, each in zip((DEVICES, DOOR_SENSORS), devices, strict=True)
+            )
+            account = f"account-{number}"
+            status_registry.publish(status(clock, tuple(locks), account=account, other_resources=others))
         registry = CollectorRegistry()
         registry.register(ReferenceCollector(status_registry.statuses()))
         plain = generate_latest(registry)
@@ -639,6 +821,34 @@ def test_unchanged_lines_are_not_compressed_again(clock: FakeClock, monkeypatch:
     status_registry.publish(status(clock, locks_of(rows[:4], [])))
     assert len(compressed) == 1
     assert series(exposition, "lock_battery_level") == {"0": 54.0, "1": 54.0, "2": 54.0, "3": 53.0}
+
+
+def test_unchanged_devices_are_not_rendered_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    status_registry = registry(status(clock, other_resources=device_statuses(clock)))
+    exposition = expose(status_registry, clock)
+    before = text_of(exposition)
+    rendered: list[str] = []
+    build = build_families
+
+    def recording(metrics: Sequence[Any], subjects: Any) -> Iterator[Family]:
+        rendered.extend(metric.name for metric in metrics)
+        return build(metrics, subjects)
+
+    monkeypatch.setattr(exposition_module, "build_families", recording)
+    clock.advance(20)
+    # Another sync, in whose status are equal devices.
+    status_registry.publish(status(clock, other_resources=device_statuses(clock)))
+    assert not any(
+        name.startswith(DEVICE_PREFIXES) for name in set(rendered) - {"tedee_last_response_timestamp_seconds"}
+    )
+    assert [line for line in text_of(exposition).splitlines() if line.startswith("tedee_bridge_")] == [
+        line for line in before.splitlines() if line.startswith("tedee_bridge_")
+    ]
+    details, sensors = device_statuses(clock)
+    changed = replace(sensors, devices=(DoorSensor(73001, "Another name"),))
+    status_registry.publish(status(clock, other_resources=(details, changed)))
+    assert "tedee_door_sensor_info" in rendered
+    assert 'door_sensor_name="Another name"' in text_of(exposition)
 
 
 def test_new_account_does_not_rerender_others(clock: FakeClock, rendered: list[int]) -> None:

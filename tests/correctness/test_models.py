@@ -579,7 +579,7 @@ from exporter.tedee import devices, events, models
 sys.setswitchinterval(1e-6)
 synced = b'{"id": 1, "isConnected": true, "deviceState": {"state": 6, "batteryLevel": 50}, "revision": 1}'
 detailed = b'{"id": 1, "name": "Room", "softwareVersions": [{"softwareType": 0, "version": "1.0"}], "deviceState": {}}'
-stored = b'{"kind":"keypad","id":1,"device_state":{"batteryLevel":5}}'
+stored = b'{"kind":"keypad","id":1,"deviceState":{"batteryLevel":5}}'
 activity = b'{"id": 1, "event": 62, "date": "2026-11-25T21:12:49.05"}'
 for _ in range(200):
     models, devices, events = map(importlib.reload, (models, devices, events))

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from exporter import config
 from exporter.cli import _create_parser
-from exporter.config.settings import Account, Api, LockSelection, OAuth, Settings, Sync
+from exporter.config.model import parse_duration
+from exporter.config.settings import Account, Api, Devices, Events, LockSelection, OAuth, Settings, Sync
 
 from .pages import DOCUMENTS, blocks, name_of, page, section
 
@@ -45,6 +46,8 @@ MODELS: dict[str, type[Struct]] = {
     "Top level": Settings,
     "`<api>`": Api,
     "`<sync>`": Sync,
+    "`<devices>`": Devices,
+    "`<events>`": Events,
     "`<account>`": Account,
     "`<locks>`": LockSelection,
     "`<oauth>`": OAuth,
@@ -59,9 +62,16 @@ def test_schema_has_exactly_the_keys(heading: str) -> None:
 
 
 def test_defaults_of_schema_are_those_of_the_code() -> None:
-    durations = {"timeout": Api().timeout, "interval": Sync().interval}
-    for key, value in durations.items():
-        assert re.search(rf"\[ {key}: <duration> \| default = {value:g}s \]", TEXT), key
+    durations = [
+        ("api", "timeout", "10s", Api().timeout),
+        ("sync", "interval", "20s", Sync().interval),
+        ("devices", "interval", "10m", Devices().interval),
+        ("events", "interval", "60s", Events().interval),
+    ]
+    for heading, key, text, value in durations:
+        assert f"[ {key}: <duration> | default = {text} ]" in section(TEXT, f"### `<{heading}>`")
+        assert parse_duration(text) == value
+    assert f"[ enabled: <bool> | default = {str(Events().enabled).lower()} ]" in section(TEXT, "### `<events>`")
     assert f"default = {Sync().requests_per_hour} ]" in TEXT
     for text in (Api().url, Api().version, *_defaults(OAuth, "token_url", "scope")):
         assert f"default = {text} ]" in TEXT

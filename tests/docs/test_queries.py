@@ -40,6 +40,8 @@ RENAMED = 12 * HOUR
 """Seconds before END at which the locks of the hotel got their names. Before, other names were reported."""
 COUNTED_BEFORE = 1_000
 """State changes of each lock that the exporter had counted at the start of the recording."""
+BRIDGES = {("home", "11"): 1, ("hotel", "21"): 1, ("hotel", "23"): 0}
+"""Whether each bridge is connected, during the whole week."""
 
 Steps = Sequence[tuple[float, float]]
 """(seconds before END, value from then on), in the order of time."""
@@ -63,6 +65,9 @@ class RecordedLock:
     firmware: tuple[str, ...] = ("2.4",)
     """Two versions during an update, when two series of `lock_info` overlap."""
     interval: int = INTERVAL
+    bridge: str = ""
+    events: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
+    """Seconds before END at which events were counted, by event and source."""
 
     def samples(self, ago: float) -> Iterator[tuple[AnyMetric, float]]:
         """Yield the values at a time."""
@@ -120,6 +125,14 @@ LOCKS = (
         battery=((START, 20),),
         firmware=("2.4", "2.5"),
         interval=SHORT_INTERVAL,
+        bridge="11",
+        events={
+            ("wrong_pin", "pin"): [30 * HOUR, 6 * HOUR, 5 * HOUR],
+            ("unauthorized_pin", "pin"): [5 * HOUR],
+            ("unlocked", "app"): [7.5 * DAY, 6 * DAY, 5 * DAY, 10 * HOUR],
+            ("unlocked", "pin"): [6 * HOUR],
+            ("locked", "auto"): [5 * HOUR],
+        },
     ),
     RecordedLock(
         "home",
@@ -133,16 +146,24 @@ LOCKS = (
             (HOUR, UNLOCKED),
         ),
         connected=((START, 1), (8 * HOUR, 0), (2 * HOUR, 1)),
+        bridge="11",
         door=OPENED,
         battery=((START, 95), (5 * DAY, 60)),
         charging=((START, 0), (25 * HOUR, 1), (24 * HOUR, 0)),
     ),
     # The shed is shared with the user of the second account.
-    RecordedLock(
-        "home", "1003", "Shed", "Lock PRO", states=((30 * DAY, LOCKED),), door=NOT_PAIRED, battery=((START, 18),)
-    ),
-    RecordedLock(
-        "hotel", "1003", "Shed", "Lock PRO", states=((30 * DAY, LOCKED),), door=NOT_PAIRED, battery=((START, 18),)
+    *(
+        RecordedLock(
+            account,
+            "1003",
+            "Shed",
+            "Lock PRO",
+            states=((30 * DAY, LOCKED),),
+            door=NOT_PAIRED,
+            battery=((START, 18),),
+            events={("wrong_pin", "pin"): []},
+        )
+        for account in ("home", "hotel")
     ),
     RecordedLock(
         "hotel",
@@ -158,6 +179,13 @@ LOCKS = (
         "2002",
         "Pool gate",
         "Lock PRO",
+        bridge="21",
+        events={
+            ("wrong_pin", "pin"): [20 * HOUR, 2 * HOUR],
+            ("jammed", "device"): [6 * DAY, 3 * DAY],
+            ("unlocked", "pin"): [20 * HOUR, 2 * HOUR],
+            ("pulled", "app"): [2 * DAY],
+        },
         states=((10 * DAY, LOCKED), (14.5 * HOUR, UNLOCKED), (14.25 * HOUR, LOCKED), (2 * HOUR, SEMI_LOCKED)),  # 23:30
         connected=((START, 1), (130 * HOUR, 0), (128 * HOUR, 1)),
         door=UNCALIBRATED,
@@ -180,11 +208,34 @@ LOCKS = (
         "Annex",
         "Lock GO",
         states=((9 * DAY, LOCKED),),
+        bridge="23",
         connected=((START, 1), (3 * DAY, 0), (2 * DAY, 1), (5 * HOUR, 0)),
         door=OPENED,
         battery=((START, 15),),
     ),
     RecordedLock("hotel", "2006", "Linen room", "Lock GO", states=(), connected=()),
+)
+
+
+@dataclass(frozen=True)
+class RecordedAccessory:
+    """Battery of a keypad or door sensor over the week, with the name of the device."""
+
+    metric: AnyMetric
+    account: str
+    device_id: str
+    levels: Sequence[tuple[float, float | None, str]]
+    """(seconds before END, percent from then on, name). Tedee omits a level of None."""
+
+
+KEYPAD, DOOR_SENSOR = catalogue.KEYPAD_BATTERY, catalogue.DOOR_SENSOR_BATTERY
+ACCESSORIES = (
+    RecordedAccessory(KEYPAD, "home", "1101", [(START, 50, "Keypad"), (3 * DAY, 12, "Front door keypad")]),
+    RecordedAccessory(KEYPAD, "hotel", "2901", [(START, 80, "Main keypad")]),
+    RecordedAccessory(KEYPAD, "hotel", "2902", [(START, 14, "Staff keypad"), (2 * DAY, None, "Staff keypad")]),
+    RecordedAccessory(KEYPAD, "hotel", "2903", [(START, 10, "Old keypad"), (3 * DAY, 100, "New keypad")]),
+    RecordedAccessory(DOOR_SENSOR, "hotel", "2804", [(START, 15, "Pool sensor")]),
+    RecordedAccessory(DOOR_SENSOR, "hotel", "2805", [(START, 16, "Annex sensor")]),
 )
 
 
@@ -267,6 +318,25 @@ CASES = [
         ),
     ),
     (
+        "Which locks are behind an offline bridge?",
+        Case(
+            {(*ANNEX, "23", "Bridge 23"): 1},
+            labels=("account", "lock_id", "bridge_id", "bridge_name"),
+            ago=4.5 * HOUR,
+            mistakes=[
+                "lock_info and on (account, bridge_id) tedee_bridge_connected",
+                (
+                    "max by (account, bridge_id, bridge_name, lock_id) (lock_info) "
+                    "and on (account) tedee_bridge_connected == 0"
+                ),
+                (
+                    "max by (account, bridge_id, bridge_name, lock_id) (lock_info) "
+                    "and on (account, lock_id) lock_connected == 0"
+                ),
+            ],
+        ),
+    ),
+    (
         "Which locks have not been locked for the longest time?",
         Case({POOL_GATE: 2 * HOUR, GARAGE: HOUR}, mistakes=["sort_desc(time() - lock_last_state_change_timestamp)"]),
     ),
@@ -290,6 +360,59 @@ CASES = [
                 "count_over_time((lock_locked == 0 and on () hour() < 5)[1d:1m]) / 60",
                 "count_over_time((lock_locked == 0 and on () (hour() <= 5 or hour() >= 23))[1d:1m]) / 60",
                 "count_over_time((lock_locked == 0)[1d:1m]) / 60",
+            ],
+        ),
+    ),
+    (
+        "How often was a wrong PIN typed in the last 24 hours?",
+        Case(
+            {FRONT_DOOR: 2, POOL_GATE: 2},
+            tolerance=0.1,
+            mistakes=[
+                'max by (account, lock_id) (increase(lock_events_total{event="wrong_pin"}[1d])) > 0',
+                f'{BY_LOCK} (sum without (lock_name) (increase(lock_events_total{{event="wrong_pin"}}[2d]))) > 0',
+                f'{BY_LOCK} (sum without (lock_name) (increase(lock_events_total{{event="wrong_pin"}}[1d])))',
+                'sum by (account, lock_id) (increase(lock_events_total{source="pin"}[1d])) > 0',
+                'max by (account, lock_id) (lock_events_total{event="wrong_pin"}) > 0',
+            ],
+        ),
+    ),
+    (
+        "How were locks operated in the last week?",
+        Case(
+            {("app",): 4, ("pin",): 3, ("auto",): 1},
+            labels=("source",),
+            tolerance=0.15,
+            mistakes=[
+                "sum by (source) (increase(lock_events_total[7d]))",
+                'sum by (source) (increase(lock_events_total{event="unlocked"}[7d]))',
+                'sum by (source) (lock_events_total{event=~"locked|unlocked|pulled"})',
+                (
+                    "sum by (source) (max by (account, lock_id, event, source) "
+                    '(increase(lock_events_total{event=~"locked|unlocked|pulled"}[7d])))'
+                ),
+            ],
+        ),
+    ),
+    (
+        "Which keypads and door sensors need new batteries?",
+        Case(
+            {("home", "1101", ""): 12, ("hotel", "2902", ""): 14, ("hotel", "", "2804"): 15},
+            labels=("account", "keypad_id", "door_sensor_id"),
+            mistakes=[
+                "tedee_keypad_battery_percent <= 15 or tedee_door_sensor_battery_percent <= 15",
+                (
+                    "last_over_time(tedee_keypad_battery_percent[7d]) <= 15 "
+                    "or last_over_time(tedee_door_sensor_battery_percent[7d]) <= 15"
+                ),
+                (
+                    "max by (account, keypad_id) (last_over_time(tedee_keypad_battery_percent[7d])) <= 15 or "
+                    "max by (account, door_sensor_id) (last_over_time(tedee_door_sensor_battery_percent[7d])) <= 15"
+                ),
+                (
+                    "last_over_time((max by (account, keypad_id) (tedee_keypad_battery_percent))[7d:10m]) < 15 or "
+                    "last_over_time((max by (account, door_sensor_id) (tedee_door_sensor_battery_percent))[7d:9m]) < 15"
+                ),
             ],
         ),
     ),
@@ -388,8 +511,13 @@ def record(folder: Path) -> Path:
             for metric, value in lock.samples(ago):
                 recording.add_sample(metric.name, labels, value, END - ago)
             for version in lock.firmware:
-                properties = {**labels, "model": lock.model, "firmware_version": version}
+                properties = {**labels, "model": lock.model, "firmware_version": version, **bridge_labels(lock.bridge)}
                 recording.add_sample(catalogue.LOCK_INFO.name, properties, 1, END - ago)
+            for (event, source), moments in lock.events.items():
+                count = sum(moment >= ago for moment in moments)
+                kind = {**labels, "event": event, "source": source}
+                recording.add_sample(catalogue.LOCK_EVENTS.name, kind, count, END - ago)
+    record_devices(recording)
     for account in ("home", "hotel"):
         labels = {**TARGET, "account": account}
         for ago in range(int(START), -1, -INTERVAL):
@@ -402,6 +530,25 @@ def record(folder: Path) -> Path:
                 recording.add_sample(catalogue.SYNC_FAILING.name, {**labels, "reason": "auth"}, 1, END - ago)
     recording.close()
     return recording.path
+
+
+def record_devices(recording: Recording) -> None:
+    """Record the bridges, keypads and door sensors."""
+    for ago in range(int(START), -1, -INTERVAL):
+        for (account, bridge), connected in BRIDGES.items():
+            labels = {**TARGET, "account": account, **bridge_labels(bridge)}
+            recording.add_sample(catalogue.BRIDGE_CONNECTED.name, labels, connected, END - ago)
+        for each in ACCESSORIES:
+            _, id_label, name_label = each.metric.labels
+            _, level, name = [step for step in each.levels if step[0] >= ago][-1]
+            if level is not None:
+                labels = {**TARGET, "account": each.account, id_label: each.device_id, name_label: name}
+                recording.add_sample(each.metric.name, labels, level, END - ago)
+
+
+def bridge_labels(bridge: str) -> Mapping[str, str]:
+    """Return the labels of a bridge; empty ones if there is none."""
+    return {"bridge_id": bridge, "bridge_name": f"Bridge {bridge}" if bridge else ""}
 
 
 def times(lock: RecordedLock) -> Iterator[int]:

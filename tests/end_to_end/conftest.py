@@ -28,14 +28,21 @@ def cloud() -> Cloud:
 
 @pytest.fixture(scope="module")
 def exporter(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """The exporter, after it has received the names of all locks."""
+    """The exporter, after it has received all devices and the first events."""
     folder = tmp_path_factory.mktemp("exporter")
     (folder / "token").write_text("simulated-refresh-hotel")
     with serve(cloud) as address:
         oauth = {"client_id": "a-client", "refresh_token_file": "token", "token_url": address.url + TOKEN_PATH}
         home: dict[str, Any] = {"name": "home", "personal_key": "simulated-key-home"}
-        path = configuration(folder, address.url, [home, {"name": "hotel", "oauth": oauth}])
+        accounts = [home, {"name": "hotel", "oauth": oauth}]
+        path = configuration(folder, address.url, accounts, events={"enabled": True})
         with running(f"--config.file={path}") as exporter:
             exporter.wait_until_ready()
-            eventually(lambda: exporter.get("/metrics").text.count("\nlock_info{") == 18, "names of all locks")
+
+            # The refresh token of the hotel lacks the scope for events.
+            def is_complete() -> bool:
+                text = exporter.get("/metrics").text
+                return text.count("\nlock_info{") == 18 and text.count("\ntedee_last_response_timestamp_seconds{") == 5
+
+            eventually(is_complete, "all devices and the first events")
             yield exporter

@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from exporter import __version__
 from exporter.config import load
-from exporter.config.settings import Account, Api, LockSelection, OAuth, Settings, Sync
+from exporter.config.settings import Account, Api, Devices, Events, LockSelection, OAuth, Settings, Sync
+from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.web.settings import ALLOWED_HEADERS, BCRYPT_HASH, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
@@ -359,6 +360,9 @@ def accounts(**account: Any) -> dict[str, Any]:
         ({"config": {"sync": {"interval": 20}}}, "got number, want string"),
         ({"config": {"sync": {"requests_per_hour": 701}}}, "requests_per_hour.*maximum"),
         ({"config": {"api": {"version": "37"}}}, "version.*does not match"),
+        ({"config": {"devices": {"interval": "10"}}}, "interval.*does not match"),
+        ({"config": {"events": {"enabled": "yes"}}}, "enabled.*got string, want boolean"),
+        (accounts(expires="30.11.2027"), "expires.*does not match"),
         (accounts(name='"home"'), "name.*does not match"),
         (accounts(locks={}), "locks.*minProperties"),
         (accounts(locks={"ids": [1], "serial_numbers": ["1-2"]}), "locks.*maxProperties"),
@@ -483,6 +487,8 @@ def test_state_file_is_set_explicitly() -> None:
         ("", Settings),
         ("api", Api),
         ("sync", Sync),
+        ("devices", Devices),
+        ("events", Events),
         ("accounts.items", Account),
         ("accounts.items.oauth", OAuth),
         ("accounts.items.locks", LockSelection),
@@ -599,6 +605,17 @@ def test_conflicting_values_are_refused_with_advice(case: dict[str, Any]) -> Non
     for name, known in KNOWN.items():
         message = message.replace(name, known)
     assert str(refused.value).strip().splitlines()[1:] == [message]
+
+
+@pytest.mark.parametrize("interval", [20, 30, 60, 120])
+def test_share_is_large_enough_for_events_as_in_the_exporter(interval: int) -> None:
+    def is_refused(requests_per_hour: int) -> bool:
+        sync = {"interval": f"{interval}s", "requests_per_hour": requests_per_hour}
+        return isinstance(objects_or_error({**HOME, "config": {"sync": sync, "events": {"enabled": True}}}), str)
+
+    limits = {share: RateLimitPolicy(interval, share).lowest_priority_limit for share in range(10, 400)}
+    smallest = min(share for share, limit in limits.items() if limit > 0)
+    assert [is_refused(smallest - 1), is_refused(smallest)] == [True, False]
 
 
 def test_all_problems_are_reported_together() -> None:

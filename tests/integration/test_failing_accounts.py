@@ -4,6 +4,7 @@ These tests take a minute, because the program waits for the real 20 seconds.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -111,8 +112,9 @@ def test_malformed_lock_does_not_affect_other_locks(exporter: Exporter, cloud: F
     assert len([line for line in exporter.log if "device_state" in line]) == 1
 
 
-def test_lock_details_are_fetched_once_per_account(exporter: Exporter, cloud: FaultyCloud) -> None:
-    assert sum(call.endpoint == "locks" and call.account == "home" for call in cloud.calls) == 2
+def test_devices_are_fetched_once_per_account(exporter: Exporter, cloud: FaultyCloud) -> None:
+    calls = Counter(call.endpoint for call in cloud.calls if call.account == "home")
+    assert (calls["details"], calls["door_sensors"]) == (1, 1)
 
 
 def test_requests_remaining_match_the_cloud(exporter: Exporter, cloud: FaultyCloud) -> None:

@@ -1,6 +1,7 @@
 """The program as its user sees it: how it starts, what it serves and prints, and how it ends."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ def test_one_environment_variable_is_enough(cloud: FaultyCloud, address: Address
         TEDEE_PERSONAL_KEY="simulated-key-home", TEDEE_API_URL=address.url, TEDEE_ACCOUNT="my house"
     ) as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: exporter.value("lock_info", **front_door_labels()), "the lock details")
+        eventually(lambda: exporter.value("lock_info", **front_door_labels()), "the devices")
         assert exporter.value("tedee_up", account="my house") == 1.0
         assert exporter.value("tedee_locks", account="my house") == 6.0
 
@@ -35,6 +36,9 @@ def front_door_labels() -> dict[str, str]:
         "model": "Lock PRO",
         "firmware_version": "2.4.22125",
         "bridge_id": "11",
+        "bridge_name": "Hallway",
+        "keypad_id": "1101",
+        "door_sensor_id": "1201",
         "time_zone": "Europe/Warsaw",
         "organization_id": "",
     }
@@ -48,7 +52,7 @@ def test_served_values_match_the_responses(cloud: FaultyCloud, address: Address,
     home.lock(1004).override(isConnected=False)
     home.lock(1005).override(state="junk", isCharging=None)
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
-        eventually(lambda: "Shed" in exporter.get("/metrics").text, "the lock details")
+        eventually(lambda: "Shed" in exporter.get("/metrics").text, "the devices")
         exposed = exporter.samples()
         expected = lock_values([], [])
         for row in cloud.last_result("home"):  # type: ignore[attr-defined]
@@ -112,14 +116,18 @@ def test_sync_once_prints_a_table_and_exits_with_0(cloud: FaultyCloud, address: 
     home.lock(1003).override(isConnected=False)
     result = run(f"--config.file={configuration(tmp_path, address.url, [HOME])}", "--sync.once")
     assert result.returncode == 0
-    header, _, *rows = result.stdout.splitlines()
+    locks, devices = result.stdout.split("\n\n")
+    header, _, *rows = locks.splitlines()
     assert header.split() == ["account", "lock", "id", "state", "door", "battery", "connection", "changed"]
     assert len(rows) == 6
     assert [row.split()[0] for row in rows] == ["home"] * 6
     assert r"Ga\x1b[31mrage\nnumber 2" in rows[1]
     assert "offline" in rows[2]
     assert "\x1b" not in result.stdout
-    assert [call.endpoint for call in cloud.calls][:2] == ["sync", "locks"]
+    assert {"Hallway", "Front door keypad", "Front door sensor"} <= {
+        re.split(" {2,}", row)[1] for row in devices.splitlines()[2:]
+    }
+    assert [call.endpoint for call in cloud.calls] == ["sync", "details", "door_sensors"]
 
 
 def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_path: Path) -> None:
@@ -134,13 +142,14 @@ def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_p
 def test_shard_of_the_demo_does_not_wait() -> None:
     result = run("--demo", "--sync.once", "--shard=0/3")
     assert (result.returncode, "Waiting" in result.stderr) == (0, False)
-    assert {row.split()[0] for row in result.stdout.splitlines()[2:]} == {"home", "flats", "cabin"}
+    for table in result.stdout.split("\n\n"):
+        assert {row.split()[0] for row in table.splitlines()[2:]} == {"home", "flats", "cabin"}
 
 
 def test_demo_serves_simulated_locks() -> None:
     with running("--demo") as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: "Front door" in exporter.get("/").text, "the lock details")
+        eventually(lambda: "Front door" in exporter.get("/").text, "the devices")
         assert exporter.value("tedee_locks", account="home") == 6.0
         assert exporter.value("tedee_locks", account="hotel") == 12.0
         assert exporter.value("tedee_up", account="office") == 0.0
@@ -219,7 +228,7 @@ def test_debug_log_has_no_secret(address: Address, tmp_path: Path) -> None:
     path = configuration(tmp_path, address.url, [HOME])
     with running(f"--config.file={path}", "--log.level=debug") as exporter:
         exporter.wait_until_ready()
-        eventually(lambda: "Front door" in exporter.get("/").text, "the lock details")
+        eventually(lambda: "Front door" in exporter.get("/").text, "the devices")
         exporter.stop()
         assert len(exporter.log) > 5
         assert "simulated-key-home" not in "".join(exporter.log)

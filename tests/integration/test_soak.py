@@ -320,7 +320,7 @@ def test_random_faults_for_20_minutes(tmp_path: Path) -> None:
 
     def fail_calls() -> None:
         for user in range(FAULTY):
-            endpoint = faults.choice(["sync", "sync", "locks"])
+            endpoint = faults.choice(["sync", "sync", "details", "door_sensors"])
             cloud.faults.script(fault(faults), account=f"user {user}", endpoint=endpoint)
         time.sleep(15)
 

@@ -136,7 +136,8 @@ def test_read_only_container_serves_and_stores_state(engine: Engine, tmp_path: P
         synced = exporter.value("tedee_last_sync_timestamp_seconds", account="home")
         assert locks == 6
         assert exporter.value("tedee_exporter_state_file_usable") == 1
-        assert "Front door" in exporter.get("/").text
+        # Names are fetched after the first sync.
+        eventually(lambda: "Front door" in exporter.get("/").text, "the names of the locks")
         first = status(engine, "first")
         assert first["Uid"].split() == first["Gid"].split() == [str(USER)] * 4
         assert (int(first["CapEff"], 16), first["NoNewPrivs"]) == (0, "1")

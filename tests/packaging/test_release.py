@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from exporter import __version__
-from testing.program import ROOT, Exporter, environment
+from testing.program import ROOT, Exporter, environment, eventually
 
 from .command import run_checked
 
@@ -84,7 +84,8 @@ def test_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None
     try:
         exporter.wait_until_ready()
         assert exporter.value("tedee_up", account="home") == 1
-        assert "Front door" in exporter.get("/").text
+        # Names are fetched after the first sync.
+        eventually(lambda: "Front door" in exporter.get("/").text, "the names of the locks")
         assert "lock_battery_level" in exporter.get("/docs").text
         assert exporter.stop() == 0
     finally:

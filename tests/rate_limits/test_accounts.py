@@ -387,6 +387,24 @@ def test_changed_options_apply_to_the_next_sync(tedee: Tedee, program: Program) 
     assert len(tedee.calls) == before
 
 
+def test_configured_intervals_and_expiry_apply_to_the_account(tedee: Tedee, program: Program) -> None:
+    program.configure(
+        account("home", expires="2027-11-30"), account("hotel"), devices={"interval": "5m"}, events={"enabled": True}
+    )
+    program.run(601)
+    assert tedee.endpoints().count("details") == tedee.endpoints().count("door_sensors") == 2 * 3
+    assert tedee.endpoints().count("activities") > 2
+    expiries = [program.status(name).credentials_expire_at for name in ("home", "hotel")]
+    assert expiries == [1_827_532_800.0, None]
+    program.configure(account("home", expires="2027-12-01"), account("hotel"))
+    program.run(20)
+    before = tedee.endpoints()
+    assert program.status("home").credentials_expire_at == 1_827_532_800.0 + 86_400
+    program.run(300)
+    assert tedee.endpoints().count("details") == before.count("details")
+    assert tedee.endpoints().count("activities") == before.count("activities")
+
+
 def test_accounts_are_in_the_order_of_the_configuration(tedee: Tedee, program: Program) -> None:
     program.configure(account("b"), account("d"))
     program.configure(account("a"), account("b"), account("c"), account("d"))

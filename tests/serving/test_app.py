@@ -20,11 +20,12 @@ from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.sync.responses import Failure
-from exporter.sync.snapshot import AccountStatus, Lock, ResourceStatus, StatusRegistry
+from exporter.sync.snapshot import AccountStatus, Lock, RecentEvent, ResourceStatus, StatusRegistry
+from exporter.tedee.endpoint import ACTIVITIES, DEVICES
 from exporter.web.app import create_app
 from exporter.web.pages import Pages
 from testing.clock import FakeClock
-from testing.factories import locks_of, registry, snapshot, status
+from testing.factories import device_statuses, locks_of, registry, snapshot, status
 from tests.cloud import detailed, synced
 
 
@@ -152,7 +153,7 @@ def test_missing_value_is_a_dash(clock: FakeClock) -> None:
         (True, None, "connected"),
     ],
 )
-def test_missing_bridge_is_taken_from_lock_details(
+def test_missing_bridge_is_taken_from_details(
     clock: FakeClock, connected: bool | str | None, bridge: int | None, shown: str
 ) -> None:
     locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
@@ -222,8 +223,8 @@ def test_account_before_first_sync_is_pending(clock: FakeClock) -> None:
 
 
 def with_details(clock: FakeClock, locks: tuple[Lock, ...] | None = None, **changes: Any) -> AccountStatus:
-    """Return the status of an account in which the lock details have these values."""
-    return status(clock, locks, other_resources=(ResourceStatus("fetch of lock details", **changes),))
+    """Return the status of an account in which the details of the devices have these values."""
+    return status(clock, locks, other_resources=(ResourceStatus("fetch of devices", DEVICES.path, **changes),))
 
 
 def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
@@ -231,7 +232,7 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     shown_status = replace(with_details(clock, failure=failure), missing=("7", "8"), version_supported=False)
     shown = text(page(registry(shown_status), clock))
     assert "Selected locks that are not in this account: 7, 8." in shown
-    assert "Last fetch of lock details failed just now: names broke" in shown
+    assert "Last fetch of devices failed just now: names broke" in shown
     assert "no longer lists API version v37" in shown
 
 
@@ -240,11 +241,11 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     [
         (
             [synced(1), synced(2), synced(3)],
-            "The names of 2 locks are not known yet. The next fetch of lock details is due in 40 minutes.",
+            "The names of 2 locks are not known yet. The next fetch of devices is due in 40 minutes.",
         ),
         (
             [synced(1), synced(2)],
-            "The name of 1 lock is not known yet. The next fetch of lock details is due in 40 minutes.",
+            "The name of 1 lock is not known yet. The next fetch of devices is due in 40 minutes.",
         ),
     ],
 )
@@ -265,6 +266,92 @@ def test_short_wait_for_names_is_not_shown(
         clock,
     )
     assert "not known yet" not in text(html)
+
+
+def table_rows(html: str, kind: str) -> list[list[str]]:
+    """Return the texts of the cells of each row of a kind."""
+    rows = re.findall(rf'(?s)<tr class="{kind}">(.*?)</tr>', html)
+    return [[text(f"<body>{cell}") for cell in re.findall(r"(?s)<td.*?>(.*?)</td>", row)] for row in rows]
+
+
+def home_with_devices(clock: FakeClock, **changes: Any) -> AccountStatus:
+    """Return the status of an account with all devices of Tedee's documentation."""
+    details = [
+        detailed(71001, "Front door", connectedToId=70011),
+        detailed(71002, "Workshop", connectedToId=70012),
+        detailed(71003, "Shed", connectedToId=None),
+    ]
+    locks = locks_of([synced(71001), synced(71002), synced(71003)], details)
+    return status(clock, locks, other_resources=device_statuses(clock), **changes)
+
+
+def test_devices_are_shown_below_their_bridge(clock: FakeClock) -> None:
+    rows = table_rows(page(registry(home_with_devices(clock)), clock), "device")
+    names = [" ".join(row[0].split()[:2]) for row in rows]
+    assert names == [
+        *("Hallway bridge", "Front keypad", "Front door", "Workshop bridge", "Workshop keypad"),
+        *("Spare keypad", "Unpaired sensor", "Shed sensor", "Drive gate", "Garage Gate"),
+    ]
+    locks = [row[1] for row in rows]
+    assert locks == ["Front door", "Front door", "Front door", "Workshop", "Workshop", "", "", "Shed", "", ""]
+    assert [row[3] for row in rows if row[3]] == [
+        "bridge connected",
+        "bridge offline",
+        "gate connected",
+        "gate offline",
+    ]
+
+
+def test_battery_without_level_has_words(clock: FakeClock) -> None:
+    rows = table_rows(page(registry(home_with_devices(clock)), clock), "device")
+    assert {row[0].split()[0]: row[2] for row in rows if row[2]} == {
+        "Front": "88 %",
+        "Workshop": "battery no level",
+        "Spare": "battery no level",
+        "Shed": "battery no level",
+        "Unpaired": "battery no level",
+    }
+    assert rows[1][2] == "46 %"
+
+
+def test_stale_devices_are_not_shown(clock: FakeClock) -> None:
+    status_registry = registry(home_with_devices(clock))
+    clock.advance(280)
+    assert table_rows(page(status_registry, clock), "device")
+    status_registry.publish(home_with_devices(clock))
+    clock.advance(1_800)
+    status_registry.publish(
+        replace(home_with_devices(clock), other_resources=status_registry.statuses()[0].other_resources)
+    )
+    shown = page(status_registry, clock)
+    assert table_rows(shown, "lock")
+    assert not table_rows(shown, "device")
+
+
+def events_of(clock: FakeClock, *events: RecentEvent, is_permitted: bool = True) -> AccountStatus:
+    fetched = ResourceStatus(
+        "fetch of events", ACTIVITIES.path, clock.wall(), is_permitted=is_permitted, recent_events=events
+    )
+    return status(clock, other_resources=(fetched,))
+
+
+def test_last_events_are_shown(clock: FakeClock) -> None:
+    newest = RecentEvent(clock.wall() - 60, 123, "unlocked", "access_link")
+    others = (
+        RecentEvent(clock.wall() - 120, 124, "door_open_too_long", "device"),
+        RecentEvent(clock.wall() - 86_400, 9, "code_95", "unknown"),
+    )
+    assert table_rows(page(registry(events_of(clock, newest, *others)), clock), "event") == [
+        ["Room 6", "unlocked (access link)", "a minute ago"],
+        ['Garage "north"', "door open too long", "2 minutes ago"],
+        ["9", "code 95", "a day ago"],
+    ]
+
+
+def test_refused_events_have_a_hint(clock: FakeClock) -> None:
+    hint = "Tedee refuses the events of this account"
+    assert hint in text(page(registry(events_of(clock, is_permitted=False)), clock))
+    assert hint not in text(page(registry(events_of(clock)), clock))
 
 
 def test_names_are_isolated_and_complete_in_titles(clock: FakeClock) -> None:
@@ -348,7 +435,7 @@ def test_overview_starts_with_accounts_with_problems(clock: FakeClock) -> None:
         "old stale",
         "short up 2 missing",
         "ok up",
-        "open up 1 offline 1 with low battery 1 not locked 1 with door open",
+        "open up 1 offline 1 not locked 1 with door open 1 with low battery",
         "new first sync pending",
     ]
     assert re.findall(r'data-account="(\w+)"', html) == ["ok", "open", "new", "broken", "old", "short"]

@@ -86,6 +86,24 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 {{- end -}}
 
+{{- $devicesInterval := include "tedee-exporter.seconds" (dig "interval" "10m" (default (dict) .Values.config.devices)) | float64 -}}
+{{- if or (lt $devicesInterval 300.0) (gt $devicesInterval 86400.0) -}}
+{{- $problems = append $problems "config.devices.interval: must be between 5m and 24h" -}}
+{{- end -}}
+{{- with .Values.config.events -}}
+{{- $interval := include "tedee-exporter.seconds" (default "60s" .interval) | float64 -}}
+{{- if or (lt $interval 20.0) (gt $interval 86400.0) -}}
+{{- $problems = append $problems "config.events.interval: must be between 20s and 24h" -}}
+{{- end -}}
+{{- $sync := default (dict) $.Values.config.sync -}}
+{{- $perHour := default 350 $sync.requests_per_hour -}}
+{{- $syncsPerHour := divf 3600 (maxf 20 (include "tedee-exporter.seconds" (default "20s" $sync.interval) | float64)) -}}
+{{- /* Four fifths of the share, without the syncs and 36 requests that are reserved for devices. */ -}}
+{{- if and .enabled (lt (subf (mulf 0.8 $perHour) $syncsPerHour 36) 1.0) -}}
+{{- $problems = append $problems "config.sync.requests_per_hour: leaves no requests for events; raise it or config.sync.interval, or set config.events.enabled to false" -}}
+{{- end -}}
+{{- end -}}
+
 {{- $names := dict -}}
 {{- range $index, $account := $accounts -}}
 {{- $location := printf "config.accounts[%d]" $index -}}
@@ -107,6 +125,15 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 {{- if gt (len $credentials) 1 -}}
 {{- $problems = append $problems (printf "%s: has several credentials; keep only one of %s" $location (join ", " $credentials)) -}}
+{{- end -}}
+{{- with $account.expires -}}
+{{- $day := substr 0 10 . -}}
+{{- if ne (toDate "2006-01-02" $day | date "2006-01-02") $day -}}
+{{- $problems = append $problems (printf "%s.expires: is not a date; write it as in 2027-11-30" $location) -}}
+{{- end -}}
+{{- if or (hasKey $account "oauth") (hasKey $account "access_token") (hasKey $account "access_token_file") -}}
+{{- $problems = append $problems (printf "%s.expires: is for personal keys; other credentials report their expiry themselves" $location) -}}
+{{- end -}}
 {{- end -}}
 {{- if or (include "tedee-exporter.hasCredential" $account) (hasKey $.Values.keys $account.name) -}}
 {{- else if not (include "tedee-exporter.isFileName" $account.name) -}}

@@ -105,7 +105,7 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- end -}}
 {{- end -}}
 {{- $_ := set $config "accounts" $accounts -}}
-{{- range $section := list "api" "sync" -}}
+{{- range $section := list "api" "sync" "devices" "events" -}}
 {{- if not (index $config $section) -}}
 {{- $_ := unset $config $section -}}
 {{- end -}}
