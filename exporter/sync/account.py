@@ -30,7 +30,7 @@ LONG_WAIT = 60.0
 STORE_POLL_INTERVAL = 1.0
 """Seconds between two checks of the store for results of another process."""
 LONGEST_LOW_PRIORITY_CALL = LOW_PRIORITY_TIMEOUT + 1.0
-"""Seconds before a sync in which no other call begins."""
+"""Seconds before a sync in which no other call begins. They do not include the request for an access token."""
 CREDENTIAL_POLL_INTERVAL = 2.0
 """Seconds between two checks of a credential that was refused or could not be read."""
 CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
@@ -217,9 +217,9 @@ class AccountSync:
         wait = max(until_due, *(self._limiter.wait(each.endpoint) for each in needed))
         if is_sync or wait > 0:
             return wait
-        # A call takes up to LONGEST_LOW_PRIORITY_CALL seconds. No sync waits for its end.
+        # No sync waits for the end of the call, nor for that of the request for an access token before it.
         until_sync = self._wait_of(self._sync)
-        return until_sync if until_sync < LONGEST_LOW_PRIORITY_CALL else 0.0
+        return until_sync if until_sync < LONGEST_LOW_PRIORITY_CALL + self._client.longest_refresh() else 0.0
 
     def _wall_time_in(self, seconds: float) -> float | None:
         return None if seconds == inf else self._clock.wall() + seconds
