@@ -317,10 +317,10 @@ class AccountSync:
             self._store_response(resource, replace(response, at=at))
 
     def _use_fingerprint(self, fingerprint: str) -> None:
-        """Store the responses of the other resources for the fingerprint of a credential that succeeded."""
+        """Store the responses for another fingerprint of the same user's credential."""
         if fingerprint == self._fingerprint:
             return
-        stored = [(each, self._cached_response(each, self._fingerprint)) for each in self._resources[1:]]
+        stored = [(each, self._cached_response(each, self._fingerprint)) for each in self._resources]
         self._fingerprint = fingerprint
         for resource, response in stored:
             if response:
@@ -343,6 +343,9 @@ class AccountSync:
                 self._user = self._client.last_user
                 if self._client.last_fingerprint != self._fingerprint:
                     self._forget_user(self._client.last_fingerprint)
+            elif self._user:
+                # The refresh token was replaced before the sync.
+                self._use_fingerprint(self._client.last_fingerprint)
             self._lead()
             self._counters.failures[error.reason] += 1
         failure = Failure(error.reason, error.message(), self._clock.wall())
