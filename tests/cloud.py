@@ -100,6 +100,10 @@ class Tedee:
         self.activities: list[dict[str, Any]] = []
         """Events of each lock, the newest first."""
         self.activities_status = 200
+        self.activities_keys: list[str] = []
+        """Key of each request for events."""
+        self.keys_without_events: set[str] = set()
+        """Keys that lack the scope `DeviceActivity.Read`."""
         self.on_call: Callable[[str], None] = lambda endpoint: None
         self.calls: list[tuple[str, dict[str, list[str]]]] = []
         self.keys: list[str] = []
@@ -127,7 +131,7 @@ class Tedee:
 
     def _sync_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         self.calls.append(("sync", _query(request)))
-        self.keys.append(request.headers["Authorization"].removeprefix("PersonalKey "))
+        self.keys.append(_key(request))
         if self.clock:
             self.times.append(self.clock.monotonic())
         self.on_call("sync")
@@ -155,11 +159,19 @@ class Tedee:
     def _activities_response(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         query = _query(request)
         self.calls.append(("activities", query))
+        self.activities_keys.append(_key(request))
         self.on_call("activities")
+        if self.activities_keys[-1] in self.keys_without_events:
+            return 403, {}, b""
         (lock_id,) = map(int, query["deviceId"])
         before = query.get("lastElemDate", ["9999"])[0]
         rows = [each for each in self.activities if each["deviceId"] == lock_id and each["date"] < before]
         return self.activities_status, {}, json.dumps(envelope(rows[: int(query["elements"][0])])).encode()
+
+
+def _key(request: Any) -> str:
+    key: str = request.headers["Authorization"]
+    return key.removeprefix("PersonalKey ")
 
 
 def _query(request: Any) -> dict[str, list[str]]:

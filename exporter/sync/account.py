@@ -30,7 +30,7 @@ LONG_WAIT = 60.0
 STORE_POLL_INTERVAL = 1.0
 """Seconds between two checks of the store for results of another process."""
 LONGEST_LOW_PRIORITY_CALL = LOW_PRIORITY_TIMEOUT + 1.0
-"""Seconds before a sync in which no other call begins."""
+"""Seconds before a sync in which no other call begins. They do not include the request for an access token."""
 CREDENTIAL_POLL_INTERVAL = 2.0
 """Seconds between two checks of a credential that was refused or could not be read."""
 CREDENTIAL_REASONS = frozenset({Unauthorized.reason, Forbidden.reason})
@@ -217,9 +217,9 @@ class AccountSync:
         wait = max(until_due, *(self._limiter.wait(each.endpoint) for each in needed))
         if is_sync or wait > 0:
             return wait
-        # A call takes up to LONGEST_LOW_PRIORITY_CALL seconds. No sync waits for its end.
+        # No sync waits for the end of the call, nor for that of the request for an access token before it.
         until_sync = self._wait_of(self._sync)
-        return until_sync if until_sync < LONGEST_LOW_PRIORITY_CALL else 0.0
+        return until_sync if until_sync < LONGEST_LOW_PRIORITY_CALL + self._client.longest_refresh() else 0.0
 
     def _wall_time_in(self, seconds: float) -> float | None:
         return None if seconds == inf else self._clock.wall() + seconds
@@ -317,10 +317,10 @@ class AccountSync:
             self._store_response(resource, replace(response, at=at))
 
     def _use_fingerprint(self, fingerprint: str) -> None:
-        """Store the responses of the other resources for the fingerprint of a credential that succeeded."""
+        """Store the responses for another fingerprint of the same user's credential."""
         if fingerprint == self._fingerprint:
             return
-        stored = [(each, self._cached_response(each, self._fingerprint)) for each in self._resources[1:]]
+        stored = [(each, self._cached_response(each, self._fingerprint)) for each in self._resources]
         self._fingerprint = fingerprint
         for resource, response in stored:
             if response:
@@ -343,6 +343,9 @@ class AccountSync:
                 self._user = self._client.last_user
                 if self._client.last_fingerprint != self._fingerprint:
                     self._forget_user(self._client.last_fingerprint)
+            elif self._user:
+                # The refresh token was replaced before the sync.
+                self._use_fingerprint(self._client.last_fingerprint)
             self._lead()
             self._counters.failures[error.reason] += 1
         failure = Failure(error.reason, error.message(), self._clock.wall())

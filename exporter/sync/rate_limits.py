@@ -23,8 +23,8 @@ BURST = 0.2
 LOW_PRIORITY_SHARE = 1 / 3
 """Fraction of the hourly share that an endpoint of low priority may use."""
 LOW_PRIORITY_RESERVE = 36
-"""Requests in an hour that endpoints of the lowest priority leave to those of low priority. These send no more: the
-limit of `DEVICES` allows 24, and the list of door sensors needs 12 at the shortest interval."""
+"""Requests in an hour that endpoints of the lowest priority leave to those of low priority: the limit of `DEVICES`
+allows 24, and the list of door sensors needs 12 at the shortest interval."""
 
 
 class EndpointState(NamedTuple):

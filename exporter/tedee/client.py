@@ -165,6 +165,10 @@ class TedeeClient:
         """Return the user of the next call; None if unknown without a request."""
         return self._credentials.user()
 
+    def longest_refresh(self) -> float:
+        """Return the maximum number of seconds before the next request is sent, because of an expired access token."""
+        return self._credentials.longest_refresh()
+
     def fingerprint(self) -> str:
         """Return the fingerprint of the credential. If it changes, a retry after HTTP 401 may succeed."""
         return self._credentials.fingerprint()

@@ -52,6 +52,10 @@ class Credentials(Protocol):
         """
         ...
 
+    def longest_refresh(self) -> float:
+        """Return the maximum number of seconds that `refresh` takes now; 0.0 if it requests no access token."""
+        ...
+
     def user(self) -> str | None:
         """Return the user of the next request; None if unknown without a request."""
         ...
@@ -152,6 +156,10 @@ class StaticCredentials:
         if self.owners and (other := self.owners.claim(self.account, user, self._read_user)):
             raise CredentialInUse(f"{self._describe_source()} contains the key of account {other}")
         return Authorization(self.scheme, secret, user, digest(self.scheme, secret.get_secret_value()))
+
+    def longest_refresh(self) -> float:
+        """Return 0.0, since no access token is requested."""
+        return 0.0
 
     def user(self) -> str | None:
         """Return the user; None if the secret cannot be used."""

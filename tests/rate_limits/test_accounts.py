@@ -12,6 +12,7 @@ from exporter.config.settings import Settings
 from exporter.config.source import Source
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
+from exporter.sync.stores import OpenStore
 from testing.clock import FakeClock
 from testing.stores import memory_store
 from tests.cloud import URL, Tedee, detailed, synced
@@ -29,11 +30,11 @@ def tedee(clock: FakeClock) -> Iterator[Tedee]:
 class Program:
     """The exporter without its web server, with a fake clock."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, store: OpenStore | None = None) -> None:
         self.clock = clock
         self.registry = StatusRegistry()
         self.scheduler = Scheduler(clock)
-        self.store = memory_store(clock)
+        self.store = store or memory_store(clock)
         self.accounts = Accounts(clock, self.store, self.registry, self.scheduler)
 
     def configure(self, *accounts: dict[str, Any], **sections: Any) -> None:

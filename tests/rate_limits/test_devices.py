@@ -289,7 +289,7 @@ def test_slow_devices_of_an_account_with_often_changing_revisions_never_delay_sy
     for revision in range(2, 100):
         tedee.has(synced(1, revision=revision), synced(2))
         served.run(20)
-    assert tedee.endpoints().count("details") > 20
+    assert tedee.endpoints().count("details") > 12
     assert {round(later - earlier, 6) for earlier, later in pairwise(tedee.times)} == {20.1}
 
 
@@ -306,7 +306,7 @@ def test_calls_begin_only_if_no_sync_is_due_soon(tedee: Tedee, clock: FakeClock)
     for revision in range(2, 100):
         tedee.has(*(synced(number, revision=revision) for number in range(1, 20)))
         served.run(17)
-    assert len(until_sync) > 60
+    assert len(until_sync) > 40
     assert min(until_sync) >= 11.0
 
 

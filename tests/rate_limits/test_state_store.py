@@ -22,7 +22,7 @@ from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.responses import CachedResponse, Failure
 from exporter.sync.stores import OpenStore
-from exporter.tedee.endpoint import DEVICES, SYNC, Endpoint
+from exporter.tedee.endpoint import DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
 from testing.clock import FakeClock
 from testing.stores import LONGEST_CALL, open_store
@@ -619,10 +619,10 @@ def test_two_processes_share_the_hourly_share(path: Path, clock: FakeClock) -> N
     policy = RateLimitPolicy(requests_per_hour=30)
     one, two = (start(path, clock, policy=policy) for _ in range(2))
     for limiter in [one, two] * 5:
-        call(limiter, clock, DEVICES)
+        call(limiter, clock, DOOR_SENSORS)
     for limiter in (one, two):
         with pytest.raises(NotAllowedYet):
-            call(limiter, clock, DEVICES)
+            call(limiter, clock, DOOR_SENSORS)
 
 
 def test_locked_file_prevents_calls(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

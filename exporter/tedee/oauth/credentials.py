@@ -90,7 +90,7 @@ class OAuthCredentials:
         """
         self._retry_save()
         access = self._access
-        if access is None or self._monotonic() >= access.refresh_at:
+        if access is None or self._is_due(access):
             try:
                 access = self._access = self._refresh()
             except CallError as error:
@@ -106,6 +106,10 @@ class OAuthCredentials:
         if self._owners and (other := self._owners.claim(self._account, access.user, self.user)):
             raise CredentialInUse(f"the {REFRESH_TOKEN} of {self._file} belongs to the user of account {other}")
         return Authorization(BEARER, access.token, access.user, access.fingerprint)
+
+    def longest_refresh(self) -> float:
+        """Return the maximum number of seconds of the exchange that is due; 0.0 if none is."""
+        return self._endpoint.timeout if self._access is None or self._is_due(self._access) else 0.0
 
     def user(self) -> str | None:
         """Return the user of the access token; None if there is no access token."""
@@ -130,6 +134,9 @@ class OAuthCredentials:
     def refresh_token_stored(self) -> bool:
         """Return False while the refresh token is in memory only and would be lost with the process."""
         return self._refresh_tokens.stored(self._file)
+
+    def _is_due(self, access: _AccessToken) -> bool:
+        return self._monotonic() >= access.refresh_at
 
     def _refresh(self) -> _AccessToken:
         # Lifetimes count from before the exchange, so that a token is never used after its expiry.

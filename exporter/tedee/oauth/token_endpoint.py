@@ -85,7 +85,7 @@ class TokenEndpoint:
         self._client_id = client_id
         self._client_secret = client_secret
         self._scope = scope
-        self._timeout = timeout
+        self.timeout = timeout
         self._session = session
 
     def refresh(self, token: Secret, origin: str, store: Callable[[Secret], None]) -> TokenResponse:
@@ -112,7 +112,7 @@ class TokenEndpoint:
         }
         try:
             with send(
-                self._session, "POST", self._url, timeout=self._timeout, max_bytes=MAX_RESPONSE_BYTES, data=form
+                self._session, "POST", self._url, timeout=self.timeout, max_bytes=MAX_RESPONSE_BYTES, data=form
             ) as response:
                 fields = self._fields(response)
         except TransportError as error:
