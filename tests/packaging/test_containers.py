@@ -185,7 +185,7 @@ def composed() -> list[str]:
     """The exporter of compose.yaml as options of podman."""
     service: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]["exporter"]
     assert service["read_only"]
-    assert service["environment"] == ["TEDEE_PERSONAL_KEY"]
+    assert service["environment"] == ["TEDEE_PERSONAL_KEY", "TEDEE_PERSONAL_KEY_EXPIRES", "TEDEE_EVENTS"]
     assert service["volumes"] == ["state:/var/lib/tedee-exporter"]
     return [
         *("--read-only", "--read-only-tmpfs=false"),
