@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from .rows import DeviceId, Number, ParseResult, RejectionCollector, RowParser, Timestamp
+from .rows import DeviceId, Number, ParseResult, RejectionCollector, RowParser, Timestamp, name_type
 
 PAGE_SIZE = 200
 """Maximum number of events in a response (docs: endpoints/deviceactivity/get-all)."""
@@ -20,7 +20,8 @@ class Activity(Struct, frozen=True, gc=False, rename="camel"):
     date: Timestamp | None = None
 
 
-_PARSER = RowParser(Activity)
+_PARSER = RowParser(Activity, describe=name_type)
+"""A value that is not what it should be may be the name of a person."""
 
 
 def read_activities(raw_rows: Sequence[bytes]) -> ParseResult[int, Activity]:

@@ -6,7 +6,7 @@ A value that cannot be used is None and reported as a Rejection; the row and the
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,7 +27,7 @@ class Rejection(NamedTuple):
     device_id: int | None
     field: str
     value: str
-    """The value in Python syntax, shortened."""
+    """The value in Python syntax, shortened; only its type if the rows may contain personal data."""
 
 
 class RejectionCollector:
@@ -58,6 +58,11 @@ def shorten(value: object) -> str:
     """Return a value in Python syntax, shortened."""
     text = ascii(value) if not isinstance(value, dict | list) else type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
+
+
+def name_type(value: object) -> str:
+    """Return the name of the type of a value, such as `str`."""
+    return type(value).__name__
 
 
 _YEAR_9999 = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
@@ -158,8 +163,15 @@ class RowParser(Generic[RowT]):
     Parsers are created before any thread starts: msgspec 0.22 crashes if several threads are the first to use a type.
     """
 
-    def __init__(self, kind: type[RowT]) -> None:
+    def __init__(self, kind: type[RowT], describe: Callable[[object], str] = shorten) -> None:
+        """Create a parser.
+
+        Args:
+            kind: Type of a parsed row.
+            describe: Returns the text that a Rejection shows of a value.
+        """
         self._kind = kind
+        self._describe = describe
         self._decoder: msgspec.json.Decoder[RowT] = msgspec.json.Decoder(kind, dec_hook=_decode)
         self._converter: Converter | None = None
 
@@ -178,7 +190,7 @@ class RowParser(Generic[RowT]):
 
         def reject(path: KeyPath, value: object, _error: Exception) -> None:
             field = next((part for part in reversed(path) if isinstance(part, str)), "id")
-            unusable.add(Rejection(None, field, shorten(value)))
+            unusable.add(Rejection(None, field, self._describe(value)))
 
         item: Any = "not JSON"
         parsed: RowT | msgspec.UnsetType = msgspec.UNSET
@@ -188,7 +200,8 @@ class RowParser(Generic[RowT]):
             parsed = self._converter.convert(item, reject)
         if isinstance(parsed, msgspec.UnsetType):
             # A row is left out only if it is not an object or has no usable id.
-            rejections.add(Rejection(None, "id", shorten(item.get("id") if isinstance(item, dict) else item)))
+            value = item.get("id") if isinstance(item, dict) else item
+            rejections.add(Rejection(None, "id", self._describe(value)))
             return None
         rejections.merge(unusable, parsed.id)
         return parsed
