@@ -48,7 +48,7 @@ class Week(NamedTuple):
 
 
 def simulate_week(folder: Path) -> Week:
-    """Sync the two accounts of the demo each minute, scrape after each sync, and inject faults every hour."""
+    """Sync the two accounts of the demo each minute with events, scrape after each run, inject faults every hour."""
     clock = FakeClock()
     cloud = FaultyCloud(World.demo(clock=clock.wall), clock=clock.monotonic)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
@@ -58,9 +58,8 @@ def simulate_week(folder: Path) -> Week:
     days: list[Resources] = []
     with serve(cloud) as address:
         configured = [{"name": name, "personal_key": f"simulated-key-{name}"} for name in ("home", "hotel")]
-        settings = Source({"api": {"url": address.url}, "sync": {"interval": "60s"}, "accounts": configured}).validated(
-            Settings
-        )
+        sections = {"sync": {"interval": "60s"}, "events": {"enabled": True, "interval": "1h"}}
+        settings = Source({"api": {"url": address.url}, **sections, "accounts": configured}).validated(Settings)
         for hour in range(7 * 24):
             accounts.apply(settings)
             cloud.faults.script(Fault.error(503), Fault.html(), Fault.reset(), None, Fault.malformed())
