@@ -309,6 +309,8 @@ class AccountSync:
             self._log(log.info, f"{resource.title} succeeds again")
         if resource is self._sync:
             self._lead()
+            if self._user not in ("", self._client.last_user):
+                self._forget_devices()
             self._use_fingerprint(self._client.last_fingerprint)
             self._user = self._client.last_user
         if response:
@@ -323,9 +325,16 @@ class AccountSync:
         stored = [(each, self._cached_response(each, self._fingerprint)) for each in self._resources]
         self._fingerprint = fingerprint
         for resource, response in stored:
-            if response:
+            if response and (response.at is None or resource.endpoint in self._received_at):
                 self._store_response(resource, response)
         self._retry_refused()
+
+    def _forget_devices(self) -> None:
+        """Fetch the devices again: the new key may be that of another user."""
+        for resource in self._resources:
+            if resource.devices():
+                resource.expire()
+                self._forget_result(resource)
 
     def _lead(self) -> None:
         """Record that this process made a sync. What another leader fetched before is not fetched again."""

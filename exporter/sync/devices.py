@@ -66,6 +66,10 @@ class _IntervalResource(Resource):
         self._interval = options.devices_interval
         return True
 
+    def expire(self) -> None:
+        """Make a fetch due."""
+        self._next_at = -inf
+
     def _update(self, devices: Devices, now: float) -> None:
         self.fetched = devices
         self._next_at = now + self._interval

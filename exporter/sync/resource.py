@@ -95,5 +95,8 @@ class Resource(ABC):
         """Use other options. If the last response lacks what they need, forget it and return False."""
         return True
 
+    def expire(self) -> None:  # noqa: B027 - without devices, there is nothing that another user must not see
+        """Make a fetch due, since the devices may be those of another user."""
+
     def retry(self) -> None:  # noqa: B027 - most resources need the same permission as the sync
         """Try again what Tedee refused: the configuration was reloaded, or the credential has changed."""

@@ -436,6 +436,26 @@ def test_devices_of_previous_user_are_not_served(tedee: Tedee, start: Start, clo
     assert other.devices() == {"bridge": {"Elsewhere"}}
 
 
+def test_devices_are_fetched_again_if_a_key_file_has_another_key(
+    tedee: Tedee, clock: FakeClock, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("key-of-the-owner")
+    served = Served(clock, key=key).run(30.0)
+    assert served.names("door_sensor") == {"Device 31", "Device 32"}
+    key.write_text("key-of-a-guest")
+    tedee.has(synced(2))
+    tedee.details = [detailed(2, "Cellar", connectedToId=12)]
+    tedee.devices, tedee.door_sensors = {"bridges": [bridge(12, "Stairs")]}, [accessory(32, 2, 12)]
+    seen = []
+    tedee.on_call = lambda endpoint: seen.append((endpoint, served.devices()))
+    # The first call for an unknown user waits, since another process may just have called.
+    served.run(70.0)
+    after_sync = [devices for endpoint, devices in seen if endpoint in {"details", "door_sensors"}]
+    assert after_sync == [{}, {"bridge": {"Stairs"}}]
+    assert served.devices() == {"bridge": {"Stairs"}, "door_sensor": {"Device 32"}}
+
+
 def test_followers_serve_the_devices_of_the_leader(tedee: Tedee, start: Start, clock: FakeClock) -> None:
     leader, follower = start(), start()
     clock.advance(20)
