@@ -239,10 +239,15 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
 def _print_table(statuses: Sequence[AccountStatus]) -> int:
     from tabulate import tabulate  # noqa: PLC0415  (this import takes a twentieth of the startup time)
 
+    succeeded = all(status.up for status in statuses)
     for status in statuses:
         failures = (status.failure, *(resource.failure for resource in status.other_resources))
-        for failure in filter(None, failures):
-            print_err(f"{printable(status.account)}: {failure.message}")
+        problems = [failure.message for failure in failures if failure]
+        if any(resource.is_permitted is False for resource in status.other_resources):
+            problems.append("Tedee refuses the events: the key needs the scope DeviceActivity.Read")
+        for problem in problems:
+            print_err(f"{printable(status.account)}: {problem}")
+        succeeded = succeeded and not problems
     rows = [
         _table_row(status.account, lock) for status in statuses if status.snapshot for lock in status.snapshot.locks
     ]
@@ -252,7 +257,6 @@ def _print_table(statuses: Sequence[AccountStatus]) -> int:
         if status.snapshot
         for row in device_rows(status, status.snapshot.locks)
     ]
-    succeeded = all(status.up for status in statuses)
     table = tabulate(rows, headers="keys", disable_numparse=True) if rows else "These accounts have no locks."
     if rows or succeeded:
         print_out(table)

@@ -279,7 +279,7 @@ LOCK_FIRMWARE_UPDATE_AVAILABLE = LockMetric(
 BRIDGE_CONNECTED = BridgeMetric(
     "tedee_bridge_connected",
     "gauge",
-    "1 if the bridge is connected to Tedee, otherwise 0.",
+    "1 if the bridge was connected to Tedee at the last fetch of devices, otherwise 0.",
     lambda bridge: bridge.is_connected,
 )
 BRIDGE_UPDATING = BridgeMetric(

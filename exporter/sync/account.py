@@ -171,7 +171,7 @@ class AccountSync:
             failure=self._failures.get(self._sync.endpoint),
             next_sync=self._wall_time_in(self._wait_of(self._sync)),
             missing=tuple(self._sync.missing),
-            other_resources=tuple(map(self._status_of, self._resources[1:])),
+            other_resources=tuple(self._status_of(each) for each in self._resources[1:] if each.is_enabled),
             credential_changed=self._credential_changed,
             requests_remaining=self._limiter.remaining(),
             version_supported=self._client.supports_version(),
@@ -304,6 +304,12 @@ class AccountSync:
         """Return True if the rate limits delay a fetch. Those of the lowest priority are always due."""
         return resource.endpoint.priority < Priority.LOWEST and resource.time_until_due(now) <= 0
 
+    def _is_awaited(self, resource: Resource, now: Instant) -> bool:
+        """Return True if a fetch is due. One of the lowest priority is awaited until its first response."""
+        is_first = resource.is_permitted is None and resource.endpoint not in self._failures
+        is_awaited = resource.endpoint.priority < Priority.LOWEST or is_first
+        return is_awaited and resource.time_until_due(now.monotonic) <= 0
+
     def _record_success(self, resource: Resource, response: CachedResponse | None) -> None:
         if self._failures.pop(resource.endpoint, None) and response:
             self._log(log.info, f"{resource.title} succeeds again")
@@ -388,6 +394,8 @@ class AccountSync:
 
     def _load(self, resource: Resource, fingerprint: str, now: Instant) -> bool:
         """Load the stored response and failure of a resource. Returns True if one of them is news."""
+        if not resource.is_enabled:
+            return False
         endpoint = resource.endpoint
         stored = self._cached_response(resource, fingerprint)
         received_at, failure = self._received_at.get(endpoint), self._failures.get(endpoint)
@@ -437,9 +445,7 @@ class AccountSync:
             devices=() if age is None else tuple(resource.devices()),
             fresh_until=now.monotonic + resource.devices_max_age - (age or 0.0),
             failure=self._failures.get(resource.endpoint),
-            delayed_until=self._wall_time_in(self._wait_of(resource))
-            if self._is_delayed(resource, now.monotonic)
-            else None,
+            delayed_until=self._wall_time_in(self._wait_of(resource)) if self._is_awaited(resource, now) else None,
         )
 
     def _snapshot(self) -> Snapshot | None:

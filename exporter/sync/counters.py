@@ -57,7 +57,7 @@ class Counters:
             log.warning(
                 "value of a response cannot be used; its sample is absent (this is logged once)",
                 account=self._account,
-                device_id=rejection.device_id,
+                id=rejection.device_id,
                 field=rejection.field,
                 value=rejection.value,
             )

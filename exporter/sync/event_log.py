@@ -7,13 +7,17 @@ from math import ceil, inf
 
 from msgspec import Struct, field
 
-from exporter.tedee.events import Activity, EventKind
+from exporter.tedee.events import PAGE_SIZE, Activity, EventKind
 
 OVERLAP = 12 * 3600.0
 """Seconds. Events that arrive later than a newer one are counted if they are not older by more. Locks deliver events
 late and in batches, for example after an outage of the bridge."""
 MAX_PAGES = 50
 """Pages that are read at once, 10,000 events. Older events are not counted."""
+MAX_SEEN = 2 * MAX_PAGES * PAGE_SIZE
+"""Counted events that are kept to recognize them. Only events with dates in the future can be so many."""
+CLOCK_TOLERANCE = 60.0
+"""Seconds by which the date of an event may be later than the clock of this machine."""
 MAX_RECENT = 5
 """Events of a lock that the status page may show."""
 MAX_KINDS = 150
@@ -55,8 +59,13 @@ class EventLog(Struct):
         """Return the number of events by event and source."""
         return {tuple(name.split()): count for name, count in self.counts.items()}
 
-    def count(self, activities: Iterable[Activity]) -> bool:
-        """Count the events that were not counted yet. Returns True if there are any."""
+    def count(self, activities: Iterable[Activity], now: float) -> bool:
+        """Count the events that were not counted yet. Returns True if there are any.
+
+        Args:
+            activities: The events.
+            now: Present time. A later event is due to a wrong clock, and is not one of the recent ones.
+        """
         horizon, counted = self.horizon, False
         for each in activities:
             if each.date is None or each.date < horizon:
@@ -68,7 +77,8 @@ class EventLog(Struct):
                 name = " ".join(EventKind.of(each.event))
                 name = name if name in self.counts or len(self.counts) < MAX_KINDS else "other unknown"
                 self.counts[name] = self.counts.get(name, 0) + 1
-                self.recent = nlargest(MAX_RECENT, [*self.recent, (float(each.date), name)])
+                if each.date <= now + CLOCK_TOLERANCE:
+                    self.recent = nlargest(MAX_RECENT, [*self.recent, (float(each.date), name)])
                 counted = True
         return counted
 
@@ -80,7 +90,8 @@ class EventLog(Struct):
         """
         self.newest = max([self.newest, self.since, *(date for date in self.seen.values() if date <= now)])
         horizon = self.horizon
-        self.seen = {key: date for key, date in self.seen.items() if date >= horizon}
+        newest = nlargest(MAX_SEEN, ((date, key) for key, date in self.seen.items() if date >= horizon))
+        self.seen = {key: date for date, key in newest}
 
 
 class Pass:
@@ -111,15 +122,18 @@ class Pass:
             now: Present time in Unix seconds.
             is_full: True if the page has the maximum number of events.
         """
-        self.has_news = self.log.count(page) or self.has_news
+        self.has_news = self.log.count(page, now) or self.has_news
         self.pages += 1
         self.failures = 0
-        oldest = min((each.date for each in page if each.date is not None), default=-inf)
-        if oldest < self.log.horizon or self.pages >= MAX_PAGES:
+        dates = [each.date for each in page if each.date is not None]
+        # The newest event is the first one. A single wrong date does not end the pass.
+        oldest = dates[-1] if dates else -inf
+        is_older = self._before is None or any(date * 1000 < self._before for date in dates)
+        if not is_full or not is_older or oldest < self.log.horizon or self.pages >= MAX_PAGES:
             self.log.complete_pass(now)
             return True
-        # The next page may have more events with the date of the oldest one, if this page is full. If a whole page has
-        # one date, Tedee does not return the others with this date.
-        before = ceil(round(oldest * 1000, 2)) + is_full
+        # The next page may have more events with the date of the oldest one. If a whole page has one date, Tedee does
+        # not return the others with this date.
+        before = ceil(round(oldest * 1000, 2)) + 1
         self._before = before if self._before is None else min(before, self._before - 1)
         return False

@@ -26,14 +26,17 @@ MAX_SHOWN = 10
 """Newest events of an account that the status page shows."""
 MAX_ABSENT_LOCKS = 1_000
 """Locks whose events are kept although the last sync lacks them. They return if a response was incomplete."""
-RETRY_REFUSED = 86_400.0
+RETRY_REFUSED = 3_600.0
 """Seconds after which a credential without the scope is tried again."""
+MAX_REFUSALS = 3
+"""Consecutive refusals after which a credential that was permitted before lacks the scope. A single one may be due to
+one lock."""
 MAX_TRIES = 2
 """Passes for which a lock is asked first after a change of its state. The event may arrive later than the state."""
 MAX_FAILURES = 3
 """Consecutive failures after which a pass begins again later. A failure of its first page ends it at once, so that a
 lock with a failing log does not block the others."""
-MAX_ASKED_FIRST = 3
+MAX_ASKED_FIRST = 1
 """Consecutive passes for locks whose state has changed, if another lock is due: some events change no state."""
 EMPTY_COUNTS: Mapping[tuple[str, ...], int] = {}
 
@@ -74,10 +77,17 @@ class LockEvents(Resource):
         self._is_permitted: bool | None = None
         """False if the credential lacks the scope; None before the first response."""
         self._refused_until = -inf
+        self._refusals = 0
+        """Consecutive refusals."""
         self._was_unauthorized = False
         """True if the last response was HTTP 401."""
         self._needs_sync = False
         """True from HTTP 401 until the next successful sync, which shows that the credential is valid."""
+
+    @property
+    def is_enabled(self) -> bool:
+        """True if events are fetched."""
+        return self._interval is not None
 
     @property
     def is_permitted(self) -> bool | None:
@@ -135,13 +145,13 @@ class LockEvents(Resource):
                 self._end_pass(now)
             if isinstance(error, Forbidden | Unauthorized):
                 self._record_refusal(client.account, error, now)
-            elif not isinstance(error, NotFound):
+            elif not (isinstance(error, NotFound) and self._is_permitted):
                 raise
             # Tedee has no log of this lock. That is no failure of the others.
             return None
         if not self._is_permitted:
             self._start_counting(started)
-        self._was_unauthorized = False
+        self._was_unauthorized, self._refusals = False, 0
         is_complete = self._pass.add(
             parsed.rows.values(), self._clock.wall(), is_full=len(parsed.raw_rows) >= PAGE_SIZE
         )
@@ -170,9 +180,9 @@ class LockEvents(Resource):
         return True
 
     def configure(self, options: ResourceOptions) -> bool:
-        """Use another interval."""
+        """Use another interval. Returns False if events are not fetched."""
         self._interval = options.events_interval
-        return True
+        return self.is_enabled
 
     def retry(self) -> None:
         """Ask again although the credential was refused."""
@@ -207,6 +217,9 @@ class LockEvents(Resource):
         if isinstance(error, Unauthorized) and not self._was_unauthorized:
             # The access token may have expired, or the credential may be invalid: the next sync will show it.
             self._was_unauthorized = self._needs_sync = True
+            return
+        self._refusals += 1
+        if self._is_permitted and self._refusals < MAX_REFUSALS:
             return
         if self._is_permitted is not False:
             hint = "events need a key with the scope DeviceActivity.Read"

@@ -74,6 +74,11 @@ class Resource(ABC):
         return ()
 
     @property
+    def is_enabled(self) -> bool:
+        """False if the configuration disables the resource."""
+        return True
+
+    @property
     def is_permitted(self) -> bool | None:
         """False if the credential lacks a scope that the sync does not need; None if unknown."""
         return None

@@ -25,8 +25,9 @@ _PARSER = RowParser(Activity, describe=name_type)
 
 
 def read_activities(raw_rows: Sequence[bytes]) -> ParseResult[int, Activity]:
-    """Parse the events in a response."""
+    """Parse the events in a response, at most PAGE_SIZE."""
     rejections = RejectionCollector()
+    raw_rows = raw_rows[:PAGE_SIZE]
     rows = {row.id: row for each in raw_rows if (row := _PARSER.parse(each, rejections))}
     return ParseResult(rows, rejections.counts, tuple(rejections.recorded), raw_rows)
 
