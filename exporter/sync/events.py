@@ -219,7 +219,7 @@ class LockEvents(Resource):
             self._was_unauthorized = self._needs_sync = True
             return
         self._refusals += 1
-        if self._is_permitted and self._refusals < MAX_REFUSALS:
+        if self._is_permitted and isinstance(error, Forbidden) and self._refusals < MAX_REFUSALS:
             return
         if self._is_permitted is not False:
             hint = "events need a key with the scope DeviceActivity.Read"

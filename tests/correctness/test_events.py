@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from structlog.testing import capture_logs
 
+from exporter.sync import event_log
 from exporter.sync import events as module
 from exporter.sync.event_log import OVERLAP, PRESET, EventLog, Pass
-from exporter.sync.events import MAX_ASKED_FIRST, RETRY_REFUSED, LockEvents
+from exporter.sync.events import MAX_ASKED_FIRST, MAX_REFUSALS, RETRY_REFUSED, LockEvents
 from exporter.sync.resource import ResourceOptions
 from exporter.sync.responses import CachedResponse, pack, unpack
 from exporter.tedee.errors import CallError, Forbidden, NotFound, ServerFailed, TimedOut, Unauthorized
@@ -216,7 +217,7 @@ def test_more_events_with_one_date_than_a_page_end_the_pass(process: Process, cl
     assert len(client.asked) <= 4
 
 
-@pytest.mark.parametrize(("events", "requests"), [(0, 1), (1, 2), (PAGE - 1, 2), (PAGE, 3)])
+@pytest.mark.parametrize(("events", "requests"), [(0, 1), (1, 1), (PAGE - 1, 1), (PAGE, 2)])
 def test_requests_for_a_log_without_older_events(
     process: Process, client: FakeClient, events: int, requests: int
 ) -> None:
@@ -244,7 +245,8 @@ def test_pages_go_back_whatever_the_precision_of_dates(digits: int) -> None:
     for _ in range(20):
         end = datetime.fromisoformat(reading.before).replace(tzinfo=UTC).timestamp() if reading.before else 2e9
         date = round(min(end, 1_764_262_800.123456) - 10**-digits / 2, digits)
-        reading.add([Activity(1, LOCKED, Timestamp(date))] * PAGE, 2e9, is_full=True)
+        if reading.add([Activity(1, LOCKED, Timestamp(date))] * PAGE, 2e9, is_full=True):
+            break
         page_ends.append(reading.before or "")
     assert page_ends == sorted({*page_ends}, reverse=True)
 
@@ -360,7 +362,7 @@ def test_locks_that_change_all_the_time_do_not_starve_the_others(process: Proces
     asked = Counter(client.asked)
     assert sum(asked[lock_id] for lock_id in range(80, 101)) >= 5
     assert client.asked.count(1) <= 4
-    assert MAX_ASKED_FIRST == 3
+    assert MAX_ASKED_FIRST == 1
 
 
 def test_each_lock_is_asked_at_most_once_in_the_interval(process: Process, clock: FakeClock) -> None:
@@ -443,7 +445,7 @@ def test_failing_lock_does_not_block_others(process: Process, client: FakeClient
     assert {1, 2, 3} == {*client.asked[:3]} == {*client.asked[3:6]}
 
 
-@pytest.mark.parametrize(("failures", "requests"), [(1, 4 + 1), (2, 4 + 2), (3, 1 + 3 + 4)])
+@pytest.mark.parametrize(("failures", "requests"), [(1, 3 + 1), (2, 3 + 2), (3, 1 + 3 + 3)])
 def test_pass_continues_after_a_failure(process: Process, client: FakeClient, failures: int, requests: int) -> None:
     happened(process, 1, *((-float(number), LOCKED) for number in range(2 * PAGE)))
     client.asked.clear()
@@ -457,10 +459,60 @@ def test_pass_continues_after_a_failure(process: Process, client: FakeClient, fa
     assert process.counted(1) == {("locked", "auto"): 2 * PAGE}
 
 
-def test_forbidden_stops_events_for_a_day_with_one_log_line(
+def test_refusal_of_one_lock_does_not_stop_the_others(process: Process, client: FakeClient) -> None:
+    process.sync(1, 2)
+    process.read(2)
+    client.faults = {2: Forbidden}
+    happened(process, 1, (0.0, LOCKED))
+    for _ in range(3):
+        process.read(2)
+    assert process.events.is_permitted
+    assert process.counted(1) == {("locked", "auto"): 1}
+
+
+def test_log_that_no_lock_has_is_a_failure(client: FakeClient, clock: FakeClock) -> None:
+    client.faults = {1: NotFound}
+    started = Process(client, clock)
+    started.sync(1)
+    with pytest.raises(NotFound):
+        started.fetch()
+
+
+def test_single_wrong_date_does_not_end_a_pass(process: Process) -> None:
+    page = [Activity(number, LOCKED, Timestamp(2e9 - number)) for number in range(PAGE)]
+    page[PAGE // 2] = Activity(99, LOCKED, Timestamp(1.0))
+    assert not Pass(EventLog(1, 1e9)).add(page, 2e9, is_full=True)
+
+
+def test_server_that_ignores_the_page_ends_the_pass() -> None:
+    reading = Pass(EventLog(1, 1e9))
+    page = [Activity(number, LOCKED, Timestamp(1.9e9 - number)) for number in range(PAGE)]
+    assert not reading.add(page, 2e9, is_full=True)
+    assert not reading.add([*page[-1:], *page[1:-1], Activity(7, LOCKED, Timestamp(1.8e9))], 2e9, is_full=True)
+    assert reading.add(page, 2e9, is_full=True)
+
+
+def test_future_event_is_counted_but_not_recent(process: Process, clock: FakeClock) -> None:
+    happened(process, 1, (86_400.0, UNLOCKED), (0.0, LOCKED))
+    process.read()
+    assert process.counted(1) == {("locked", "auto"): 1, ("unlocked", "app"): 1}
+    assert [each.event for each in process.events.recent_events()] == ["locked"]
+
+
+def test_events_that_are_kept_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "MAX_SEEN", 10)
+    log = EventLog(1, 0.0)
+    Pass(log).add([Activity(number, LOCKED, Timestamp(3e9)) for number in range(50)], 2e9, is_full=False)
+    assert len(log.seen) == 10
+
+
+def test_forbidden_stops_events_for_an_hour_with_one_log_line(
     process: Process, client: FakeClient, clock: FakeClock
 ) -> None:
     client.faults = {1: Forbidden}
+    for _ in range(MAX_REFUSALS - 1):
+        process.fetch()
+        assert process.events.is_permitted
     with capture_logs() as logs:
         for _ in range(3):
             process.fetch()

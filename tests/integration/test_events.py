@@ -159,9 +159,9 @@ class Run:
 
 
 def simulate(folder: Path, hours: int, **sections: Mapping[str, object]) -> Run:
-    """Run an exporter for some hours, and restart it now and then. Nothing happens in the last two hours."""
+    """Run an exporter for some hours, and restart it now and then. Nothing happens in the last five hours, in which all locks are asked."""
     clock = FakeClock(START)
-    end = START + (hours - 2) * HOUR
+    end = START + (hours - 5) * HOUR
     cloud = SlowCloud(world(clock, end), clock)
     with responses.RequestsMock() as mock:
         mock.add_callback(responses.GET, re.compile(f"{URL}/.*"), cloud.transfer)

@@ -141,7 +141,8 @@ def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_p
 
 def test_shard_of_the_demo_does_not_wait() -> None:
     result = run("--demo", "--sync.once", "--shard=0/3")
-    assert (result.returncode, "Waiting" in result.stderr) == (0, False)
+    # One of the accounts of this shard may not read events.
+    assert (result.returncode, "Waiting" in result.stderr) == (1, False)
     for table in result.stdout.split("\n\n"):
         assert {row.split()[0] for row in table.splitlines()[2:]} == {"home", "flats", "cabin"}
 
