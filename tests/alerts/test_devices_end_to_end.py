@@ -25,10 +25,12 @@ DEVICE_ALERTS = {
     "TedeeDoorOpenTooLong",
     "TedeeDevicesStale",
     "TedeeEventsForbidden",
+    "TedeeEventsStale",
 }
 
 LOCKS = {"1": "Front door", "2": "Garage"}
 FIRING = 'ALERTS{alertname="TedeeLockOffline", alertstate="firing", account="home"}'
+GUEST_EVENTS = 'tedee_last_response_timestamp_seconds{account="guest",endpoint="my/deviceactivity"}'
 FRONT_DOOR = 'account="home",lock_id="1",lock_name="Front door"'
 
 
@@ -72,7 +74,8 @@ def normal() -> dict[str, float]:
         f'tedee_last_response_timestamp_seconds{{account="home",endpoint="{endpoint}"}}': time.time()
         for endpoint in responses
     }
-    samples['tedee_events_permitted{account="home"}'] = 1
+    samples |= {f'tedee_events_permitted{{account="{account}"}}': 1 for account in ("home", "guest")}
+    samples[GUEST_EVENTS] = time.time()
     samples['tedee_bridge_connected{account="home",bridge_id="7",bridge_name="Hallway"}'] = 1
     # The guest has access to a lock of the bridge, and not to the bridge.
     for account in ("home", "guest"):
@@ -124,7 +127,8 @@ def test_device_alerts_are_sent_and_offline_bridge_mutes_its_locks(tmp_path: Pat
     target.samples |= {series: 0 for series in target.samples if series.startswith(("lock_connected", "tedee_bridge"))}
     target.samples |= {series: 9 for series in target.samples if "_battery_percent" in series}
     target.samples |= {series: 6 for series in target.samples if series.startswith("lock_events_total")}
-    target.samples |= {series: 0 for series in target.samples if series.startswith("tedee_events_permitted")}
+    target.samples['tedee_events_permitted{account="home"}'] = 0
+    target.samples[GUEST_EVENTS] = time.time() - 7200
     target.samples[f"lock_door_state{{{FRONT_DOOR}}}"] = 2
     details = 'tedee_last_response_timestamp_seconds{account="home",endpoint="my/device/details"}'
     target.samples[details] = time.time() - 3600
@@ -137,6 +141,7 @@ def test_device_alerts_are_sent_and_offline_bridge_mutes_its_locks(tmp_path: Pat
         labelled("TedeeDoorOpenTooLong", **front_door),
         labelled("TedeeDevicesStale", account="home"),
         labelled("TedeeEventsForbidden", account="home"),
+        labelled("TedeeEventsStale", account="guest"),
     }
     assert {dict(labels)["alertname"] for labels in sent} == DEVICE_ALERTS
     # The guest's lock has the same bridge_id, in another account.

@@ -794,6 +794,7 @@ DEVICE_ALERTS = {
     "TedeeWrongPins",
     "TedeeDoorOpenTooLong",
     "TedeeEventsForbidden",
+    "TedeeEventsStale",
     "TedeeDevicesStale",
 }
 
