@@ -159,7 +159,10 @@ class Run:
 
 
 def simulate(folder: Path, hours: int, **sections: Mapping[str, object]) -> Run:
-    """Run an exporter for some hours, and restart it now and then. Nothing happens in the last five hours, in which all locks are asked."""
+    """Run an exporter for some hours, and restart it now and then.
+
+    Nothing happens in the last five hours, in which all locks are asked.
+    """
     clock = FakeClock(START)
     end = START + (hours - 5) * HOUR
     cloud = SlowCloud(world(clock, end), clock)

@@ -279,7 +279,9 @@ def complete_locks(site: Site, cloud: Cloud) -> str:
     """Return the sample lines of the locks, or an empty text if values or names are missing."""
     with contextlib.closing(Scraper(site)) as scraper:
         text = scraper.text()
-    if text.count("\nlock_info{") < ACCOUNTS * LOCKS:
+    # Names and door sensors, which are labels of `lock_info`, are fetched after the first sync.
+    has_sensors = re.findall(r"(?m)^tedee_last_response_timestamp_seconds{.*my/doorsensor", text)
+    if text.count("\nlock_info{") < ACCOUNTS * LOCKS or len(has_sensors) < ACCOUNTS:
         return ""
     rows = [row for each in cloud.world.accounts for row in cloud.last_result(each.name)]  # type: ignore[attr-defined]
     expected = lock_values(rows, [])
