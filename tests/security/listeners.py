@@ -14,7 +14,9 @@ from typing import Any
 
 from testing.program import TIMEOUT
 
-SYNCED = {"result": [{"id": 1, "isConnected": True}], "success": True, "errorMessages": [], "statusCode": 200}
+ENVELOPE = {"success": True, "errorMessages": [], "statusCode": 200}
+SYNCED = ENVELOPE | {"result": [{"id": 1, "isConnected": True}]}
+DEVICES = ENVELOPE | {"result": {"locks": [], "doorSensors": []}}
 TOKEN = {"access_token": "an-access-token", "expires_in": 3600}
 
 
@@ -82,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._record(body)
         reply = self.server.reply
-        default = json.dumps(TOKEN if self.command == "POST" else SYNCED).encode()
+        default = json.dumps(TOKEN if self.command == "POST" else SYNCED if "/sync" in self.path else DEVICES).encode()
         content = default if reply.body is None else reply.body
         self.send_response(reply.status)
         for name, value in {"Content-Length": str(len(content)), **(reply.headers or {})}.items():

@@ -65,7 +65,7 @@ def malformed(rows: list[Any]) -> list[Any]:
     """Return rows with names where other values belong, in addition to good rows."""
     (example, *_) = rows
     return [
-        *rows,
+        *rows[:100],
         *PERSONAL_TEXTS,
         *([text] for text in PERSONAL_TEXTS),
         *({text: text} for text in PERSONAL_TEXTS),
