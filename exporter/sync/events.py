@@ -36,8 +36,6 @@ MAX_TRIES = 2
 MAX_FAILURES = 3
 """Consecutive failures after which a pass begins again later. A failure of its first page ends it at once, so that a
 lock with a failing log does not block the others."""
-MAX_ASKED_FIRST = 1
-"""Consecutive passes for locks whose state has changed, if another lock is due: some events change no state."""
 EMPTY_COUNTS: Mapping[tuple[str, ...], int] = {}
 
 
@@ -71,8 +69,9 @@ class LockEvents(Resource):
         self._states: dict[int, DeviceState | None] = {}
         self._changed: dict[int, int] = {}
         """Remaining tries of the locks whose state has changed, in the order in which they are asked first."""
-        self._asked_first = 0
-        """Consecutive passes for locks whose state has changed."""
+        self._was_asked_first = False
+        """True if the last pass was for a lock whose state has changed. Then the next one is for the lock in turn: some
+        events change no state."""
         self._pass: Pass | None = None
         self._is_permitted: bool | None = None
         """False if the credential lacks the scope; None before the first response."""
@@ -232,7 +231,7 @@ class LockEvents(Resource):
             return
         lock_id = ended.log.lock_id
         tries = self._changed.pop(lock_id, 0)
-        self._asked_first = self._asked_first + 1 if tries else 0
+        self._was_asked_first = tries > 0
         if tries > 1 and not ended.has_news:
             self._changed[lock_id] = tries - 1
         if self._asked_at.pop(lock_id, None) is not None:
@@ -245,7 +244,7 @@ class LockEvents(Resource):
 
     def _next_lock(self, now: float) -> int:
         *changed, in_turn = self._candidates()
-        candidates = [in_turn, *changed] if self._asked_first >= MAX_ASKED_FIRST else [*changed, in_turn]
+        candidates = [in_turn, *changed] if self._was_asked_first else [*changed, in_turn]
         return next((each for each in candidates if self._ask_at(each) <= now), candidates[-1])
 
     def _ask_at(self, lock_id: int) -> float:

@@ -116,7 +116,7 @@ def test_forbidden_events_stop_for_one_account(tedee: Tedee, start: Start, log: 
     assert tedee.endpoints().count("details") == tedee.endpoints().count("door_sensors") == 2 * 6
 
 
-def test_forbidden_events_are_tried_again_after_a_day(tedee: Tedee, start: Start, clock: FakeClock, log: Log) -> None:
+def test_forbidden_events_are_tried_again_after_an_hour(tedee: Tedee, start: Start, clock: FakeClock, log: Log) -> None:
     tedee.keys_without_events = {"key-of-home"}
     process = start()
     process.configure(account("home"), events=EVENTS)
