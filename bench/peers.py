@@ -30,7 +30,7 @@ class SnapshotCollector(Collector):
     def _locks(self) -> Iterator[tuple[list[str], Lock]]:
         for status in self._statuses:
             for lock in status.snapshot.locks if status.snapshot else ():
-                yield [status.account, str(lock.id), lock.name], lock
+                yield [status.account, str(lock.id), lock.label], lock
 
     def collect(self) -> Iterator[Family]:
         """Yield new metric families."""

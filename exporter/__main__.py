@@ -1,7 +1,6 @@
 """Entry point of `python -m exporter` and of the command `tedee-exporter`."""
 
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -31,11 +30,11 @@ def _run() -> int:
     try:
         _protect_secrets()
         _reduce_pauses()
-        _return_freed_memory()
         if not _ensure_file_limit():
             return FAILED
-        from . import console, logs  # noqa: PLC0415
+        from . import console, logs, memory  # noqa: PLC0415
 
+        memory.configure()
         console.escape_unencodable()
         logs.capture_unhandled()
         from .cli import main as run  # noqa: PLC0415  (this import takes most of the startup time)
@@ -84,18 +83,6 @@ def _ensure_file_limit() -> bool:
         )
         sys.stderr.flush()
     return False
-
-
-def _return_freed_memory() -> None:
-    """Configure glibc to return freed memory to the system. Other C libraries are left as they are."""
-    # By default glibc keeps the memory of large responses: after it freed the first, it raises the threshold above
-    # which it maps blocks one by one, and each thread may have its own heap. The constants are from <malloc.h>.
-    m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_threshold, 2**17)
-        mallopt(m_trim_threshold, 2**17)
-        mallopt(m_arena_max, 2)
 
 
 if __name__ == "__main__":

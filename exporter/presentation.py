@@ -73,7 +73,7 @@ class LockRow:
         state = lock.synced.device_state or DeviceState()
         level, charging = state.battery_level, bool(state.is_charging)
         return cls(
-            name=lock.name,
+            name=lock.label,
             description=_description(lock),
             state=_state(state),
             door=_display(DoorState, state.door_state, _DOOR_SEVERITIES),
@@ -147,7 +147,7 @@ class DeviceRow:
             name=device.label,
             kind=_KINDS.get(type(device), ""),
             description=_properties(device),
-            locks=", ".join(lock.name for lock in locks),
+            locks=", ".join(lock.label for lock in locks),
             connection=Display("updating", "busy") if updates and connected else connection,
             has_battery=accessory is not None,
             battery=level,

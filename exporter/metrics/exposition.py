@@ -7,27 +7,25 @@ prometheus_client writes every line of both.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import Z_FINISH
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from exporter import background
+from exporter import background, memory
 from exporter.clock import Clock
-from exporter.sync.snapshot import AccountStatus, StatusRegistry
-from exporter.tedee.devices import AnyDevice
+from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
 
 from .catalogue import ACCOUNT_METRICS, DEVICE_METRICS, LOCK_METRICS, AnyMetric
 from .collector import FamilyCollector, build_families, empty_family, sample_lines
 from .compression import CompressedBlock, GzipBody
-from .locks import RenderedLocks
+from .devices import RenderedDevices
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
 
 PROCESS_PART_MAX_AGE = 1.0
@@ -43,8 +41,14 @@ _ENCODERS: dict[str, Callable[[Collector], bytes]] = {
 }
 _END = b"# EOF\n"
 
-FamilyLines = dict[str, bytes]
-"""Sample lines of one account, by name of the metric. They are the same in both formats."""
+_KINDS: Mapping[type[Any], Sequence[AnyMetric]] = {
+    Lock: LOCK_METRICS,
+    **{
+        kind: [metric for metric in DEVICE_METRICS if metric.KIND is kind]
+        for kind in dict.fromkeys(metric.KIND for metric in DEVICE_METRICS)
+    },
+}
+"""Metrics of each kind of devices, in the order of the exposition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +84,11 @@ class _ProcessPart:
 
 
 class _AccountLines(NamedTuple):
-    """The rendered lines of an account, and what they were rendered from."""
+    """The rendered lines of an account, and the status that they were rendered from."""
 
     status: AccountStatus
-    devices: tuple[tuple[AnyDevice, ...], ...]
-    lines: FamilyLines
+    lines: Sequence[bytes]
+    """For each of ACCOUNT_METRICS. They are the same in both formats."""
 
 
 class Exposition:
@@ -104,9 +108,13 @@ class Exposition:
         self._process_registry.register(exporter)
         ProcessCollector(registry=self._process_registry)
         PlatformCollector(registry=self._process_registry)
-        self._locks = RenderedLocks()
+        self._devices: dict[type[Any], RenderedDevices[Any]] = {
+            kind: RenderedDevices(metrics) for kind, metrics in _KINDS.items()
+        }
+        self._last_other_devices: Sequence[object] = ()
+        """The rendered devices other than locks, by account and resource."""
         self._account_lines: dict[str, _AccountLines] = {}
-        self._metadata = {
+        self._metadata: dict[str, dict[AnyMetric, CompressedBlock]] = {
             media_type: {
                 metric: CompressedBlock.of(_metadata(metric, media_type))
                 for metric in LOCK_METRICS + DEVICE_METRICS + ACCOUNT_METRICS
@@ -144,50 +152,53 @@ class Exposition:
         now = self._clock.monotonic()
         statuses = self._registry.statuses()
         served = [status.as_of(now) for status in statuses]
-        self._locks.update([(each.account, lock) for each in served if each.snapshot for lock in each.snapshot.locks])
+        self._update_devices(served)
         self._account_lines = {
             each.account: self._lines_of(each, status) for each, status in zip(served, statuses, strict=True)
         }
         bodies = {
-            media_type: GzipBody.of([*self._lock_blocks(media_type), self._account_block(media_type)])
+            media_type: GzipBody.of([*self._device_blocks(media_type), self._account_block(media_type)])
             for media_type in _ENCODERS
         }
         return _AccountPart(statuses, bodies, min((each.fresh_until for each in served), default=inf))
 
-    def _lock_blocks(self, media_type: str) -> Iterator[CompressedBlock]:
-        for metric in LOCK_METRICS:
-            if blocks := self._locks.blocks(metric):
+    def _update_devices(self, statuses: Sequence[AccountStatus]) -> None:
+        others = [(each.account, resource.devices) for each in statuses for resource in each.other_resources]
+        for kind, rendered in self._devices.items():
+            if kind is Lock:
+                rendered.update(
+                    [(each.account, lock) for each in statuses if each.snapshot for lock in each.snapshot.locks]
+                )
+            elif others != self._last_other_devices:
+                rendered.update([(each.account, device) for each in statuses for device in each.devices(kind)])
+        self._last_other_devices = others
+
+    def _device_blocks(self, media_type: str) -> Iterator[CompressedBlock]:
+        for rendered in self._devices.values():
+            for metric, blocks in rendered.families():
                 yield self._metadata[media_type][metric]
                 yield from blocks
 
     def _account_block(self, media_type: str) -> CompressedBlock:
-        accounts = [each.lines for each in self._account_lines.values()]
         metadata = self._metadata[media_type]
-        families = {
-            metric: [lines.get(metric.name, b"") for lines in accounts] for metric in DEVICE_METRICS + ACCOUNT_METRICS
-        }
+        families = zip(*(each.lines for each in self._account_lines.values()), strict=True)
         return CompressedBlock.of(
             b"".join(
-                part for metric, lines in families.items() if any(lines) for part in (metadata[metric].plain, *lines)
+                part
+                for metric, lines in zip(ACCOUNT_METRICS, families, strict=False)  # no families without accounts
+                if any(lines)
+                for part in (metadata[metric].plain, *lines)
             )
         )
 
     def _lines_of(self, served: AccountStatus, status: AccountStatus) -> _AccountLines:
-        """Return the lines of an account. What did not change since the last rendering is not rendered again."""
+        """Return the lines of an account. They are rendered again if its status changed."""
         known = self._account_lines.get(status.account)
         if known and known.status is status and served is status:
             return known
-        devices = tuple(each.devices for each in served.other_resources)
-        lines: FamilyLines = {}
-        for metric in DEVICE_METRICS:
-            if known and known.devices == devices:
-                lines[metric.name] = known.lines[metric.name]
-            else:
-                subjects = [((served.account, str(each.id), each.label), each) for each in served.devices(metric.KIND)]
-                lines[metric.name] = _lines(build_families([metric], subjects))
-        for each in ACCOUNT_METRICS:
-            lines[each.name] = _lines(build_families([each], [((served.account,), served)]))
-        return _AccountLines(status, devices, lines)
+        families = (build_families([metric], [((served.account,), served)]) for metric in ACCOUNT_METRICS)
+        lines = [b"".join(line for family in each for line in sample_lines(family)) for each in families]
+        return _AccountLines(status, lines)
 
     def _render_process_part(self) -> _ProcessPart:
         blocks = {
@@ -222,11 +233,9 @@ class Renderer:
             self._outdated.clear()
             began = time.thread_time()
             self._exposition.render()
+            # Rendering comes last after a response: what it took is free, except for what is served.
+            memory.return_freed()
             time.sleep(MIN_RENDER_INTERVAL + IDLE_FACTOR * (time.thread_time() - began))
-
-
-def _lines(families: Iterable[Family]) -> bytes:
-    return b"".join(line for family in families for line in sample_lines(family))
 
 
 def _metadata(metric: AnyMetric, media_type: str) -> bytes:

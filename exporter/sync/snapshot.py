@@ -52,7 +52,7 @@ class Lock:
         return self.synced.id
 
     @property
-    def name(self) -> str:
+    def label(self) -> str:
         """Return the name that the owner chose; the id if the name is unknown."""
         return (self.details.name if self.details else None) or str(self.id)
 

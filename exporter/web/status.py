@@ -90,7 +90,7 @@ class AccountView:
         """Time in Unix seconds, name of the lock, and text of the newest events."""
         if self.rows is None or self.status.snapshot is None:
             return ()
-        names = {lock.id: lock.name for lock in self.status.snapshot.locks}
+        names = {lock.id: lock.label for lock in self.status.snapshot.locks}
         return tuple(
             (each.at, names.get(each.lock_id, str(each.lock_id)), event_text(each.event, each.source))
             for resource in self.status.other_resources

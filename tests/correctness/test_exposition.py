@@ -19,8 +19,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.metrics import exposition as exposition_module
-from exporter.metrics import locks as module
+from exporter.metrics import devices as module
 from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, DEVICE_METRICS, LOCK_METRICS
 from exporter.metrics.collector import ExporterCollector, build_families
 from exporter.metrics.compression import CompressedBlock
@@ -359,7 +358,7 @@ def test_each_code_is_1_0_or_absent(
 ) -> None:
     locks = {code: lock_with_state(number, **{field: code}) for number, code in enumerate(values)}
     exposed = series(expose(registry(status(clock, (*locks.values(),))), clock), metric)
-    assert {code: exposed.get(lock.name) for code, lock in locks.items()} == values
+    assert {code: exposed.get(lock.label) for code, lock in locks.items()} == values
 
 
 @pytest.mark.parametrize(("codes", "values"), [(LockState, LOCKED), (DoorState, OPEN), (StateChangeResult, JAMMED)])
@@ -496,7 +495,7 @@ class ReferenceCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         locks = [
-            ((status.account, str(lock.id), lock.name), lock)
+            ((status.account, str(lock.id), lock.label), lock)
             for status in self._statuses
             if status.snapshot
             for lock in status.snapshot.locks
@@ -780,14 +779,14 @@ def test_process_part_is_rendered_once_a_second(clock: FakeClock) -> None:
 
 @pytest.fixture
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Ids of the locks that are rendered, in the order of rendering."""
+    """Ids of the locks and other devices that are rendered, in the order of rendering."""
     ids: list[int] = []
 
     render = module.render
 
-    def recording(locks: Sequence[module.AccountLock]) -> Iterator[module.LockLines]:
-        ids.extend(lock.id for _, lock in locks)
-        return render(locks)
+    def recording(metrics: Any, devices: Sequence[module.AccountDevice[Any]]) -> Iterator[module.DeviceLines]:
+        ids.extend(each.id for _, each in devices)
+        return render(metrics, devices)
 
     monkeypatch.setattr(module, "render", recording)
     return ids
@@ -823,31 +822,22 @@ def test_unchanged_lines_are_not_compressed_again(clock: FakeClock, monkeypatch:
     assert series(exposition, "lock_battery_level") == {"0": 54.0, "1": 54.0, "2": 54.0, "3": 53.0}
 
 
-def test_unchanged_devices_are_not_rendered_again(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_devices_are_not_rendered_again(clock: FakeClock, rendered: list[int]) -> None:
     status_registry = registry(status(clock, other_resources=device_statuses(clock)))
     exposition = expose(status_registry, clock)
     before = text_of(exposition)
-    rendered: list[str] = []
-    build = build_families
-
-    def recording(metrics: Sequence[Any], subjects: Any) -> Iterator[Family]:
-        rendered.extend(metric.name for metric in metrics)
-        return build(metrics, subjects)
-
-    monkeypatch.setattr(exposition_module, "build_families", recording)
+    rendered.clear()
     clock.advance(20)
     # Another sync, in whose status are equal devices.
     status_registry.publish(status(clock, other_resources=device_statuses(clock)))
-    assert not any(
-        name.startswith(DEVICE_PREFIXES) for name in set(rendered) - {"tedee_last_response_timestamp_seconds"}
-    )
+    assert rendered == []
     assert [line for line in text_of(exposition).splitlines() if line.startswith("tedee_bridge_")] == [
         line for line in before.splitlines() if line.startswith("tedee_bridge_")
     ]
     details, sensors = device_statuses(clock)
     changed = replace(sensors, devices=(DoorSensor(73001, "Another name"),))
     status_registry.publish(status(clock, other_resources=(details, changed)))
-    assert "tedee_door_sensor_info" in rendered
+    assert rendered == [73001]
     assert 'door_sensor_name="Another name"' in text_of(exposition)
 
 

@@ -142,8 +142,7 @@ def test_huge_responses_stay_below_memory_limit_of_chart(tmp_path: Path) -> None
             assert locks(exporter, normal.name) == 1
             assert all(exporter.value("tedee_up", account=each.name) == 0 for each in others)
             assert memory(exporter, "VmHWM") < 200
-            # Freed memory is returned to the system, except for what a slow machine leaves in pieces.
-            assert memory(exporter, "VmRSS") < 130
+            eventually(lambda: memory(exporter, "VmRSS") < 100, "freed memory to be returned to the system")
 
 
 def memory(exporter: Exporter, kind: str) -> float:

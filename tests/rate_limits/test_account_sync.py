@@ -25,7 +25,7 @@ def published() -> Recorder:
 def names(published: Recorder) -> list[str]:
     snapshot = published.last.snapshot
     assert snapshot
-    return [lock.name for lock in snapshot.locks]
+    return [lock.label for lock in snapshot.locks]
 
 
 def test_first_sync_is_published_before_devices(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:
@@ -36,8 +36,8 @@ def test_first_sync_is_published_before_devices(tedee: Tedee, published: Recorde
     first, second, _ = published.statuses
     assert first.snapshot
     assert second.snapshot
-    assert [lock.name for lock in first.snapshot.locks] == ["1"]
-    assert [lock.name for lock in second.snapshot.locks] == ["Front door"]
+    assert [lock.label for lock in first.snapshot.locks] == ["1"]
+    assert [lock.label for lock in second.snapshot.locks] == ["Front door"]
 
 
 def test_devices_are_fetched_every_10_minutes(tedee: Tedee, published: Recorder, clock: FakeClock) -> None:

@@ -46,7 +46,7 @@ class Process:
     def states(self) -> dict[str, int | None]:
         snapshot = self.published.last.snapshot
         assert snapshot
-        return {lock.name: lock.synced.device_state.state for lock in snapshot.locks if lock.synced.device_state}
+        return {lock.label: lock.synced.device_state.state for lock in snapshot.locks if lock.synced.device_state}
 
 
 Start = Callable[..., Process]
