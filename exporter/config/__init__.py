@@ -4,6 +4,7 @@ All errors are reported at once, each with its file, line and key, or with its v
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def load(
         warn(problem)
     settings = source.validated(Settings, check_secrets=check_secrets)
     problems = [permission_warning(file) for file in private_files(settings, config_file, environ)]
+    problems += [account.expiry_warning(time.time()) for account in settings.accounts]
     if not check_secrets:
         problems += [account.oauth.storage_problem() for account in settings.accounts if account.oauth]
     for problem in filter(None, problems):

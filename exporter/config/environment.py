@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import fields
+
 from exporter.fields import KeyPath
 from exporter.typos import close_match
 
-from .settings import Account
+from .model import ConfigModel
+from .settings import Account, Settings
 from .source import Source
 
 
@@ -84,6 +87,10 @@ def _is_service_link(name: str, value: str) -> bool:
 
 
 def _variable_suggestion(name: str) -> str:
+    section, _, key = name.lower().removeprefix("tedee_").partition("_")
+    model = next((each.default for each in fields(Settings) if each.name == section), None)
+    if isinstance(model, ConfigModel) and key in model.__struct_fields__:
+        return f"a configuration file has this option: {key} below {section}"
     name = name.upper()
     if credential := re.search("(KEY|TOKEN)_?(FILE)?$", name):
         kind = {"KEY": "TEDEE_PERSONAL_KEY", "TOKEN": "TEDEE_ACCESS_TOKEN"}[credential[1]]

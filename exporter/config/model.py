@@ -61,8 +61,9 @@ def parse_date(value: object, _context: object = None) -> float:
 
 
 def parse_switch(value: object, _context: object = None) -> bool:
-    """Return True for `true`, and False for `false`, which may also be text, as in environment variables."""
-    switch = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
+    """Return the value of a switch, which may also be text, as in environment variables: the words of YAML 1.1."""
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    switch = words.get(str(value).lower()) if isinstance(value, bool | str) else None
     if switch is None:
         raise ValueError("must be true or false")
     return switch

@@ -267,6 +267,12 @@ class Account(ConfigModel, frozen=True):
         if "expires" in given and not given.keys() & {"personal_key", "personal_key_file"}:
             yield ("expires",), ValueError("is for personal keys; other credentials report their expiry themselves")
 
+    def expiry_warning(self, now: float) -> str | None:
+        """Return a warning if `expires` is in the past at `now`, in Unix seconds, otherwise None."""
+        if self.expires is None or self.expires > now:
+            return None
+        return f"account {self.name!r}: expires: is in the past; set the date of the present personal key"
+
     @property
     def credential(self) -> PersonalKey | AccessToken | OAuth:
         """The one credential of the account."""

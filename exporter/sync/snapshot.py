@@ -54,7 +54,7 @@ class Lock:
     @property
     def label(self) -> str:
         """Return the name that the owner chose; the id if the name is unknown."""
-        return (self.details.name if self.details else None) or str(self.id)
+        return self.details.label if self.details else str(self.id)
 
 
 @dataclass(frozen=True, slots=True)

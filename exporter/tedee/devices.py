@@ -65,7 +65,7 @@ class Device(Struct, frozen=True, gc=False, rename="camel", tag_field="kind"):
     @property
     def label(self) -> str:
         """The name that the owner chose; the id if it is unknown."""
-        return self.name or str(self.id)
+        return self.name if self.name and not self.name.isspace() else str(self.id)
 
     @property
     def model(self) -> str | None:

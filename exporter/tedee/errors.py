@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+SCOPES = "Device.Read (for events also DeviceActivity.Read)"
+"""The scopes that a key needs."""
+
 
 class CallError(Exception):
     """A call without a usable response. Each subclass has a reason and advice for the user."""
@@ -54,8 +57,8 @@ class Unauthorized(CallError):
 
     reason = "auth"
     advice = (
-        "check that the key (or token) is complete, not expired and not revoked; "
-        "create a new personal access key with the scope Device.Read in the Tedee portal if necessary"
+        "check that the key (or token) is complete, not expired and not revoked; create a new personal access key with "
+        f"the scope {SCOPES} in the Tedee portal if necessary"
     )
 
 
@@ -75,14 +78,14 @@ class Forbidden(CallError):
     """HTTP 403: the key is valid but lacks a scope."""
 
     reason = "forbidden"
-    advice = "give the key the scope Device.Read (for events also DeviceActivity.Read), or create a new key that has it"
+    advice = f"give the key the scope {SCOPES}, or create a new key that has it"
 
 
 class NotFound(CallError):
     """HTTP 404: the API version is retired, or a selected lock is not in the account."""
 
     reason = "not_found"
-    advice = "check api.version and the account's selected locks in the configuration"
+    advice = "check api.version, and the selected locks of the account if there are any, in the configuration"
 
 
 class RateLimited(CallError):

@@ -79,8 +79,8 @@ class AccountView:
             (sum(row.state.severity == "bad" for row in rows), "jammed or unknown", "bad"),
             (sum(row.connection.severity == "bad" for row in rows), "offline", "bad"),
             (sum(row.battery_low for row in rows), "with low battery", "warn"),
-            (sum(each.connection.severity == "bad" for each in self.devices), "bridges or gates offline", "bad"),
-            (sum(each.battery_low for each in self.devices), "keypads or sensors with low battery", "warn"),
+            (sum(each.connection.severity == "bad" for each in self.devices), "offline (bridges, gates)", "bad"),
+            (sum(each.battery_low for each in self.devices), "with low battery (keypads, sensors)", "warn"),
         )
         shown = counts if self.devices else counts[:-2]
         return tuple((count, text, severity if count else "quiet") for count, text, severity in shown)

@@ -110,7 +110,7 @@ def test_environment_without_a_key_is_not_configured(environ: dict[str, str]) ->
         ("TEDEE_DEVICES_INTERVAL", "600", "is not a duration; write it with its unit, as in 20s or 5m"),
         ("TEDEE_DEVICES_INTERVAL", "4m", "must be between 5m and 24h"),
         ("TEDEE_EVENTS", "1", "must be true or false"),
-        ("TEDEE_EVENTS", "yes", "must be true or false"),
+        ("TEDEE_EVENTS", "yes please", "must be true or false"),
         ("TEDEE_PERSONAL_KEY_EXPIRES", "30.11.2027", "is not a date; write it as in 2027-11-30"),
         ("TEDEE_PERSONAL_KEY_EXPIRES", "2027-02-29", "is not a date; write it as in 2027-11-30"),
         ("TEDEE_SYNC_INTERVAL", "20", "is not a duration; write it with its unit, as in 20s or 5m"),
@@ -198,6 +198,20 @@ def test_unknown_variable_gets_the_nearest_suggestion(name: str, suggestion: str
     assert unused_variables({name: SECRET}) == [f"environment: {name}: unknown variable; did you mean {suggestion}?"]
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("TEDEE_EVENTS_INTERVAL", "interval below events"),
+        ("TEDEE_SYNC_STALE_AFTER", "stale_after below sync"),
+        ("tedee_api_timeout", "timeout below api"),
+    ],
+)
+def test_variable_of_an_option_for_files_only_names_the_option(name: str, key: str) -> None:
+    assert unused_variables({name: "20s"}) == [
+        f"environment: {name}: unknown variable; a configuration file has this option: {key}"
+    ]
+
+
 @pytest.mark.parametrize("name", ["TEDEE_LOG_LEVEL", "TEDEE_EXPORTER_LOG_LEVEL", "TEDEE_PORT", "TEDEE_NAME"])
 def test_unknown_variable_without_suggestion_lists_all(name: str) -> None:
     assert unused_variables({name: "10333"}) == [
@@ -232,6 +246,21 @@ def test_known_variables_cause_warnings_only_with_a_file() -> None:
     assert unused_variables(environ, "--config.file") == [
         f"environment: {name}: has no effect with --config.file" for name in ENVIRONMENT if name != "TEDEE_ACCOUNT"
     ]
+
+
+@pytest.mark.parametrize(("text", "is_enabled"), [("true", True), ("YES", True), ("on", True), ("No", False)])
+def test_switch_takes_the_words_of_yaml(text: str, is_enabled: bool) -> None:
+    assert from_environment(TEDEE_PERSONAL_KEY=SECRET, TEDEE_EVENTS=text).events.enabled is is_enabled
+
+
+@pytest.mark.parametrize(
+    ("expires", "is_past"), [("0001-01-01", True), ("2024-02-29", True), ("2999-11-30", False), ("", False)]
+)
+def test_load_warns_about_a_key_that_has_expired(expires: str, is_past: bool) -> None:
+    warnings: list[str] = []
+    load(None, {"TEDEE_PERSONAL_KEY": SECRET, "TEDEE_PERSONAL_KEY_EXPIRES": expires}, warn=warnings.append)
+    problem = "account 'default': expires: is in the past; set the date of the present personal key"
+    assert warnings == [problem] * is_past
 
 
 def test_load_warns_about_unused_variables(tmp_path: Path) -> None:

@@ -407,6 +407,7 @@ ODD_NAMES = [
     "{}=,#",
     "# EOF",
     "",
+    " \u2003",
     "\\",
 ]
 
@@ -422,7 +423,7 @@ def test_name_with_any_characters_is_intact(clock: FakeClock, name: str, accept:
         for sample in family.samples
         if sample.name == "lock_state"
     ]
-    assert names == [name or "1", "2"]
+    assert names == [name if name.strip() else "1", "2"]
 
 
 # Devices and events
@@ -481,7 +482,7 @@ def test_name_of_device_with_any_characters_is_intact(clock: FakeClock, name: st
         for label, value in sample.labels.items()
         if label.endswith("_name")
     }
-    assert names == {name or "1"}
+    assert names == {name if name.strip() else "1"}
 
 
 # The bytes are equal to those of prometheus_client
