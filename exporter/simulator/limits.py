@@ -118,7 +118,8 @@ class Limits:
         if usage.active_syncs:
             gap = 0.0
         elif usage.last_sync_ended is not None:
-            gap = now - usage.last_sync_ended
+            # To a microsecond: the difference of two times on a simulated clock may be too small by rounding.
+            gap = round(now - usage.last_sync_ended, 6)
         else:
             return []
         if gap >= self._spacing:
