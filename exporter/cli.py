@@ -472,7 +472,7 @@ def _device_table_row(account: str, row: DeviceRow) -> dict[str, str]:
         "locks": printable(row.locks),
         "battery": f"{row.battery} %" if row.battery is not None else "no level" if row.has_battery else "",
         "connection": row.connection.text if row.connection != NO_VALUE else "",
-        "battery changed": "" if row.battery_changed is None else format_time(row.battery_changed),
+        "level changed": "" if row.battery_changed is None else format_time(row.battery_changed),
     }
 
 

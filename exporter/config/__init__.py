@@ -77,6 +77,8 @@ def load(
         warn(problem)
     settings = source.validated(Settings, check_secrets=check_secrets)
     problems = [permission_warning(file) for file in private_files(settings, config_file, environ)]
+    if settings.events.interval != Events().interval and not settings.events.enabled:
+        problems.append("events.interval: has no effect unless events.enabled is true")
     problems += [account.expiry_warning(time.time()) for account in settings.accounts]
     if not check_secrets:
         problems += [account.oauth.storage_problem() for account in settings.accounts if account.oauth]

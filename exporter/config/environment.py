@@ -95,7 +95,9 @@ def _variable_suggestion(name: str) -> str:
     if credential := re.search("(KEY|TOKEN)_?(FILE)?$", name):
         kind = {"KEY": "TEDEE_PERSONAL_KEY", "TOKEN": "TEDEE_ACCESS_TOKEN"}[credential[1]]
         return f"did you mean {kind}{'_FILE' if credential[2] else ''}?"
-    close = close_match(name, ENVIRONMENT, cutoff=0.7)
+    suffix = name.removeprefix("TEDEE")
+    ending = next((known for known in ENVIRONMENT if known.endswith(suffix)), None)
+    close = ending or close_match(name, ENVIRONMENT, cutoff=0.7)
     return f"did you mean {close}?" if close else f"known variables: {', '.join(ENVIRONMENT)}"
 
 

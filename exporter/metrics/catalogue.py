@@ -437,7 +437,8 @@ LAST_RESPONSE = AccountMetric(
 EVENTS_PERMITTED = AccountMetric(
     "tedee_events_permitted",
     "gauge",
-    "1 if the account's key may read the activity log, 0 if Tedee refuses it. Absent if events are not enabled.",
+    "1 if the account's key may read the activity log, 0 if Tedee refuses it. Absent if events are not enabled, and "
+    "until the first response.",
     lambda status: next(
         (each.is_permitted for each in status.other_resources if each.endpoint == ACTIVITIES.path), None
     ),

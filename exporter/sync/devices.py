@@ -191,7 +191,10 @@ class DeviceDetails(_IntervalResource):
 
     def _update(self, devices: Devices, now: float) -> None:
         super()._update(devices, now)
-        self.locks = {each.id: each for each in devices.values() if isinstance(each, LockDetails)}
+        locks = {each.id: each for each in devices.values() if isinstance(each, LockDetails)}
+        # The names of a lock are in all of its labels: they stay if a response lacks a lock that syncs still report.
+        synced = {lock.id for lock in self.synced}
+        self.locks = {each.id: each for each in self.locks.values() if each.id in synced} | locks
         self._ids_may_be_outdated = False
         if self.lock_filter:
             self.ids, self.missing = self.lock_filter.resolve(self.locks.values())

@@ -192,16 +192,18 @@ class RowParser(Generic[RowT]):
             field = next((part for part in reversed(path) if isinstance(part, str)), "id")
             unusable.add(Rejection(None, field, self._describe(value)))
 
-        item: Any = "not JSON"
+        item: Any = None
+        problem = "not JSON"
         parsed: RowT | msgspec.UnsetType = msgspec.UNSET
         self._converter = self._converter or Converter(self._kind, _decode)
         with suppress(ValueError, RecursionError):
             item = json.loads(row, object_hook=_normalize)
+            problem = ""
             parsed = self._converter.convert(item, reject)
         if isinstance(parsed, msgspec.UnsetType):
             # A row is left out only if it is not an object or has no usable id.
             value = item.get("id") if isinstance(item, dict) else item
-            rejections.add(Rejection(None, "id", self._describe(value)))
+            rejections.add(Rejection(None, "id", problem or self._describe(value)))
             return None
         rejections.merge(unusable, parsed.id)
         return parsed

@@ -687,7 +687,7 @@ def test_unusable_row_does_not_affect_others(
     client = make_client(url)
     parsed: ParseResult[Any, Any] = client.sync() if endpoint == "sync" else client.devices()
     assert sorted(row.id for row in parsed.rows.values()) == ([1, 3, 4] if other in UNUSUAL_ROWS else [1, 4])
-    assert {(each.field, each.value) for each in parsed.rejections} == {("id", "'not JSON'")}
+    assert {(each.field, each.value) for each in parsed.rejections} == {("id", "not JSON")}
     assert parsed.rejection_counts == {"id": 1 if other in UNUSUAL_ROWS else 2}
 
 

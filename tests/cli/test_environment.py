@@ -263,6 +263,16 @@ def test_load_warns_about_a_key_that_has_expired(expires: str, is_past: bool) ->
     assert warnings == [problem] * is_past
 
 
+@pytest.mark.parametrize(("options", "is_unused"), [("interval: 30s", True), ("interval: 30s, enabled: true", False)])
+def test_load_warns_about_an_interval_of_disabled_events(tmp_path: Path, options: str, is_unused: bool) -> None:
+    path = tmp_path / "tedee.yml"
+    path.write_text(f"events: {{{options}}}\naccounts: [{{name: home, personal_key: {SECRET}}}]\n")
+    path.chmod(0o600)
+    warnings: list[str] = []
+    load(path, {}, warn=warnings.append)
+    assert warnings == ["events.interval: has no effect unless events.enabled is true"] * is_unused
+
+
 def test_load_warns_about_unused_variables(tmp_path: Path) -> None:
     path = tmp_path / "tedee.yml"
     path.write_text(f"accounts: [{{name: home, personal_key: {SECRET}}}]\n")

@@ -212,6 +212,18 @@ def test_changed_selection_applies_to_devices_without_a_fetch(tedee: Tedee, cloc
 # Age
 
 
+def test_lock_that_a_response_lacks_keeps_its_name(tedee: Tedee, clock: FakeClock) -> None:
+    served = Served(clock).run(60)
+    tedee.details = tedee.details[1:]
+    served.run(2 * INTERVAL)
+    assert served.value("lock_state", lock_id="1", lock_name="Front door") is not None
+    tedee.has(synced(2))
+    served.run(2 * INTERVAL)
+    tedee.has(synced(1), synced(2))
+    served.run(60)
+    assert served.value("lock_state", lock_id="1", lock_name="1") is not None
+
+
 def test_old_devices_leave_the_metrics_but_the_names_of_locks_stay(tedee: Tedee, clock: FakeClock) -> None:
     served = Served(clock).run(1)
     fetched_at = clock.wall() - 1

@@ -132,15 +132,15 @@ def test_lock_is_shown_with_all_values(clock: FakeClock) -> None:
     shown = text(page(registry(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
     assert (
         "Front door Lock PRO · 111111-00001 · firmware 2.4.22125 · update available "
-        "state locked door closed 54 % ⚡ bridge connected 3 minutes ago"
+        "state locked door closed 54 % ⚡ connection connected 3 minutes ago"
     ) in shown
 
 
 def test_missing_value_is_a_dash(clock: FakeClock) -> None:
     rows = [synced(1, connected=False), {"id": 2, "isConnected": None}]
     shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
-    assert "1 id 1 state – door – battery – bridge offline –" in shown  # noqa: RUF001
-    assert "2 id 2 state – door – battery – bridge – –" in shown  # noqa: RUF001
+    assert "1 id 1 state – door – battery – connection offline –" in shown  # noqa: RUF001
+    assert "2 id 2 state – door – battery – connection – –" in shown  # noqa: RUF001
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_missing_bridge_is_taken_from_details(
     clock: FakeClock, connected: bool | str | None, bridge: int | None, shown: str
 ) -> None:
     locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
-    assert f"battery – bridge {shown} –" in text(page(registry(status(clock, locks)), clock))  # noqa: RUF001
+    assert f"battery – connection {shown} –" in text(page(registry(status(clock, locks)), clock))  # noqa: RUF001
 
 
 def test_jam_and_error_are_shown(clock: FakeClock) -> None:
