@@ -99,7 +99,8 @@ class RateLimiter:
         self.set_user(user)
         if endpoint in self._in_progress:
             raise NotAllowedYet(f"{endpoint} is being called")
-        reserved_at = self._reserve(endpoint)
+        reservation = random.getrandbits(52)
+        reserved_at = self._reserve(endpoint, reservation)
         self._in_progress.add(endpoint)
         try:
             yield reserved_at
@@ -107,14 +108,22 @@ class RateLimiter:
             jitter, retry_after = self._jitter(), error.retry_after if isinstance(error, CallError) else None
 
             def failed(now: float, states: tuple[RateLimitState, ...]) -> tuple[RateLimitState, ...]:
-                account, user = (self.policy.failed(each, endpoint, now, jitter, retry_after) for each in states)
+                account, user = (
+                    self.policy.failed(each, endpoint, now, jitter, retry_after).ended(each, endpoint.path, reservation)
+                    for each in states
+                )
                 # Only the user's state: after a change of the credential the account must not wait for old failures.
                 return account, self.policy.backed_off(user, endpoint, now, jitter)
 
             self._record(failed)
             raise
         else:
-            self._record(lambda now, states: tuple(self.policy.succeeded(each, endpoint, now) for each in states))
+            self._record(
+                lambda now, states: tuple(
+                    self.policy.succeeded(each, endpoint, now).ended(each, endpoint.path, reservation)
+                    for each in states
+                )
+            )
         finally:
             self._in_progress.discard(endpoint)
 
@@ -146,7 +155,7 @@ class RateLimiter:
         unknown = RateLimitState() if account.is_unused() else self.policy.unknown_state(now)
         return (account, *(unknown if state is None else state for state in user))
 
-    def _reserve(self, endpoint: Endpoint) -> float:
+    def _reserve(self, endpoint: Endpoint, reservation: int) -> float:
         expected_wait, wait, reserved_at = self.wait(endpoint), 0.0, 0.0
 
         def reserve(now: float, states: States) -> tuple[RateLimitState, ...]:
@@ -157,7 +166,7 @@ class RateLimiter:
             wait = max(self.policy.wait(state, endpoint, now) for state in current)
             if wait > 0:
                 return current
-            return tuple(self.policy.reserve(state, endpoint, now) for state in current)
+            return tuple(self.policy.reserve(state, endpoint, now, reservation) for state in current)
 
         try:
             self._known_states.update(self._keys, reserve)

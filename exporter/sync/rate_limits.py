@@ -35,6 +35,16 @@ class EndpointState(NamedTuple):
     backoff_until: float = 0.0
     """Time until which requests wait because of failures. A new credential ends this wait, but not the one above."""
     consecutive_failures: int = 0
+    reservation: int = 0
+    """Number of the call that was reserved last. The end of an earlier one must not shorten its reservation."""
+
+    def merged(self, other: "EndpointState") -> "EndpointState":
+        """Return the union of two states, with the later of two times."""
+        last = max(self, other)
+        return last._replace(
+            backoff_until=max(self.backoff_until, other.backoff_until),
+            consecutive_failures=max(self.consecutive_failures, other.consecutive_failures),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,21 @@ class RateLimitState:
         """Return a copy that is blocked at least until the given time."""
         return self if until <= self.blocked_until else replace(self, blocked_until=until)
 
+    def ended(self, before: "RateLimitState", path: str, reservation: int) -> "RateLimitState":
+        """Return the state after the end of a call, without shortening the reservation of another one.
+
+        If the process of the call was stopped for a while, another process may have reserved the next call.
+
+        Args:
+            before: The state before the end.
+            path: Path of the endpoint.
+            reservation: Number of the call that ended.
+        """
+        known = before.endpoint(path)
+        if known.reservation == reservation or known.next_allowed_at <= self.endpoint(path).next_allowed_at:
+            return self
+        return self.with_endpoint(path, next_allowed_at=known.next_allowed_at)
+
     def without_backoff(self) -> "RateLimitState":
         """Return a copy that does not wait because of earlier failures."""
         endpoints = {
@@ -78,8 +103,8 @@ class RateLimitState:
         """Return a copy in which all times are later by some seconds, for another clock."""
         return RateLimitState(
             {
-                endpoint: EndpointState(
-                    state.next_allowed_at + seconds, state.backoff_until + seconds, state.consecutive_failures
+                endpoint: state._replace(
+                    next_allowed_at=state.next_allowed_at + seconds, backoff_until=state.backoff_until + seconds
                 )
                 for endpoint, state in self.endpoints.items()
             },
@@ -91,7 +116,7 @@ class RateLimitState:
         """Return the union of two states, with the later of two times."""
         return RateLimitState(
             {
-                endpoint: EndpointState(*map(max, self.endpoint(endpoint), other.endpoint(endpoint)))  # type: ignore[arg-type]
+                endpoint: self.endpoint(endpoint).merged(other.endpoint(endpoint))
                 for endpoint in {*self.endpoints, *other.endpoints}
             },
             max(self.blocked_until, other.blocked_until),
@@ -155,12 +180,21 @@ class RateLimitPolicy:
         """Return the number of requests left of the hourly share."""
         return max(0, self.requests_per_hour - len(_all_times(_last_hour(state, now))))
 
-    def reserve(self, state: RateLimitState, endpoint: Endpoint, now: float) -> RateLimitState:
-        """Record a request sent now. Until its end is recorded, it is assumed to last `longest_call` seconds."""
+    def reserve(self, state: RateLimitState, endpoint: Endpoint, now: float, reservation: int) -> RateLimitState:
+        """Record a request sent now. Until its end is recorded, it is assumed to last `longest_call` seconds.
+
+        Args:
+            state: State before the request.
+            endpoint: Endpoint that is called.
+            now: Present time.
+            reservation: A random number of the call.
+        """
         recent = _last_hour(state, now)
         recent = {**recent, endpoint.path: (*recent.get(endpoint.path, ()), now)}
         allowed_at = now + self.longest_call + self._spacing(endpoint)
-        return replace(state, recent_requests=recent).with_endpoint(endpoint.path, next_allowed_at=allowed_at)
+        return replace(state, recent_requests=recent).with_endpoint(
+            endpoint.path, next_allowed_at=allowed_at, reservation=reservation
+        )
 
     def succeeded(self, state: RateLimitState, endpoint: Endpoint, now: float) -> RateLimitState:
         """Record the end of a call that succeeded."""

@@ -36,7 +36,7 @@ def simulate(
             now += waits[endpoint]
             continue
         sent[endpoint].append(now)
-        state = policy.reserve(state, endpoint, now)
+        state = policy.reserve(state, endpoint, now, 1)
         now += 0.3
         state = policy.succeeded(state, endpoint, now)
         if endpoint in (DEVICES, DOOR_SENSORS):

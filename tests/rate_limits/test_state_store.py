@@ -863,3 +863,34 @@ def test_file_can_be_closed_while_other_threads_use_it(tmp_path: Path) -> None:
     code = [sys.executable, "-c", CLOSED_DURING_TRANSACTIONS, str(tmp_path)]
     ended = subprocess.run(code, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# A process that is stopped during its call
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_late_end_of_a_call_does_not_shorten_the_next_reservation(path: Path, clock: FakeClock, succeeds: bool) -> None:
+    stopped, other = start(path, clock), start(path, clock)
+    # The process is stopped (SIGSTOP), and continues during the call of another one.
+    with suppress(ServerFailed), stopped.acquire(SYNC, USER):
+        clock.advance(LONGEST_CALL + 20.0)
+        second = other.acquire(SYNC, USER)
+        second.__enter__()
+        clock.advance(1)
+        if not succeeds:
+            raise ServerFailed("", account="home", endpoint=SYNC.path)
+    # The process of the second call is killed. Tedee may be responding until its time-out.
+    assert start(path, clock).wait(SYNC) == LONGEST_CALL + 20.0 - 1.0
+    assert stopped.wait(SYNC) >= LONGEST_CALL + 20.0 - 1.0
+
+
+def test_end_of_a_call_after_that_of_a_late_one_counts(path: Path, clock: FakeClock) -> None:
+    stopped, other = start(path, clock), start(path, clock)
+    with stopped.acquire(SYNC, USER):
+        clock.advance(LONGEST_CALL + 20.0)
+        second = other.acquire(SYNC, USER)
+        second.__enter__()
+        clock.advance(1)
+    clock.advance(2)
+    second.__exit__(None, None, None)
+    assert start(path, clock).wait(SYNC) == 20.0
