@@ -66,8 +66,8 @@ dist: $(VENV)/dev ## build source archive and wheel in dist/
 COMPILE := $(abspath $(BIN))/uv pip compile --universal --no-header --generate-hashes -q
 # Compiles the lock files in the current folder. uv keeps locked versions and their hashes without --upgrade.
 define COMPILE_LOCKS
-$(COMPILE) $(1) pyproject.toml -o requirements.lock && \
-$(COMPILE) $(1) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock && \
+$(COMPILE) $(1) pyproject.toml --extra postgresql -o requirements.lock && \
+$(COMPILE) $(1) pyproject.toml --extra postgresql --extra dev -c requirements.lock -o requirements-dev.lock && \
 $(COMPILE) --group build -c requirements-dev.lock -o requirements-build.lock
 endef
 

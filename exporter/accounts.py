@@ -76,6 +76,7 @@ class Accounts:
         self._connections = session(USER_AGENT)
         self._refresh_tokens: RefreshTokens | None = None
         self._owners = CredentialOwners()
+        store.responses.subscribe(self._load)
 
     def apply(self, settings: Settings) -> None:
         """Apply new settings. An account that remains keeps its rate limiter, snapshot and counters."""
@@ -120,6 +121,11 @@ class Accounts:
         """Wait for refresh token exchanges and store tokens that are only in memory. Returns False if one is lost."""
         longest_exchange = max(self._longest_call, MIN_TIMEOUT + CALL_GRACE)
         return self._refresh_tokens is None or self._refresh_tokens.close(longest_exchange)
+
+    def _load(self, account: str) -> None:
+        if sync := self.syncs.get(account):
+            sync.load()
+            self._scheduler.reschedule([sync])
 
     def _build(self, name: str, options: Options, *, is_reload: bool) -> AccountSync:
         limiter = RateLimiter(

@@ -93,6 +93,9 @@ def _run(options: argparse.Namespace, commands: Commands) -> int:
     try:
         with _load_configuration(options) as (settings, web):
             if options.config_check:
+                if problem := _database_problem(settings):
+                    print_err(problem)
+                    return INVALID
                 names = ", ".join(printable(account.name) for account in settings.accounts)
                 accounts = f"accounts: {names}" if names else f"shard {options.shard} has none of its accounts"
                 print_out(f"The configuration is valid; {accounts}")
@@ -195,8 +198,21 @@ def serve(
 
 def _open_store(settings: Settings, clock: Clock, options: argparse.Namespace) -> OpenStore:
     """Open the state store. The demo stores states in memory, since its cloud ends with the process."""
-    path = None if options.demo else settings.state_file or default_state_file(os.environ)
-    return open_store(path, clock, longest_call=settings.api.timeout + CALL_GRACE, shard=str(options.shard))
+    place: Path | str | None = None
+    if not options.demo:
+        url = settings.database_url
+        place = url.get_secret_value() if url else settings.state_file or default_state_file(os.environ)
+    return open_store(place, clock, longest_call=settings.api.timeout + CALL_GRACE, shard=str(options.shard))
+
+
+def _database_problem(settings: Settings) -> str | None:
+    """Return why the state database cannot be used now; None if it can, or if a file is used."""
+    if not (url := settings.database_url):
+        return None
+    from .sync.postgresql_database import describe, find_problem  # noqa: PLC0415  (the driver is optional)
+
+    problem = find_problem(url.get_secret_value())
+    return problem and f"the state database {describe(url.get_secret_value())} cannot be used: {problem}"
 
 
 def _shard_count(options: argparse.Namespace) -> int:

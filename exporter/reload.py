@@ -39,7 +39,8 @@ class Reload:
             refresh_web: Loads changes of the web configuration, and returns its errors.
             clock: For the time of the last success, and the duration of a reload.
         """
-        self._state_file = settings.state_file
+        keys = ("state_file", "state_url", "state_url_file")
+        self._state = {key: getattr(settings, key) for key in keys}
         self._load = load
         self._apply = apply
         self._refresh_web = refresh_web
@@ -121,6 +122,6 @@ class Reload:
             settings = self._load()
         except NotConfigured:
             raise ConfigurationError(["no account is configured"]) from None
-        if settings.state_file != self._state_file:
-            raise ConfigurationError(["state_file: cannot be changed by a reload; restart the exporter"])
+        if changed := [key for key, value in self._state.items() if getattr(settings, key) != value]:
+            raise ConfigurationError([f"{key}: cannot be changed by a reload; restart the exporter" for key in changed])
         return settings

@@ -34,6 +34,7 @@ ENVIRONMENT: dict[str, KeyPath] = {
     "TEDEE_DEVICES_INTERVAL": ("devices", "interval"),
     "TEDEE_EVENTS": ("events", "enabled"),
     "TEDEE_STATE_FILE": ("state_file",),
+    "TEDEE_STATE_URL": ("state_url",),
 }
 """The variables that configure one account, each with the key path of its value."""
 DEFAULT_ACCOUNT = "default"

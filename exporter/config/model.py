@@ -107,6 +107,46 @@ def parse_secret(value: object, _context: Context) -> Secret:
     return Secret(value)
 
 
+def parse_database_url(value: object, context: Context) -> Secret:
+    """Return a connection string of libpq, or a URL such as `postgresql://user@host/database`, as a secret."""
+    secret = parse_secret(value, context)
+    url = secret.get_secret_value()
+    if not re.match(r"postgres(ql)?://|\w+ ?=", url) or not url.isprintable():
+        raise ValueError("is not a URL such as postgresql://user@host/database")
+    try:
+        from psycopg import ProgrammingError  # noqa: PLC0415  (an optional dependency)
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+    except ImportError:
+        raise ValueError("needs the PostgreSQL driver: pip install 'tedee-exporter[postgresql]'") from None
+    try:
+        conninfo_to_dict(url)
+    except (ProgrammingError, UnicodeError):
+        # The message of libpq may contain the password.
+        raise ValueError("is not a valid connection string of PostgreSQL") from None
+    return secret
+
+
+def has_password(url: Secret) -> bool:
+    """Return True if the URL of a database contains a password."""
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415  (an optional dependency)
+
+    return "password" in conninfo_to_dict(url.get_secret_value())
+
+
+def read_database_url(path: Path) -> Secret:
+    """Return the URL of a database in a file.
+
+    Raises:
+        ValueError: The file cannot be read, or does not contain such a URL.
+    """
+    try:
+        text = path.read_text("utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ValueError(f"{safe_path(path)} cannot be read: {problem}") from None
+    return parse_database_url(text, Context())
+
+
 def is_file_name(value: object) -> TypeGuard[str]:
     """Return True for a text that can be the name of a file. An empty one is accepted."""
     try:
@@ -132,6 +172,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=200), check_not_blank]
 FileName = Annotated[Path, Parse(resolve_path)]
 StateFileName = Annotated[Path, Parse(resolve_state_path)]
 InlineSecret = Annotated[Secret, Parse(parse_secret)]
+DatabaseUrl = Annotated[Secret, Parse(parse_database_url)]
 
 Errors = Iterator[tuple[KeyPath, ValueError]]
 """Errors, each with the key path relative to the model."""

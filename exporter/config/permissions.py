@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .environment import default_state_file
+from .model import has_password
 from .settings import AccessToken, OAuth, PersonalKey, Settings
 
 FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP
@@ -22,8 +23,13 @@ def private_files(settings: Settings, config_file: Path | None, environ: Mapping
             case PersonalKey(source) | AccessToken(source):
                 # An inline key is in the configuration file, or in the environment.
                 files.append(source if isinstance(source, Path) else config_file)
-    state_file = settings.state_file or default_state_file(environ)
-    files += [Path(f"{state_file}{part}") for part in ("", "-journal")]
+    if settings.state_url_file:
+        files.append(settings.state_url_file)
+    elif settings.state_url:
+        files += [config_file] if has_password(settings.state_url) else []
+    else:
+        state_file = settings.state_file or default_state_file(environ)
+        files += [Path(f"{state_file}{part}") for part in ("", "-journal")]
     return list(dict.fromkeys(filter(None, files)))
 
 

@@ -21,6 +21,7 @@ from exporter.tedee.secret_source import CredentialsUnavailable, SecretSource, r
 from .model import (
     ConfigModel,
     Context,
+    DatabaseUrl,
     Date,
     Errors,
     FileName,
@@ -32,6 +33,7 @@ from .model import (
     check_not_blank,
     exactly_one_error,
     is_file_name,
+    read_database_url,
 )
 
 
@@ -292,7 +294,20 @@ class Settings(ConfigModel, frozen=True, kw_only=True):
     events: Events = Events()
     state_file: StateFileName | None = None
     """None for `default_state_file`."""
+    state_url: DatabaseUrl | None = None
+    """URL of a PostgreSQL database, which is used instead of a state file."""
+    state_url_file: FileName | None = None
+    """A file with this URL."""
     accounts: Annotated[tuple[Account, ...], NotEmpty]
+
+    @property
+    def database_url(self) -> Secret | None:
+        """URL of the database that is used instead of a state file.
+
+        Raises:
+            ValueError: The file with the URL was changed.
+        """
+        return read_database_url(self.state_url_file) if self.state_url_file else self.state_url
 
     @classmethod
     def cross_field_errors(cls, given: Mapping[str, object], valid: Mapping[str, Any], context: Context) -> Errors:
@@ -301,6 +316,14 @@ class Settings(ConfigModel, frozen=True, kw_only=True):
         Keys in files are compared if they are to be checked.
         """
         yield from _events_errors(valid)
+        first, *others = [key for key in ("state_file", "state_url", "state_url_file") if key in given] or [""]
+        for key in others:
+            yield (key,), ValueError(f"cannot be combined with {first}; remove one of them")
+        if valid.get("state_url_file"):
+            try:
+                read_database_url(valid["state_url_file"])
+            except ValueError as error:
+                yield ("state_url_file",), error
         accounts = given.get("accounts")
         names: dict[str, int] = {}
         secrets: dict[SecretSource, int] = {}

@@ -483,10 +483,17 @@ CONFIG_RELOAD_SUCCESS_TIMESTAMP = ExporterMetric(
     "Unix time of the last successful load of the configuration.",
     lambda status: status.reload_succeeded_at,
 )
+STATE_USABLE = ExporterMetric(
+    "tedee_exporter_state_usable",
+    "gauge",
+    "1 if calls to Tedee are recorded in the state file or database, otherwise 0. Without the database nothing is "
+    "requested.",
+    lambda status: status.state_store_usable,
+)
 STATE_FILE_USABLE = ExporterMetric(
     "tedee_exporter_state_file_usable",
     "gauge",
-    "1 if calls to Tedee are recorded in the state file, 0 if that fails and a restart would lose them.",
+    "The same as `tedee_exporter_state_usable`, under its older name.",
     lambda status: status.state_store_usable,
 )
 LOG_LINES_DROPPED = ExporterMetric(

@@ -27,8 +27,8 @@ FOLLOWER_TTL = 600.0
 """Seconds after a call by another process during which the store is checked for its results."""
 LONG_WAIT = 60.0
 """Seconds above which the wait of a resource that is due is logged."""
-STORE_POLL_INTERVAL = 1.0
-"""Seconds between two checks of the store for results of another process."""
+TAKEOVER_DELAY = 3.0
+"""Seconds after the next sync of the leader is due, from which on another process makes it."""
 LONGEST_LOW_PRIORITY_CALL = LOW_PRIORITY_TIMEOUT + 1.0
 """Seconds before a sync in which no other call begins. They do not include the request for an access token."""
 CREDENTIAL_POLL_INTERVAL = 2.0
@@ -109,17 +109,21 @@ class AccountSync:
         self._credential_changed = False
         """True from the change of a refused credential until the next call."""
         self._follows_until = 0.0
+        self._leader_due_at = 0.0
+        """Monotonic time at which the leader is expected to make the next sync, if it is another process."""
+        self._has_news = False
+        """True if another process has stored a response since the last run."""
         self._is_leader = False
         self._load_from_store()
 
     def wait(self) -> float:
         """Return the seconds until the next run is due."""
-        if self._newest_options is not self._options:
+        if self._newest_options is not self._options or self._has_news:
             return 0.0
         wait = min(map(self._wait_of, self._resources))
         if self._credential_is_refused():
             wait = min(wait, CREDENTIAL_POLL_INTERVAL)
-        return min(wait, STORE_POLL_INTERVAL) if self._clock.monotonic() < self._follows_until else wait
+        return min(wait, self._store.poll_interval) if self._clock.monotonic() < self._follows_until else wait
 
     def is_reliable(self) -> bool:
         """Return True if the last sync succeeded, so that the next one is expected to end soon."""
@@ -129,6 +133,13 @@ class AccountSync:
         """Make the call that is due. If another process makes the calls, load its results from the store."""
         changed = self._apply_options()
         changed = self._retry_credential() or changed
+        if self._has_news:
+            self._has_news = False
+            if self._load_from_store():
+                if not self._is_leader:
+                    self._leader_due_at = self._clock.monotonic() + self._options.policy.interval
+                self._publish()
+                return
         try:
             urgent = min(self._resources, key=lambda each: (self._wait_of(each) > 0, each.endpoint.priority))
             if self._wait_of(urgent) <= 0:
@@ -148,6 +159,10 @@ class AccountSync:
         """Use other options from the next run on. May be called from any thread."""
         self._newest_options = options
         self._retry = True
+
+    def load(self) -> None:
+        """Load the responses that another process has stored in the next run. May be called from any thread."""
+        self._has_news = True
 
     def retry(self) -> None:
         """Try a refused credential again in the next run. May be called from any thread."""
@@ -213,6 +228,8 @@ class AccountSync:
         until_due = resource.time_until_due(self._clock.monotonic())
         if until_due == inf:
             return inf
+        if is_sync and not self._is_leader:
+            until_due = max(until_due, self._leader_due_at + TAKEOVER_DELAY - self._clock.monotonic())
         needed = filter(None, (resource, resource.prerequisite()))
         wait = max(until_due, *(self._limiter.wait(each.endpoint) for each in needed))
         if is_sync or wait > 0:
@@ -345,9 +362,8 @@ class AccountSync:
     def _lead(self) -> None:
         """Record that this process made a sync. What another leader fetched before is not fetched again."""
         if not self._is_leader:
-            now = Instant.now(self._clock)
             for resource in reversed(self._resources[1:]):
-                self._load(resource, self._fingerprint, now)
+                self._load(resource, self._fingerprint)
         self._is_leader, self._credential_changed = True, False
 
     def _record_failure(self, resource: Resource, error: CallError) -> None:
@@ -380,24 +396,23 @@ class AccountSync:
     # Responses that a previous run or another process stored
 
     def _load_from_store(self) -> bool:
-        """Load responses that are newer than the present ones. Returns True if there is a newer sync."""
-        now = Instant.now(self._clock)
+        """Load responses that are newer than the present ones. Returns True if there are some."""
         fingerprint = self._client.fingerprint()
-        loaded = [each for each in reversed(self._resources) if self._load(each, fingerprint, now)]
-        if self._sync not in loaded:
-            return False
-        self._is_leader = False
-        self._fingerprint = fingerprint
-        if self._credential_is_refused():
-            self._refused_fingerprint = fingerprint
-        return True
+        loaded = [each for each in reversed(self._resources) if self._load(each, fingerprint)]
+        if self._sync in loaded:
+            self._is_leader = False
+            self._fingerprint = fingerprint
+            if self._credential_is_refused():
+                self._refused_fingerprint = fingerprint
+        return bool(loaded)
 
-    def _load(self, resource: Resource, fingerprint: str, now: Instant) -> bool:
+    def _load(self, resource: Resource, fingerprint: str) -> bool:
         """Load the stored response and failure of a resource. Returns True if one of them is news."""
         if not resource.is_enabled:
             return False
         endpoint = resource.endpoint
         stored = self._cached_response(resource, fingerprint)
+        now = Instant.now(self._clock)
         received_at, failure = self._received_at.get(endpoint), self._failures.get(endpoint)
         if stored is None or (stored.at, stored.failure) == (received_at, failure):
             return False

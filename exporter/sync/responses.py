@@ -2,8 +2,9 @@
 
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -40,6 +41,9 @@ class CachedResponse:
 class ResponseStore(Protocol):
     """Cached responses by account and endpoint. A response that cannot be stored or read is only fetched again."""
 
+    poll_interval: float
+    """Seconds between two checks for responses of other processes."""
+
     def store_response(self, account: str, endpoint: str, fingerprint: str, response: CachedResponse) -> None:
         """Store the last response to the credential with this fingerprint. Does nothing if that is not possible."""
         ...
@@ -52,9 +56,18 @@ class ResponseStore(Protocol):
         """Delete the responses of all other accounts. Does nothing if that is not possible."""
         ...
 
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call the listener with the name of an account when another process has stored a response for it.
+
+        Does nothing if the store cannot notice that.
+        """
+        ...
+
 
 class NoResponses:
     """Stores nothing: the accounts have their responses in memory as well."""
+
+    poll_interval = inf
 
     def store_response(self, account: str, endpoint: str, fingerprint: str, response: CachedResponse) -> None:
         """Do nothing."""
@@ -64,6 +77,9 @@ class NoResponses:
         return None
 
     def delete_other_accounts(self, accounts: Collection[str]) -> None:
+        """Do nothing."""
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
         """Do nothing."""
 
 

@@ -33,6 +33,10 @@ class SQLiteStateStore:
     plus the spacing. After a power failure the file is of another boot, and its proof is invalid.
     """
 
+    title = "state file"
+    is_required = False
+    poll_interval = 1.0
+
     def __init__(
         self,
         path: Path,
@@ -137,6 +141,9 @@ class SQLiteStateStore:
             if others:
                 database.executemany("DELETE FROM responses WHERE account = ?", others)
                 self._write_stamp(database, now)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Do nothing: the processes check the file."""
 
     # Rows
 

@@ -55,7 +55,7 @@ class StateCache:
         """Replace the states of some keys in one transaction, in memory if the store cannot be used.
 
         Raises:
-            StoreBusy: Another process has locked the store.
+            StoreBusy: Another process has locked the store, or it cannot be used and is required.
         """
         with self._lock:
             if not self._store:
@@ -66,11 +66,13 @@ class StateCache:
                     transaction.states = states
             except StoreUnavailable as error:
                 self._report(self._store, error)
+                if self._store.is_required:
+                    raise StoreBusy(f"the {self._store.title} cannot be used: {error}") from error
                 return self._update_memory(keys, change)
             self._states.update(zip(keys, states, strict=True))
             self._unsaved -= set(keys)
             if self._problem:
-                log.info("the state file can be used again", path=self._store.name)
+                log.info(f"the {self._store.title} can be used again", path=self._store.name)  # noqa: G004
                 self._problem = None
             return states
 
@@ -135,9 +137,12 @@ class StateCache:
     def _report(self, store: StateStore, error: StoreUnavailable) -> None:
         if self._problem != str(error):
             self._problem = str(error)
-            first = "" if self._states else "; the first syncs wait until any call by another process has ended"
+            consequence = "nothing is requested until it can"
+            if not store.is_required:
+                first = "" if self._states else "; the first syncs wait until any call by another process has ended"
+                consequence = f"rate limits are stored in memory until it can{first}"
             log.warning(
-                f"the state file cannot be used; rate limits are stored in memory until it can{first}",  # noqa: G004
+                f"the {store.title} cannot be used; {consequence}",  # noqa: G004
                 path=store.name,
                 error=self._problem,
             )

@@ -41,6 +41,10 @@ class StateStore(Protocol):
 
     name: str
     """Path or address, for log lines."""
+    title: str
+    """What it is, for log lines: `state file`."""
+    is_required: bool
+    """True if no call may begin while the store cannot be used, because processes on other machines may call."""
     is_new: bool
     """True if this process created the store: no other exporter that uses it has called Tedee."""
     longest_call: float

@@ -22,16 +22,24 @@ class OpenStore:
         self.states.close()
 
 
-def open_store(path: Path | None, clock: Clock, *, longest_call: float, shard: str) -> OpenStore:
+def open_store(place: Path | str | None, clock: Clock, *, longest_call: float, shard: str) -> OpenStore:
     """Open a store.
 
     Args:
-        path: Path of the state file; None for a store in memory.
+        place: Path of the state file, or URL of a PostgreSQL database; None for a store in memory.
         clock: Clock for the times in the store.
         longest_call: Maximum duration in seconds of a call by another process.
         shard: Shard of this process.
     """
-    if path is None:
-        return OpenStore(StateCache(clock))
-    store = SQLiteStateStore(path, clock, longest_call=longest_call, shard=shard)
-    return OpenStore(StateCache(clock, store), store)
+    match place:
+        case None:
+            return OpenStore(StateCache(clock))
+        case Path():
+            file = SQLiteStateStore(place, clock, longest_call=longest_call, shard=shard)
+            return OpenStore(StateCache(clock, file), file)
+        case str():
+            # The driver is an optional dependency.
+            from .postgresql import PostgreSQLStore  # noqa: PLC0415
+
+            database = PostgreSQLStore(place, clock, longest_call=longest_call)
+            return OpenStore(StateCache(clock, database), database)

@@ -155,6 +155,7 @@ def test_help_lists_every_flag_and_variable(
     assert sorted(re.findall(r"^  (?:-h, )?(--[\w.-]+)", out, re.MULTILINE)) == list(FLAGS)
     assert set(re.findall(r"TEDEE_\w+", out)) == {
         "TEDEE_STATE_FILE",
+        "TEDEE_STATE_URL",
         "TEDEE_ACCESS_TOKEN",
         "TEDEE_ACCESS_TOKEN_FILE",
         "TEDEE_ACCOUNT",

@@ -189,8 +189,8 @@ BAD: dict[str, list[str]] = {
         ":2: accounts[0]: unknown key; add a space after the colon",
     ],
     "keys-that-are-no-text": [
-        ":4: unknown key; known keys: api, sync, devices, events, state_file, accounts",
-        ":5: yes: unknown key; known keys: api, sync, devices, events, state_file, accounts",
+        ":4: unknown key; known keys: api, sync, devices, events, state_file, state_url, state_url_file, accounts",
+        ":5: yes: unknown key; known keys: api, sync, devices, events, state_file, state_url, state_url_file, accounts",
     ],
     "list-as-key": [
         ":4:1: a list or a mapping cannot be a key",
@@ -518,7 +518,10 @@ def used_keys(value: object, above: str = "") -> Iterator[str]:
 def test_example_has_every_key() -> None:
     known = set(known_keys(Settings))
     assert known >= {"api.url", "sync.interval", "accounts.personal_key", "accounts.locks.ids"}
-    assert set(used_keys(yaml.safe_load(EXAMPLE.read_text("utf-8")))) == known
+    # They cannot be combined with the state file.
+    used = {*used_keys(yaml.safe_load(EXAMPLE.read_text("utf-8"))), "state_url", "state_url_file"}
+    assert used == known
+    assert all(f"# {key}: " in EXAMPLE.read_text("utf-8") for key in ("state_url", "state_url_file"))
 
 
 def test_example_has_the_defaults(example: Path) -> None:

@@ -1,0 +1,255 @@
+"""A PostgreSQL database that several processes share: it is connected to, checked, and given its tables."""
+
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from os import dup
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+
+from .store import StoreBusy, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+SCHEMA_VERSION = 1
+"""As in the statement that creates the tables."""
+CONNECT_TIMEOUT = 5
+"""Seconds for a connection to one of the servers."""
+RESPONSE_TIMEOUT = 5.0
+"""Seconds for a transaction. A server that hangs does not respond at all."""
+LOCK_TIMEOUT = "1s"
+"""Time to wait for a row that another process has locked. A transaction takes milliseconds."""
+IDLE_TIMEOUT = "5s"
+"""Time after which the server ends a transaction of a process that was stopped, so that others get its rows."""
+RETRY_DELAY = 1.0
+"""Minimum seconds between two attempts to connect. Up to as many are added: processes should not connect at once."""
+CREATION_LOCK = 0x7EDEE
+"""Key of the advisory lock that is held while tables are created."""
+
+Cursor = psycopg.Cursor[Any]
+
+_CREATE = """
+CREATE SCHEMA IF NOT EXISTS tedee_exporter;
+CREATE TABLE tedee_exporter.store (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    version integer NOT NULL,
+    incarnation text NOT NULL DEFAULT '',
+    clock_changes integer NOT NULL DEFAULT 0,
+    trusted_from double precision NOT NULL DEFAULT 0
+);
+CREATE TABLE tedee_exporter.states (key text PRIMARY KEY, state text, expires double precision) WITH (fillfactor = 50);
+CREATE TABLE tedee_exporter.responses (
+    account text,
+    endpoint text,
+    fingerprint text NOT NULL,
+    received_at double precision,
+    stored_at double precision NOT NULL,
+    response bytea NOT NULL,
+    PRIMARY KEY (account, endpoint)
+) WITH (fillfactor = 50);
+INSERT INTO tedee_exporter.store (version) VALUES (1);
+"""
+_SET_TIMEOUTS = """
+SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true),
+       set_config('statement_timeout', %s, true)
+"""
+"""For the present transaction. Options of the connection would not pass PgBouncer."""
+_FIND_TABLES = "SELECT FROM pg_tables WHERE schemaname = 'tedee_exporter' AND tablename = 'store'"
+_MAY_CREATE = """
+SELECT has_database_privilege(current_database(), 'CREATE') AND NOT pg_is_in_recovery()
+"""
+_MISSING_PRIVILEGES = """
+SELECT privilege || ' on ' || name
+FROM (VALUES ('tedee_exporter.store'), ('tedee_exporter.states'), ('tedee_exporter.responses')) AS tables (name),
+     (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS privileges (privilege)
+WHERE NOT (has_schema_privilege('tedee_exporter', 'USAGE') AND has_table_privilege(name, privilege))
+"""
+_BUSY = (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure)
+_REMEDIES: dict[type[psycopg.Error], str] = {
+    errors.InsufficientPrivilege: (
+        "the user needs CREATE on the database for the first start, then USAGE on the schema tedee_exporter, and "
+        "SELECT, INSERT, UPDATE and DELETE on its tables"
+    ),
+    errors.ReadOnlySqlTransaction: "the server is a standby; add target_session_attrs=read-write to state_url",
+}
+"""What to do, where the message of the server does not imply it."""
+
+
+class Database:
+    """A database. The connection is opened in the first transaction, and again after an error. Thread-safe."""
+
+    def __init__(self, url: str, monotonic: Callable[[], float]) -> None:
+        """Create a database without connecting to it.
+
+        Args:
+            url: Connection string or URI of libpq.
+            monotonic: Returns monotonic seconds.
+        """
+        self.name = describe(url)
+        self._url = url
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._retry_at = 0.0
+        self._problem = ""
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """Run a transaction at the isolation level READ COMMITTED. An exception rolls it back.
+
+        Raises:
+            StoreBusy: Another process has locked a row.
+            StoreUnavailable: The database cannot be used. It is tried again a second later.
+        """
+        with self._lock:
+            if self._monotonic() < self._retry_at:
+                raise StoreUnavailable(self._problem)
+            try:
+                self._connection = self._connection or Connection(self._url)
+                with self._connection.transaction() as cursor:
+                    yield cursor
+            except _BUSY as error:
+                raise StoreBusy(f"another process has locked the state database: {_first_line(error)}") from error
+            except (psycopg.Error, OSError) as error:
+                self.close()
+                self._problem = explain(error)
+                self._retry_at = self._monotonic() + RETRY_DELAY * random.uniform(1, 2)  # noqa: S311
+                raise StoreUnavailable(self._problem) from error
+            except StoreUnavailable as error:
+                self.close()
+                self._problem = str(error)
+                self._retry_at = self._monotonic() + RETRY_DELAY
+                raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+
+class Connection:
+    """A connection to a database that has the tables. Its transactions end in any case."""
+
+    def __init__(self, url: str) -> None:
+        """Connect, and create the tables if there are none.
+
+        Raises:
+            psycopg.Error: The database cannot be used.
+            StoreUnavailable: Its tables are of another version.
+        """
+        self.connection = _connect(url)
+        self.connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        self._socket = socket.socket(fileno=dup(self.connection.fileno()))
+        try:
+            with self.transaction() as cursor:
+                prepare_schema(cursor)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """Run a transaction. The connection is closed if it takes longer than RESPONSE_TIMEOUT.
+
+        Raises:
+            psycopg.Error: The transaction failed.
+        """
+        # libpq would wait for ever for a server that hangs.
+        timer = threading.Timer(RESPONSE_TIMEOUT, self._shut_down)
+        timer.daemon = True
+        timer.start()
+        try:
+            with self.connection.transaction():
+                cursor = self.connection.cursor()
+                cursor.execute(_SET_TIMEOUTS, (LOCK_TIMEOUT, IDLE_TIMEOUT, f"{RESPONSE_TIMEOUT:g}s"))
+                yield cursor
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(psycopg.Error, OSError):
+            self.connection.close()
+        self._socket.close()
+
+    def _shut_down(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def find_problem(url: str) -> str | None:
+    """Return why a database cannot be used, and what to do; None if it can. Nothing is created."""
+    try:
+        with _connect(url) as connection, connection.cursor() as cursor:
+            if not _has_tables(cursor):
+                ((may_create,),) = cursor.execute(_MAY_CREATE).fetchall()
+                return None if may_create else f"it has no tables; {_REMEDIES[errors.InsufficientPrivilege]}"
+            if missing := [name for (name,) in cursor.execute(_MISSING_PRIVILEGES).fetchall()]:
+                return f"the user lacks {', '.join(missing)}; {_REMEDIES[errors.InsufficientPrivilege]}"
+            _check_version(cursor)
+    except (psycopg.Error, OSError) as error:
+        return explain(error)
+    except StoreUnavailable as error:
+        return str(error)
+    return None
+
+
+def _connect(url: str) -> psycopg.Connection[Any]:
+    parameters: dict[str, Any] = {"application_name": "tedee-exporter", "connect_timeout": CONNECT_TIMEOUT}
+    parameters |= {key: value for key, value in conninfo_to_dict(url).items() if value is not None}
+    # PgBouncer in transaction mode does not support prepared statements.
+    return psycopg.Connection.connect(**parameters, autocommit=True, prepare_threshold=None)
+
+
+def prepare_schema(cursor: Cursor) -> None:
+    """Create the tables if there are none.
+
+    Raises:
+        psycopg.Error: That is not permitted.
+        StoreUnavailable: The tables are of a newer version.
+    """
+    if not _has_tables(cursor):
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (CREATION_LOCK,))
+        if not _has_tables(cursor):
+            cursor.execute(_CREATE)
+            log.info("created the tables of the state database", schema="tedee_exporter", version=SCHEMA_VERSION)
+    _check_version(cursor)
+
+
+def _check_version(cursor: Cursor) -> None:
+    ((version,),) = cursor.execute("SELECT version FROM tedee_exporter.store").fetchall()
+    if version != SCHEMA_VERSION:
+        raise StoreUnavailable(
+            f"the tables of the state database are of version {version}, and this exporter needs {SCHEMA_VERSION}; "
+            "update all exporters that use it"
+        )
+
+
+def _has_tables(cursor: Cursor) -> bool:
+    # Functions such as to_regclass may use a cache that lacks what another process has just created.
+    return bool(cursor.execute(_FIND_TABLES).fetchall())
+
+
+def describe(url: str) -> str:
+    """Return the hosts and the name of a database, without user and password, for log lines."""
+    given = conninfo_to_dict(url)
+    host = given.get("host") or given.get("hostaddr") or given.get("service") or "default host"
+    return f"{host}/{given.get('dbname') or 'default database'}"
+
+
+def explain(error: psycopg.Error | OSError) -> str:
+    """Return what happened, and what to do if that is known."""
+    remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
+    return f"{_first_line(error)}{'; ' if remedy else ''}{remedy}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]

@@ -1,0 +1,1 @@
+"""Exporters that share a PostgreSQL database: the limits hold, and all serve."""

@@ -1,0 +1,333 @@
+"""The limits of calls hold for exporters on several machines, whatever happens to the database."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from typing import ClassVar
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.sync.limiter import NotAllowedYet, RateLimiter
+from exporter.sync.rate_limits import RateLimitPolicy
+from exporter.sync.stores import OpenStore, open_store
+from exporter.tedee.endpoint import DEVICES, SYNC
+from exporter.tedee.errors import RateLimited
+from testing.postgresql import PostgreSQL
+from testing.program import eventually
+from testing.stores import LONGEST_CALL
+
+from .conftest import DatabaseClock
+
+POLICY = RateLimitPolicy(longest_call=LONGEST_CALL)
+USER = "user 1"
+UNKNOWN = LONGEST_CALL + 20.0
+"""Seconds until the first call if the end of the last one is unknown."""
+
+
+class MachineClock:
+    """The clock of a machine: its wall clock and boot differ from those of other machines, by hours."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, database: DatabaseClock) -> None:
+        self._number = next(self.numbers)
+        self._database = database
+        self._started_at = database.monotonic()
+
+    def wall(self) -> float:
+        """Return Unix seconds."""
+        sign = 1 if self._number % 2 else -1
+        return 1_800_000_000.0 + sign * 3600 * self._number + self._passed()
+
+    def monotonic(self) -> float:
+        """Return seconds since the boot."""
+        return 1e5 * self._number + self._passed()
+
+    def boot(self) -> str:
+        """Return the identifier of the boot."""
+        return f"machine {self._number}"
+
+    def _passed(self) -> float:
+        return self._database.monotonic() - self._started_at
+
+
+class Replica:
+    """An exporter on a machine of its own, with one account."""
+
+    running: ClassVar[list["Replica"]] = []
+
+    def __init__(self, server: PostgreSQL, database: DatabaseClock, url: str | None = None) -> None:
+        self.clock = MachineClock(database)
+        self.store: OpenStore = open_store(url or server.url, self.clock, longest_call=LONGEST_CALL, shard="0/1")
+        self.limiter = RateLimiter("home", self.store.states, self.clock, POLICY, jitter=lambda: 1.0)
+        self.limiter.set_user(USER)
+        self.running.append(self)
+
+    def wait(self) -> float:
+        """Try to call. Returns the seconds until a call is allowed: 0 after a call, infinity without the database."""
+        with suppress(NotAllowedYet), self.limiter.acquire(SYNC, USER):
+            return 0.0
+        return round(self.limiter.wait(SYNC), 3) if self.store.states.is_usable() else inf
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close the stores after each test."""
+    yield
+    while Replica.running:
+        Replica.running.pop().store.close()
+
+
+def started(server: PostgreSQL, clock: DatabaseClock, count: int = 2) -> list[Replica]:
+    """Start replicas, and wait until the first call is allowed."""
+    replicas = [Replica(server, clock) for _ in range(count)]
+    clock.advance(UNKNOWN)
+    return replicas
+
+
+def test_first_start_waits_since_another_store_may_have_been_used(database: PostgreSQL, clock: DatabaseClock) -> None:
+    assert Replica(database, clock).wait() == UNKNOWN
+
+
+def test_call_of_one_replica_is_the_limit_of_all(database: PostgreSQL, clock: DatabaseClock) -> None:
+    first, second, third = started(database, clock, 3)
+    with first.limiter.acquire(SYNC, USER):
+        assert second.wait() == UNKNOWN
+        clock.advance(4)
+        assert third.wait() == UNKNOWN - 4
+    assert [second.wait(), third.wait()] == [20, 20]
+    clock.advance(19.9)
+    assert [each.wait() for each in (third, second, first)] == [pytest.approx(0.1)] * 3
+    clock.advance(0.2)
+    assert [each.wait() for each in (third, second, first)] == [0, 20, 20]
+
+
+def test_killed_call_blocks_until_it_must_have_ended(database: PostgreSQL, clock: DatabaseClock) -> None:
+    first, second = started(database, clock)
+    with first.limiter.acquire(SYNC, USER):
+        clock.advance(UNKNOWN - 1)
+        assert second.wait() == 1
+        clock.advance(1)
+        assert second.wait() == 0
+
+
+def test_retry_after_is_obeyed_by_all(database: PostgreSQL, clock: DatabaseClock) -> None:
+    first, second = started(database, clock)
+    error = RateLimited("", account="home", endpoint=SYNC.path, retry_after=300.0)
+    with suppress(RateLimited), first.limiter.acquire(SYNC, USER):
+        raise error
+    assert second.wait() == 300
+    with pytest.raises(NotAllowedYet), second.limiter.acquire(DEVICES, USER):
+        pass
+
+
+def test_hourly_share_is_shared(database: PostgreSQL, clock: DatabaseClock) -> None:
+    replicas = started(database, clock, 3)
+    for each in replicas * 2:
+        each.wait()
+        clock.advance(21)
+    assert {each.limiter.remaining() for each in replicas} == {344, 345, 346}
+    replicas[0].wait()
+    assert replicas[0].limiter.remaining() == 343
+
+
+# The database fails
+
+
+def test_no_call_without_the_database(database: PostgreSQL, clock: DatabaseClock) -> None:
+    first, second = started(database, clock)
+    assert first.wait() == 0
+    clock.advance(25)
+    with capture_logs() as logs:
+        database.stop()
+        try:
+            for each in (first, second):
+                with (
+                    pytest.raises(NotAllowedYet, match="the state database cannot be used"),
+                    each.limiter.acquire(SYNC, USER),
+                ):
+                    raise AssertionError
+                assert each.store.states.is_usable() is False
+        finally:
+            database.start()
+    assert [line["event"] for line in logs] == [
+        "the state database cannot be used; nothing is requested until it can"
+    ] * 2
+    assert all(line["path"] == "127.0.0.1/tedee" for line in logs)
+    clock.advance(2.1)
+    # Another run of the server: what it had not written is lost.
+    assert [first.wait(), second.wait()] == [UNKNOWN, UNKNOWN]
+    assert first.store.states.is_usable() is True
+    clock.advance(UNKNOWN)
+    assert [first.wait(), second.wait()] == [0, 20]
+
+
+def test_database_that_ends_during_a_call_gets_its_end_later(database: PostgreSQL, clock: DatabaseClock) -> None:
+    first, second = started(database, clock)
+    with first.limiter.acquire(SYNC, USER):
+        database.kill()
+        database.start(fsync="off")
+    # The connections of the run before are found to be closed.
+    assert [second.wait(), first.wait()] == [inf, inf]
+    clock.advance(2.1)
+    assert [second.wait(), first.wait()] == [UNKNOWN, UNKNOWN]
+    clock.advance(UNKNOWN)
+    assert [second.wait(), first.wait()] == [0, 20]
+
+
+def test_database_that_hangs_delays_no_longer_than_the_time_out(database: PostgreSQL, clock: DatabaseClock) -> None:
+    first, second = started(database, clock)
+    with database.hanging(), pytest.raises(NotAllowedYet), first.limiter.acquire(SYNC, USER):
+        raise AssertionError
+    clock.advance(2.1)
+    assert second.wait() == 0
+    clock.advance(2.1)
+    assert first.wait() == pytest.approx(20 - 2.1)
+
+
+def test_stopped_replica_does_not_block_others(database: PostgreSQL, clock: DatabaseClock) -> None:
+    (second,) = started(database, clock, 1)
+    with suppress(psycopg.Error), psycopg.connect(database.url) as stopped:
+        stopped.execute("SELECT set_config('idle_in_transaction_session_timeout', '5s', true)")
+        stopped.execute("SELECT key FROM tedee_exporter.states FOR UPDATE")
+        with pytest.raises(NotAllowedYet, match="another process has locked"), second.limiter.acquire(SYNC, USER):
+            raise AssertionError
+        assert eventually(lambda: second.wait() == 0, "the server to end the transaction")
+
+
+def test_old_copy_of_the_tables_is_noticed(database: PostgreSQL, clock: DatabaseClock) -> None:
+    first, second = started(database, clock)
+    database.run(
+        "pg_dump",
+        f"--dbname={database.url}",
+        "--format=custom",
+        "--schema=tedee_exporter",
+        f"--file={database.folder}.dump",
+    )
+    assert first.wait() == 0
+    first.store.close()
+    second.store.close()
+    database.execute("DROP SCHEMA tedee_exporter CASCADE")
+    database.run("pg_restore", f"--dbname={database.url}", f"{database.folder}.dump")
+    clock.advance(5)
+    third = Replica(database, clock)
+    assert third.wait() == UNKNOWN
+    assert first.wait() == UNKNOWN
+
+
+@pytest.mark.parametrize("jump", [-7200.0, -30.0, 30.0, 7200.0])
+def test_change_of_the_databases_clock_is_noticed(database: PostgreSQL, clock: DatabaseClock, jump: float) -> None:
+    first, second = started(database, clock)
+    assert first.wait() == 0
+    clock.set_wall(clock.wall() + jump)
+    assert second.wait() == UNKNOWN
+    assert first.wait() == UNKNOWN
+    clock.advance(UNKNOWN - 1)
+    assert [first.wait(), second.wait()] == [1, 1]
+    clock.advance(1)
+    assert [second.wait(), first.wait()] == [0, 20]
+
+
+def test_standby_that_lacks_the_last_call_is_noticed(database: PostgreSQL, clock: DatabaseClock) -> None:
+    standby = PostgreSQL(database.folder.parent / "standby")
+    database.copy_to(standby)
+    standby.start(fsync="off")
+    try:
+        url = (
+            f"postgresql://tedee@127.0.0.1:{database.port},127.0.0.1:{standby.port}/tedee"
+            "?target_session_attrs=read-write"
+        )
+        first, second = (Replica(database, clock, url) for _ in range(2))
+        clock.advance(UNKNOWN)
+        eventually(lambda: standby.execute("SELECT count(*) > 1 FROM tedee_exporter.states")[0][0], "the copy")
+        standby.execute("SELECT pg_wal_replay_pause()")
+        assert first.wait() == 0
+        database.kill()
+        standby.promote()
+        eventually(lambda: not standby.execute("SELECT pg_is_in_recovery()")[0][0], "the promotion")
+        clock.server = standby
+        assert [second.wait(), first.wait()] == [inf, inf]
+        clock.advance(2.1)
+        assert [second.wait(), first.wait()] == [UNKNOWN, UNKNOWN]
+    finally:
+        standby.kill()
+        shutil.rmtree(standby.folder)
+        database.start(fsync="off")
+
+
+def test_history_of_calls_never_breaks_the_limit(database: PostgreSQL, clock: DatabaseClock) -> None:
+    """Three replicas try as often as they can, while one of them fails now and then."""
+    replicas = started(database, clock, 3)
+    ends: list[float] = []
+    for number in range(60):
+        replica = replicas[number * 7 % 3]
+        with suppress(NotAllowedYet), replica.limiter.acquire(SYNC, USER):
+            assert not ends or clock.monotonic() >= ends[-1] + 20 - 1e-5
+            clock.advance(number % 5)
+            ends.append(clock.monotonic())
+        clock.advance(3.7)
+        if number % 20 == 19:
+            replicas[0].store.close()
+            replicas[0] = Replica(database, clock)
+    assert len(ends) > 8
+
+
+@contextmanager
+def role(server: PostgreSQL, *grants: str) -> Iterator[str]:
+    """Create a role with a password, and return its URL."""
+    server.execute("DROP ROLE IF EXISTS exporter")
+    server.execute("CREATE ROLE exporter LOGIN PASSWORD 'opens-the-database'")
+    for grant in grants:
+        server.execute(grant)
+    try:
+        yield server.url.replace("tedee@", "exporter:opens-the-database@")
+    finally:
+        server.execute("DROP OWNED BY exporter CASCADE")
+        server.execute("DROP ROLE exporter")
+
+
+def test_role_may_create_the_tables(database: PostgreSQL, clock: DatabaseClock) -> None:
+    with role(database, "GRANT CREATE ON DATABASE tedee TO exporter") as url:
+        assert Replica(database, clock, url).store.states.is_usable()
+
+
+def test_role_needs_no_more_than_the_documented_privileges(database: PostgreSQL, clock: DatabaseClock) -> None:
+    Replica(database, clock).store.close()
+    grants = (
+        "GRANT USAGE ON SCHEMA tedee_exporter TO exporter",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tedee_exporter TO exporter",
+    )
+    with role(database, *grants) as url:
+        replica = Replica(database, clock, url)
+        assert replica.store.states.is_usable()
+        clock.advance(4000)
+        replica.wait()
+        assert replica.store.states.is_usable()
+
+
+def test_missing_privilege_is_explained(database: PostgreSQL, clock: DatabaseClock) -> None:
+    with role(database) as url, capture_logs() as logs:
+        replica = Replica(database, clock, url)
+        assert replica.store.states.is_usable() is False
+    (line,) = logs
+    assert line["error"].startswith("permission denied for database tedee; the user needs CREATE on the database")
+    assert "opens-the-database" not in str(logs)
+
+
+def test_too_many_connections_are_explained(database: PostgreSQL, clock: DatabaseClock) -> None:
+    with role(database, "ALTER ROLE exporter CONNECTION LIMIT 0") as url, capture_logs() as logs:
+        assert Replica(database, clock, url).store.states.is_usable() is False
+    assert "too many connections for role" in logs[0]["error"]
+    assert "opens-the-database" not in str(logs)
+
+
+def test_tables_of_a_newer_version_are_not_touched(database: PostgreSQL, clock: DatabaseClock) -> None:
+    Replica(database, clock).store.close()
+    database.execute("UPDATE tedee_exporter.store SET version = 2")
+    with capture_logs() as logs:
+        assert Replica(database, clock).store.states.is_usable() is False
+    assert "the tables of the state database are of version 2" in logs[0]["error"]

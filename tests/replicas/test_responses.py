@@ -1,0 +1,137 @@
+"""Every exporter serves what one of them received."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exporter.clock import Instant
+from exporter.sync import postgresql
+from exporter.sync.postgresql import PostgreSQLStore
+from exporter.sync.responses import CachedResponse, Failure
+from testing.postgresql import PostgreSQL
+from testing.program import eventually
+from testing.stores import LONGEST_CALL
+
+from .conftest import DatabaseClock
+from .test_limits import MachineClock
+
+ROWS = [b'{"id": 1, "name": "Front door"}', b'{"id": 2}']
+KEY = "fingerprint"
+
+
+@pytest.fixture
+def open_store(database: PostgreSQL, clock: DatabaseClock) -> Iterator[Callable[[], PostgreSQLStore]]:
+    """Return a function that opens the store of a process on another machine."""
+    stores: list[PostgreSQLStore] = []
+
+    def open_one() -> PostgreSQLStore:
+        stores.append(PostgreSQLStore(database.url, MachineClock(clock), longest_call=LONGEST_CALL))
+        return stores[-1]
+
+    yield open_one
+    for each in stores:
+        each.close()
+
+
+Open = Callable[[], PostgreSQLStore]
+
+
+def response(store: PostgreSQLStore, **fields: Any) -> CachedResponse:
+    return CachedResponse(ROWS, at=Instant.now(store._clock), **fields)
+
+
+def read(store: PostgreSQLStore) -> CachedResponse:
+    found = store.cached_response("home", "my/lock/sync", KEY)
+    assert found
+    return found
+
+
+def write(store: PostgreSQLStore, stored: CachedResponse, fingerprint: str = KEY) -> None:
+    store.store_response("home", "my/lock/sync", fingerprint, stored)
+
+
+def test_response_has_its_true_age_on_every_machine(open_store: Open, clock: DatabaseClock) -> None:
+    first, second = open_store(), open_store()
+    failed_at = first._clock.wall() - 5
+    write(first, response(first, failure=Failure("timeout", "no response", failed_at), requested_ids=(1, 2)))
+    clock.advance(12)
+    found = read(second)
+    assert (found.rows, found.requested_ids) == (ROWS, (1, 2))
+    assert found.at
+    assert found.at.age(Instant.now(second._clock)) == pytest.approx(12)
+    assert second._clock.wall() - found.at.wall == pytest.approx(12)
+    assert found.failure
+    assert second._clock.wall() - found.failure.at == pytest.approx(17)
+    assert read(second) is found
+
+
+def test_response_for_another_credential_is_not_used(open_store: Open) -> None:
+    first, second = open_store(), open_store()
+    write(first, response(first))
+    assert second.cached_response("home", "my/lock/sync", "another") is None
+    assert second.cached_response("hotel", "my/lock/sync", KEY) is None
+    write(first, response(first), "another")
+    assert second.cached_response("home", "my/lock/sync", KEY) is None
+
+
+def test_process_that_was_stopped_does_not_replace_a_newer_response(open_store: Open, clock: DatabaseClock) -> None:
+    first, second = open_store(), open_store()
+    old = response(first)
+    clock.advance(25)
+    new = response(second)
+    write(second, new)
+    write(first, old)
+    found = read(open_store())
+    assert found.at
+    assert found.at.age(Instant.now(MachineClock(clock))) is None
+    assert read(second) is new
+    failed = replace(new, failure=Failure("timeout", "no response", 0.0))
+    write(second, failed)
+    assert read(first).failure
+
+
+def test_credential_is_not_stored(open_store: Open, database: PostgreSQL) -> None:
+    first = open_store()
+    write(first, response(first), "the-fingerprint-of-a-key")
+    (content,) = database.execute("SELECT string_agg(t::text, '') FROM tedee_exporter.responses t")
+    assert "home" in content[0]
+    assert "the-fingerprint" not in content[0]
+
+
+@pytest.mark.parametrize("channel", ["tedee_exporter", "another"], ids=["notification", "polling"])
+def test_new_response_is_reported_to_the_others(
+    open_store: Open, database: PostgreSQL, clock: DatabaseClock, monkeypatch: pytest.MonkeyPatch, channel: str
+) -> None:
+    first, second = open_store(), open_store()
+    # PgBouncer in transaction mode passes no notifications.
+    monkeypatch.setattr(postgresql, "LISTEN", f"LISTEN {channel}")
+    reported: dict[str, list[str]] = {"first": [], "second": []}
+    first.subscribe(reported["first"].append)
+    second.subscribe(reported["second"].append)
+    write(first, response(first))
+    eventually(lambda: reported["second"], "the report")
+    assert reported == {"first": [], "second": ["home"]}
+    database.stop()
+    database.start(fsync="off")
+    clock.advance(3)
+    eventually(lambda: _written(second, response(second)), "the database")
+    eventually(lambda: reported["first"], "the report after a restart of the database")
+
+
+def _written(store: PostgreSQLStore, stored: CachedResponse) -> bool:
+    write(store, stored)
+    return bool(store.cached_response("home", "my/lock/sync", KEY))
+
+
+def test_watching_ends_with_the_store(open_store: Open) -> None:
+    store = open_store()
+    store.subscribe(lambda _account: None)
+    watchers = [thread for thread in threading.enumerate() if thread.name == "state database"]
+    assert watchers
+    store.close()
+    for each in watchers:
+        each.join(30)
+        assert not each.is_alive()
