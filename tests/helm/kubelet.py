@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from testing.program import TIMEOUT, TOOL_SECONDS, Exporter, run, running
 
@@ -65,6 +66,7 @@ class Pod:
         elif "configMap" in volume:
             config = self.release.one("ConfigMap", volume["configMap"]["name"])
             files = {name: text.encode() for name, text in config["data"].items()}
+            mode = volume["configMap"].get("defaultMode", mode)
         if files:
             (path / "..swapped").mkdir()
             (path / "..data").symlink_to("..swapped")
@@ -82,6 +84,14 @@ class Pod:
     def _arguments(self) -> list[str]:
         return [self._here(argument) for argument in self.release.container["args"]]
 
+    def _variables(self) -> dict[str, Any]:
+        """Return the environment variables from Secrets."""
+        return {
+            variable["name"]: self._secrets[reference["name"]][reference["key"]].decode()
+            for variable in self.release.container.get("env", ())
+            if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))
+        }
+
     def refresh(self) -> None:
         """Run the init containers."""
         for container in self.release.containers[:-1]:
@@ -92,14 +102,15 @@ class Pod:
 
     def check(self) -> "subprocess.CompletedProcess[str]":
         """Run the exporter with --config.check."""
-        return run(*self._arguments(), "--config.check")
+        return run(*self._arguments(), "--config.check", **self._variables())
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Exporter]:
         """Run the exporter on a free port."""
         address = f"--web.listen-address=:{self._port}"
         assert address in self._arguments()
-        with running(*(each for each in self._arguments() if each != address)) as exporter:
+        arguments = [each for each in self._arguments() if each != address]
+        with running(*arguments, **self._variables()) as exporter:
             yield exporter
 
     @property
