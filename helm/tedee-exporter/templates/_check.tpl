@@ -1,12 +1,11 @@
 {{- /* Names of values in other charts, with advice for each. The schema accepts these names, so that this advice is printed
 instead of a schema error. */ -}}
 {{- define "tedee-exporter.otherCharts" -}}
-{{- $onePod := "is not a value of this chart; there is only one pod, because Tedee allows each account one sync in 20 seconds" -}}
-autoscaling: {{ $onePod }}
-replicaCount: {{ $onePod }}
-replicas: {{ $onePod }}
-strategy: {{ $onePod }}, and the old pod stops before the new one starts
-updateStrategy: {{ $onePod }}, and the old pod stops before the new one starts
+{{- $strategy := "is not a value of this chart; the new pod starts before the old one stops only if config.state_url is set, because Tedee allows each account one sync in 20 seconds" -}}
+autoscaling: is not a value of this chart; one pod calls Tedee for an account, however many there are. For availability, set replicas
+replicaCount: is called replicas here
+strategy: {{ $strategy }}
+updateStrategy: {{ $strategy }}
 containerSecurityContext: is called securityContext here
 deploymentAnnotations: is called annotations here
 env: is called extraEnv here
@@ -67,6 +66,32 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- if not (include "tedee-exporter.isFileName" $name) -}}
 {{- $problems = append $problems (printf "keys: %q %s; an account with such a name refers to its file %s" $name $invalidName $instead) -}}
 {{- end -}}
+{{- end -}}
+
+{{- $several := gt (int .Values.replicas) 1 -}}
+{{- if and $several .Values.demo -}}
+{{- $problems = append $problems "replicas: the demo has one pod, because each pod would simulate other locks" -}}
+{{- else if and $several (not .Values.config.state_url) -}}
+{{- $problems = append $problems "replicas: several need a store that they share, because Tedee allows each account one sync in 20 seconds. Set the URL of a PostgreSQL database, as in: --set config.state_url=postgresql://USER@HOST/DATABASE" -}}
+{{- end -}}
+{{- if and $several .Values.persistence.enabled -}}
+{{- $problems = append $problems "persistence.enabled: cannot be combined with several replicas, which store their state in the database of config.state_url" -}}
+{{- end -}}
+{{- /* As libpq parses the user and the password. */ -}}
+{{- if regexMatch "^[a-z]+://[^/@]*:[^/@]+@|[?&](ssl)?password=" (default "" .Values.config.state_url) -}}
+{{- $problems = append $problems "config.state_url: the password would be readable in a ConfigMap; move it to a Secret, and set database.existingSecret" -}}
+{{- end -}}
+{{- /* A rolling update would run pods with different stores at the same time. Without a cluster, the result is empty. */ -}}
+{{- $namespace := include "tedee-exporter.namespace" . -}}
+{{- $deployment := lookup "apps/v1" "Deployment" $namespace $name -}}
+{{- $running := lookup "v1" "ConfigMap" $namespace $name | dig "data" "tedee-exporter.yml" "" | fromYaml -}}
+{{- if and $running (dig "status" "replicas" 0 $deployment) (not .Values.demo) -}}
+{{- if ne (default "" $running.state_url) (default "" .Values.config.state_url) -}}
+{{- $problems = append $problems (printf "config.state_url: differs from that of the running pods, which would call Tedee at the same time as the new ones; stop them first: kubectl --namespace %s scale deployment/%s --replicas=0" $namespace $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.database.existingSecret (not .Values.config.state_url) -}}
+{{- $problems = append $problems "database.existingSecret: has no effect without config.state_url" -}}
 {{- end -}}
 
 {{- /* The exporter would reject these values as well, but only after the old pod has stopped. */ -}}
@@ -143,7 +168,9 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 {{- with $account.oauth -}}
 {{- $file := .refresh_token_file -}}
-{{- if hasPrefix "/etc/tedee-exporter/" $file -}}
+{{- if $several -}}
+{{- $problems = append $problems (printf "%s.oauth: cannot be combined with several replicas, because each refresh returns a new token, which one pod stores in its file; set replicas to 1, or use a personal key" $location) -}}
+{{- else if hasPrefix "/etc/tedee-exporter/" $file -}}
 {{- $problems = append $problems (printf "%s.oauth.refresh_token_file: is on a read-only volume, but each refresh returns a new token to store; use a file in %s" $location (include "tedee-exporter.folder.state" $)) -}}
 {{- else if and (hasPrefix (printf "%s/" (include "tedee-exporter.folder.state" $)) $file) (not $.Values.persistence.enabled) -}}
 {{- $problems = append $problems (printf "%s.oauth.refresh_token_file: would be lost with the pod, and the user would have to sign in again; set persistence.enabled" $location) -}}
@@ -202,7 +229,7 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 
 {{- with .Values.podDisruptionBudget -}}
-{{- if and .enabled (kindIs "invalid" .minAvailable) (kindIs "invalid" .maxUnavailable) -}}
+{{- if and (include "tedee-exporter.hasDisruptionBudget" $) (kindIs "invalid" .minAvailable) (kindIs "invalid" .maxUnavailable) -}}
 {{- $problems = append $problems "podDisruptionBudget: needs maxUnavailable or minAvailable" -}}
 {{- end -}}
 {{- end -}}
@@ -221,6 +248,8 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- range default (list) .Values.extraEnv -}}
 {{- if and . (hasPrefix "TEDEE_" .name) -}}
 {{- $problems = append $problems (printf "extraEnv: %s has no effect, because the configuration is a file; set config" .name) -}}
+{{- else if and . $.Values.database.existingSecret (eq .name "PGPASSWORD") -}}
+{{- $problems = append $problems "extraEnv: PGPASSWORD is also set by database.existingSecret; remove one of them" -}}
 {{- end -}}
 {{- end -}}
 

@@ -105,12 +105,74 @@ helm upgrade {{ .Release.Name }} oci://ghcr.io/tedee-exporter/charts/{{ .Chart.N
 {{- end -}}
 {{- end -}}
 {{- $_ := set $config "accounts" $accounts -}}
-{{- range $section := list "api" "sync" "devices" "events" -}}
+{{- if $config.state_url -}}
+{{- $_ := unset $config "state_file" -}}
+{{- end -}}
+{{- range $section := list "api" "sync" "devices" "events" "state_url" -}}
 {{- if not (index $config $section) -}}
 {{- $_ := unset $config $section -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{- /* "true" if the state is in a database. The demo stores its state in memory. */ -}}
+{{- define "tedee-exporter.usesDatabase" -}}
+{{- if and .Values.config.state_url (not .Values.demo) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The ports of the hosts in `state_url`, one per line. */ -}}
+{{- define "tedee-exporter.databasePorts" -}}
+{{- $hosts := regexReplaceAll "^[a-z]+://([^/@]*@)?([^/?]*).*$" .Values.config.state_url "${2}" -}}
+{{- range splitList "," $hosts }}
+{{ regexFind ":[0-9]+$" . | trimPrefix ":" | default "5432" }}
+{{- end }}
+{{- end -}}
+
+{{- define "tedee-exporter.hasStateVolume" -}}
+{{- if or .Values.persistence.enabled (not (include "tedee-exporter.usesDatabase" .)) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* "true" if the pods store nothing, so that old and new pods can run at the same time. A refresh token is in a file,
+and can be used only once. */ -}}
+{{- define "tedee-exporter.isStateless" -}}
+{{- $stateful := include "tedee-exporter.hasStateVolume" . -}}
+{{- range default (list) .Values.config.accounts -}}
+{{- $stateful = or $stateful .oauth -}}
+{{- end -}}
+{{- if not $stateful -}}true{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.hasDisruptionBudget" -}}
+{{- $enabled := .Values.podDisruptionBudget.enabled -}}
+{{- if ternary $enabled (gt (int .Values.replicas) 1) (kindIs "bool" $enabled) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The environment variables of the exporter. */ -}}
+{{- define "tedee-exporter.env" -}}
+{{- $env := list -}}
+{{- with .Values.database -}}
+{{- if .existingSecret -}}
+{{- $reference := dict "name" .existingSecret "key" .passwordKey -}}
+{{- $env = append $env (dict "name" "PGPASSWORD" "valueFrom" (dict "secretKeyRef" $reference)) -}}
+{{- end -}}
+{{- end -}}
+{{- with concat $env (default (list) .Values.extraEnv) -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tedee-exporter.topologySpreadConstraints" -}}
+{{- if .Values.topologySpreadConstraints -}}
+{{- toYaml .Values.topologySpreadConstraints -}}
+{{- else if gt (int .Values.replicas) 1 -}}
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "tedee-exporter.selectorLabels" . | nindent 6 }}
+{{- end -}}
 {{- end -}}
 
 {{- /* "true" if a text is a valid key of a Secret. */ -}}
@@ -208,7 +270,7 @@ honorTimestamps: {{ $monitor.honorTimestamps }}
 
 {{- define "tedee-exporter.initContainers" -}}
 {{- $containers := list -}}
-{{- if not (or .Values.demo .Values.persistence.enabled (ne (dir .Values.config.state_file) (include "tedee-exporter.folder.state" .))) -}}
+{{- if not (or .Values.demo .Values.persistence.enabled (include "tedee-exporter.usesDatabase" .) (ne (dir .Values.config.state_file) (include "tedee-exporter.folder.state" .))) -}}
 {{- $containers = append $containers (include "tedee-exporter.stateContainer" . | fromYaml) -}}
 {{- end -}}
 {{- with concat $containers .Values.initContainers -}}
