@@ -1,4 +1,4 @@
-"""compose.yaml provides the locks to Grafana.
+"""compose.yaml provides the locks to Grafana, and compose.replicas.yaml runs two exporters.
 
 Grafana is not run. Prometheus and Alertmanager of this machine use the files that compose.yaml mounts, with local
 addresses instead of the names of services.
@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
+from exporter.simulator import Cloud, World, serve
+from testing.postgresql import running_server
 from testing.program import ROOT, TIMEOUT, Exporter, eventually, free_port, running
 from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus
@@ -25,6 +28,7 @@ from .command import run_checked
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
+REPLICAS: dict[str, Any] = yaml.safe_load((ROOT / "compose.replicas.yaml").read_text("utf-8"))["services"]
 PORTS = {"exporter": 10333, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
 
 
@@ -104,8 +108,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, exporter: Exporter, ale
         yield Prometheus(url)
 
 
-def test_compose_file_matches_schema() -> None:
-    run_checked(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / "compose.yaml")
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.replicas.yaml"])
+def test_compose_file_matches_schema(name: str) -> None:
+    run_checked(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / name)
 
 
 def test_mounted_files_exist() -> None:
@@ -186,3 +191,37 @@ def test_grafana_loads_dashboards_and_home_dashboard() -> None:
     assert str(home.parent) == provider["options"]["path"]
     assert home.name in dashboards
     assert len({dashboard["uid"] for dashboard in dashboards.values()}) == len(dashboards)
+
+
+# compose.replicas.yaml
+
+
+def test_replicas_differ_only_in_their_port() -> None:
+    first, second = (dict(REPLICAS[name]) for name in ("exporter-1", "exporter-2"))
+    ports = first.pop("ports") + second.pop("ports")
+    assert ports == ["127.0.0.1:10333:10333", "127.0.0.1:10334:10333"]
+    assert first == second
+    assert "ports" not in REPLICAS["postgres"]
+    assert re.fullmatch(r"postgres:\d+\.\d+", REPLICAS["postgres"]["image"])
+
+
+def test_replicas_use_the_database() -> None:
+    created = REPLICAS["postgres"]["environment"]
+    given = REPLICAS["exporter-1"]["environment"]
+    assert given["PGPASSWORD"] == created["POSTGRES_PASSWORD"]
+    with running_server() as server, serve(Cloud(World.demo(), strict=True)) as cloud:
+        # The server of the tests has the same user and, by default of the image, a database with its name.
+        database = conninfo_to_dict(server.url) | {"host": "postgres"}
+        url = conninfo_to_dict(given["TEDEE_STATE_URL"])
+        assert url == {key: value for key, value in database.items() if key != "port"}
+        assert url["user"] == created["POSTGRES_USER"]
+        variables = given | {"TEDEE_API_URL": cloud.url, "TEDEE_PERSONAL_KEY": "simulated-key-home"}
+        variables["TEDEE_STATE_URL"] = given["TEDEE_STATE_URL"].replace("@postgres/", f"@127.0.0.1:{server.port}/")
+        with running(**variables) as first, running(**variables) as second:
+            replicas = (first, second)
+
+            def usable() -> bool:
+                return all(each.value("tedee_exporter_state_file_usable") == 1 for each in replicas)
+
+            eventually(usable, "the database to be usable")
+            assert [line for each in replicas for line in each.log if "level=warn" in line] == []
