@@ -68,7 +68,7 @@ class PostgreSQL:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            **_unprivileged(),
+            **unprivileged(),
         )
         eventually(self._accepts_connections, "PostgreSQL to accept connections")
 
@@ -124,7 +124,7 @@ class PostgreSQL:
                 each.chmod(each.stat().st_mode | 0o011)
             shutil.chown(self.folder.parent, UNPRIVILEGED)
         subprocess.run(
-            [programs() / program, *arguments], check=True, capture_output=True, timeout=TIMEOUT, **_unprivileged()
+            [programs() / program, *arguments], check=True, capture_output=True, timeout=TIMEOUT, **unprivileged()
         )
 
     def _accepts_connections(self) -> bool:
@@ -152,8 +152,8 @@ class PostgreSQL:
         self._process = None
 
 
-def _unprivileged() -> dict[str, Any]:
-    """Return the arguments of `subprocess` for another user than root, under which PostgreSQL does not run."""
+def unprivileged() -> dict[str, Any]:
+    """Return the arguments of `subprocess` for another user than root, who must not run servers of databases."""
     return {"user": UNPRIVILEGED, "cwd": "/"} if os.getuid() == 0 else {}
 
 
