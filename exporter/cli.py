@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
@@ -198,21 +198,21 @@ def serve(
 
 def _open_store(settings: Settings, clock: Clock, options: argparse.Namespace) -> OpenStore:
     """Open the state store. The demo stores states in memory, since its cloud ends with the process."""
-    place: Path | str | None = None
+    place: Path | Callable[[], str] | None = None
     if not options.demo:
-        url = settings.database_url
-        place = url.get_secret_value() if url else settings.state_file or default_state_file(os.environ)
+        place = settings.database_url or settings.state_file or default_state_file(os.environ)
     return open_store(place, clock, longest_call=settings.api.timeout + CALL_GRACE, shard=str(options.shard))
 
 
 def _database_problem(settings: Settings) -> str | None:
     """Return why the state database cannot be used now; None if it can, or if a file is used."""
-    if not (url := settings.database_url):
+    if not settings.database_url:
         return None
+    url = settings.database_url()
     from .sync.postgresql_database import describe, find_problem  # noqa: PLC0415  (the driver is optional)
 
-    problem = find_problem(url.get_secret_value())
-    return problem and f"the state database {describe(url.get_secret_value())} cannot be used: {problem}"
+    problem = find_problem(url)
+    return problem and f"the state database {describe(url)} cannot be used: {problem}"
 
 
 def _shard_count(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, NamedTuple, TypeGuard
 from msgspec import Meta, Struct
 
 from exporter.fields import KeyPath, Parse
-from exporter.secrets import Secret, safe_path
+from exporter.secrets import Secret, read_regular_file, safe_path
 
 
 class Context(NamedTuple):
@@ -119,10 +119,14 @@ def parse_database_url(value: object, context: Context) -> Secret:
     except ImportError:
         raise ValueError("needs the PostgreSQL driver: pip install 'tedee-exporter[postgresql]'") from None
     try:
-        conninfo_to_dict(url)
+        given = conninfo_to_dict(url)
     except (ProgrammingError, UnicodeError):
         # The message of libpq may contain the password.
         raise ValueError("is not a valid connection string of PostgreSQL") from None
+    ports = str(given.get("port") or "").split(",")
+    if "@" in f"{given.get('host')}{given.get('dbname')}" or not all(re.fullmatch("[0-9]*", port) for port in ports):
+        # Otherwise a part of the password would be used, and logged, as a host.
+        raise ValueError("has special characters in its user or password; write @ as %40, : as %3A, / as %2F, % as %25")
     return secret
 
 
@@ -140,10 +144,13 @@ def read_database_url(path: Path) -> Secret:
         ValueError: The file cannot be read, or does not contain such a URL.
     """
     try:
-        text = path.read_text("utf-8").strip()
+        content = read_regular_file(path, MAX_URL_BYTES)
+        text = None if content is None else content.decode().strip()
     except (OSError, UnicodeError) as error:
         problem = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise ValueError(f"{safe_path(path)} cannot be read: {problem}") from None
+    if text is None:
+        raise ValueError(f"{safe_path(path)} is not a regular file")
     return parse_database_url(text, Context())
 
 
@@ -162,6 +169,8 @@ def check_not_blank(text: str) -> str:
     return text
 
 
+MAX_URL_BYTES = 10_000
+"""Limit of the file with the URL of a database."""
 BEGINS_WITH_TILDE = "begins with ~, which only a shell expands; write the full path, or ./~ if the name begins with ~"
 
 Seconds = Annotated[float, Parse(parse_duration)]

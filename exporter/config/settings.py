@@ -1,7 +1,7 @@
 """Models of the configuration, with the type, range and default of each setting."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
@@ -301,13 +301,19 @@ class Settings(ConfigModel, frozen=True, kw_only=True):
     accounts: Annotated[tuple[Account, ...], NotEmpty]
 
     @property
-    def database_url(self) -> Secret | None:
-        """URL of the database that is used instead of a state file.
+    def database_url(self) -> Callable[[], str] | None:
+        """Returns the URL of the database that is used instead of a state file, which may be in a file that changes."""
+        file, url = self.state_url_file, self.state_url
+        if not (file or url):
+            return None
 
-        Raises:
-            ValueError: The file with the URL was changed.
-        """
-        return read_database_url(self.state_url_file) if self.state_url_file else self.state_url
+        def read() -> str:
+            try:
+                return (read_database_url(file) if file else cast("Secret", url)).get_secret_value()
+            except ValueError as error:
+                raise OSError(f"state_url_file: {error}") from None
+
+        return read
 
     @classmethod
     def cross_field_errors(cls, given: Mapping[str, object], valid: Mapping[str, Any], context: Context) -> Errors:

@@ -27,6 +27,8 @@ FOLLOWER_TTL = 600.0
 """Seconds after a call by another process during which the store is checked for its results."""
 LONG_WAIT = 60.0
 """Seconds above which the wait of a resource that is due is logged."""
+STORE_RETRY_DELAY = 1.0
+"""Seconds until the next try if the store is locked or cannot be used."""
 TAKEOVER_DELAY = 3.0
 """Seconds after the next sync of the leader is due, from which on another process makes it."""
 LONGEST_LOW_PRIORITY_CALL = LOW_PRIORITY_TIMEOUT + 1.0
@@ -111,6 +113,8 @@ class AccountSync:
         self._follows_until = 0.0
         self._leader_due_at = 0.0
         """Monotonic time at which the leader is expected to make the next sync, if it is another process."""
+        self._retry_at = 0.0
+        """Monotonic time from which the store is used again, after it was locked or could not be used."""
         self._has_news = False
         """True if another process has stored a response since the last run."""
         self._is_leader = False
@@ -120,7 +124,7 @@ class AccountSync:
         """Return the seconds until the next run is due."""
         if self._newest_options is not self._options or self._has_news:
             return 0.0
-        wait = min(map(self._wait_of, self._resources))
+        wait = max(min(map(self._wait_of, self._resources)), self._retry_at - self._clock.monotonic())
         if self._credential_is_refused():
             wait = min(wait, CREDENTIAL_POLL_INTERVAL)
         return min(wait, self._store.poll_interval) if self._clock.monotonic() < self._follows_until else wait
@@ -150,6 +154,7 @@ class AccountSync:
             if error.by_another:
                 log.debug("another process is syncing this account", account=self.name, reason=str(error))
                 self._follows_until = self._clock.monotonic() + FOLLOWER_TTL
+                self._retry_at = self._clock.monotonic() + STORE_RETRY_DELAY
             else:
                 log.debug("request not allowed yet", account=self.name, reason=str(error))
             self._load_from_store()

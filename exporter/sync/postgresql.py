@@ -36,6 +36,8 @@ CLOCK_CHANGED = "its clock has changed"
 CLOCK_TOLERANCE = 2.0
 """Seconds by which the database's clock may differ from its earlier course, before it counts as changed."""
 DAY = 86400.0
+SPREAD = 10.0
+"""Seconds over which calls are spread after the database may have lacked some."""
 
 _SERVER = """
 SELECT extract(epoch FROM clock_timestamp())::float8,
@@ -117,11 +119,11 @@ class PostgreSQLStore:
     poll_interval = 10.0
     """Seconds. Usually `subscribe` reports new responses."""
 
-    def __init__(self, url: str, clock: Clock, *, longest_call: float) -> None:
+    def __init__(self, url: Callable[[], str], clock: Clock, *, longest_call: float) -> None:
         """Create a store without connecting to the database.
 
         Args:
-            url: Connection string or URI of libpq.
+            url: Returns the connection string or URI of libpq.
             clock: Clock of this process.
             longest_call: Maximum duration in seconds of a call by another process.
         """
@@ -146,7 +148,7 @@ class PostgreSQLStore:
             cursor.execute(_INSERT_STATES, (rows,))
             stored = dict(cursor.execute(_LOCK_STATES, (rows,)).fetchall())
             server = self._server(cursor)
-            before = tuple(self._decode(stored[_digest(key)], server) for key in keys)
+            before = tuple(self._decode(key, stored[_digest(key)], server) for key in keys)
             now, blocked_until = server.now + server.offset, server.trusted_from + server.offset
             transaction = Transaction(now, before, blocked_until, self._generation)
             yield transaction
@@ -158,6 +160,10 @@ class PostgreSQLStore:
                         _UPDATE_STATE, (_encode(StoredState(at, moved)), _expiry(moved, server), _digest(key))
                     )
             self._purge(cursor, server)
+
+    def is_usable(self) -> bool:
+        """Return True if the last transaction succeeded, also one of a response."""
+        return self._database.is_usable
 
     def mark_incomplete(self) -> bool:
         """Do nothing: without the database no call begins, and the reservation of one in progress is in it."""
@@ -211,7 +217,7 @@ class PostgreSQLStore:
         known: dict[tuple[str, str], float] = {}
         while not self._closed.is_set():
             try:
-                with closing(Connection(self._url)) as connection:
+                with closing(Connection(self._url())) as connection:
                     self._report_news(connection, known, listener)
             except (psycopg.Error, OSError, StoreUnavailable) as error:
                 log.debug("the state database cannot be watched", database=self.name, error=str(error))
@@ -312,16 +318,18 @@ class PostgreSQLStore:
         after = self._clock.monotonic()
         return Server(now, after - now, before - now, incarnation, clock_changes, trusted_from), stored
 
-    def _decode(self, content: str | None, server: Server) -> RateLimitState | None:
+    def _decode(self, key: str, content: str | None, server: Server) -> RateLimitState | None:
         if content is None:
             return None
+        # All accounts wait for the same time. Their next calls are not made at the same moment.
+        spread = int(_digest(key), 16) / 2**128 * SPREAD
         try:
             stored = msgspec.json.decode(content, type=StoredState)
         except msgspec.MsgspecError:
             # Another version of the program wrote it.
             return None
         present = restore(stored, Instant(server.epoch, server.now, server.now))
-        return present.moved(server.offset).blocked(server.trusted_from + server.offset)
+        return present.moved(server.offset).blocked(server.trusted_from + server.offset + spread)
 
     def _purge(self, cursor: Cursor, server: Server) -> None:
         """Delete the states of replaced keys, and the responses of removed accounts, once an hour."""

@@ -4,7 +4,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from os import dup
 from typing import Any
 
@@ -57,12 +57,16 @@ INSERT INTO tedee_exporter.store (version) VALUES (1);
 """
 _SET_TIMEOUTS = """
 SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true),
-       set_config('statement_timeout', %s, true)
+       set_config('statement_timeout', %s, true),
+       set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local'
+                                        ELSE current_setting('synchronous_commit') END, true)
 """
-"""For the present transaction. Options of the connection would not pass PgBouncer."""
+"""For the present transaction. Options of the connection would not pass PgBouncer. If a process of the server crashes,
+the server loses the commits that were not synchronous, and has the same start time as before."""
 _FIND_TABLES = "SELECT FROM pg_tables WHERE schemaname = 'tedee_exporter' AND tablename = 'store'"
 _MAY_CREATE = """
-SELECT has_database_privilege(current_database(), 'CREATE') AND NOT pg_is_in_recovery()
+SELECT CASE WHEN to_regnamespace('tedee_exporter') IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+            ELSE has_schema_privilege('tedee_exporter', 'CREATE') END
 """
 _MISSING_PRIVILEGES = """
 SELECT privilege || ' on ' || name
@@ -84,19 +88,21 @@ _REMEDIES: dict[type[psycopg.Error], str] = {
 class Database:
     """A database. The connection is opened in the first transaction, and again after an error. Thread-safe."""
 
-    def __init__(self, url: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, url: Callable[[], str], monotonic: Callable[[], float]) -> None:
         """Create a database without connecting to it.
 
         Args:
-            url: Connection string or URI of libpq.
+            url: Returns the connection string or URI of libpq. It may change: a password is replaced now and then.
             monotonic: Returns monotonic seconds.
         """
-        self.name = describe(url)
+        self.name = describe(url())
         self._url = url
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._retry_at = 0.0
+        self.is_usable = False
+        """True if the last transaction succeeded."""
         self._problem = ""
 
     @contextmanager
@@ -111,21 +117,18 @@ class Database:
             if self._monotonic() < self._retry_at:
                 raise StoreUnavailable(self._problem)
             try:
-                self._connection = self._connection or Connection(self._url)
+                self._connection = self._connection or Connection(self._url())
                 with self._connection.transaction() as cursor:
                     yield cursor
+                self.is_usable = True
             except _BUSY as error:
                 raise StoreBusy(f"another process has locked the state database: {_first_line(error)}") from error
-            except (psycopg.Error, OSError) as error:
+            except (psycopg.Error, OSError, StoreUnavailable) as error:
                 self.close()
-                self._problem = explain(error)
+                self.is_usable = False
+                self._problem = str(error) if isinstance(error, StoreUnavailable) else explain(error)
                 self._retry_at = self._monotonic() + RETRY_DELAY * random.uniform(1, 2)  # noqa: S311
                 raise StoreUnavailable(self._problem) from error
-            except StoreUnavailable as error:
-                self.close()
-                self._problem = str(error)
-                self._retry_at = self._monotonic() + RETRY_DELAY
-                raise
 
     def close(self) -> None:
         """Close the connection."""
@@ -137,8 +140,12 @@ class Database:
 class Connection:
     """A connection to a database that has the tables. Its transactions end in any case."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, prepare: bool = True) -> None:
         """Connect, and create the tables if there are none.
+
+        Args:
+            url: Connection string or URI of libpq.
+            prepare: Whether to create the tables.
 
         Raises:
             psycopg.Error: The database cannot be used.
@@ -147,6 +154,8 @@ class Connection:
         self.connection = _connect(url)
         self.connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         self._socket = socket.socket(fileno=dup(self.connection.fileno()))
+        if not prepare:
+            return
         try:
             with self.transaction() as cursor:
                 prepare_schema(cursor)
@@ -187,7 +196,10 @@ class Connection:
 def find_problem(url: str) -> str | None:
     """Return why a database cannot be used, and what to do; None if it can. Nothing is created."""
     try:
-        with _connect(url) as connection, connection.cursor() as cursor:
+        with closing(Connection(url, prepare=False)) as connection, connection.transaction() as cursor:
+            ((is_read_only,),) = cursor.execute("SHOW transaction_read_only").fetchall()
+            if is_read_only == "on":
+                return f"it is read-only; {_REMEDIES[errors.ReadOnlySqlTransaction]}"
             if not _has_tables(cursor):
                 ((may_create,),) = cursor.execute(_MAY_CREATE).fetchall()
                 return None if may_create else f"it has no tables; {_REMEDIES[errors.InsufficientPrivilege]}"
@@ -224,7 +236,8 @@ def prepare_schema(cursor: Cursor) -> None:
 
 
 def _check_version(cursor: Cursor) -> None:
-    ((version,),) = cursor.execute("SELECT version FROM tedee_exporter.store").fetchall()
+    rows = cursor.execute("SELECT version FROM tedee_exporter.store").fetchall()
+    version = rows[0][0] if rows else None
     if version != SCHEMA_VERSION:
         raise StoreUnavailable(
             f"the tables of the state database are of version {version}, and this exporter needs {SCHEMA_VERSION}; "

@@ -97,6 +97,9 @@ class SQLiteStateStore:
             if changes or must_write:
                 self._write_stamp(database, now)
 
+    def is_usable(self) -> None:
+        """Return None: each transaction opens the file."""
+
     def mark_incomplete(self) -> bool:
         """Mark the file as incomplete, because it lacks a call. Returns False if that fails.
 

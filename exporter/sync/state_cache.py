@@ -91,7 +91,10 @@ class StateCache:
 
     def is_usable(self) -> bool | None:
         """Return True if the store can be used; None if there is none."""
-        return self._problem is None if self._store else None
+        if self._store is None:
+            return None
+        is_usable = self._store.is_usable()
+        return self._problem is None if is_usable is None else is_usable
 
     def close(self) -> None:
         """Write unsaved states, and close the store."""

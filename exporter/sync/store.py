@@ -59,6 +59,10 @@ class StateStore(Protocol):
         """
         ...
 
+    def is_usable(self) -> bool | None:
+        """Return whether the store could be used last; None if only transactions of states show it."""
+        ...
+
     def mark_incomplete(self) -> bool:
         """Record that the store lacks a call, although it cannot be written. Returns False if that fails."""
         ...

@@ -1,5 +1,6 @@
 """Opens the state store that is configured."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +23,12 @@ class OpenStore:
         self.states.close()
 
 
-def open_store(place: Path | str | None, clock: Clock, *, longest_call: float, shard: str) -> OpenStore:
+def open_store(place: Path | Callable[[], str] | None, clock: Clock, *, longest_call: float, shard: str) -> OpenStore:
     """Open a store.
 
     Args:
-        place: Path of the state file, or URL of a PostgreSQL database; None for a store in memory.
+        place: Path of the state file; a function that returns the URL of a PostgreSQL database; or None for a store in
+            memory.
         clock: Clock for the times in the store.
         longest_call: Maximum duration in seconds of a call by another process.
         shard: Shard of this process.
@@ -37,7 +39,7 @@ def open_store(place: Path | str | None, clock: Clock, *, longest_call: float, s
         case Path():
             file = SQLiteStateStore(place, clock, longest_call=longest_call, shard=shard)
             return OpenStore(StateCache(clock, file), file)
-        case str():
+        case _:
             # The driver is an optional dependency.
             from .postgresql import PostgreSQLStore  # noqa: PLC0415
 

@@ -62,7 +62,9 @@ class Replica:
 
     def __init__(self, server: PostgreSQL, database: DatabaseClock, url: str | None = None) -> None:
         self.clock = MachineClock(database)
-        self.store: OpenStore = open_store(url or server.url, self.clock, longest_call=LONGEST_CALL, shard="0/1")
+        self.store: OpenStore = open_store(
+            lambda: url or server.url, self.clock, longest_call=LONGEST_CALL, shard="0/1"
+        )
         self.limiter = RateLimiter("home", self.store.states, self.clock, POLICY, jitter=lambda: 1.0)
         self.limiter.set_user(USER)
         self.running.append(self)
@@ -113,6 +115,31 @@ def test_killed_call_blocks_until_it_must_have_ended(database: PostgreSQL, clock
         assert second.wait() == 1
         clock.advance(1)
         assert second.wait() == 0
+
+
+def test_late_end_of_a_stopped_call_does_not_shorten_the_next_one(database: PostgreSQL, clock: DatabaseClock) -> None:
+    stopped, other, third = started(database, clock, 3)
+    with stopped.limiter.acquire(SYNC, USER):
+        clock.advance(UNKNOWN)
+        call = other.limiter.acquire(SYNC, USER)
+        call.__enter__()
+        clock.advance(1)
+    assert third.wait() == UNKNOWN - 1
+    call.__exit__(None, None, None)
+    assert third.wait() == 20
+
+
+def test_calls_after_a_restart_of_the_database_are_spread(database: PostgreSQL, clock: DatabaseClock) -> None:
+    (replica,) = started(database, clock, 1)
+    states = replica.store.states
+    keys = [f"account {number}" for number in range(40)]
+    states.update(keys, lambda _now, _states: tuple(POLICY.unknown_state(0.0) for _ in keys))
+    clock.advance(1000)
+    database.execute("UPDATE tedee_exporter.store SET incarnation = 'another'")
+    after = states.update(keys, lambda _now, newest: tuple(each or POLICY.unknown_state(0.0) for each in newest))
+    times = sorted(each.blocked_until - after[0].blocked_until for each in after)
+    assert 7 < times[-1] - times[0] <= 10
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 3
 
 
 def test_retry_after_is_obeyed_by_all(database: PostgreSQL, clock: DatabaseClock) -> None:

@@ -28,7 +28,7 @@ def open_store(database: PostgreSQL, clock: DatabaseClock) -> Iterator[Callable[
     stores: list[PostgreSQLStore] = []
 
     def open_one() -> PostgreSQLStore:
-        stores.append(PostgreSQLStore(database.url, MachineClock(clock), longest_call=LONGEST_CALL))
+        stores.append(PostgreSQLStore(lambda: database.url, MachineClock(clock), longest_call=LONGEST_CALL))
         return stores[-1]
 
     yield open_one
