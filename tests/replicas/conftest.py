@@ -2,8 +2,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from exporter.sync import postgresql
 from testing.clock import FakeClock
 from testing.postgresql import PostgreSQL, running_server
+
+
+@pytest.fixture(autouse=True)
+def without_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all accounts wait equally long after a change of the database."""
+    monkeypatch.setattr(postgresql, "SPREAD", 0.0)
 
 
 @pytest.fixture(scope="session")

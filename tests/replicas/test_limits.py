@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from exporter.sync import postgresql
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.stores import OpenStore, open_store
@@ -129,7 +130,10 @@ def test_late_end_of_a_stopped_call_does_not_shorten_the_next_one(database: Post
     assert third.wait() == 20
 
 
-def test_calls_after_a_restart_of_the_database_are_spread(database: PostgreSQL, clock: DatabaseClock) -> None:
+def test_calls_after_a_restart_of_the_database_are_spread(
+    database: PostgreSQL, clock: DatabaseClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "SPREAD", 10.0)
     (replica,) = started(database, clock, 1)
     states = replica.store.states
     keys = [f"account {number}" for number in range(40)]
