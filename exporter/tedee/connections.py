@@ -103,13 +103,16 @@ class _DeadlineMixin:
 
     def _tunnel(self) -> None:
         """Request a tunnel to the server from a proxy, and wait for the response of the proxy."""
-        _register(self.sock)
         super()._tunnel()  # type: ignore[misc]
         _register(self.sock)
 
-    def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
+    def send(self, data: Any) -> None:
+        """Send a part of a request, unless the deadline has passed: the process may have been stopped."""
+        this: Any = self
+        if this.sock is None:
+            this.connect()
         _register(self.sock)
+        super().send(data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]

@@ -19,6 +19,7 @@ from exporter.secrets import Secret
 from exporter.sync.counters import Counters
 from exporter.tedee.bodies import LARGE_BODY_BYTES, Bodies
 from exporter.tedee.client import TedeeClient
+from exporter.tedee.connections import HTTPConnection
 from exporter.tedee.credentials import personal_key
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError, ConnectionFailed, InvalidResponse, TimedOut
@@ -143,6 +144,22 @@ def test_request_is_not_sent_long_after_reservation(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("exporter.tedee.deadline.boottime", lambda: boottime() + late)
     with listening() as server, pytest.raises(TimedOut):
         client(server.url("127.0.0.1"), limiter=Stopped()).sync()
+    assert server.received == []
+
+
+def test_request_is_not_sent_long_after_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = 0.0
+    connect = HTTPConnection.connect
+
+    def connect_and_stop(connection: HTTPConnection) -> None:
+        nonlocal late
+        connect(connection)
+        late = 34.0
+
+    monkeypatch.setattr(HTTPConnection, "connect", connect_and_stop)
+    monkeypatch.setattr("exporter.tedee.deadline.boottime", lambda: boottime() + late)
+    with listening() as server, pytest.raises(TimedOut):
+        client(server.url("127.0.0.1"), limiter=UnlimitedRateLimiter()).sync()
     assert server.received == []
 
 
