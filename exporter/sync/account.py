@@ -151,12 +151,10 @@ class AccountSync:
             elif not self._load_from_store() and not changed:
                 return
         except NotAllowedYet as error:
+            log.debug("request not allowed yet", account=self.name, reason=str(error))
             if error.by_another:
-                log.debug("another process is syncing this account", account=self.name, reason=str(error))
                 self._follows_until = self._clock.monotonic() + FOLLOWER_TTL
                 self._retry_at = self._clock.monotonic() + STORE_RETRY_DELAY
-            else:
-                log.debug("request not allowed yet", account=self.name, reason=str(error))
             self._load_from_store()
         self._publish()
 

@@ -22,7 +22,7 @@ class NotAllowedYet(Exception):
 
         Args:
             message: The endpoint, and the time until it may be called.
-            by_another: True if another process made a call, or has locked the store.
+            by_another: True if another process made a call or has locked the store, or the store cannot be used.
         """
         self.by_another = by_another
         super().__init__(message)
@@ -173,7 +173,9 @@ class RateLimiter:
         except StoreBusy as error:
             raise NotAllowedYet(str(error), by_another=True) from error
         if wait > 0:
-            raise NotAllowedYet(f"{endpoint} may be called in {wait:.3f} s", by_another=expected_wait <= 0)
+            by_another = expected_wait <= 0
+            reason = "another process made a call; " if by_another else ""
+            raise NotAllowedYet(f"{reason}{endpoint} may be called in {wait:.3f} s", by_another=by_another)
         return reserved_at
 
     def _record(self, change: Callable[[float, tuple[RateLimitState, ...]], tuple[RateLimitState, ...]]) -> None:

@@ -19,7 +19,7 @@ from exporter import background
 from exporter.clock import Clock, Instant
 from exporter.tedee.endpoint import SYNC_SPACING
 
-from .postgresql_database import RETRY_DELAY, Connection, Cursor, Database
+from .postgresql_database import EMPTY, RETRY_DELAY, Connection, Cursor, Database, explain
 from .rate_limits import HOUR, RateLimitState
 from .recovery import StoredState, restore
 from .responses import CachedResponse, pack, unpack
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 LISTEN = "LISTEN tedee_exporter"
 POLL_INTERVAL = 1.0
 """Seconds between two checks for new responses, if no notification arrives. PgBouncer passes none."""
+WATCH_FAILURES = 3
+"""Number of failed connections in succession after which a warning is logged. A restart of the database takes one."""
 NEWS_WINDOW = 10.0
 """Seconds for which a check looks back: transactions become visible later than the time in them."""
 CLOCK_CHANGED = "its clock has changed"
@@ -215,12 +217,21 @@ class PostgreSQLStore:
 
     def _watch(self, listener: Callable[[str], None]) -> None:
         known: dict[tuple[str, str], float] = {}
+        failures = 0
         while not self._closed.is_set():
             try:
                 with closing(Connection(self._url())) as connection:
+                    failures = 0
                     self._report_news(connection, known, listener)
             except (psycopg.Error, OSError, StoreUnavailable) as error:
-                log.debug("the state database cannot be watched", database=self.name, error=str(error))
+                failures += 1
+                # If the database cannot be used at all, the next transaction of a state reports it.
+                is_news = failures == WATCH_FAILURES and self.is_usable()
+                (log.warning if is_news else log.debug)(
+                    "a second connection to the state database fails; responses of other processes are found later",
+                    database=self.name,
+                    error=explain(error),
+                )
                 self._closed.wait(RETRY_DELAY)
 
     def _report_news(
@@ -228,7 +239,7 @@ class PostgreSQLStore:
     ) -> None:
         """Call the listener for new responses, until the store is closed or the connection ends."""
         connection.connection.execute(LISTEN)
-        window = DAY
+        window, is_new = DAY, True
         while not self._closed.is_set():
             with connection.transaction() as cursor:
                 rows = {row[:2]: row[2] for row in cursor.execute(_READ_NEWS, (window,)).fetchall()}
@@ -238,8 +249,16 @@ class PostgreSQLStore:
             window = NEWS_WINDOW
             for account in dict.fromkeys(account for account, _ in news):
                 listener(account)
+            if is_new or not self.is_usable():
+                self._check_server()
+            is_new = False
             for _ in connection.connection.notifies(timeout=POLL_INTERVAL, stop_after=1):
                 pass
+
+    def _check_server(self) -> None:
+        """Notice another server, and that the database can be used again, before a call is due."""
+        with suppress(StoreBusy, StoreUnavailable), self._transaction() as cursor:
+            self._server(cursor)
 
     def _restored(self, response: CachedResponse, received_at: float | None, server: Server) -> CachedResponse:
         """Return a response with the times of this process."""
@@ -314,8 +333,11 @@ class PostgreSQLStore:
     def _read_server(self, cursor: Cursor) -> tuple[Server, str]:
         """Return what is known about the database, and the recorded incarnation."""
         before = self._clock.monotonic()
-        ((now, incarnation, stored, clock_changes, trusted_from),) = cursor.execute(_SERVER).fetchall()
+        row = cursor.execute(_SERVER).fetchone()
         after = self._clock.monotonic()
+        if row is None:
+            raise StoreUnavailable(EMPTY)
+        now, incarnation, stored, clock_changes, trusted_from = row
         return Server(now, after - now, before - now, incarnation, clock_changes, trusted_from), stored
 
     def _decode(self, key: str, content: str | None, server: Server) -> RateLimitState | None:

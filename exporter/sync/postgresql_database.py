@@ -17,8 +17,6 @@ from .store import StoreBusy, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
-SCHEMA_VERSION = 1
-"""As in the statement that creates the tables."""
 CONNECT_TIMEOUT = 5
 """Seconds for a connection to one of the servers."""
 RESPONSE_TIMEOUT = 5.0
@@ -34,7 +32,8 @@ CREATION_LOCK = 0x7EDEE
 
 Cursor = psycopg.Cursor[Any]
 
-_CREATE = """
+_MIGRATIONS = (
+    """
 CREATE SCHEMA IF NOT EXISTS tedee_exporter;
 CREATE TABLE tedee_exporter.store (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -53,8 +52,13 @@ CREATE TABLE tedee_exporter.responses (
     response bytea NOT NULL,
     PRIMARY KEY (account, endpoint)
 ) WITH (fillfactor = 50);
-INSERT INTO tedee_exporter.store (version) VALUES (1);
-"""
+INSERT INTO tedee_exporter.store (version) VALUES (0);
+""",
+)
+"""The statements that change the tables from one version to the next. The first create them."""
+EMPTY = (
+    "the table tedee_exporter.store has no row; drop the schema tedee_exporter, which the exporter then creates again"
+)
 _SET_TIMEOUTS = """
 SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true),
        set_config('statement_timeout', %s, true),
@@ -68,11 +72,12 @@ _MAY_CREATE = """
 SELECT CASE WHEN to_regnamespace('tedee_exporter') IS NULL THEN has_database_privilege(current_database(), 'CREATE')
             ELSE has_schema_privilege('tedee_exporter', 'CREATE') END
 """
+_IS_OWNER = "SELECT pg_has_role(tableowner, 'USAGE') FROM pg_tables WHERE schemaname = 'tedee_exporter' LIMIT 1"
 _MISSING_PRIVILEGES = """
 SELECT privilege || ' on ' || name
 FROM (VALUES ('tedee_exporter.store'), ('tedee_exporter.states'), ('tedee_exporter.responses')) AS tables (name),
      (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS privileges (privilege)
-WHERE NOT (has_schema_privilege('tedee_exporter', 'USAGE') AND has_table_privilege(name, privilege))
+WHERE NOT has_table_privilege(name, privilege)
 """
 _BUSY = (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure)
 _REMEDIES: dict[type[psycopg.Error], str] = {
@@ -80,7 +85,7 @@ _REMEDIES: dict[type[psycopg.Error], str] = {
         "the user needs CREATE on the database for the first start, then USAGE on the schema tedee_exporter, and "
         "SELECT, INSERT, UPDATE and DELETE on its tables"
     ),
-    errors.ReadOnlySqlTransaction: "the server is a standby; add target_session_attrs=read-write to state_url",
+    errors.ReadOnlySqlTransaction: "add target_session_attrs=read-write to state_url, and the hosts of all servers",
 }
 """What to do, where the message of the server does not imply it."""
 
@@ -126,7 +131,7 @@ class Database:
             except (psycopg.Error, OSError, StoreUnavailable) as error:
                 self.close()
                 self.is_usable = False
-                self._problem = str(error) if isinstance(error, StoreUnavailable) else explain(error)
+                self._problem = explain(error)
                 self._retry_at = self._monotonic() + RETRY_DELAY * random.uniform(1, 2)  # noqa: S311
                 raise StoreUnavailable(self._problem) from error
 
@@ -141,15 +146,15 @@ class Connection:
     """A connection to a database that has the tables. Its transactions end in any case."""
 
     def __init__(self, url: str, *, prepare: bool = True) -> None:
-        """Connect, and create the tables if there are none.
+        """Connect, and create or change the tables.
 
         Args:
             url: Connection string or URI of libpq.
-            prepare: Whether to create the tables.
+            prepare: Whether to create or change the tables.
 
         Raises:
             psycopg.Error: The database cannot be used.
-            StoreUnavailable: Its tables are of another version.
+            StoreUnavailable: Its tables are of a newer version, or damaged.
         """
         self.connection = _connect(url)
         self.connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -197,19 +202,24 @@ def find_problem(url: str) -> str | None:
     """Return why a database cannot be used, and what to do; None if it can. Nothing is created."""
     try:
         with closing(Connection(url, prepare=False)) as connection, connection.transaction() as cursor:
-            ((is_read_only,),) = cursor.execute("SHOW transaction_read_only").fetchall()
-            if is_read_only == "on":
-                return f"it is read-only; {_REMEDIES[errors.ReadOnlySqlTransaction]}"
-            if not _has_tables(cursor):
-                ((may_create,),) = cursor.execute(_MAY_CREATE).fetchall()
-                return None if may_create else f"it has no tables; {_REMEDIES[errors.InsufficientPrivilege]}"
-            if missing := [name for (name,) in cursor.execute(_MISSING_PRIVILEGES).fetchall()]:
-                return f"the user lacks {', '.join(missing)}; {_REMEDIES[errors.InsufficientPrivilege]}"
-            _check_version(cursor)
-    except (psycopg.Error, OSError) as error:
+            return _find_problem(cursor)
+    except (psycopg.Error, OSError, StoreUnavailable) as error:
         return explain(error)
-    except StoreUnavailable as error:
-        return str(error)
+
+
+def _find_problem(cursor: Cursor) -> str | None:
+    ((is_read_only,),) = cursor.execute("SHOW transaction_read_only").fetchall()
+    if is_read_only == "on":
+        return f"it is read-only; {_REMEDIES[errors.ReadOnlySqlTransaction]}"
+    version = _read_version(cursor)
+    if version == 0:
+        ((may_create,),) = cursor.execute(_MAY_CREATE).fetchall()
+        return None if may_create else f"it has no tables; {_REMEDIES[errors.InsufficientPrivilege]}"
+    if missing := [name for (name,) in cursor.execute(_MISSING_PRIVILEGES).fetchall()]:
+        return f"the user lacks {', '.join(missing)}; {_REMEDIES[errors.InsufficientPrivilege]}"
+    ((is_owner,),) = cursor.execute(_IS_OWNER).fetchall()
+    if version < len(_MIGRATIONS) and not is_owner:
+        return "its tables are of an older version; start one exporter once as the user who owns them"
     return None
 
 
@@ -221,28 +231,41 @@ def _connect(url: str) -> psycopg.Connection[Any]:
 
 
 def prepare_schema(cursor: Cursor) -> None:
-    """Create the tables if there are none.
+    """Create the tables, or change those of an older version.
 
     Raises:
         psycopg.Error: That is not permitted.
-        StoreUnavailable: The tables are of a newer version.
+        StoreUnavailable: The tables are of a newer version, or damaged.
+    """
+    if _read_version(cursor) == len(_MIGRATIONS):
+        return
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (CREATION_LOCK,))
+    # Another process may have done it meanwhile.
+    version = _read_version(cursor)
+    for number, statements in enumerate(_MIGRATIONS[version:], version + 1):
+        cursor.execute(statements)
+        cursor.execute("UPDATE tedee_exporter.store SET version = %s", (number,))
+        log.info("changed the tables of the state database", schema="tedee_exporter", version=number)
+
+
+def _read_version(cursor: Cursor) -> int:
+    """Return the version of the tables, 0 if there are none.
+
+    Raises:
+        StoreUnavailable: They are of a newer version, or damaged.
     """
     if not _has_tables(cursor):
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (CREATION_LOCK,))
-        if not _has_tables(cursor):
-            cursor.execute(_CREATE)
-            log.info("created the tables of the state database", schema="tedee_exporter", version=SCHEMA_VERSION)
-    _check_version(cursor)
-
-
-def _check_version(cursor: Cursor) -> None:
-    rows = cursor.execute("SELECT version FROM tedee_exporter.store").fetchall()
-    version = rows[0][0] if rows else None
-    if version != SCHEMA_VERSION:
+        return 0
+    row = cursor.execute("SELECT version FROM tedee_exporter.store").fetchone()
+    if row is None:
+        raise StoreUnavailable(EMPTY)
+    version: int = row[0]
+    if version > len(_MIGRATIONS):
         raise StoreUnavailable(
-            f"the tables of the state database are of version {version}, and this exporter needs {SCHEMA_VERSION}; "
+            f"the tables of the state database are of version {version}, and this exporter needs {len(_MIGRATIONS)}; "
             "update all exporters that use it"
         )
+    return version
 
 
 def _has_tables(cursor: Cursor) -> bool:
@@ -257,7 +280,7 @@ def describe(url: str) -> str:
     return f"{host}/{given.get('dbname') or 'default database'}"
 
 
-def explain(error: psycopg.Error | OSError) -> str:
+def explain(error: Exception) -> str:
     """Return what happened, and what to do if that is known."""
     remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
     return f"{_first_line(error)}{'; ' if remedy else ''}{remedy}"

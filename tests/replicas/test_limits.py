@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from math import inf
 from typing import ClassVar
 
@@ -305,60 +305,3 @@ def test_history_of_calls_never_breaks_the_limit(database: PostgreSQL, clock: Da
             replicas[0].store.close()
             replicas[0] = Replica(database, clock)
     assert len(ends) > 8
-
-
-@contextmanager
-def role(server: PostgreSQL, *grants: str) -> Iterator[str]:
-    """Create a role with a password, and return its URL."""
-    server.execute("DROP ROLE IF EXISTS exporter")
-    server.execute("CREATE ROLE exporter LOGIN PASSWORD 'opens-the-database'")
-    for grant in grants:
-        server.execute(grant)
-    try:
-        yield server.url.replace("tedee@", "exporter:opens-the-database@")
-    finally:
-        server.execute("DROP OWNED BY exporter CASCADE")
-        server.execute("DROP ROLE exporter")
-
-
-def test_role_may_create_the_tables(database: PostgreSQL, clock: DatabaseClock) -> None:
-    with role(database, "GRANT CREATE ON DATABASE tedee TO exporter") as url:
-        assert Replica(database, clock, url).store.states.is_usable()
-
-
-def test_role_needs_no_more_than_the_documented_privileges(database: PostgreSQL, clock: DatabaseClock) -> None:
-    Replica(database, clock).store.close()
-    grants = (
-        "GRANT USAGE ON SCHEMA tedee_exporter TO exporter",
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tedee_exporter TO exporter",
-    )
-    with role(database, *grants) as url:
-        replica = Replica(database, clock, url)
-        assert replica.store.states.is_usable()
-        clock.advance(4000)
-        replica.wait()
-        assert replica.store.states.is_usable()
-
-
-def test_missing_privilege_is_explained(database: PostgreSQL, clock: DatabaseClock) -> None:
-    with role(database) as url, capture_logs() as logs:
-        replica = Replica(database, clock, url)
-        assert replica.store.states.is_usable() is False
-    (line,) = logs
-    assert line["error"].startswith("permission denied for database tedee; the user needs CREATE on the database")
-    assert "opens-the-database" not in str(logs)
-
-
-def test_too_many_connections_are_explained(database: PostgreSQL, clock: DatabaseClock) -> None:
-    with role(database, "ALTER ROLE exporter CONNECTION LIMIT 0") as url, capture_logs() as logs:
-        assert Replica(database, clock, url).store.states.is_usable() is False
-    assert "too many connections for role" in logs[0]["error"]
-    assert "opens-the-database" not in str(logs)
-
-
-def test_tables_of_a_newer_version_are_not_touched(database: PostgreSQL, clock: DatabaseClock) -> None:
-    Replica(database, clock).store.close()
-    database.execute("UPDATE tedee_exporter.store SET version = 2")
-    with capture_logs() as logs:
-        assert Replica(database, clock).store.states.is_usable() is False
-    assert "the tables of the state database are of version 2" in logs[0]["error"]

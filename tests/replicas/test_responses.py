@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.clock import Instant
 from exporter.sync import postgresql
@@ -116,14 +118,28 @@ def test_new_response_is_reported_to_the_others(
     assert reported == {"first": [], "second": ["home"]}
     database.stop()
     database.start(fsync="off")
-    clock.advance(3)
-    eventually(lambda: _written(second, response(second)), "the database")
+
+    def is_written() -> bool:
+        clock.advance(1)
+        write(second, response(second))
+        return bool(second.cached_response("home", "my/lock/sync", KEY))
+
+    eventually(is_written, "the database")
     eventually(lambda: reported["first"], "the report after a restart of the database")
 
 
-def _written(store: PostgreSQLStore, stored: CachedResponse) -> bool:
-    write(store, stored)
-    return bool(store.cached_response("home", "my/lock/sync", KEY))
+def test_failing_second_connection_is_reported_once(
+    open_store: Open, database: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    assert store.cached_response("home", "my/lock/sync", KEY) is None
+    monkeypatch.setattr(postgresql, "RETRY_DELAY", 0.05)
+    database.execute("ALTER DATABASE tedee ALLOW_CONNECTIONS false", database="postgres")
+    with capture_logs() as logs:
+        store.subscribe(lambda _account: None)
+        eventually(lambda: len(logs) > 5, "more attempts")
+    assert [each["log_level"] for each in logs].count("warning") == 1
+    assert "a second connection to the state database fails" in logs[0]["event"]
 
 
 def test_watching_ends_with_the_store(open_store: Open) -> None:
@@ -135,3 +151,27 @@ def test_watching_ends_with_the_store(open_store: Open) -> None:
     for each in watchers:
         each.join(30)
         assert not each.is_alive()
+
+
+def test_restart_of_the_database_is_noticed_before_a_call_is_due(
+    open_store: Open, database: PostgreSQL, clock: DatabaseClock
+) -> None:
+    store = open_store()
+    store.subscribe(lambda _account: None)
+    recorded = "SELECT incarnation FROM tedee_exporter.store"
+    (before,) = eventually(lambda: _rows(database, recorded), "the first run of the server to be recorded")
+    database.kill()
+    database.start(fsync="off")
+
+    def is_noticed() -> bool:
+        clock.advance(1)
+        return database.execute(recorded) != [before] and store.is_usable()
+
+    eventually(is_noticed, "the next run of the server to be recorded")
+
+
+def _rows(database: PostgreSQL, query: str) -> list[tuple[object, ...]]:
+    try:
+        return [row for row in database.execute(query) if row != ("",)]
+    except psycopg.errors.UndefinedTable:
+        return []
