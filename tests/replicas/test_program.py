@@ -1,6 +1,7 @@
 """Three exporters as programs, with a strict simulated cloud and a real database."""
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -118,11 +119,16 @@ def test_ten_minutes_in_which_something_is_killed_every_ten_seconds(database: Po
         ages: list[float] = []
         end = time.monotonic() + 600
         while time.monotonic() < end:
-            killed = rng.randrange(REPLICAS + 2)
+            killed = rng.randrange(REPLICAS + 3)
             if killed < REPLICAS:
                 replicas[killed].kill()
                 replicas[killed] = stack.enter_context(running(flag))
             elif killed == REPLICAS:
+                stopped = replicas[0].process
+                stopped.send_signal(signal.SIGSTOP)
+                time.sleep(40)
+                stopped.send_signal(signal.SIGCONT)
+            elif killed == REPLICAS + 1:
                 database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
             else:
                 database.kill()
