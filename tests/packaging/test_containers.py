@@ -5,6 +5,8 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import yaml
 
 from exporter import __version__
 from exporter.simulator import Address, Cloud, World, serve
-from testing.program import LONG_TEST, ROOT, TIMEOUT, configuration, eventually, free_port
+from testing.postgresql import running_server
+from testing.program import LONG_TEST, ROOT, TIMEOUT, Exporter, configuration, eventually, free_port
 
 from .engine import CONFINED, Engine, default, skip_or_fail
 
@@ -219,6 +222,30 @@ def test_compose_calls_tedee_if_a_key_is_set(
         command_line = Path(f"/proc/{engine.inspect('real')['State']['Pid']}/cmdline").read_text()
         assert "--web.listen-address" in command_line
         assert "simulated-key-home" not in command_line
+
+
+def is_up(exporter: Exporter) -> bool:
+    return exporter.value("tedee_up", account="default") == 1
+
+
+def test_composed_replicas_share_a_database(engine: Engine, address: Address) -> None:
+    services = yaml.safe_load((ROOT / "compose.replicas.yaml").read_text("utf-8"))["services"]
+    with ExitStack() as stack:
+        database = stack.enter_context(running_server())
+        replicas = []
+        for name in ("exporter-1", "exporter-2"):
+            environment = services[name]["environment"] | {
+                "TEDEE_PERSONAL_KEY": "simulated-key-home",
+                "TEDEE_STATE_URL": database.url,
+                "TEDEE_API_URL": address.url,
+            }
+            options = [*CONFINED, *(f"--env={key}={value}" for key, value in environment.items())]
+            assert services[name]["read_only"]
+            assert services[name]["cap_drop"] == ["ALL"]
+            replicas.append(stack.enter_context(engine.exporter(name, IMAGE, ANY_PORT, options=options)))
+        for each in replicas:
+            eventually(partial(is_up, each), "both replicas to serve the locks")
+            assert each.value("tedee_exporter_state_usable") == 1
 
 
 # systemd
