@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
-import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,13 +17,10 @@ from exporter.sync.state_changes import StateChanges
 from exporter.tedee.events import EventKind
 from testing.clock import FakeClock
 from testing.factories import registry
-from testing.program import ROOT
-from tests.conftest import require_program
 from tests.end_to_end.prometheus import Prometheus, prometheus
 
 from . import rare_cases, scripted_day
-from .conftest import NO_TARGET, backfill
-from .rig import BUILD
+from .recordings import NO_TARGET, copy_recording
 from .scripted_day import DAY, END, HOUR, INTERVAL, Labels, Recording, asked_for_events, statuses
 
 
@@ -213,34 +208,8 @@ TESTED = {
 
 @contextlib.contextmanager
 def running(name: str, scenario: Scenario) -> Iterator[Prometheus]:
-    """Run Prometheus with a scenario. The recording is stored by name, and used again until the code changes."""
-    storage = BUILD / "recordings" / f"{name}-{_digest_of_code()}"
-    if not storage.exists():
-        storage.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=storage.parent) as work:
-            data = Path(work) / "data"
-            data.mkdir()
-            if scenario.record:
-                backfill(require_program("promtool"), scenario.record(Path(work)), data)
-            try:
-                # An interrupted recording is not stored.
-                data.rename(storage)
-            except OSError:
-                # Another test process may have stored the same recording since.
-                if not storage.exists():
-                    raise
+    """Run Prometheus with a scenario."""
     with tempfile.TemporaryDirectory() as work:
-        # Prometheus changes its storage.
-        shutil.copytree(storage, Path(work) / "data")
+        copy_recording(name, scenario.record, Path(work) / "data")
         with prometheus(Path(work), NO_TARGET) as server:
             yield server
-
-
-def _digest_of_code() -> str:
-    """Return a digest of the code that a recording depends on."""
-    digest = hashlib.sha256()
-    modules = ("conftest", "rare_cases", "scenarios", "scripted_day")
-    files = [Path(__file__).with_name(f"{name}.py") for name in modules]
-    for path in sorted([*files, *ROOT.glob("exporter/**/*.py"), *ROOT.glob("testing/**/*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -13,9 +13,8 @@ from exporter.sync.snapshot import Lock
 from exporter.tedee.models import DeviceState, SyncedLock
 from exporter.tedee.rows import Timestamp
 from testing.program import ROOT
-from tests.conftest import require_program
-from tests.dashboards.conftest import NO_TARGET, backfill
 from tests.dashboards.grafana import Grafana
+from tests.dashboards.recordings import NO_TARGET, backfill
 from tests.dashboards.scripted_day import DAY, END, HOUR, TARGET, Recording
 from tests.end_to_end.prometheus import Prometheus, prometheus
 
@@ -492,9 +491,8 @@ CASES = [
 @pytest.fixture(scope="module")
 def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with the recorded week."""
-    promtool = require_program("promtool")
     folder = tmp_path_factory.mktemp("week")
-    backfill(promtool, record(folder), folder / "data")
+    backfill(record(folder), folder / "data")
     with prometheus(folder, NO_TARGET) as running:
         yield running
 
