@@ -105,8 +105,10 @@ def now() -> table.Panel:
             "charging": q.lowest(catalogue.LOCK_CHARGING, q.SHOWN_LOCKS),
             "changed": f"{q.highest(catalogue.LOCK_LAST_STATE_CHANGE, q.SHOWN_LOCKS)} * 1000",
             "result": q.highest(catalogue.LOCK_STATE_CHANGE_RESULT, q.SHOWN_LOCKS),
-            # A lock that is not reported now has no share: it would show a good connection for the time before.
-            "connected": f"avg by {q.BY_ID} (avg_over_time({connected}[$__range]) and {connected})",
+            # A lock that is not reported now has no share: it would show a good connection for the time before. An
+            # exporter counts for as long as it has reported the lock.
+            "connected": f"sum by {q.BY_ID} (sum_over_time({connected}[$__range]) and {connected})"
+            f" / sum by {q.BY_ID} (count_over_time({connected}[$__range]) and {connected})",
         },
         [("lock_name", False)],
     ).height(TABLE_HEIGHT)
@@ -162,12 +164,10 @@ def alerts() -> table.Panel:
 
 def state_changes() -> timeseries.Panel:
     """Return the panel with the state changes of each lock over time."""
-    changes = q.series(catalogue.LOCK_STATE_CHANGES, q.SHOWN_LOCKS)
-    increase = f"max by {q.BY_ID} (sum without (lock_name) (increase({changes}[1h])))"
     return bar_panel(
         "State changes per hour",
         "State changes of each lock in each hour. The activity log in the Tedee app shows who operated the lock.",
-        q.with_names(increase, q.SHOWN_LOCKS),
+        q.with_names(q.state_changes(q.SHOWN_LOCKS, "1h"), q.SHOWN_LOCKS),
         LOCK_LEGEND,
         width="1h",
     ).span(24)

@@ -159,12 +159,13 @@ def current_values() -> list[stat.Panel]:
             ValueFormat(texts=value_mappings.CONFIGURATIONS, no_value="no data"),
         ),
         value_panel(
-            "State file",
-            "Whether requests are recorded in the state file. If not, the first sync after a restart is delayed by 31 "
-            "seconds and no data is served until then. The log shows the cause.",
-            f"min({q.series(catalogue.STATE_FILE_USABLE, q.EXPORTERS)}) or"
-            f" {value_mappings.NO_STATE_FILE} * group({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
-            ValueFormat(texts=value_mappings.STATE_FILES, no_value="no data"),
+            "State file or database",
+            "Whether all exporters record their requests. If one cannot use its database, it requests nothing; without "
+            "its state file, its first sync after a restart is delayed by 31 seconds and no data is served until then. "
+            "The log shows the cause.",
+            f"min({q.series(catalogue.STATE_USABLE, q.EXPORTERS)}) or"
+            f" {value_mappings.NO_STATE} * group({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
+            ValueFormat(texts=value_mappings.STATE_STORES, no_value="no data"),
         ),
     ]
 
@@ -197,7 +198,7 @@ def accounts() -> table.Panel:
         {
             "up": q.or_hint(SYNC_STATUSES, "account"),
             "age": f"time() - {LAST_SYNCS}",
-            "next": f"{highest(catalogue.NEXT_SYNC)} - time()",
+            "next": f"{lowest(catalogue.NEXT_SYNC)} - time()",
             "left": lowest(catalogue.API_REQUESTS_REMAINING),
             "locks": highest(catalogue.LOCK_COUNT),
             "supported": f"bottomk by (account) (1, {supported})",
@@ -256,7 +257,7 @@ def syncs() -> list[timeseries.Panel]:
             "Time until next sync",
             "Time until the next sync of each account: normally up to 20 seconds, after failures up to 5 minutes or as "
             "long as Tedee requests. A negative value means that the exporter is overloaded." + SERIES_LIMIT,
-            {ACCOUNT_LEGEND: f"{highest(catalogue.NEXT_SYNC, q.SHOWN_ACCOUNTS)} - time()"},
+            {ACCOUNT_LEGEND: f"{lowest(catalogue.NEXT_SYNC, q.SHOWN_ACCOUNTS)} - time()"},
             AXIS_SECONDS,
         )
         .axis_soft_max(AXIS_OF_SECONDS)
@@ -297,6 +298,8 @@ def requests() -> list[timeseries.Panel]:
 def processes() -> list[timeseries.Panel | table.Panel]:
     """Return the panels about scrapes and processes."""
     cpu_seconds = q.series("process_cpu_seconds_total", q.EXPORTERS)
+    oldest_sync = f"min by (instance, job) ({q.series(catalogue.LAST_SYNC, q.ACCOUNTS)})"
+    sent = f"increase({q.series(catalogue.API_REQUESTS, q.ACCOUNTS)}[1h])"
     return [
         line_panel(
             "Samples per scrape",
@@ -328,20 +331,33 @@ def processes() -> list[timeseries.Panel | table.Panel]:
             ValueFormat("percentunit", minimum=0),
         ).span(6),
         table_panel(
-            "Versions",
-            "Whether Prometheus can scrape each exporter, its version, its start time, and the last successful load of "
-            "its configuration.",
+            "Exporters",
+            "Each exporter: the age of the oldest data that it serves, the requests that it sent in the last hour, and "
+            "whether it can use its state file or database. Of several replicas, one sends the requests of an account, "
+            "and all serve its data.",
             [
-                Column("up", "Scrape", ValueFormat(texts=value_mappings.SCRAPES), cell=COLOURED_CELL, width=80),
+                Column("up", "Scrape", ValueFormat(texts=value_mappings.SCRAPES), cell=COLOURED_CELL, width=70),
                 Column("instance", "Instance", min_width=150),
-                Column("job", "Job", width=200),
-                Column("version", "Version", width=90),
-                Column("python_version", "Python", width=80),
-                Column("started", "Started", ValueFormat("dateTimeFromNow"), width=140),
-                Column("loaded", "Config loaded", ValueFormat("dateTimeFromNow"), width=140),
+                Column("job", "Job", width=120),
+                Column("age", "Data age", SECONDS, width=85),
+                Column("requests", "Requests", COUNT, width=90),
+                Column(
+                    "state",
+                    "State",
+                    ValueFormat(texts=value_mappings.STATE_STORES, no_value="none"),
+                    cell=COLOURED_CELL,
+                    width=100,
+                ),
+                Column("version", "Version", width=80),
+                Column("python_version", "Python", width=75),
+                Column("started", "Started", ValueFormat("dateTimeFromNow"), width=130),
+                Column("loaded", "Config loaded", ValueFormat("dateTimeFromNow"), width=130),
             ],
             {
                 "up": q.of_exporters(q.series("up", q.EXPORTERS), lookback=q.EXPORTER_LOOKBACK),
+                "age": f"time() - {oldest_sync}",
+                "requests": f"sum by (instance, job) ({sent})",
+                "state": f"min by (instance, job) ({q.series(catalogue.STATE_USABLE, q.EXPORTERS)})",
                 "version": f"group by (instance, job, version, python_version) "
                 f"({q.series(catalogue.BUILD_INFO, q.EXPORTERS)})",
                 "started": times(q.of_exporters(q.series("process_start_time_seconds", q.EXPORTERS))),

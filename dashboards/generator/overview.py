@@ -335,7 +335,7 @@ def batteries() -> table.Panel:
 
 def use_by_hour() -> table.Panel:
     """Return the table of state changes by day and hour."""
-    changes = f"sum(increase({q.series(catalogue.LOCK_STATE_CHANGES, q.LOCKS)}[1h] offset -1h))"
+    changes = f"sum({q.state_changes(q.LOCKS, '1h', offset=' offset -1h')})"
     return hours_panel(
         "State changes by hour",
         f"State changes of all selected locks in each hour of the last {HEATMAP_DAYS} days, in the time zone of the "
@@ -349,7 +349,6 @@ def use_by_hour() -> table.Panel:
 
 def use_by_lock(note: str = "") -> table.Panel:
     """Return the table of the use of each lock."""
-    changes = f"increase({q.series(catalogue.LOCK_STATE_CHANGES, q.SHOWN_LOCKS)}[$__range])"
     unlocked = f"(1 - {q.lowest(catalogue.LOCK_LOCKED, q.SHOWN_LOCKS)})[$__range:1m]"
     opened = f"({q.highest(catalogue.LOCK_DOOR_OPEN, q.SHOWN_LOCKS)})[$__range:1m]"
     return table_panel(
@@ -365,7 +364,7 @@ def use_by_lock(note: str = "") -> table.Panel:
             ID,
         ],
         {
-            "changes": q.with_recent_names(f"max by {q.BY_ID} (sum without (lock_name) ({changes}))", q.SHOWN_LOCKS),
+            "changes": q.with_recent_names(q.state_changes(q.SHOWN_LOCKS, "$__range"), q.SHOWN_LOCKS),
             "unlocked": q.with_recent_names(f"sum_over_time({unlocked})", q.SHOWN_LOCKS),
             "opened": q.with_recent_names(f"sum_over_time({opened})", q.SHOWN_LOCKS),
         },
@@ -427,7 +426,7 @@ def availability_by_bridge() -> table.Panel:
 
 def firmware_versions() -> table.Panel:
     """Return the numbers of locks by firmware version."""
-    info = f"group by (account, lock_id, firmware_version) ({q.series(catalogue.LOCK_INFO, q.LOCKS)})"
+    info = q.device_names(catalogue.LOCK_INFO, q.LOCKS, q.BY_ID, "firmware_version")
     available = q.highest(catalogue.LOCK_FIRMWARE_UPDATE_AVAILABLE, q.LOCKS)
     return (
         table_panel(

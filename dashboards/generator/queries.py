@@ -367,6 +367,15 @@ def days_until(percent: int, matchers: str) -> str:
     )
 
 
+def state_changes(matchers: str, window: str, offset: str = "") -> str:
+    """Return an expression for the state changes of each lock in a window.
+
+    Each exporter counts them since its own start: the highest number is right if several report the lock.
+    """
+    increase = f"increase({series(catalogue.LOCK_STATE_CHANGES, matchers)}[{window}]{offset})"
+    return f"max by {BY_ID} (sum without (lock_name) ({increase}))"
+
+
 EVENT_LABELS = "(account, lock_id, event, source)"
 BRIDGE_ID, KEYPAD_ID, DOOR_SENSOR_ID = "(account, bridge_id)", "(account, keypad_id)", "(account, door_sensor_id)"
 """Labels that identify a device. The name is not one of them, as with locks."""

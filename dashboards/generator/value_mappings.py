@@ -53,12 +53,12 @@ ALERT_SEVERITIES: LabelTexts = {
     "warning": Display("warning", "warn"),
     "info": Display("info", "busy"),
 }
-NO_STATE_FILE = -1
-"""Value for exporters without a state file."""
-STATE_FILES: ValueTexts = {
+NO_STATE = -1
+"""Value for exporters without a state file or database."""
+STATE_STORES: ValueTexts = {
     1: Display("usable", "good"),
     0: Display("not usable", "bad"),
-    NO_STATE_FILE: Display("none"),
+    NO_STATE: Display("none"),
 }
 
 UNKNOWN_CODE_UNIT = f"prefix:{LockState.describe(-1).removesuffix('-1')}"

@@ -497,11 +497,12 @@ def count_by_version(view: View, *, updates: bool) -> Rows:
     available = picked("lock_firmware_update_available", max, view)
     found: dict[frozenset[LabelSet], float] = defaultdict(float)
     for lock, versions in infos(view, ["lock_info"], ["firmware_version"]).items():
-        for version in versions:
-            if not updates:
-                found[frozenset({version})] += 1
-            elif lock in available:
-                found[frozenset({version})] += available[lock]
+        # If two exporters report different versions, PromQL returns the first one in the order of the labels.
+        version = frozenset({min(versions, key=lambda labels: (not labels, sorted(labels)))})
+        if not updates:
+            found[version] += 1
+        elif lock in available:
+            found[version] += available[lock]
     return dict(found)
 
 
@@ -548,12 +549,12 @@ def of_bridges(view: View, *, shares: bool) -> Rows:
 
 def connected_share(view: View) -> Rows:
     """Return the share of the samples of the time range in which each lock was connected, if it is reported now."""
-    shares = defaultdict(list)
+    samples: defaultdict[Lock, list[float]] = defaultdict(list)
     for each in view.series("lock_connected"):
         _, values = each.between(view.at - view.span, view.at)
         if each.last(view.at) is not None:
-            shares[each.labels["account"], each.labels["lock_id"]].append(sum(values) / len(values))
-    return of_locks({lock: sum(each) / len(each) for lock, each in shares.items()})
+            samples[each.labels["account"], each.labels["lock_id"]].extend(values)
+    return of_locks({lock: sum(each) / len(each) for lock, each in samples.items()})
 
 
 def minutes(metric: str, is_counted: Callable[[list[float]], bool], view: View) -> Mapping[Lock, float]:
@@ -680,11 +681,11 @@ def increase_by(metric: str, *labels: str) -> Callable[[View], Rows]:
     return rows
 
 
-def state_changes(view: View, window: float) -> dict[Lock, Bounds]:
+def state_changes(view: View, window: float, offset: float = 0) -> dict[Lock, Bounds]:
     """Return the state changes of each lock, the highest number if several exporters report it."""
     found: dict[Lock, Bounds] = {}
     labels = ("job", "instance", "account", "lock_id")
-    for group, bounds in increases(view, "lock_state_changes_total", window, *labels).items():
+    for group, bounds in increases(view, "lock_state_changes_total", window, *labels, offset=offset).items():
         lock = dict(group)["account"], dict(group)["lock_id"]
         other = found.get(lock, bounds)
         found[lock] = Bounds(max(bounds.low, other.low), max(bounds.high, other.high))
@@ -699,7 +700,7 @@ def was_reported(view: View) -> bool:
 
 def changes_by_hour(view: View) -> Rows:
     """Return the state changes in the hour that begins now."""
-    changes = increases(view, "lock_state_changes_total", HOUR, offset=HOUR).get(frozenset())
+    changes = total(state_changes(view, HOUR, offset=HOUR).values())
     return number(changes if was_reported(view) else None)
 
 
@@ -862,10 +863,10 @@ def oldest_data(view: View) -> Rows:
     return number(max((max(view.at - at, 0.0) for at in last_syncs(view).values()), default=None))
 
 
-def state_file(view: View) -> Rows:
-    usable = lowest_of_all("tedee_exporter_state_file_usable", view)
+def state_usable(view: View) -> Rows:
+    usable = lowest_of_all("tedee_exporter_state_usable", view)
     exists = view.targets("tedee_exporter_build_info")
-    return usable or number(float(value_mappings.NO_STATE_FILE) if exists else None)
+    return usable or number(float(value_mappings.NO_STATE) if exists else None)
 
 
 def supported_versions(view: View) -> Rows:
@@ -887,7 +888,7 @@ def data_age(view: View, *, shown: bool = False) -> Rows:
 
 def next_sync(view: View, *, shown: bool = False) -> Rows:
     due = view.by_account("tedee_next_sync_timestamp_seconds")
-    return of_accounts({each: max(due[each]) - view.at for each in due if not shown or each in view.accounts})
+    return of_accounts({each: min(due[each]) - view.at for each in due if not shown or each in view.accounts})
 
 
 def of_exporters(metric: str, view: View) -> Rows:
@@ -924,6 +925,37 @@ def targets_up(view: View) -> Rows:
     return {
         one(**labels): value for labels, value in view.current("up") if (labels["job"], labels["instance"]) in exporters
     }
+
+
+def by_exporter(metric: str, view: View) -> dict[tuple[str, str], list[float]]:
+    """Return the values of each exporter, by job and instance."""
+    found = defaultdict(list)
+    for labels, value in view.current(metric):
+        found[labels["job"], labels["instance"]].append(value)
+    return found
+
+
+def of_each_exporter(values: Mapping[tuple[str, str], Value]) -> Rows:
+    """Return a row for each exporter."""
+    return {one(job=job, instance=instance): value for (job, instance), value in values.items()}
+
+
+def data_age_by_exporter(view: View) -> Rows:
+    """Return the age of the oldest data that each exporter serves."""
+    times = by_exporter("tedee_last_sync_timestamp_seconds", view)
+    return of_each_exporter({exporter: view.at - min(each) for exporter, each in times.items()})
+
+
+def state_by_exporter(view: View) -> Rows:
+    return of_each_exporter(
+        {each: min(values) for each, values in by_exporter("tedee_exporter_state_usable", view).items()}
+    )
+
+
+def requests_by_exporter(view: View) -> Rows:
+    """Return the number of requests that each exporter sent in the last hour."""
+    sent = increases(view, "tedee_api_requests_total", HOUR, "job", "instance")
+    return of_each_exporter({(dict(each)["job"], dict(each)["instance"]): bounds for each, bounds in sent.items()})
 
 
 def exporter_times(metric: str, view: View) -> Rows:
@@ -1320,7 +1352,7 @@ EXPORTER: dict[tuple[str, str], Expectation] = {
     ("Fewest requests left", "A"): partial(lowest_of_all, "tedee_api_requests_remaining"),
     ("API version", "A"): partial(lowest_of_all, "tedee_api_version_supported"),
     ("Configuration", "A"): partial(lowest_of_all, "tedee_exporter_config_last_reload_successful"),
-    ("State file", "A"): state_file,
+    ("State file or database", "A"): state_usable,
     ("Accounts", "up"): lambda view: with_hint(of_accounts(sync_statuses(view)), "account"),
     ("Accounts", "age"): data_age,
     ("Accounts", "next"): next_sync,
@@ -1344,10 +1376,13 @@ EXPORTER: dict[tuple[str, str], Expectation] = {
     ("Scrape duration", "A"): partial(of_exporters, "scrape_duration_seconds"),
     ("Memory usage", "A"): partial(of_exporters, "process_resident_memory_bytes"),
     ("CPU usage", "A"): cpu_usage,
-    ("Versions", "up"): targets_up,
-    ("Versions", "version"): versions,
-    ("Versions", "started"): partial(exporter_times, "process_start_time_seconds"),
-    ("Versions", "loaded"): partial(exporter_times, "tedee_exporter_config_last_reload_success_timestamp_seconds"),
+    ("Exporters", "up"): targets_up,
+    ("Exporters", "age"): data_age_by_exporter,
+    ("Exporters", "requests"): requests_by_exporter,
+    ("Exporters", "state"): state_by_exporter,
+    ("Exporters", "version"): versions,
+    ("Exporters", "started"): partial(exporter_times, "process_start_time_seconds"),
+    ("Exporters", "loaded"): partial(exporter_times, "tedee_exporter_config_last_reload_success_timestamp_seconds"),
     ("Firing alerts", "since"): of_other_alerts(partial(alert_starts, "account")),
     ("Alerts", "Anno"): of_other_alerts(started_alerts),
 }

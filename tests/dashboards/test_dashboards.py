@@ -668,7 +668,7 @@ KINDS = (
     value_mappings.SCRAPES,
     value_mappings.VERSIONS,
     value_mappings.CONFIGURATIONS,
-    value_mappings.STATE_FILES,
+    value_mappings.STATE_STORES,
     value_mappings.ALERT_SEVERITIES,
     anchors(),
 )

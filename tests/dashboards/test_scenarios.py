@@ -1,4 +1,7 @@
-"""Tests that all queries of the dashboards give the numbers of the simulated worlds, for each scenario."""
+"""Tests that all queries of the dashboards give the numbers of the simulated worlds, for each scenario.
+
+Two replicas of an exporter give the same numbers as one.
+"""
 
 import functools
 import math
@@ -18,8 +21,9 @@ from exporter.simulator.wire import Version, sync_entry
 from exporter.tedee.events import EventKind
 from exporter.tedee.models import DoorState, LockState, StateChangeResult
 from testing.clock import FakeClock
+from tests.end_to_end.prometheus import prometheus
 
-from . import scripted_day
+from . import replicas, scripted_day
 from .expected import (
     EXPECTED,
     Bounds,
@@ -34,6 +38,7 @@ from .expected import (
     selectable_locks,
 )
 from .grafana import FILES, Grafana, Selection, load, queries
+from .recordings import NO_TARGET, backfill
 from .scenarios import TESTED, home_world, many_world, running, two_worlds
 from .scripted_day import DAY, END, HOUR, INTERVAL
 
@@ -231,6 +236,92 @@ def test_numbers_are_those_of_the_samples(recorded: Callable[[str], Recorded], c
             expected = EXPECTED[name, title, query["refId"]](replace(view, at=at, rate_interval=window))
             found += [f"{title}, {query['refId']}, at {at - END:+}: {each}" for each in difference(actual, expected)]
     assert not found, "\n".join(found)
+
+
+# Replicas
+
+OF_EACH_EXPORTER = {
+    "Exporters",
+    "Exporters down",
+    "Samples per scrape",
+    "Scrape duration",
+    "Memory usage",
+    "CPU usage",
+}
+"""Panels that show or count each exporter. Every other one shows two replicas as one exporter."""
+ONE_DOWN = END - 2 * HOUR
+
+
+@pytest.fixture(scope="module")
+def of_replicas(
+    recorded: Callable[[str], Recorded], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[float], Grafana]]:
+    """Prometheus with the scripted day of two replicas, which give the view at a time."""
+    folder, day = tmp_path_factory.mktemp("replicas"), recorded("day")
+    backfill(replicas.record(folder, day.samples), folder / "data")
+    with prometheus(folder, NO_TARGET) as server:
+        yield lambda end: replace(day.grafana, prometheus=server, end=end)
+
+
+def is_same(query: Any, actual: float, expected: float) -> bool:
+    """Return True if two replicas have the number of one.
+
+    PromQL extends an increase to the ends of its window. It extends it further if a replica started or ended in it.
+    """
+    if "increase(" in query["expr"] or "rate(" in query["expr"]:
+        return math.isclose(actual, expected, rel_tol=0.25) or math.isnan(actual + expected)
+    return accepted(actual, expected)
+
+
+@pytest.mark.parametrize("end", [END, ONE_DOWN], ids=["both are up", "one is down"])
+@pytest.mark.parametrize("name", FILES)
+def test_replicas_have_numbers_of_one_exporter(
+    recorded: Callable[[str], Recorded], of_replicas: Callable[[float], Grafana], name: str, end: float
+) -> None:
+    dashboard = load(name)
+    one, two = replace(recorded("day").grafana, end=end), of_replicas(end)
+    variables = one.variables(dashboard, {})
+    assert two.variables(dashboard, {}) == variables
+    found = []
+    for title, query in queries(dashboard):
+        if title in OF_EACH_EXPORTER:
+            continue
+        expected = results(one, query, variables)
+        for at, actual in results(two, query, variables).items():
+            # A reason that no replica has counted yet may have a row with 0.
+            default = 0.0 if "increase(" in query["expr"] else math.inf
+            found += [
+                f"{title}, {query['refId']}, at {at - END:+}, {dict(labels)}: {actual.get(labels)}, not {value}"
+                for labels, value in {**dict.fromkeys(actual, default), **expected[at]}.items()
+                if not is_same(query, actual.get(labels, default), value)
+            ]
+    assert not found, "\n".join(found)
+
+
+def test_exporter_dashboard_shows_each_replica(of_replicas: Callable[[float], Grafana]) -> None:
+    dashboard = load("exporter.json")
+    first, second = scripted_day.TARGET["instance"], replicas.SECOND
+
+    def shown(end: float, title: str, query: str) -> dict[str, float]:
+        """Return the last values of a panel by instance."""
+        grafana = of_replicas(end)
+        (target,) = (each for panel, each in queries(dashboard) if (panel, each["refId"]) == (title, query))
+        rows = results(grafana, target, grafana.variables(dashboard, {}))[end]
+        return {dict(labels).get("instance", ""): value for labels, value in rows.items()}
+
+    for title in OF_EACH_EXPORTER - {"Exporters", "Exporters down"}:
+        assert set(shown(END, title, "A")) == {first, second}
+        assert set(shown(ONE_DOWN, title, "A")) == {first}
+    assert shown(END, "Exporters", "up") == {first: 1, second: 1}
+    assert shown(END, "Exporters", "state") == {first: 1, second: 1}
+    assert shown(END, "Exporters", "age").keys() == {first, second}
+    assert shown(ONE_DOWN, "Exporters", "up") == {first: 1, second: 0}
+    assert shown(ONE_DOWN, "Exporters down", "A") == {"": 1}
+    assert shown(ONE_DOWN, "Exporters", "age").keys() == {first}
+    caller = shown(replicas.CALLS[0] + 3 * HOUR, "Exporters", "requests")
+    assert caller[second] > caller[first] == 0
+    caller = shown(END, "Exporters", "requests")
+    assert caller[first] > caller[second] == 0
 
 
 # Variables
