@@ -123,7 +123,10 @@ def history(home: Account) -> str:
 
 
 class Scenario:
-    """Two exporters and their accounts, with problems that can be caused and solved."""
+    """Three exporters and their accounts, with problems that can be caused and solved.
+
+    The third exporter is a replica of the first one: it shares an account and the state file.
+    """
 
     def __init__(self, folder: Path, cloud: FaultyCloud, url: str, stack: contextlib.ExitStack) -> None:
         self._cloud = cloud
@@ -154,16 +157,26 @@ class Scenario:
         self._spare_state = folder / "spare" / "state.db"
         elsewhere = [{"name": "elsewhere", "personal_key": "key-of-elsewhere"}]
         self._spare_config = configuration(folder / "spare", url, elsewhere, state_file=str(self._spare_state))
-        self._spare_port = free_port()
+        (folder / "replica").mkdir()
+        shared = [each for each in accounts if each["name"] == "outdated"]
+        self._replica_config = configuration(folder / "replica", url, shared, state_file=str(self._state), sync=sync)
+        self._spare_port, self._replica_port = free_port(), free_port()
         self.main = stack.enter_context(running(f"--config.file={self._config}")).wait_until_ready()
         self._spare = self._start_spare().wait_until_ready()
+        self._replica = self._start_replica().wait_until_ready()
 
     @property
-    def targets(self) -> tuple[str, str]:
-        return f"127.0.0.1:{self.main.port}", f"127.0.0.1:{self._spare_port}"
+    def targets(self) -> tuple[str, ...]:
+        return tuple(f"127.0.0.1:{port}" for port in (self.main.port, self._spare_port, self._replica_port))
 
     def _start_spare(self) -> Exporter:
-        arguments = (f"--config.file={self._spare_config}", f"--web.listen-address=127.0.0.1:{self._spare_port}")
+        return self._start(self._spare_config, self._spare_port)
+
+    def _start_replica(self) -> Exporter:
+        return self._start(self._replica_config, self._replica_port)
+
+    def _start(self, config: Path, port: int) -> Exporter:
+        arguments = (f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}")
         return self._stack.enter_context(running(*arguments))
 
     def cause_problems(self) -> None:
@@ -184,11 +197,12 @@ class Scenario:
         self._config.write_text("accounts: none\n")
         self._reload(expected=500)
         self._spare.kill()
+        self._replica.kill()
 
-    def remedies(self) -> dict[Labels, Callable[[], None]]:
+    def remedies(self) -> dict[Labels, Callable[[], object]]:
         """Return a function that solves the problem of each alert, by the alert's labels."""
-        main, spare = ({"job": "tedee", "instance": target} for target in self.targets)
-        alerts: list[tuple[str, dict[str, str], Callable[[], None]]] = [
+        main, spare, replica = ({"job": "tedee", "instance": target} for target in self.targets)
+        alerts: list[tuple[str, dict[str, str], Callable[[], object]]] = [
             ("TedeeLockJammed", self._lock("Jammed"), self._reset("Jammed")),
             ("TedeeLockLeftUnlocked", self._lock("Left unlocked"), self._reset("Left unlocked")),
             ("TedeeDoorLeftOpen", self._lock("Left open"), self._reset("Left open")),
@@ -214,7 +228,8 @@ class Scenario:
             ("TedeeConfigReloadFailed", main, self._correct_configuration),
             # The second problem of the spare exporter begins when the first one is solved.
             ("TedeeExporterDown", spare, self._start_spare_without_state),
-            ("TedeeStateFileUnusable", spare, self._spare_state.unlink),
+            ("TedeeStateUnusable", {"job": "tedee"}, self._spare_state.unlink),
+            ("TedeeReplicaDown", replica, self._start_replica),
             ("TedeeLockUnlockedAtNight", self._lock("Left unlocked"), lambda: None),
         ]
         return {labelled(name, labels): remedy for name, labels, remedy in alerts}

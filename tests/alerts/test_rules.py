@@ -135,7 +135,7 @@ def test_alert_has_severity_subject_and_runbook(alert: str) -> None:
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     named = set(re.findall(r"\$labels\.(\w+_name)", rule["annotations"]["description"]))
     assert named == {f"{kind}_name" for kind in [kind_of_device(alert)] if kind}
-    assert re.search(r"\$labels\.(account|instance)", rule["annotations"]["description"])
+    assert re.search(r"\$labels\.(account|instance|job)", rule["annotations"]["description"])
     assert rule["annotations"]["runbook_url"] == f"{BASE}#{alert.lower()}"
 
 
