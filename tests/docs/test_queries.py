@@ -497,6 +497,24 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def week_of_replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with the recorded week of two replicas, one of which was down for some hours."""
+    folder = tmp_path_factory.mktemp("week of replicas")
+    path = record(folder)
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    down = range(int(END - 50 * HOUR), int(END - 40 * HOUR))
+    others = [
+        line.replace(TARGET["instance"], "replica-2:10333")
+        for line in lines[:-1]
+        if int(float(line.rpartition(" ")[2])) not in down
+    ]
+    path.write_text("".join([*lines[:-1], *others, lines[-1]]), "utf-8")
+    backfill(path, folder / "data")
+    with prometheus(folder, NO_TARGET) as running:
+        yield running
+
+
 def record(folder: Path) -> Path:
     """Record the week to a file."""
     recording = Recording(folder / "week.om")
@@ -569,6 +587,11 @@ def test_questions_have_a_query_and_an_explanation() -> None:
 @pytest.mark.parametrize(("question", "case"), CASES)
 def test_query_returns_the_expected_result(week: Prometheus, question: str, case: Case) -> None:
     assert result(week, QUERIES[question], case) == pytest.approx(case.expected, abs=case.tolerance)
+
+
+@pytest.mark.parametrize(("question", "case"), CASES)
+def test_query_counts_locks_of_replicas_once(week_of_replicas: Prometheus, question: str, case: Case) -> None:
+    assert result(week_of_replicas, QUERIES[question], case) == pytest.approx(case.expected, abs=case.tolerance)
 
 
 @pytest.mark.parametrize(("mistake", "case"), [(mistake, case) for _, case in CASES for mistake in case.mistakes])
