@@ -18,7 +18,9 @@ def start(work: Callable[[], None], name: str) -> None:
 def _run_with_low_priority(work: Callable[[], None]) -> None:
     if sys.platform == "linux":  # elsewhere niceness applies to the whole process
         with contextlib.suppress(OSError):  # a sandbox may forbid the system call
-            os.nice(NICENESS)
+            # Not relative to the present niceness of the thread, which is that of the thread that started it.
+            niceness = os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICENESS
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     work()
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from queue import Queue
 
 import pytest
 import requests
@@ -207,6 +208,21 @@ def test_syncs_and_rendering_have_low_priority(address: Address, tmp_path: Path)
         renderer_and_worker = [min(19, usual + background.NICENESS)] * 2
         expected = main_program_output_reload_and_web + renderer_and_worker
         eventually(lambda: niceness() == expected, "each thread to have its niceness")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness of each thread")
+def test_thread_started_by_a_low_priority_thread_has_the_same_priority() -> None:
+    found: Queue[int] = Queue()
+
+    def report() -> None:
+        found.put(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    def report_twice() -> None:
+        report()
+        background.start(report, "second")
+
+    background.start(report_twice, "first")
+    assert found.get(timeout=TIMEOUT) == found.get(timeout=TIMEOUT)
 
 
 def test_many_simultaneous_scrapes_get_a_response(address: Address, tmp_path: Path) -> None:
