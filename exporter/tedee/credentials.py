@@ -96,17 +96,21 @@ class CredentialOwners:
         self._lock = threading.Lock()
         self._accounts: frozenset[str] = frozenset()
         self._claims: dict[str, _Claim] = {}
+        """By account."""
+        self._claimants: dict[str, set[str]] = {}
+        """Accounts with a claim, by user. A search of all claims would be slow with many accounts."""
 
     def set_accounts(self, accounts: Iterable[str]) -> None:
         """Allow only these accounts to use credentials from now on."""
         with self._lock:
             self._accounts = frozenset(accounts)
-            self._claims = {account: claim for account, claim in self._claims.items() if account in self._accounts}
+            for account in self._claims.keys() - self._accounts:
+                self._end_claim(account)
 
     def release(self, account: str) -> None:
         """End the claim of an account whose credentials were replaced."""
         with self._lock:
-            self._claims.pop(account, None)
+            self._end_claim(account)
 
     def claim(self, account: str, user: str, read_user: Callable[[], str | None]) -> str | None:
         """Record that an account uses the credential of a user. Returns another account that uses it already, if any.
@@ -125,12 +129,21 @@ class CredentialOwners:
         with self._lock:
             if account not in self._accounts:
                 raise CredentialsUnavailable("the account is no longer configured")
-            self._claims.pop(account, None)
-            for other, claim in self._claims.items():
-                if claim.user == user and claim.read_user() == user:
+            self._end_claim(account)
+            claimants = self._claimants.setdefault(user, set())
+            for other in claimants:
+                if self._claims[other].read_user() == user:
                     return other
+            claimants.add(account)
             self._claims[account] = _Claim(user, read_user)
             return None
+
+    def _end_claim(self, account: str) -> None:
+        if claim := self._claims.pop(account, None):
+            claimants = self._claimants[claim.user]
+            claimants.discard(account)
+            if not claimants:
+                del self._claimants[claim.user]
 
 
 @dataclass(frozen=True)
