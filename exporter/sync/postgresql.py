@@ -243,7 +243,8 @@ class PostgreSQLStore:
         while not self._closed.is_set():
             with connection.transaction() as cursor:
                 rows = {row[:2]: row[2] for row in cursor.execute(_READ_NEWS, (window,)).fetchall()}
-            own = {key: stored.stored_at for key, stored in self._responses.items()}
+            # A copy, because other threads add responses.
+            own = {key: stored.stored_at for key, stored in self._responses.copy().items()}
             news = [key for key, stored_at in rows.items() if stored_at not in (known.get(key), own.get(key))]
             known |= rows
             window = NEWS_WINDOW

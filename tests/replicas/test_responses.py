@@ -128,6 +128,25 @@ def test_new_response_is_reported_to_the_others(
     eventually(lambda: reported["first"], "the report after a restart of the database")
 
 
+class _GrowingResponses(dict[tuple[str, str], postgresql.StoredResponse]):
+    """Responses to which another thread adds one during each iteration."""
+
+    def items(self) -> Any:
+        for key, stored in super().items():
+            self[f"{key[0]} again", key[1]] = stored
+            yield key, stored
+
+
+def test_responses_are_reported_while_others_are_stored(open_store: Open) -> None:
+    first, second = open_store(), open_store()
+    write(second, response(second))
+    second._responses = _GrowingResponses(second._responses)
+    reported: list[str] = []
+    second.subscribe(reported.append)
+    first.store_response("hotel", "my/lock/sync", KEY, response(first))
+    eventually(lambda: reported == ["hotel"], "the report")
+
+
 def test_failing_second_connection_is_reported_once(
     open_store: Open, database: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
