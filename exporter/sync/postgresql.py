@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +31,10 @@ log = structlog.get_logger(__name__)
 LISTEN = "LISTEN tedee_exporter"
 POLL_INTERVAL = 1.0
 """Seconds between two checks for new responses, if no notification arrives. PgBouncer passes none."""
+UNWATCHED_POLL_INTERVAL = 10.0
+"""Seconds between two checks of an account for new responses, while `subscribe` cannot report them."""
+NEWS_DELAY = 0.1
+"""Seconds after a check until the next one, if there are notifications all the time."""
 WATCH_FAILURES = 3
 """Number of failed connections in succession after which a warning is logged. A restart of the database takes one."""
 NEWS_WINDOW = 10.0
@@ -118,8 +123,6 @@ class PostgreSQLStore:
 
     is_required = True
     is_new = False
-    poll_interval = 10.0
-    """Seconds. Usually `subscribe` reports new responses."""
 
     def __init__(self, url: Callable[[], str], clock: Clock, *, longest_call: float) -> None:
         """Create a store without connecting to the database.
@@ -132,6 +135,7 @@ class PostgreSQLStore:
         self.longest_call = longest_call
         self._database = Database(url, clock.monotonic)
         self.name = self._database.name
+        self.poll_interval = UNWATCHED_POLL_INTERVAL
         self.title = "state database"
         self._url = url
         self._clock = clock
@@ -224,6 +228,7 @@ class PostgreSQLStore:
                     failures = 0
                     self._report_news(connection, known, listener)
             except (psycopg.Error, OSError, StoreUnavailable) as error:
+                self.poll_interval = UNWATCHED_POLL_INTERVAL
                 failures += 1
                 # If the database cannot be used at all, the next transaction of a state reports it.
                 is_news = failures == WATCH_FAILURES and self.is_usable()
@@ -247,6 +252,7 @@ class PostgreSQLStore:
             own = {key: stored.stored_at for key, stored in self._responses.copy().items()}
             news = [key for key, stored_at in rows.items() if stored_at not in (known.get(key), own.get(key))]
             known |= rows
+            self.poll_interval = inf
             window = NEWS_WINDOW
             for account in dict.fromkeys(account for account, _ in news):
                 listener(account)
@@ -255,6 +261,7 @@ class PostgreSQLStore:
             is_new = False
             for _ in connection.connection.notifies(timeout=POLL_INTERVAL, stop_after=1):
                 pass
+            self._closed.wait(NEWS_DELAY)
 
     def _check_server(self) -> None:
         """Notice another server, and that the database can be used again, before a call is due."""

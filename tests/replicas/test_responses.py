@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import psycopg
@@ -145,6 +146,17 @@ def test_responses_are_reported_while_others_are_stored(open_store: Open) -> Non
     second.subscribe(reported.append)
     first.store_response("hotel", "my/lock/sync", KEY, response(first))
     eventually(lambda: reported == ["hotel"], "the report")
+
+
+def test_accounts_check_for_responses_while_none_are_reported(open_store: Open, database: PostgreSQL) -> None:
+    store = open_store()
+    assert store.poll_interval == postgresql.UNWATCHED_POLL_INTERVAL
+    store.subscribe(lambda _account: None)
+    eventually(lambda: store.poll_interval == inf, "the subscription")
+    database.stop()
+    eventually(lambda: store.poll_interval == postgresql.UNWATCHED_POLL_INTERVAL, "the end of the subscription")
+    database.start(fsync="off")
+    eventually(lambda: store.poll_interval == inf, "the next subscription")
 
 
 def test_failing_second_connection_is_reported_once(
