@@ -55,7 +55,10 @@ FROM tedee_exporter.store
 """The present time; which run of which server has which tables; and the same as it was at the last change of it."""
 _INSERT_STATES = "INSERT INTO tedee_exporter.states (key) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"
 _LOCK_STATES = "SELECT key, state FROM tedee_exporter.states WHERE key = ANY(%s) ORDER BY key FOR UPDATE"
-_UPDATE_STATE = "UPDATE tedee_exporter.states SET state = %s, expires = %s WHERE key = %s"
+_UPDATE_STATES = """
+UPDATE tedee_exporter.states AS old SET state = new.state, expires = new.expires
+FROM unnest(%s::text[], %s::text[], %s::float8[]) AS new (key, state, expires) WHERE old.key = new.key
+"""
 _DISTRUST = "UPDATE tedee_exporter.store SET incarnation = %s, clock_changes = %s, trusted_from = %s"
 _STORE_RESPONSE = """
 INSERT INTO tedee_exporter.responses AS known (account, endpoint, fingerprint, received_at, stored_at, response)
@@ -65,7 +68,7 @@ SET fingerprint = excluded.fingerprint, received_at = excluded.received_at, stor
     response = excluded.response
 WHERE known.fingerprint <> excluded.fingerprint
    OR coalesce(known.received_at, 0) <= coalesce(excluded.received_at, 0)
-RETURNING stored_at
+RETURNING stored_at, pg_notify('tedee_exporter', '')
 """
 """A process that was stopped for a while does not replace a newer response."""
 _READ_RESPONSE = """
@@ -151,20 +154,23 @@ class PostgreSQLStore:
         """Replace the states of some keys, as `StateStore.transaction` does."""
         rows = sorted({_digest(key) for key in keys})
         with self._transaction() as cursor:
-            cursor.execute(_INSERT_STATES, (rows,))
             stored = dict(cursor.execute(_LOCK_STATES, (rows,)).fetchall())
+            if len(stored) < len(rows):
+                cursor.execute(_INSERT_STATES, (rows,))
+                stored = dict(cursor.execute(_LOCK_STATES, (rows,)).fetchall())
             server = self._server(cursor)
             before = tuple(self._decode(key, stored[_digest(key)], server) for key in keys)
             now, blocked_until = server.now + server.offset, server.trusted_from + server.offset
             transaction = Transaction(now, before, blocked_until, self._generation)
             yield transaction
+            at = Instant(server.epoch, server.now, server.now)
+            changed = {}
             for key, old, new in zip(keys, before, transaction.states, strict=True):
                 if new and new != old:
                     moved = new.moved(-server.offset)
-                    at = Instant(server.epoch, server.now, server.now)
-                    cursor.execute(
-                        _UPDATE_STATE, (_encode(StoredState(at, moved)), _expiry(moved, server), _digest(key))
-                    )
+                    changed[_digest(key)] = (_encode(StoredState(at, moved)), _expiry(moved, server))
+            if changed:
+                cursor.execute(_UPDATE_STATES, (list(changed), *map(list, zip(*changed.values(), strict=True))))
             self._purge(cursor, server)
 
     def is_usable(self) -> bool:
@@ -192,7 +198,6 @@ class PostgreSQLStore:
             row = (account, endpoint, _digest(fingerprint), received_at, packed)
             if written := cursor.execute(_STORE_RESPONSE, row).fetchone():
                 self._responses[account, endpoint] = StoredResponse(written[0], fingerprint, response)
-                cursor.execute("NOTIFY tedee_exporter")
 
     def cached_response(self, account: str, endpoint: str, fingerprint: str) -> CachedResponse | None:
         """Return a stored response, as `ResponseStore.cached_response` does."""

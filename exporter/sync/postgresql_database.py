@@ -3,8 +3,10 @@
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from math import inf
 from os import dup
 from typing import Any
 
@@ -12,6 +14,8 @@ import psycopg
 import structlog
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
+
+from exporter import background
 
 from .store import StoreBusy, StoreUnavailable
 
@@ -23,6 +27,8 @@ RESPONSE_TIMEOUT = 5.0
 """Seconds for a transaction. A server that hangs does not respond at all."""
 LOCK_TIMEOUT = "1s"
 """Time to wait for a row that another process has locked. A transaction takes milliseconds."""
+DEADLINE_INTERVAL = 1.0
+"""Seconds between two checks whether a transaction takes longer than RESPONSE_TIMEOUT."""
 IDLE_TIMEOUT = "5s"
 """Time after which the server ends a transaction of a process that was stopped, so that others get its rows."""
 RETRY_DELAY = 1.0
@@ -59,14 +65,16 @@ INSERT INTO tedee_exporter.store (version) VALUES (0);
 EMPTY = (
     "the table tedee_exporter.store has no row; drop the schema tedee_exporter, which the exporter then creates again"
 )
-_SET_TIMEOUTS = """
-SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true),
-       set_config('statement_timeout', %s, true),
+_BEGIN = f"""
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true),
+       set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT}', true),
+       set_config('statement_timeout', '{RESPONSE_TIMEOUT:g}s', true),
        set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local'
                                         ELSE current_setting('synchronous_commit') END, true)
 """
-"""For the present transaction. Options of the connection would not pass PgBouncer. If a process of the server crashes,
-the server loses the commits that were not synchronous, and has the same start time as before."""
+"""The time-outs are those of the transaction. Options of the connection would not pass PgBouncer. If a process of the
+server crashes, the server loses the commits that were not synchronous, and has the same start time as before."""
 _FIND_TABLES = "SELECT FROM pg_tables WHERE schemaname = 'tedee_exporter' AND tablename = 'store'"
 _MAY_CREATE = """
 SELECT CASE WHEN to_regnamespace('tedee_exporter') IS NULL THEN has_database_privilege(current_database(), 'CREATE')
@@ -157,8 +165,11 @@ class Connection:
             StoreUnavailable: Its tables are of a newer version, or damaged.
         """
         self.connection = _connect(url)
-        self.connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        self._deadline = inf
+        self._closed = threading.Event()
         self._socket = socket.socket(fileno=dup(self.connection.fileno()))
+        # libpq would wait for ever for a server that hangs.
+        background.start(self._enforce_deadline, name="database deadline")
         if not prepare:
             return
         try:
@@ -170,32 +181,36 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """Run a transaction. The connection is closed if it takes longer than RESPONSE_TIMEOUT.
+        """Run a transaction. The connection is closed if it takes longer than RESPONSE_TIMEOUT and a second.
 
         Raises:
             psycopg.Error: The transaction failed.
         """
-        # libpq would wait for ever for a server that hangs.
-        timer = threading.Timer(RESPONSE_TIMEOUT, self._shut_down)
-        timer.daemon = True
-        timer.start()
+        self._deadline = time.monotonic() + RESPONSE_TIMEOUT
         try:
-            with self.connection.transaction():
-                cursor = self.connection.cursor()
-                cursor.execute(_SET_TIMEOUTS, (LOCK_TIMEOUT, IDLE_TIMEOUT, f"{RESPONSE_TIMEOUT:g}s"))
-                yield cursor
+            # The transactions of psycopg would need a round trip more.
+            self.connection.execute(_BEGIN)
+            yield self.connection.cursor()
+            self.connection.commit()
+        except BaseException:
+            with suppress(psycopg.Error):
+                self.connection.rollback()
+            raise
         finally:
-            timer.cancel()
+            self._deadline = inf
 
     def close(self) -> None:
         """Close the connection."""
+        self._closed.set()
         with suppress(psycopg.Error, OSError):
             self.connection.close()
         self._socket.close()
 
-    def _shut_down(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+    def _enforce_deadline(self) -> None:
+        while not self._closed.wait(DEADLINE_INTERVAL):
+            if time.monotonic() > self._deadline:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def find_problem(url: str) -> str | None:
