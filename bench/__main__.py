@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from . import lateness, memory, memory_growth, refreshes, scrapes, starts, syncs
+from . import lateness, memory, memory_growth, refreshes, replicas, scrapes, starts, syncs
 from .environment import users_environment
 from .machine import MEASURING_CORE, ROOT, Options, description
 from .report import Part, report
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[Options], Part]] = {
     "syncs": syncs.measure,
     "refreshes": refreshes.measure,
     "lateness": lateness.measure,
+    "replicas": replicas.measure,
     "growth": memory_growth.measure,
     "scrapes": scrapes.measure,
 }
@@ -56,7 +57,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=MOST, help="highest number of rounds (default %(default)s)")
     parser.add_argument(
-        "--watch", type=float, default=180.0, help="seconds for lateness and refreshes (default %(default)s)"
+        "--watch", type=float, default=180.0, help="seconds for lateness, refreshes and replicas (default %(default)s)"
     )
     arguments = parser.parse_args()
     if missing := [program for program in NEEDED if not shutil.which(program)]:

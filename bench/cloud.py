@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,9 +18,12 @@ from exporter.sync.snapshot import AccountStatus, Snapshot
 from testing.factories import locks_of
 from testing.program import configuration, eventually
 
-from .machine import MEASURING_CORE, TIMEOUT, Options, Process, started
+from .machine import MEASURED_CORE, MEASURING_CORE, TIMEOUT, Options, Process, started
 
 OURS, MINIMAL = "tedee-exporter", "minimal exporter"
+
+Call = tuple[str, str, float, float | None]
+"""Account and endpoint of a call, and the monotonic seconds at which it arrived and finished."""
 
 
 class SimulatedCloud:
@@ -31,10 +34,10 @@ class SimulatedCloud:
         self.keys = keys
         self._pipe = pipe
 
-    def calls(self) -> list[tuple[str, str, float, float | None]]:
-        """Return account and endpoint of each call, and the monotonic seconds at which it arrived and finished."""
+    def calls(self) -> list[Call]:
+        """Return all calls."""
         self._pipe.send("calls")
-        calls: list[tuple[str, str, float, float | None]] = self._pipe.recv()
+        calls: list[Call] = self._pipe.recv()
         return calls
 
     def violations(self) -> int:
@@ -90,19 +93,35 @@ def simulated(accounts: int, locks: int) -> Iterator[SimulatedCloud]:
 
 
 @contextlib.contextmanager
-def exporter(cloud: SimulatedCloud, port: int, options: Options) -> Iterator[Process]:
-    """Run an exporter with all accounts of a cloud. Environment variables configure a single one, as in the README."""
+def exporter(
+    cloud: SimulatedCloud,
+    port: int,
+    options: Options,
+    *,
+    state_url: str | None = None,
+    cores: Sequence[int] = (MEASURED_CORE,),
+) -> Iterator[Process]:
+    """Run an exporter with all accounts of a cloud. Environment variables configure a single one, as in the README.
+
+    Args:
+        cloud: The cloud.
+        port: Port on which the exporter listens.
+        options: The program.
+        state_url: URL of the database with the state; a file if None.
+        cores: Processor cores that the exporter may use.
+    """
     flags = [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
     with tempfile.TemporaryDirectory() as folder:
         state_file = f"{folder}/state.db"
         variables: dict[str, str] = {}
-        if len(cloud.keys) == 1:
+        if len(cloud.keys) == 1 and not state_url:
             (key,) = cloud.keys.values()
             variables = {"TEDEE_API_URL": cloud.url, "TEDEE_PERSONAL_KEY": key, "TEDEE_STATE_FILE": state_file}
         else:
             accounts = [{"name": name, "personal_key": key} for name, key in cloud.keys.items()]
-            flags.append(f"--config.file={configuration(Path(folder), cloud.url, accounts, state_file=state_file)}")
-        with started(*options.exporter, *flags, variables=variables) as process:
+            state = {"state_url": state_url} if state_url else {"state_file": state_file}
+            flags.append(f"--config.file={configuration(Path(folder), cloud.url, accounts, **state)}")
+        with started(*options.exporter, *flags, cores=cores, variables=variables) as process:
             yield process
 
 
@@ -114,7 +133,7 @@ def run(program: str, cloud: SimulatedCloud, port: int, options: Options) -> Abs
     return started(options.python, "-m", "bench.minimal_exporter", cloud.url, key, str(port))
 
 
-def wait_for_data(port: int, locks: int, metric: str = "lock_info") -> None:
+def wait_for_data(port: int, locks: int, metric: str = "lock_info", timeout: float = TIMEOUT) -> None:
     """Wait until that many locks have the metric. The default is from their details, which are the last to arrive."""
     url = f"http://127.0.0.1:{port}/metrics"
 
@@ -124,4 +143,4 @@ def wait_for_data(port: int, locks: int, metric: str = "lock_info") -> None:
             return requests.get(url, timeout=TIMEOUT).text.count(f"\n{metric}{{") == locks
         return False
 
-    eventually(complete, f"{locks} locks", TIMEOUT)
+    eventually(complete, f"{locks} locks", timeout)

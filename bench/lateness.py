@@ -1,14 +1,14 @@
 """The lateness of syncs with a thousand accounts in one process."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median, quantiles
 
 from testing.program import free_port
 
-from .cloud import exporter, simulated, wait_for_data
+from .cloud import Call, exporter, simulated, wait_for_data
 from .machine import Options
 from .report import Goal, Part
 
@@ -70,11 +70,16 @@ def measure(options: Options) -> Lateness:
         cores = used / (time.monotonic() - began)
         threads, memory = process.threads(), process.memory()
         calls, violations = cloud.calls(), cloud.violations()
+    late = delays(calls, began)
+    return Lateness(median(late), quantiles(late, n=100)[-1], max(late), len(late), violations, cores, threads, memory)
+
+
+def delays(calls: Sequence[Call], began: float) -> list[float]:
+    """Return the seconds by which syncs were late, for those after the first of each account since a monotonic time."""
     by_account: dict[str, list[tuple[float, float]]] = {}
     for account, endpoint, arrived, finished in calls:
         if endpoint == "sync" and finished and arrived >= began:
             by_account.setdefault(account, []).append((arrived, finished))
-    late = [
+    return [
         after[0] - before[1] - SPACING for syncs in by_account.values() for before, after in pairwise(sorted(syncs))
     ]
-    return Lateness(median(late), quantiles(late, n=100)[-1], max(late), len(late), violations, cores, threads, memory)

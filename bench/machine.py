@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -37,22 +37,21 @@ class Options(NamedTuple):
     rounds: int = MOST
     """The highest number of rounds."""
     watch: float = 180.0
-    """Seconds for lateness and refreshes."""
+    """Seconds for lateness, refreshes and replicas."""
 
 
 class Process:
     """A measured program with all its child processes."""
 
-    def __init__(self, popen: subprocess.Popen[str]) -> None:
-        self.popen = popen
-        self._process = psutil.Process(popen.pid)
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
 
     def _all(self) -> list[psutil.Process]:
         return [self._process, *self._process.children(recursive=True)]
 
     def processor_time(self) -> float:
-        """Return the seconds of processor time used so far."""
-        return sum(sum(each.cpu_times()[:2]) for each in self._all())
+        """Return the seconds of processor time used so far, also by child processes that have ended."""
+        return sum(sum(each.cpu_times()[:4]) for each in self._all())
 
     def memory(self) -> float:
         """Return the resident memory in KiB."""
@@ -64,8 +63,10 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(*command: str, core: int = MEASURED_CORE, variables: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Run a program on one core until the context ends. Its output is discarded.
+def started(
+    *command: str, cores: Sequence[int] = (MEASURED_CORE,), variables: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """Run a program on some processor cores until the context ends. Its output is discarded.
 
     `python -m` finds the modules of this repository, because they are in the working folder. Installed programs use
     only what is installed.
@@ -74,7 +75,7 @@ def started(*command: str, core: int = MEASURED_CORE, variables: Mapping[str, st
     environment.pop("PYTHONPATH", None)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installing the exporter compiles it
     popen = subprocess.Popen(
-        ["taskset", "--cpu-list", str(core), *command],
+        ["taskset", "--cpu-list", ",".join(map(str, cores)), *command],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -82,7 +83,7 @@ def started(*command: str, core: int = MEASURED_CORE, variables: Mapping[str, st
         text=True,
     )
     try:
-        yield Process(popen)
+        yield Process(popen.pid)
     finally:
         popen.terminate()
         try:

@@ -48,6 +48,11 @@ class PostgreSQL:
         """The URL for the superuser."""
         return f"postgresql://tedee@127.0.0.1:{self.port}/tedee"
 
+    @property
+    def pid(self) -> int:
+        """Process id of the server, which is the parent of its other processes."""
+        return self._require_process().pid
+
     def create(self) -> None:
         """Create the data of a new server."""
         self.run("initdb", "--username=tedee", "--auth=trust", "--no-sync", "--encoding=UTF8", str(self.folder))
@@ -98,8 +103,7 @@ class PostgreSQL:
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
         """Stop all processes of the server for the time of the context, so that it does not respond."""
-        group = self._require_process().pid
-        processes = [group, *self.backends()]
+        processes = [self.pid, *self.backends()]
         for each in processes:
             os.kill(each, signal.SIGSTOP)
         try:
@@ -112,7 +116,7 @@ class PostgreSQL:
     def backends(self) -> list[int]:
         """Return the ids of the server's child processes."""
         return [
-            int(each) for children in Path(f"/proc/{self._require_process().pid}/task").glob("*/children")
+            int(each) for children in Path(f"/proc/{self.pid}/task").glob("*/children")
             for each in children.read_text().split()
         ]  # fmt: skip
 
@@ -163,7 +167,7 @@ def running_server(**options: str) -> Iterator[PostgreSQL]:
     with tempfile.TemporaryDirectory(prefix="tedee-postgresql-", ignore_cleanup_errors=True) as name:
         server = PostgreSQL(Path(name) / "server" / "data")
         server.create()
-        server.start(fsync="off", **options)
+        server.start(**{"fsync": "off"} | options)
         try:
             server.create_database()
             yield server

@@ -7,13 +7,14 @@ import pytest
 import requests
 from prometheus_client import generate_latest
 
-from bench import memory, peers, starts, syncs
+from bench import memory, peers, replicas, starts, syncs
 from bench.cloud import MINIMAL, OURS
 from bench.environment import users_environment
 from bench.machine import Options, started
 from exporter.simulator import Cloud, World, serve
 from testing.clock import FakeClock
 from testing.factories import locks_of, registry, status
+from testing.postgresql import running_server
 from testing.program import TIMEOUT, eventually, free_port
 from tests.conftest import require_program
 from tests.correctness.test_exposition import expose
@@ -77,6 +78,19 @@ def test_memory_of_both_exporters_is_measured(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(memory, "SETTLING_TIME", 0.0)
     for measured in memory.measure(QUICK).sizes.values():
         assert measured.median(OURS) > measured.median(MINIMAL) > 10 * 1024
+
+
+@pytest.mark.usefixtures("_taskset")
+def test_replicas_and_their_database_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "ACCOUNTS", 2)
+    monkeypatch.setattr(replicas, "LOCKS", 2)
+    with running_server() as server:
+        several = replicas._observe(replicas.REPLICAS, Options(watch=90.0), server)
+    assert several.late
+    assert several.violations == 0
+    assert len(several.cores) == len(several.memory) == replicas.REPLICAS
+    assert several.database
+    assert min(several.database) > 0
 
 
 def test_syncs_and_generate_latest_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

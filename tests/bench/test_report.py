@@ -13,6 +13,7 @@ from bench.cloud import MINIMAL, OURS
 from bench.lateness import Lateness
 from bench.memory_growth import Growth
 from bench.refreshes import Latencies, Scrape, latencies
+from bench.replicas import Database, Observation, Replicas
 from bench.report import Part, report
 from bench.rounds import LEAST, Comparison, Ratio
 from bench.scrapes import GUNICORN, NGINX, PROMETHEUS_CLIENT, SERVERS, SIZES, Load, Measurement, Scrapes
@@ -33,6 +34,13 @@ def scrapes(p50: float = 1.0) -> Scrapes:
     return Scrapes({load: rounds(servers, attrgetter("p50")) for load in loads})
 
 
+def replicas(late: float = 0.5, violations: int = 0) -> Replicas:
+    """Return results of replicas that reach all goals by default."""
+    one = Observation([0.0, 0.25], 0, [0.4], [100 * 1024.0])
+    database = Database(400.0, 200 * 1024.0, 0.2, 20 * 1024.0**2)
+    return Replicas(one, Observation([0.0, late], violations, [0.5, 0.4, 0.3], [110 * 1024.0] * 3, database))
+
+
 def parts(p50: float = 1.0) -> list[Part]:
     """Return results of all parts that reach all goals, except for the given p50 of the exporter's scrapes."""
     used = attrgetter("processor_time")
@@ -46,6 +54,7 @@ def parts(p50: float = 1.0) -> list[Part]:
         Lateness(0.0, 0.5, 0.6, 1_000, 0, 0.5, 20, 100_000.0),
         Growth(Week([Resources(80_000, 10, 5), Resources(80_100, 10, 5)], 0)),
         scrapes(p50),
+        replicas(),
     ]
 
 
@@ -73,6 +82,20 @@ def test_every_load_has_a_row_with_its_peers() -> None:
     assert len(rows) == len(everything.loads)
     assert rows[-1].endswith(" | 4 | - | - | 0.50 (0.50 to 0.50) / 0.50 |")
     assert all(row.count("|") == 8 + len(SERVERS) for row in rows)
+
+
+def test_replicas_are_compared_with_one_process() -> None:
+    rows = replicas().details().splitlines()
+    assert "| lateness of a sync, worst | 0.25 s | 0.50 s | 2.00 |" in rows
+    assert "| cores of all replicas | 0.40 | 1.20 | 3.00 |" in rows
+    assert "| cores of the database | - | 0.20 | - |" in rows
+    assert "| cores in total | 0.40 | 1.40 | 3.50 |" in rows
+    assert "| write-ahead log | - | 200 KiB per second | - |" in rows
+
+
+def test_late_or_early_syncs_of_replicas_are_missed_goals() -> None:
+    assert report([replicas(late=1.5)]).count("**missed**") == 1
+    assert report([replicas(late=1.5, violations=1)]).count("**missed**") == 2
 
 
 def test_star_marks_rounds_that_differ() -> None:
