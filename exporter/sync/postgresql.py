@@ -5,7 +5,7 @@ A state is read and replaced while its row is locked. All times in the database 
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b
@@ -146,6 +146,8 @@ class PostgreSQLStore:
         """As in the last transaction."""
         self._generation = 0
         self._responses: dict[tuple[str, str], StoredResponse] = {}
+        self._newest: Mapping[tuple[str, str], float] = {}
+        """When each response was stored, by account and endpoint; empty while `subscribe` cannot report them."""
         self._purged_at = clock.monotonic()
         self._closed = threading.Event()
 
@@ -204,6 +206,8 @@ class PostgreSQLStore:
         known = self._responses.get((account, endpoint))
         if known and known.fingerprint != fingerprint:
             known = None
+        if known and self._newest.get((account, endpoint)) == known.stored_at:
+            return known.response
         with suppress(StoreBusy, StoreUnavailable), self._transaction() as cursor:
             query = (known.stored_at if known else None, account, endpoint, _digest(fingerprint))
             row = cursor.execute(_READ_RESPONSE, query).fetchone()
@@ -233,7 +237,7 @@ class PostgreSQLStore:
                     failures = 0
                     self._report_news(connection, known, listener)
             except (psycopg.Error, OSError, StoreUnavailable) as error:
-                self.poll_interval = UNWATCHED_POLL_INTERVAL
+                self.poll_interval, self._newest = UNWATCHED_POLL_INTERVAL, {}
                 failures += 1
                 # If the database cannot be used at all, the next transaction of a state reports it.
                 is_news = failures == WATCH_FAILURES and self.is_usable()
@@ -257,7 +261,7 @@ class PostgreSQLStore:
             own = {key: stored.stored_at for key, stored in self._responses.copy().items()}
             news = [key for key, stored_at in rows.items() if stored_at not in (known.get(key), own.get(key))]
             known |= rows
-            self.poll_interval = inf
+            self._newest, self.poll_interval = known, inf
             window = NEWS_WINDOW
             for account in dict.fromkeys(account for account, _ in news):
                 listener(account)

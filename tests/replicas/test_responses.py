@@ -148,6 +148,24 @@ def test_responses_are_reported_while_others_are_stored(open_store: Open) -> Non
     eventually(lambda: reported == ["hotel"], "the report")
 
 
+def test_response_that_is_known_to_be_the_newest_is_not_read_again(
+    open_store: Open, database: PostgreSQL, clock: DatabaseClock
+) -> None:
+    first, second = open_store(), open_store()
+    write(first, response(first))
+    found = read(second)
+    second.subscribe(lambda _account: None)
+    eventually(lambda: second.poll_interval == inf, "the subscription")
+    database.execute("DELETE FROM tedee_exporter.responses")
+    assert read(second) is found
+    clock.advance(1)
+    write(first, response(first))
+    eventually(lambda: read(second) is not found, "the new response")
+    database.stop()
+    eventually(lambda: second.cached_response("home", "my/lock/sync", KEY) is None, "the end of the subscription")
+    database.start(fsync="off")
+
+
 def test_accounts_check_for_responses_while_none_are_reported(open_store: Open, database: PostgreSQL) -> None:
     store = open_store()
     assert store.poll_interval == postgresql.UNWATCHED_POLL_INTERVAL
