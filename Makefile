@@ -40,7 +40,7 @@ unit: $(VENV)/dev ## the tests without real parts, in a minute; ARGS="…" selec
 soak: $(VENV)/dev ## tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m soak -s $(ARGS)
 
-bench: $(VENV)/dev ## compare the exporter with its peers (20 minutes); ARGS="--only start,memory" measures parts
+bench: $(VENV)/dev ## compare the exporter with its peers (25 minutes); ARGS="--only start,memory" measures parts
 	$(BIN)/python -m bench $(ARGS)
 
 dashboards: $(VENV)/dev ## generate the JSON of the dashboards
