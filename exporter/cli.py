@@ -228,6 +228,9 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
             "--config.check lists the accounts of another --shard."
         )
         return OK
+    if problem := _database_problem(settings):
+        print_err(problem)
+        return FAILED
     clock = SystemClock()
     started = clock.wall()
     store = _open_store(settings, clock, options)

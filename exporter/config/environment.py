@@ -35,6 +35,7 @@ ENVIRONMENT: dict[str, KeyPath] = {
     "TEDEE_EVENTS": ("events", "enabled"),
     "TEDEE_STATE_FILE": ("state_file",),
     "TEDEE_STATE_URL": ("state_url",),
+    "TEDEE_STATE_URL_FILE": ("state_url_file",),
 }
 """The variables that configure one account, each with the key path of its value."""
 DEFAULT_ACCOUNT = "default"

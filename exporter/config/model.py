@@ -122,7 +122,8 @@ def parse_database_url(value: object, context: Context) -> Secret:
         given = conninfo_to_dict(url)
     except (ProgrammingError, UnicodeError):
         # The message of libpq may contain the password.
-        raise ValueError("is not a valid connection string of PostgreSQL") from None
+        hint = "in a URL, write @ as %40, : as %3A, / as %2F, % as %25"
+        raise ValueError(f"is not a valid connection string of PostgreSQL; {hint}") from None
     ports = str(given.get("port") or "").split(",")
     if "@" in f"{given.get('host')}{given.get('dbname')}" or not all(re.fullmatch("[0-9]*", port) for port in ports):
         # Otherwise a part of the password would be used, and logged, as a host.

@@ -20,7 +20,7 @@ from exporter import background
 from exporter.clock import Clock, Instant
 from exporter.tedee.endpoint import SYNC_SPACING
 
-from .postgresql_database import EMPTY, RETRY_DELAY, Connection, Cursor, Database, explain
+from .postgresql_database import DAMAGED, RETRY_DELAY, Connection, Cursor, Database, check_version, explain
 from .rate_limits import HOUR, RateLimitState
 from .recovery import StoredState, restore
 from .responses import CachedResponse, pack, unpack
@@ -49,10 +49,10 @@ SPREAD = 10.0
 _SERVER = """
 SELECT extract(epoch FROM clock_timestamp())::float8,
        concat(extract(epoch FROM pg_postmaster_start_time()), '/', pg_relation_filenode('tedee_exporter.states')),
-       incarnation, clock_changes, trusted_from
+       incarnation, clock_changes, trusted_from, longest_call, version
 FROM tedee_exporter.store
 """
-"""The present time; which run of which server has which tables; and the same as it was at the last change of it."""
+"""The present time; which run of which server has which tables; and what the processes have recorded about it."""
 _INSERT_STATES = "INSERT INTO tedee_exporter.states (key) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"
 _LOCK_STATES = "SELECT key, state FROM tedee_exporter.states WHERE key = ANY(%s) ORDER BY key FOR UPDATE"
 _UPDATE_STATES = """
@@ -60,6 +60,7 @@ UPDATE tedee_exporter.states AS old SET state = new.state, expires = new.expires
 FROM unnest(%s::text[], %s::text[], %s::float8[]) AS new (key, state, expires) WHERE old.key = new.key
 """
 _DISTRUST = "UPDATE tedee_exporter.store SET incarnation = %s, clock_changes = %s, trusted_from = %s"
+_SET_LONGEST_CALL = "UPDATE tedee_exporter.store SET longest_call = greatest(longest_call, %s)"
 _STORE_RESPONSE = """
 INSERT INTO tedee_exporter.responses AS known (account, endpoint, fingerprint, received_at, stored_at, response)
 VALUES (%s, %s, %s, %s, extract(epoch FROM clock_timestamp()), %s)
@@ -100,6 +101,8 @@ class Server(NamedTuple):
     """Number of recorded changes of its clock."""
     trusted_from: float
     """Time until which the states may lack calls."""
+    longest_call: float
+    """Maximum duration in seconds of a call by any process that has used the database."""
 
     @property
     def epoch(self) -> str:
@@ -139,7 +142,6 @@ class PostgreSQLStore:
         self._database = Database(url, clock.monotonic)
         self.name = self._database.name
         self.poll_interval = UNWATCHED_POLL_INTERVAL
-        self.title = "state database"
         self._url = url
         self._clock = clock
         self._known: Server | None = None
@@ -175,9 +177,9 @@ class PostgreSQLStore:
                 cursor.execute(_UPDATE_STATES, (list(changed), *map(list, zip(*changed.values(), strict=True))))
             self._purge(cursor, server)
 
-    def is_usable(self) -> bool:
-        """Return True if the last transaction succeeded, also one of a response."""
-        return self._database.is_usable
+    def problem(self) -> str | None:
+        """Return why the last transaction failed, also one of a response; None if it succeeded."""
+        return self._database.problem
 
     def mark_incomplete(self) -> bool:
         """Do nothing: without the database no call begins, and the reservation of one in progress is in it."""
@@ -216,7 +218,10 @@ class PostgreSQLStore:
             stored_at, received_at, packed = row
             if packed is None and known:
                 return known.response
-            response = self._restored(unpack(packed), received_at, self._server(cursor))
+            unpacked = unpack(packed)
+            if unpacked is None:
+                return None
+            response = self._restored(unpacked, received_at, self._server(cursor))
             self._responses[account, endpoint] = StoredResponse(stored_at, fingerprint, response)
             return response
         return None
@@ -238,9 +243,10 @@ class PostgreSQLStore:
                     self._report_news(connection, known, listener)
             except (psycopg.Error, OSError, StoreUnavailable) as error:
                 self.poll_interval, self._newest = UNWATCHED_POLL_INTERVAL, {}
+                self._check_server()
                 failures += 1
-                # If the database cannot be used at all, the next transaction of a state reports it.
-                is_news = failures == WATCH_FAILURES and self.is_usable()
+                # If the database cannot be used at all, that is reported already.
+                is_news = failures == WATCH_FAILURES and self.problem() is None
                 (log.warning if is_news else log.debug)(
                     "a second connection to the state database fails; responses of other processes are found later",
                     database=self.name,
@@ -265,7 +271,7 @@ class PostgreSQLStore:
             window = NEWS_WINDOW
             for account in dict.fromkeys(account for account, _ in news):
                 listener(account)
-            if is_new or not self.is_usable():
+            if is_new or self.problem():
                 self._check_server()
             is_new = False
             for _ in connection.connection.notifies(timeout=POLL_INTERVAL, stop_after=1):
@@ -319,7 +325,7 @@ class PostgreSQLStore:
             cursor.execute("SELECT 1 FROM tedee_exporter.store FOR UPDATE")
             server, stored = self._read_server(cursor)
             if change := self._change_of(server, stored):
-                seconds = self.longest_call + SYNC_SPACING
+                seconds = server.longest_call + SYNC_SPACING
                 server = server._replace(
                     trusted_from=server.now + seconds, clock_changes=server.clock_changes + (change == CLOCK_CHANGED)
                 )
@@ -353,9 +359,14 @@ class PostgreSQLStore:
         row = cursor.execute(_SERVER).fetchone()
         after = self._clock.monotonic()
         if row is None:
-            raise StoreUnavailable(EMPTY)
-        now, incarnation, stored, clock_changes, trusted_from = row
-        return Server(now, after - now, before - now, incarnation, clock_changes, trusted_from), stored
+            raise StoreUnavailable(DAMAGED)
+        now, incarnation, stored, clock_changes, trusted_from, longest_call, version = row
+        check_version(version)
+        if longest_call < self.longest_call:
+            longest_call = self.longest_call
+            cursor.execute(_SET_LONGEST_CALL, (longest_call,))
+        server = Server(now, after - now, before - now, incarnation, clock_changes, trusted_from, longest_call)
+        return server, stored
 
     def _decode(self, key: str, content: str | None, server: Server) -> RateLimitState | None:
         if content is None:

@@ -4,6 +4,7 @@ import random
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from math import inf
@@ -31,6 +32,8 @@ DEADLINE_INTERVAL = 1.0
 """Seconds between two checks whether a transaction takes longer than RESPONSE_TIMEOUT."""
 IDLE_TIMEOUT = "5s"
 """Time after which the server ends a transaction of a process that was stopped, so that others get its rows."""
+BUSY_LIMIT = 10.0
+"""Seconds without a successful transaction, because of locks, after which the database counts as unusable."""
 RETRY_DELAY = 1.0
 """Minimum seconds between two attempts to connect. Up to as many are added: processes should not connect at once."""
 CREATION_LOCK = 0x7EDEE
@@ -46,7 +49,8 @@ CREATE TABLE tedee_exporter.store (
     version integer NOT NULL,
     incarnation text NOT NULL DEFAULT '',
     clock_changes integer NOT NULL DEFAULT 0,
-    trusted_from double precision NOT NULL DEFAULT 0
+    trusted_from double precision NOT NULL DEFAULT 0,
+    longest_call double precision NOT NULL DEFAULT 0
 );
 CREATE TABLE tedee_exporter.states (key text PRIMARY KEY, state text, expires double precision) WITH (fillfactor = 50);
 CREATE TABLE tedee_exporter.responses (
@@ -62,9 +66,8 @@ INSERT INTO tedee_exporter.store (version) VALUES (0);
 """,
 )
 """The statements that change the tables from one version to the next. The first create them."""
-EMPTY = (
-    "the table tedee_exporter.store has no row; drop the schema tedee_exporter, which the exporter then creates again"
-)
+TABLES = 3
+DAMAGED = "the schema tedee_exporter is damaged; drop it, and the exporter creates it again"
 _BEGIN = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true),
@@ -75,7 +78,10 @@ SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true),
 """
 """The time-outs are those of the transaction. Options of the connection would not pass PgBouncer. If a process of the
 server crashes, the server loses the commits that were not synchronous, and has the same start time as before."""
-_FIND_TABLES = "SELECT FROM pg_tables WHERE schemaname = 'tedee_exporter' AND tablename = 'store'"
+_COUNT_TABLES = """
+SELECT count(*) FROM pg_tables
+WHERE schemaname = 'tedee_exporter' AND tablename IN ('store', 'states', 'responses')
+"""
 _MAY_CREATE = """
 SELECT CASE WHEN to_regnamespace('tedee_exporter') IS NULL THEN has_database_privilege(current_database(), 'CREATE')
             ELSE has_schema_privilege('tedee_exporter', 'CREATE') END
@@ -109,14 +115,16 @@ class Database:
             monotonic: Returns monotonic seconds.
         """
         self.name = describe(url())
+        self.problem: str | None = "it was not used yet"
+        """Why the last transaction failed; None if it succeeded."""
         self._url = url
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._retry_at = 0.0
-        self.is_usable = False
-        """True if the last transaction succeeded."""
-        self._problem = ""
+        self._busy_since = inf
+        """Monotonic time of the first transaction since the last success that found a lock of another process."""
+        self._is_reported = False
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -128,26 +136,47 @@ class Database:
         """
         with self._lock:
             if self._monotonic() < self._retry_at:
-                raise StoreUnavailable(self._problem)
+                raise StoreUnavailable(f"the state database cannot be used: {self.problem}")
+            is_new = self._connection is None
             try:
                 self._connection = self._connection or Connection(self._url())
                 with self._connection.transaction() as cursor:
                     yield cursor
-                self.is_usable = True
+                self._succeeded()
             except _BUSY as error:
-                raise StoreBusy(f"another process has locked the state database: {_first_line(error)}") from error
+                reason = f"another process has locked its tables: {_first_line(error)}"
+                self._busy_since = min(self._busy_since, self._monotonic())
+                if self._monotonic() - self._busy_since >= BUSY_LIMIT:
+                    self._failed(reason, report=True)
+                raise StoreBusy(f"the state database is busy; {reason}") from error
             except (psycopg.Error, OSError, StoreUnavailable) as error:
                 self.close()
-                self.is_usable = False
-                self._problem = explain(error)
+                # The server closes a connection now and then. The next one is tried before that is reported.
+                self._failed(explain(error), report=is_new)
                 self._retry_at = self._monotonic() + RETRY_DELAY * random.uniform(1, 2)  # noqa: S311
-                raise StoreUnavailable(self._problem) from error
+                raise StoreUnavailable(f"the state database cannot be used: {self.problem}") from error
 
     def close(self) -> None:
         """Close the connection."""
         if self._connection:
             self._connection.close()
             self._connection = None
+
+    def _succeeded(self) -> None:
+        self.problem, self._busy_since = None, inf
+        if self._is_reported:
+            log.info("the state database can be used again", database=self.name)
+            self._is_reported = False
+
+    def _failed(self, problem: str, *, report: bool) -> None:
+        self.problem = problem
+        if report and not self._is_reported:
+            log.warning(
+                "the state database cannot be used; nothing is requested until it can",
+                database=self.name,
+                error=problem,
+            )
+            self._is_reported = True
 
 
 class Connection:
@@ -166,6 +195,8 @@ class Connection:
         """
         self.connection = _connect(url)
         self._deadline = inf
+        self._is_late = False
+        """True if the deadline of a transaction has passed."""
         self._closed = threading.Event()
         self._socket = socket.socket(fileno=dup(self.connection.fileno()))
         # libpq would wait for ever for a server that hangs.
@@ -185,6 +216,7 @@ class Connection:
 
         Raises:
             psycopg.Error: The transaction failed.
+            StoreUnavailable: It took too long.
         """
         self._deadline = time.monotonic() + RESPONSE_TIMEOUT
         try:
@@ -192,9 +224,11 @@ class Connection:
             self.connection.execute(_BEGIN)
             yield self.connection.cursor()
             self.connection.commit()
-        except BaseException:
+        except BaseException as error:
             with suppress(psycopg.Error):
                 self.connection.rollback()
+            if self._is_late:
+                raise StoreUnavailable(f"no response within {RESPONSE_TIMEOUT:g} s") from error
             raise
         finally:
             self._deadline = inf
@@ -209,6 +243,7 @@ class Connection:
     def _enforce_deadline(self) -> None:
         while not self._closed.wait(DEADLINE_INTERVAL):
             if time.monotonic() > self._deadline:
+                self._is_late = True
                 with suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -241,8 +276,13 @@ def _find_problem(cursor: Cursor) -> str | None:
 def _connect(url: str) -> psycopg.Connection[Any]:
     parameters: dict[str, Any] = {"application_name": "tedee-exporter", "connect_timeout": CONNECT_TIMEOUT}
     parameters |= {key: value for key, value in conninfo_to_dict(url).items() if value is not None}
-    # PgBouncer in transaction mode does not support prepared statements.
-    return psycopg.Connection.connect(**parameters, autocommit=True, prepare_threshold=None)
+    try:
+        # PgBouncer in transaction mode does not support prepared statements.
+        return psycopg.Connection.connect(**parameters, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        # psycopg's frame and the error refer to each other, and would keep the socket until a garbage collection.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def prepare_schema(cursor: Cursor) -> None:
@@ -269,30 +309,39 @@ def _read_version(cursor: Cursor) -> int:
     Raises:
         StoreUnavailable: They are of a newer version, or damaged.
     """
-    if not _has_tables(cursor):
+    # Functions such as to_regclass may use a cache that lacks what another process has just created.
+    ((tables,),) = cursor.execute(_COUNT_TABLES).fetchall()
+    if tables == 0:
         return 0
-    row = cursor.execute("SELECT version FROM tedee_exporter.store").fetchone()
+    row = cursor.execute("SELECT version FROM tedee_exporter.store").fetchone() if tables == TABLES else None
     if row is None:
-        raise StoreUnavailable(EMPTY)
+        raise StoreUnavailable(DAMAGED)
     version: int = row[0]
+    check_version(version)
+    return version
+
+
+def check_version(version: int) -> None:
+    """Check the version of the tables.
+
+    Raises:
+        StoreUnavailable: It is newer than that of this program.
+    """
     if version > len(_MIGRATIONS):
         raise StoreUnavailable(
             f"the tables of the state database are of version {version}, and this exporter needs {len(_MIGRATIONS)}; "
             "update all exporters that use it"
         )
-    return version
-
-
-def _has_tables(cursor: Cursor) -> bool:
-    # Functions such as to_regclass may use a cache that lacks what another process has just created.
-    return bool(cursor.execute(_FIND_TABLES).fetchall())
 
 
 def describe(url: str) -> str:
     """Return the hosts and the name of a database, without user and password, for log lines."""
     given = conninfo_to_dict(url)
-    host = given.get("host") or given.get("hostaddr") or given.get("service") or "default host"
-    return f"{host}/{given.get('dbname') or 'default database'}"
+    hosts = str(given.get("host") or given.get("hostaddr") or given.get("service") or "default host").split(",")
+    ports = str(given.get("port") or "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False)]
+    return f"{','.join(places)}/{given.get('dbname') or 'default database'}"
 
 
 def explain(error: Exception) -> str:

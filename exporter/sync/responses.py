@@ -22,6 +22,10 @@ class Failure:
     """Unix seconds."""
 
 
+MAX_UNPACKED_BYTES = 64 * 2**20
+"""Maximum size of a response in the store, which other programs may have changed. Tedee's are at most 16 MiB."""
+
+
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
     """The last successful response of an endpoint, and the failure of its last call."""
@@ -92,10 +96,16 @@ def pack(response: CachedResponse) -> bytes:
     return zlib.compress(b"\n".join([json.dumps(fields).encode(), *lines]), level=1)
 
 
-def unpack(packed: bytes) -> CachedResponse:
-    """Return a response that `pack` compressed."""
-    first, *rows = zlib.decompress(packed).split(b"\n")
-    fields = json.loads(first)
-    number = fields.pop("rows")
-    response = msgspec.convert(fields, CachedResponse, str_keys=True)
+def unpack(packed: bytes) -> CachedResponse | None:
+    """Return a response that `pack` compressed; None if it is damaged, or of another version of the program."""
+    try:
+        decompressor = zlib.decompressobj()
+        first, *rows = decompressor.decompress(packed, MAX_UNPACKED_BYTES).split(b"\n")
+        if not decompressor.eof:
+            return None
+        fields = json.loads(first)
+        number = fields.pop("rows")
+        response = msgspec.convert(fields, CachedResponse, str_keys=True)
+    except (zlib.error, ValueError, LookupError, TypeError, AttributeError, msgspec.MsgspecError):
+        return None
     return response if number is None else replace(response, rows=rows)

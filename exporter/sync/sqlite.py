@@ -33,7 +33,6 @@ class SQLiteStateStore:
     plus the spacing. After a power failure the file is of another boot, and its proof is invalid.
     """
 
-    title = "state file"
     is_required = False
     poll_interval = 1.0
 
@@ -97,8 +96,8 @@ class SQLiteStateStore:
             if changes or must_write:
                 self._write_stamp(database, now)
 
-    def is_usable(self) -> None:
-        """Return None: each transaction opens the file."""
+    def problem(self) -> None:
+        """Return None: the state cache notes and logs problems of a file, which is not required."""
 
     def mark_incomplete(self) -> bool:
         """Mark the file as incomplete, because it lacks a call. Returns False if that fails.

@@ -65,14 +65,14 @@ class StateCache:
                     states = change(transaction.now, self._newest(keys, transaction))
                     transaction.states = states
             except StoreUnavailable as error:
-                self._report(self._store, error)
                 if self._store.is_required:
-                    raise StoreBusy(f"the {self._store.title} cannot be used: {error}") from error
+                    raise StoreBusy(str(error)) from error
+                self._report(self._store, error)
                 return self._update_memory(keys, change)
             self._states.update(zip(keys, states, strict=True))
             self._unsaved -= set(keys)
             if self._problem:
-                log.info(f"the {self._store.title} can be used again", path=self._store.name)  # noqa: G004
+                log.info("the state file can be used again", path=self._store.name)
                 self._problem = None
             return states
 
@@ -91,10 +91,11 @@ class StateCache:
 
     def is_usable(self) -> bool | None:
         """Return True if the store can be used; None if there is none."""
-        if self._store is None:
-            return None
-        is_usable = self._store.is_usable()
-        return self._problem is None if is_usable is None else is_usable
+        return self.problem() is None if self._store else None
+
+    def problem(self) -> str | None:
+        """Return why the store cannot be used; None if it can, or if there is none."""
+        return self._store.problem() if self._store and self._store.is_required else self._problem
 
     def close(self) -> None:
         """Write unsaved states, and close the store."""
@@ -140,12 +141,9 @@ class StateCache:
     def _report(self, store: StateStore, error: StoreUnavailable) -> None:
         if self._problem != str(error):
             self._problem = str(error)
-            consequence = "nothing is requested until it can"
-            if not store.is_required:
-                first = "" if self._states else "; the first syncs wait until any call by another process has ended"
-                consequence = f"rate limits are stored in memory until it can{first}"
+            first = "" if self._states else "; the first syncs wait until any call by another process has ended"
             log.warning(
-                f"the {store.title} cannot be used; {consequence}",  # noqa: G004
+                f"the state file cannot be used; rate limits are stored in memory until it can{first}",  # noqa: G004
                 path=store.name,
                 error=self._problem,
             )

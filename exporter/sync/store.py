@@ -41,10 +41,9 @@ class StateStore(Protocol):
 
     name: str
     """Path or address, for log lines."""
-    title: str
-    """What it is, for log lines: `state file`."""
     is_required: bool
-    """True if no call may begin while the store cannot be used, because processes on other machines may call."""
+    """True if no call may begin while the store cannot be used, because processes on other machines may call. Such a
+    store logs its problems."""
     is_new: bool
     """True if this process created the store: no other exporter that uses it has called Tedee."""
     longest_call: float
@@ -59,8 +58,8 @@ class StateStore(Protocol):
         """
         ...
 
-    def is_usable(self) -> bool | None:
-        """Return whether the store could be used last; None if only transactions of states show it."""
+    def problem(self) -> str | None:
+        """Return why a required store cannot be used; None if it can."""
         ...
 
     def mark_incomplete(self) -> bool:

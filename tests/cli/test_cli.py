@@ -156,6 +156,7 @@ def test_help_lists_every_flag_and_variable(
     assert set(re.findall(r"TEDEE_\w+", out)) == {
         "TEDEE_STATE_FILE",
         "TEDEE_STATE_URL",
+        "TEDEE_STATE_URL_FILE",
         "TEDEE_ACCESS_TOKEN",
         "TEDEE_ACCESS_TOKEN_FILE",
         "TEDEE_ACCOUNT",

@@ -13,6 +13,7 @@ from .conftest import SECRET
 
 CREDENTIALS = "TEDEE_PERSONAL_KEY, TEDEE_PERSONAL_KEY_FILE, TEDEE_ACCESS_TOKEN or TEDEE_ACCESS_TOKEN_FILE"
 
+NO_URL = "is not a valid connection string of PostgreSQL; in a URL, write @ as %40, : as %3A, / as %2F, % as %25"
 UNESCAPED = "has special characters in its user or password; write @ as %40, : as %3A, / as %2F, % as %25"
 
 
@@ -110,7 +111,7 @@ def test_environment_without_a_key_is_not_configured(environ: dict[str, str]) ->
         ("TEDEE_STATE_FILE", "/", "is a folder; name a file in it, such as state.db"),
         ("TEDEE_STATE_FILE", "~/state.db", BEGINS_WITH_TILDE),
         ("TEDEE_STATE_URL", "http://db/tedee", "is not a URL such as postgresql://user@host/database"),
-        ("TEDEE_STATE_URL", "postgresql://db/tedee?no=option", "is not a valid connection string of PostgreSQL"),
+        ("TEDEE_STATE_URL", "postgresql://db/tedee?no=option", NO_URL),
         ("TEDEE_STATE_URL", "postgresql://tedee:pa@hunter2@db/tedee", UNESCAPED),
         ("TEDEE_STATE_URL", "postgresql://tedee:1/hunter@db/tedee", UNESCAPED),
         ("TEDEE_STATE_URL", "postgresql://tedee:hu@hunter:123x@db/tedee", UNESCAPED),

@@ -22,7 +22,6 @@ def wording() -> str:
     """The exporter's sources, with the parts of each text joined, and the texts of the system."""
     sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "exporter").rglob("*.py"))
     joined = re.sub(r'"\s+f?"', "", sources).replace("{REFRESH_TOKEN}", REFRESH_TOKEN)
-    joined += "".join(joined.replace("{store.title}", title) for title in ("state file", "state database"))
     return "\n".join([joined, *(status.phrase for status in HTTPStatus), *map(os.strerror, errno.errorcode)])
 
 

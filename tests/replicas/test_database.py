@@ -1,18 +1,24 @@
 """The database: its tables, privileges, connections, and what `--config.check` finds."""
 
+import gc
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from exporter.sync import postgresql_database
 from exporter.sync.postgresql import PostgreSQLStore
-from exporter.sync.postgresql_database import Connection, find_problem
+from exporter.sync.postgresql_database import DAMAGED, Connection, find_problem
+from exporter.sync.store import StoreBusy, StoreUnavailable
 from testing.clock import FakeClock
 from testing.postgresql import PostgreSQL
 from testing.stores import LONGEST_CALL
+from tests.tcp import tcp_server
 
 from .conftest import DatabaseClock
 from .test_limits import Replica
@@ -116,20 +122,124 @@ def test_tables_of_a_newer_version_are_not_touched(database: PostgreSQL, clock: 
 # Damage
 
 
-def test_empty_table_is_explained(database: PostgreSQL, clock: DatabaseClock) -> None:
+@pytest.mark.parametrize("damage", ["DELETE FROM tedee_exporter.store", "DROP TABLE tedee_exporter.responses"])
+def test_damaged_tables_are_explained(database: PostgreSQL, clock: DatabaseClock, damage: str) -> None:
     replica = Replica(database, clock)
     assert replica.store.states.is_usable()
-    database.execute("DELETE FROM tedee_exporter.store")
+    database.execute(damage)
     with capture_logs() as logs:
-        replica.wait()
+        for _ in range(3):
+            replica.store.responses.cached_response("home", "my/lock/sync", "key")
+            replica.wait()
+            clock.advance(2.1)
     assert replica.store.states.is_usable() is False
-    expected = "the table tedee_exporter.store has no row; drop the schema tedee_exporter"
-    assert [line["error"].startswith(expected) for line in logs if "error" in line] == [True]
-    assert (find_problem(database.url) or "").startswith(expected)
+    assert [line["error"] for line in logs if line["log_level"] == "warning"] == [DAMAGED]
+    assert find_problem(database.url) == DAMAGED
     database.execute("DROP SCHEMA tedee_exporter CASCADE")
-    clock.advance(2.1)
     replica.wait()
     assert replica.store.states.is_usable()
+
+
+def test_tables_that_a_newer_version_changes_are_no_longer_used(store: PostgreSQLStore, database: PostgreSQL) -> None:
+    use(store)
+    database.execute("UPDATE tedee_exporter.store SET version = version + 1")
+    with pytest.raises(StoreUnavailable, match="update all exporters that use it"):
+        use(store)
+
+
+# Problems while it is used
+
+
+@pytest.fixture
+def store_clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(database: PostgreSQL, store_clock: FakeClock) -> Iterator[PostgreSQLStore]:
+    store = PostgreSQLStore(lambda: database.url, store_clock, longest_call=LONGEST_CALL)
+    yield store
+    store.close()
+
+
+def use(store: PostgreSQLStore) -> None:
+    with store.transaction(["account home"]):
+        pass
+
+
+def test_problem_is_reported_once(store: PostgreSQLStore, store_clock: FakeClock, database: PostgreSQL) -> None:
+    use(store)
+    database.stop()
+    with capture_logs() as logs:
+        for number in range(4):
+            with pytest.raises(StoreUnavailable, match="the state database cannot be used: "):
+                use(store)
+            # The connection that ended is opened again before a problem is reported.
+            assert len(logs) == (number > 0)
+            assert store.problem()
+            store_clock.advance(2.1)
+        database.start(fsync="off")
+        use(store)
+    assert store.problem() is None
+    events = [line["event"] for line in logs if line["event"].startswith("the state database can")]
+    assert events == [
+        "the state database cannot be used; nothing is requested until it can",
+        "the state database can be used again",
+    ]
+    assert {line["database"] for line in logs} == {f"127.0.0.1:{database.port}/tedee"}
+
+
+def test_tables_that_stay_locked_are_a_problem(
+    store: PostgreSQLStore, store_clock: FakeClock, database: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(store)
+    with psycopg.connect(database.url) as other:
+        other.execute("LOCK TABLE tedee_exporter.states IN EXCLUSIVE MODE")
+        for seconds in (0.0, 9.0, 1.0):
+            store_clock.advance(seconds)
+            assert store.problem() is None
+            with pytest.raises(StoreBusy, match="another process has locked its tables"):
+                use(store)
+    assert "another process has locked its tables" in (store.problem() or "")
+    use(store)
+    assert store.problem() is None
+
+
+def test_server_that_hangs_is_named(store: PostgreSQLStore, database: PostgreSQL) -> None:
+    use(store)
+    with database.hanging(), pytest.raises(StoreUnavailable, match="no response within 5 s"):
+        use(store)
+
+
+def test_failed_attempts_keep_no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql_database, "CONNECT_TIMEOUT", 2)
+
+    def open_files() -> int:
+        return len([*Path("/proc/self/fd").iterdir()])
+
+    with tcp_server(lambda connection: time.sleep(3)) as port:
+        url = f"postgresql://tedee@127.0.0.1:{port}/tedee"
+        gc.disable()
+        try:
+            before = open_files()
+            assert find_problem(url) == "connection timeout expired"
+            # The server has one of its own.
+            assert open_files() <= before + 1
+        finally:
+            gc.enable()
+
+
+def test_longest_call_of_any_process_counts_after_a_restart(
+    store: PostgreSQLStore, store_clock: FakeClock, database: PostgreSQL
+) -> None:
+    other = PostgreSQLStore(lambda: database.url, store_clock, longest_call=121.0)
+    use(other)
+    other.close()
+    use(store)
+    database.execute("UPDATE tedee_exporter.store SET incarnation = 'another'")
+    with capture_logs() as logs:
+        use(store)
+    assert [line["seconds"] for line in logs] == [121.0 + 20.0]
 
 
 # Connections

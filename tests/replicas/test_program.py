@@ -16,6 +16,7 @@ from testing.postgresql import PostgreSQL
 from testing.program import LONG_TEST, Exporter, configuration, eventually, run, running
 
 REPLICAS = 3
+UNUSABLE = "the state database cannot be used; nothing is requested until it can"
 
 
 @pytest.fixture
@@ -76,13 +77,13 @@ def test_all_replicas_serve_what_one_of_them_receives(
         # The database is killed.
         database.kill()
         eventually(lambda: all(each.value("tedee_exporter_state_usable") == 0 for each in others), "the metric")
+        eventually(lambda: all(UNUSABLE in "".join(each.log) for each in others), "the log lines")
         assert all(len(values(each)) == 12 for each in others)
         before = sum(syncs(each, accounts[0]) for each in others)
         database.start(fsync="off")
         eventually(lambda: sum(syncs(each, accounts[0]) for each in others) > before, "a sync after the restart")
         assert all(each.value("tedee_exporter_state_usable") == 1 for each in others)
         logs = "".join(line for each in replicas for line in each.log)
-    assert "the state database cannot be used; nothing is requested until it can" in logs
     assert "the state database can be used again" in logs
     assert cloud.violations == []
 
@@ -99,7 +100,7 @@ def test_check_of_the_configuration_connects(
         refused = run(flag, "--config.check")
         assert (refused.returncode, refused.stdout) == (2, "")
         assert refused.stderr.startswith(
-            "the state database 127.0.0.1/tedee cannot be used: it has no tables; the user needs CREATE on the database"
+            f"the state database 127.0.0.1:{database.port}/tedee cannot be used: it has no tables; the user needs "
         )
         assert "opens-the-database" not in refused.stderr
         refused = run(configure(tmp_path, cloud, address, url.replace("/tedee", "/other")), "--config.check")
