@@ -118,6 +118,17 @@ class Pod:
         (port,) = self.release.container["ports"]
         return int(port["containerPort"])
 
+    def helm_test(self, port: int) -> "subprocess.CompletedProcess[str]":
+        """Run the pod of `helm test`, with one attempt, for an exporter on a port of this machine."""
+        (container,) = self.release.one("Pod")["spec"]["containers"]
+        program, option, code, scheme, host, service_port, _ = container["command"]
+        service = self.release.one("Service")
+        assert program == "python3"
+        assert host == f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+        assert service_port == str(service["spec"]["ports"][0]["port"])
+        command = [sys.executable, option, code, scheme, "127.0.0.1", str(port), "1"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
+
     def probe(self, which: str, exporter: Exporter) -> int:
         """Run a probe and return the HTTP status, or 0 for a successful TCP connection.
 

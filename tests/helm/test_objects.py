@@ -16,7 +16,8 @@ from helm.refresh import CHART
 
 from .release import CI, HOME, NAMES, Object, chart, release, values_of
 
-OPERATOR = "monitoring.coreos.com/v1"
+CUSTOM = {"monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1"}
+"""The API versions of the Prometheus operator and of the Gateway API."""
 VERSIONS = [all_versions()[0], all_versions()[-1]]
 """The oldest and the newest version of Kubernetes whose schemas are installed."""
 
@@ -36,7 +37,7 @@ def check(thing: Object, version: str) -> None:
 def _check(text: str, version: str) -> None:
     # Most objects do not depend on the values.
     thing = json.loads(text)
-    if thing["apiVersion"] == OPERATOR:
+    if thing["apiVersion"] in CUSTOM:
         jsonschema.Draft202012Validator(_strict(_schema(thing["kind"]))).validate(thing)
         # The schema does not restrict these fields.
         thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": thing["metadata"]}
@@ -90,10 +91,15 @@ def test_oldest_kubernetes_is_that_of_the_chart() -> None:
         ("ServiceMonitor", ["metadata"]),
         ("ServiceMonitor", ["spec", "endpoints", 0]),
         ("PrometheusRule", ["spec", "groups", 0, "rules", 0]),
+        ("HTTPRoute", ["spec", "rules", 0]),
     ],
 )
 def test_misspelt_field_of_object_is_detected(kind: str, place: list[str | int]) -> None:
-    values = {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
+    values = {
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]},
+    }
     thing: Any = release({**HOME, **values}).one(kind)
     check(thing, VERSIONS[0])
     part = thing
@@ -133,8 +139,9 @@ AT_THE_LIMIT = "a" * 48
 )
 def test_name_is_valid_for_a_service(name: str, override: str, expected: str) -> None:
     for made in release({**HOME, "nameOverride": override}, name=name).objects:
-        assert made["metadata"]["name"] == expected
-        assert is_name("Service", expected)
+        own = f"{expected[:58].rstrip('-')}-test" if made["kind"] == "Pod" else expected
+        assert made["metadata"]["name"] == own
+        assert is_name("Service", own)
 
 
 @pytest.mark.parametrize("name", ["123abc", "1.tedee-exporter"])

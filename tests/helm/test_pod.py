@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from exporter.simulator import Cloud, World, serve
-from testing.program import ROOT, eventually
+from testing.program import ROOT, eventually, free_port
 
 from .kubelet import Pod, Secrets
 from .release import CI, HOME, NAMES, Release, Values, release, values_of
@@ -140,10 +140,28 @@ def test_probes_and_monitors_use_scheme_of_port(values: Values, scheme: str, tmp
         assert pod.probe("liveness", exporter) == well
         eventually(lambda: pod.probe("readiness", exporter) == well, "the pod to be ready")
         assert f"tls={scheme == 'https'}".lower() in "".join(exporter.log).lower()
+        tested = pod.helm_test(exporter.port)
+        assert tested.returncode == 0, tested.stderr
     (endpoint,) = pod.release.one("ServiceMonitor")["spec"]["endpoints"]
     assert (endpoint["scheme"], endpoint["path"]) == (scheme, "/metrics")
     with_pods = release({"demo": True, **values, "podMonitor": {"enabled": True}})
     assert with_pods.one("PodMonitor")["spec"]["podMetricsEndpoints"] == [endpoint]
+
+
+def test_helm_test_fails_if_exporter_is_not_ready(tmp_path: Path, url: str) -> None:
+    pod = Pod(release_of_home(url), tmp_path)
+    pod.refresh()
+    with pod.running() as exporter:
+        eventually(lambda: pod.probe("liveness", exporter) == 200, "the pod to be alive")
+        tested = pod.helm_test(exporter.port)
+    assert (tested.returncode, "503" in tested.stderr) == (1, True)
+    tested = pod.helm_test(free_port())
+    assert (tested.returncode, "refused" in tested.stderr) == (1, True)
+
+
+def test_helm_test_of_headless_service_uses_port_of_pod() -> None:
+    made = release({**HOME, "service": {"clusterIP": "None", "port": 80}})
+    assert made.one("Pod")["spec"]["containers"][0]["command"][-2] == str(made.container["ports"][0]["containerPort"])
 
 
 # Rate limits
@@ -259,11 +277,15 @@ def test_files_of_secrets_are_private_to_the_pod(path: Path) -> None:
 )
 def test_pod_meets_restricted_security_standard(path: Path) -> None:
     # https://kubernetes.io/docs/concepts/security/pod-security-standards/
-    pod = release(values_of(path)).pod["spec"]
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert pod["securityContext"].get("runAsUser") != 0
+    made = release(values_of(path))
+    pod, test_pod = made.pod["spec"], made.one("Pod")["spec"]
+    for spec in (pod, test_pod):
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["securityContext"].get("runAsUser") != 0
+    assert "volumes" not in test_pod
+    assert test_pod["automountServiceAccountToken"] is False
     allowed = {
         "configMap",
         "csi",
@@ -275,8 +297,9 @@ def test_pod_meets_restricted_security_standard(path: Path) -> None:
         "secret",
     }
     assert all(volume.keys() <= {"name", *allowed} for volume in pod["volumes"])
-    for container in release(values_of(path)).containers:
+    for container in [*made.containers, *test_pod["containers"]]:
         context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] is True
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert not {"privileged", "runAsUser", "procMount", "seccompProfile"} & context.keys()

@@ -42,6 +42,7 @@ def test_pod_selectors_match_only_this_release(labels: dict[str, str]) -> None:
     for required in selectors(ours).values():
         assert has_labels(ours.pod, required)
         assert not has_labels(theirs.pod, required)
+        assert not has_labels(ours.one("Pod"), required)
 
 
 @pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "x"}])
@@ -96,7 +97,10 @@ def test_network_policy_allows_prometheus_dns_and_tedee() -> None:
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (incoming,) = spec["ingress"]
     prometheus = {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
-    assert incoming["from"] == [{"namespaceSelector": {}, "podSelector": prometheus}]
+    prometheus_pods, test_pod = incoming["from"]
+    assert prometheus_pods == {"namespaceSelector": {}, "podSelector": prometheus}
+    assert has_labels(install("ours").one("Pod"), test_pod["podSelector"]["matchLabels"])
+    assert not has_labels(install("theirs").one("Pod"), test_pod["podSelector"]["matchLabels"])
     outgoing = [(each["port"], each["protocol"]) for rule in spec["egress"] for each in rule["ports"]]
     assert outgoing == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
 
@@ -104,7 +108,7 @@ def test_network_policy_allows_prometheus_dns_and_tedee() -> None:
 def test_network_policy_has_peers_of_values() -> None:
     values = values_of(CI[NAMES.index("network-policy")])
     spec = release(values).one("NetworkPolicy")["spec"]
-    assert spec["ingress"][0]["from"] == values["networkPolicy"]["from"]
+    assert spec["ingress"][0]["from"][:-1] == values["networkPolicy"]["from"]
     assert spec["egress"][-1] == values["networkPolicy"]["egress"][0]
 
 

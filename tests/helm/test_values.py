@@ -82,7 +82,11 @@ def objects_of(path: Path) -> list[Object]:
 # Effects
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
+REQUIRED = {"httpRoute.parentRefs", "podDisruptionBudget.maxUnavailable"}
+"""Values that are required for an object, or one of several such values."""
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED.keys() - {"httpRoute.parentRefs"}))
 def test_every_value_has_an_effect(name: str) -> None:
     tried = []
     for path in CI:
@@ -196,6 +200,22 @@ def test_service_values_are_set_on_the_service(which: str) -> None:
     assert set(release().one("Service")["spec"]) == {"type", "selector", "ports"}
 
 
+def test_http_route_sends_all_paths_to_the_service_by_default() -> None:
+    gateway = [{"name": "gateway"}]
+    rendered = release({**HOME, "httpRoute": {"enabled": True, "parentRefs": gateway}, "service": {"port": 80}})
+    backend = {"name": rendered.one("Service")["metadata"]["name"], "port": 80}
+    assert rendered.one("HTTPRoute")["spec"] == {"parentRefs": gateway, "rules": [{"backendRefs": [backend]}]}
+
+
+def test_http_route_values_are_passed_unchanged() -> None:
+    values = values_of(CHART / "ci/http-route-values.yaml")["httpRoute"]
+    spec = release(values_of(CHART / "ci/http-route-values.yaml")).one("HTTPRoute")["spec"]
+    assert (spec["parentRefs"], spec["hostnames"]) == (values["parentRefs"], values["hostnames"])
+    assert [{**rule, "backendRefs": None} for rule in spec["rules"]] == [
+        {**rule, "backendRefs": None} for rule in values["rules"]
+    ]
+
+
 def test_extra_object_can_be_text() -> None:
     rendered = release(values_of(CHART / "ci/extra-values.yaml"))
     assert rendered.one("ConfigMap", "tedee-exporter-more")["metadata"]["namespace"] == "locks"
@@ -232,7 +252,9 @@ def test_claim_has_requested_storage_class(storage_class: str, expected: str | N
 
 def test_defaults_create_only_required_objects() -> None:
     kinds = [each["kind"] for each in release().objects]
-    assert sorted(kinds) == ["ConfigMap", "Deployment", "Secret", "Service", "ServiceAccount"]
+    # The pod exists only during `helm test`.
+    assert sorted(kinds) == ["ConfigMap", "Deployment", "Pod", "Secret", "Service", "ServiceAccount"]
+    assert release().one("Pod")["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
 def test_chart_can_be_a_subchart(tmp_path: Path) -> None:
@@ -311,13 +333,13 @@ def test_misspelt_values_are_detected_everywhere() -> None:
 SECTIONS = {name.rsplit(".", dots)[0] for name in DOCUMENTED for dots in range(1, name.count(".") + 1)}
 
 
-# For the last one, one of two values is required.
-@pytest.mark.parametrize("name", sorted(SECTIONS | DOCUMENTED.keys() - {"podDisruptionBudget.maxUnavailable"}))
+@pytest.mark.parametrize("name", sorted(SECTIONS | DOCUMENTED.keys() - REQUIRED))
 def test_null_is_refused_or_means_absent(name: str) -> None:
     section, _, rest = name.partition(".")
     values: dict[str, Any] = {**HOME, section: given(None, rest) if rest else None}
     if rest and f"{section}.enabled" in DOCUMENTED:
-        values[section] = {"enabled": True, **values[section]}
+        gateway = {"parentRefs": [{"name": "gateway"}]} if section == "httpRoute" else {}
+        values[section] = {"enabled": True, **gateway, **values[section]}
     rendered = objects_or_error(values)
     if isinstance(rendered, str):
         assert f"missing property '{name.rpartition('.')[2]}'" in rendered
@@ -584,6 +606,23 @@ def test_operator_types_are_complete(definition: str, kind: str, place: list[str
     assert set(SCHEMA["definitions"][definition]["properties"]) == set(known["properties"])
 
 
+def test_http_route_has_keys_of_gateway_api() -> None:
+    known = json.loads((Path(__file__).parent / "crds" / "httproute.json").read_text("utf-8"))["properties"]["spec"]
+    # The chart sets the backends, and does not offer to mirror requests.
+    known = {path for path in paths_in(known) if not {"backendRefs", "requestMirror"} & set(path)}
+    own = SCHEMA["properties"]["httpRoute"]
+    assert {path for path in paths_in(own) if path[0] not in {"enabled", "annotations", "labels"}} == known
+
+
+def paths_in(schema: Any, *above: str) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each property in a schema, at any depth."""
+    while "$ref" in schema or "items" in schema:
+        schema = schema["items"] if "items" in schema else SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]]
+    for name, below in schema.get("properties", {}).items():
+        yield (*above, name)
+        yield from paths_in(below, *above, name)
+
+
 @pytest.mark.parametrize("kind", ["servicemonitor", "podmonitor"])
 def test_scrape_protocols_are_those_of_the_operator(kind: str) -> None:
     known = json.loads((Path(__file__).parent / "crds" / f"{kind}.json").read_text("utf-8"))["properties"]["spec"]
@@ -724,6 +763,8 @@ def test_notes_warn_of_ingress_without_authentication() -> None:
     warning = "Everyone with access to the Ingress can see the locks"
     assert warning in release({**HOME, "ingress": ingress}).notes
     assert warning not in release({**HOME, "ingress": ingress, "webConfig": {"config": USERS}}).notes
+    route = {"enabled": True, "parentRefs": [{"name": "gateway"}]}
+    assert "Everyone with access to the Gateway can see the locks" in release({**HOME, "httpRoute": route}).notes
 
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)

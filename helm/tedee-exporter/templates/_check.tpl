@@ -24,8 +24,6 @@ podMonitor.additionalLabels: is called podMonitor.labels here
 prometheusRule.additionalLabels: is called prometheusRule.labels here
 prometheusRule.rules: is called prometheusRule.additionalGroups here
 serviceMonitor.additionalLabels: is called serviceMonitor.labels here
-serviceMonitor.scheme: is not a value of this chart; it follows webConfig
-podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- end -}}
 
 {{- /* Fails with the list of all problems in the values, before any object is rendered. */ -}}
@@ -214,17 +212,25 @@ podMonitor.scheme: is not a value of this chart; it follows webConfig
 {{- if and .externalTrafficPolicy (eq .type "ClusterIP") -}}
 {{- $problems = append $problems "service.externalTrafficPolicy: needs service.type NodePort or LoadBalancer" -}}
 {{- end -}}
-{{- if and .loadBalancerSourceRanges (ne .type "LoadBalancer") -}}
-{{- $problems = append $problems "service.loadBalancerSourceRanges: needs service.type LoadBalancer" -}}
+{{- $service := . -}}
+{{- range $name := list "loadBalancerClass" "loadBalancerSourceRanges" -}}
+{{- if and (index $service $name) (ne $service.type "LoadBalancer") -}}
+{{- $problems = append $problems (printf "service.%s: needs service.type LoadBalancer" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and (eq (default "" .clusterIP) "None") (ne .type "ClusterIP") -}}
 {{- $problems = append $problems "service.clusterIP: None needs service.type ClusterIP" -}}
 {{- end -}}
 {{- end -}}
 
-{{- with .Values.ingress -}}
-{{- if and .enabled (include "tedee-exporter.requiresClientCertificates" $) -}}
-{{- $problems = append $problems "ingress.enabled: cannot be combined with a webConfig that requires client certificates; the Ingress has none" -}}
+{{- range $name, $kind := dict "ingress" "Ingress" "httpRoute" "Gateway" -}}
+{{- if and (index $.Values $name).enabled (include "tedee-exporter.requiresClientCertificates" $) -}}
+{{- $problems = append $problems (printf "%s.enabled: cannot be combined with a webConfig that requires client certificates; the %s has none" $name $kind) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.httpRoute -}}
+{{- if and .enabled (not .parentRefs) -}}
+{{- $problems = append $problems "httpRoute.parentRefs: is empty; set the Gateway, as in: --set httpRoute.parentRefs[0].name=GATEWAY" -}}
 {{- end -}}
 {{- end -}}
 

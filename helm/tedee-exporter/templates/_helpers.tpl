@@ -19,6 +19,12 @@ app.kubernetes.io/name: {{ include "tedee-exporter.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- /* The labels of the pod of `helm test`, which no selector of the release may match. */ -}}
+{{- define "tedee-exporter.testLabels" -}}
+app.kubernetes.io/name: {{ include "tedee-exporter.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- /* The labels of an object. The argument is a list of the root context and maps of additional labels. Earlier maps take
 precedence over later ones, and the chart's own labels over all maps, because selectors use them. */ -}}
 {{- define "tedee-exporter.labels" -}}
@@ -68,6 +74,21 @@ precedence over later ones, and the chart's own labels over all maps, because se
 {{- end -}}
 {{- $name := default "" $host.host -}}
 {{- dict "host" (ternary "" $name (eq $name "*")) "paths" $paths | toYaml -}}
+{{- end -}}
+
+{{- /* The fields of a map of values that are passed unchanged. The arguments are the map and the names of the fields. Empty
+fields are omitted. */ -}}
+{{- define "tedee-exporter.fields" -}}
+{{- $values := first . -}}
+{{- $fields := dict -}}
+{{- range $name := rest . -}}
+{{- if index $values $name -}}
+{{- $_ := set $fields $name (index $values $name) -}}
+{{- end -}}
+{{- end -}}
+{{- with $fields -}}
+{{- toYaml . -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* The start of a command that upgrades the release with changed values only. */ -}}
@@ -160,6 +181,11 @@ and can be used only once. */ -}}
 {{- with concat $env (default (list) .Values.extraEnv) -}}
 {{- toYaml . -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* The fields of a pod that select its node. */ -}}
+{{- define "tedee-exporter.scheduling" -}}
+{{- include "tedee-exporter.fields" (list .Values "affinity" "nodeSelector" "priorityClassName" "runtimeClassName" "schedulerName" "tolerations") -}}
 {{- end -}}
 
 {{- define "tedee-exporter.topologySpreadConstraints" -}}
@@ -257,11 +283,9 @@ httpGet:
 {{- $monitor := index . 1 -}}
 port: metrics
 path: /metrics
-scheme: {{ include "tedee-exporter.scheme" $ }}
-{{- range $key := list "interval" "scrapeTimeout" "honorLabels" "params" "proxyUrl" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings" }}
-{{- with index $monitor $key }}
-{{ dict $key . | toYaml }}
-{{- end }}
+scheme: {{ default (include "tedee-exporter.scheme" $) $monitor.scheme }}
+{{- with include "tedee-exporter.fields" (list $monitor "interval" "scrapeTimeout" "honorLabels" "params" "proxyUrl" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings") }}
+{{ . }}
 {{- end }}
 {{- if kindIs "bool" $monitor.honorTimestamps }}
 honorTimestamps: {{ $monitor.honorTimestamps }}
@@ -292,12 +316,7 @@ command:
 volumeMounts:
   - name: state
     mountPath: {{ include "tedee-exporter.folder.state" . }}
-{{- with .Values.resources }}
-resources:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .Values.securityContext }}
-securityContext:
-  {{- toYaml . | nindent 2 }}
+{{- with include "tedee-exporter.fields" (list .Values "resources" "securityContext") }}
+{{ . }}
 {{- end }}
 {{- end -}}
