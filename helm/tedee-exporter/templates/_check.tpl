@@ -2,28 +2,80 @@
 instead of a schema error. */ -}}
 {{- define "tedee-exporter.otherCharts" -}}
 {{- $strategy := "is not a value of this chart; the new pod starts before the old one stops only if config.state_url is set, because Tedee allows each account one sync in 20 seconds" -}}
+args: is called extraArgs here
 autoscaling: is not a value of this chart; one pod calls Tedee for an account, however many there are. For availability, set replicas
-replicaCount: is called replicas here
-strategy: {{ $strategy }}
-updateStrategy: {{ $strategy }}
+commonAnnotations: is not a value of this chart; set annotations, podAnnotations, or the annotations of an object
+configExistingSecretName: is not a value of this chart; config must not contain secrets; set keys or existingSecret
+containerPort: is not a value of this chart; the exporter listens on port 10333; set service.port
 containerSecurityContext: is called securityContext here
+customLabels: is called commonLabels here
 deploymentAnnotations: is called annotations here
 env: is called extraEnv here
 envFrom: is called extraEnvFrom here
 extraArguments: is called extraArgs here
+extraConfigmapMounts: is not a value of this chart; set extraVolumes and extraVolumeMounts
 extraDeploy: is called extraObjects here
+extraEnvFromSecret: is called extraEnvFrom here
 extraEnvVars: is called extraEnv here
 extraInitContainers: is called initContainers here
+extraLabels: is called commonLabels here
 extraManifests: is called extraObjects here
+extraSecretMounts: is not a value of this chart; set extraVolumes and extraVolumeMounts
+grafana: is called dashboards here
+grafanaDashboards: is called dashboards here
+hostPort: is not a value of this chart; set hostNetwork, or service.type to NodePort
+imagePullPolicy: is called image.pullPolicy here
+kind: is not a value of this chart; the exporter is a Deployment
+labels: is called commonLabels here
+logLevel: is called log.level here
+metrics: is not a value of this chart; set serviceMonitor
+pdb: is called podDisruptionBudget here
+persistentVolume: is called persistence here
+pod: is not a value of this chart; set podLabels and podAnnotations
+podMonitoring: is not a value of this chart; add the object to extraObjects
+prometheus: is not a value of this chart; set serviceMonitor
+rbac: is not a value of this chart; the exporter does not use the Kubernetes API
+releaseLabel: is not a value of this chart; set serviceMonitor.labels.release
+replicaCount: is called replicas here
+restartPolicy: is not a value of this chart; a Deployment restarts its containers always
+route: is called httpRoute here
+secretConfig: is not a value of this chart; config must not contain secrets; set keys or existingSecret
+serviceAccountName: is called serviceAccount.name here
 sidecars: is called extraContainers here
+storage: is called persistence here
+strategy: {{ $strategy }}
+updateStrategy: {{ $strategy }}
+verticalPodAutoscaler: is not a value of this chart; add the object to extraObjects
 volumeMounts: is called extraVolumeMounts here
 volumes: is called extraVolumes here
+image.name: is called image.repository here
+image.pullSecrets: is called imagePullSecrets here
+ingress.extraLabels: is called ingress.labels here
+ingress.host: is called ingress.hosts here
+ingress.hostname: is called ingress.hosts here
 ingress.ingressClassName: is called ingress.className here
+ingress.path: is not a value of this chart; set paths in ingress.hosts
+ingress.pathType: is not a value of this chart; set paths in ingress.hosts
+networkPolicy.allowMonitoringNamespace: is not a value of this chart; set networkPolicy.from
+networkPolicy.ingress: is called networkPolicy.from here
+persistence.accessMode: is called persistence.accessModes here
 persistence.storageClassName: is called persistence.storageClass here
 podMonitor.additionalLabels: is called podMonitor.labels here
+podMonitor.path: is not a value of this chart; the path is always /metrics
+podMonitor.selector: is called podMonitor.labels here
 prometheusRule.additionalLabels: is called prometheusRule.labels here
+prometheusRule.additionalRules: is called prometheusRule.additionalGroups here
+prometheusRule.groups: is called prometheusRule.additionalGroups here
 prometheusRule.rules: is called prometheusRule.additionalGroups here
+service.ipDualStack: is not a value of this chart; set service.ipFamilyPolicy and service.ipFamilies
+service.portName: is not a value of this chart; the port is called metrics
+service.targetPort: is not a value of this chart; the exporter listens on port 10333; set service.port
 serviceMonitor.additionalLabels: is called serviceMonitor.labels here
+serviceMonitor.additionalMetricsRelabels: is called serviceMonitor.metricRelabelings here
+serviceMonitor.additionalRelabeling: is called serviceMonitor.relabelings here
+serviceMonitor.path: is not a value of this chart; the path is always /metrics
+serviceMonitor.selector: is called serviceMonitor.labels here
+serviceMonitor.selfMonitor: is not a value of this chart; set serviceMonitor.enabled
 {{- end -}}
 
 {{- /* Fails with the list of all problems in the values, before any object is rendered. */ -}}
