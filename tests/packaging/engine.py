@@ -1,15 +1,18 @@
 """The container engine podman, and a base image built from Debian packages, without a registry."""
 
+import base64
 import contextlib
+import copy
 import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 
 from testing.program import ROOT, TOOL_SECONDS, Exporter
 from tests.conftest import require_program
@@ -48,10 +51,16 @@ class Engine:
         assert result.returncode == 0, f"podman {arguments[0]}: {result.stderr}"
         return result.stdout
 
-    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a podman command and return its result."""
-        command = [*self._podman, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
+        return subprocess.run(
+            [*self._podman, *arguments],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=TOOL_SECONDS,
+            check=False,
+        )
 
     def make_base(self, name: str) -> None:
         """Create a substitute for the Dockerfile's base: the same Debian with the same Python.
@@ -120,6 +129,47 @@ class Engine:
         finally:
             self.remove(name)
 
+    @contextlib.contextmanager
+    def pod(self, spec: Mapping[str, Any], objects: Iterable[Mapping[str, Any]], base: str) -> Iterator[None]:
+        """Run a pod of Kubernetes called "pod" without a network, with the ConfigMaps and Secrets that it mounts.
+
+        The base is an image with `sleep`, which podman runs to hold the pod's namespaces.
+        """
+        pause = self._written("pause", f'FROM {base}\nCMD ["sleep", "infinity"]\n')
+        self("build", "--quiet", "--isolation=chroot", "--tag=localhost/pause", "--file", pause)
+        settings = '[engine]\ninfra_image = "localhost/pause"\n'
+        limits = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=16384:16384"]\n'
+        environment = {"CONTAINERS_CONF": str(self._written("containers.conf", settings + limits))}
+        playable = [_playable(spec)]
+        for each in objects:
+            if each["kind"] == "Secret":
+                self("secret", "create", each["metadata"]["name"], self._secret(each))
+            else:
+                playable.append(each)
+        manifest = self._written("pod.yaml", yaml.safe_dump_all(playable))
+        try:
+            result = self.run("kube", "play", "--network=none", manifest, **environment)
+            assert result.returncode == 0, result.stderr
+            yield
+        finally:
+            self.run("pod", "rm", "--force", "--time=0", "pod")
+            self.run("volume", "rm", "--all", "--force")
+            self.run("secret", "rm", "--all")
+
+    def _secret(self, secret: Mapping[str, Any]) -> Path:
+        """Write a Secret to a file. podman decodes the data of mounted Secrets since version 4.4."""
+        version = [int(number) for number in re.findall(r"\d+", self("--version"))[:2]]
+        if version < [4, 4]:
+            plain = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
+            secret = {**secret, "data": plain}
+        return self._written("secret.yaml", yaml.safe_dump(secret))
+
+    def _written(self, name: str, text: str) -> Path:
+        """Write a file to the engine's folder, and return its path."""
+        path = self._folder / name
+        path.write_text(text, "utf-8")
+        return path
+
     def remove(self, name: str) -> None:
         """Kill and remove a container if it exists."""
         self.run("rm", "--force", "--time=0", "--volumes", name)
@@ -128,6 +178,21 @@ class Engine:
         """Remove all containers, images and mounts."""
         self("rm", "--force", "--time=0", "--all")
         self("rmi", "--force", "--all")
+
+
+def _playable(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a pod that podman can run.
+
+    podman publishes all ports, which needs a network, and restarts init containers that have ended, unless the pod is
+    never restarted. It needs the field `optional` of Secrets.
+    """
+    spec = copy.deepcopy({**spec, "restartPolicy": "Never"})
+    for container in spec["containers"]:
+        container.pop("ports", None)
+    for volume in spec["volumes"]:
+        if "secret" in volume:
+            volume["secret"]["optional"] = False
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}
 
 
 def _run(name: str) -> list[str]:

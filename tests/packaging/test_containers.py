@@ -1,5 +1,6 @@
 """The image runs with minimal privileges, and systemd starts the service."""
 
+import base64
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from exporter import __version__
 from exporter.simulator import Address, Cloud, World, serve
 from testing.postgresql import running_server
 from testing.program import LONG_TEST, ROOT, TIMEOUT, Exporter, configuration, eventually, free_port
+from tests.helm.release import release
 
 from .engine import CONFINED, Engine, default, skip_or_fail
 
@@ -24,6 +26,7 @@ BASE, IMAGE = "localhost/base", "localhost/tedee-exporter"
 USER = 65532
 MEGABYTE = 1_000_000
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
+CLOUD = "http://127.0.0.1:8080"
 
 # The first test downloads Debian packages and builds the image.
 pytestmark = pytest.mark.timeout(LONG_TEST)
@@ -248,9 +251,44 @@ def test_composed_replicas_share_a_database(engine: Engine, address: Address) ->
             assert each.value("tedee_exporter_state_usable") == 1
 
 
+# The chart
+
+
+def test_pod_of_the_chart_syncs_with_minimal_privileges(engine: Engine) -> None:
+    simulator = ["python3", "-m", "exporter.simulator", "--port=8080", "--strict"]
+    made = release(
+        {
+            "image": {"repository": IMAGE, "tag": "latest", "pullPolicy": "Never"},
+            "existingSecret": "tedee-keys",
+            "config": {"accounts": [{"name": "home"}], "api": {"url": CLOUD}},
+            # Containers of a pod share the loopback interface.
+            "extraContainers": [
+                {"name": "cloud", "image": '{{ include "tedee-exporter.image" . }}', "command": simulator}
+            ],
+        }
+    )
+    key = base64.b64encode(b"simulated-key-home").decode()
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tedee-keys"}, "data": {"home": key}}
+    (tested,) = made.one("Pod")["spec"]["containers"]
+    command = [word.replace("tedee-exporter.locks.svc", "127.0.0.1") for word in tested["command"]]
+    with engine.pod(made.pod["spec"], [*made.all("ConfigMap"), secret], BASE):
+        state = status(engine, "pod-exporter")
+        assert state["Uid"].split() == state["Gid"].split() == [str(USER)] * 4
+        assert (int(state["CapEff"], 16), state["NoNewPrivs"]) == (0, "1")
+        assert "Read-only file system" in engine.run("exec", "pod-exporter", "touch", "/opt/file").stderr
+        # It waits until the exporter is ready: 31 seconds after its start, because it has no state.
+        engine("exec", "pod-exporter", *command)
+        code = "import urllib.request as u; print(u.urlopen('http://localhost:10333/metrics').read().decode())"
+        metrics = engine("exec", "pod-exporter", "python3", "-c", code)
+        assert 'tedee_up{account="home"} 1.0' in metrics
+        assert "tedee_exporter_state_file_usable 1.0" in metrics
+        assert engine.inspect("pod-exporter")["HostConfig"]["Memory"] == 256 * 2**20
+        engine("stop", "pod-exporter")
+        assert engine.inspect("pod-exporter")["State"]["ExitCode"] == 0
+
+
 # systemd
 
-CLOUD = "http://127.0.0.1:8080"
 DROP_IN = f"[Service]\nEnvironment=TEDEE_API_URL={CLOUD}\n"
 
 
