@@ -1,4 +1,4 @@
-"""Generates parts of the chart: alerts, dashboards, version, types of Kubernetes in the schema, and the README's table.
+"""Generates parts of the chart: alerts, dashboards, version, memory, types of Kubernetes in the schema, README's table.
 
 Run by `make chart`. Alerts and dashboards are copies, because a chart cannot contain files outside of its folder.
 Symbolic links do not work: Flux ignores links in a checkout, and on Windows a link is a file with a path as content.
@@ -32,9 +32,10 @@ KUBERNETES = (
 
 def generate() -> dict[Path, str]:
     """Return the content of each generated file."""
-    values = (CHART / "values.yaml").read_text("utf-8")
+    values = with_measured_memory((CHART / "values.yaml").read_text("utf-8"))
     repository = yaml.safe_load(values)["image"]["repository"]
-    files = {COPIES / "tedee.rules.yml": (ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8")}
+    files = {CHART / "values.yaml": values}
+    files[COPIES / "tedee.rules.yml"] = (ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8")
     for path in sorted((ROOT / "dashboards").glob("*.json")):
         files[COPIES / "dashboards" / path.name] = path.read_text("utf-8")
     chart = (CHART / "Chart.yaml").read_text("utf-8")
@@ -47,6 +48,24 @@ def generate() -> dict[Path, str]:
     _, end, after = rest.partition("<!-- values: end -->\n")
     files[CHART / "README.md"] = before + begin + table(values) + end + after
     return files
+
+
+def measured_memory() -> tuple[int, int]:
+    """Return the memory with 10 and with 10,000 locks that docs/performance.md reports, in MiB."""
+    text = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    few, many = (
+        int(mib)
+        for locks in ("10", "10,000")
+        for mib in re.findall(rf"\| resident memory, {locks} locks \| (\d+) MiB of the tedee-exporter", text)
+    )
+    return few, many
+
+
+def with_measured_memory(values: str) -> str:
+    """Return values.yaml with the measured memory in the description of `resources`."""
+    few, many = measured_memory()
+    text = f"about {few} MiB with 10 locks and {many} MiB with 10,000"
+    return re.sub(r"about \d+ MiB with 10 locks and \d+ MiB with 10,000", text, values)
 
 
 def table(values: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -57,6 +58,22 @@ def test_readme_states_required_retention() -> None:
     rules = (ROOT / "alerts" / "tedee.rules.yml").read_text("utf-8")
     assert max(int(days) for days in re.findall(r"\[(\d+)d\b", rules)) == 3
     assert "Prometheus must keep data for three days or more" in " ".join(README.split())
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/installation.md"])
+def test_required_memory_is_the_measured_one_rounded_up(document: str) -> None:
+    (required,) = re.findall(r"[Aa]bout (\d+) MiB", (ROOT / document).read_text("utf-8"))
+    few, _ = refresh.measured_memory()
+    assert int(required) == 10 * math.ceil(few / 10)
+
+
+def test_requests_and_limits_fit_the_measured_memory() -> None:
+    few, many = refresh.measured_memory()
+    assert f"It uses about {few} MiB with 10 locks and {many} MiB with 10,000 |" in README
+    resources = release().container["resources"]
+    request, limit = (int(resources[kind]["memory"].removesuffix("Mi")) for kind in ("requests", "limits"))
+    assert few < many < request < 2 * many
+    assert limit >= 2 * many
 
 
 def test_dashboards_equal_repository_and_have_sidecar_label() -> None:
