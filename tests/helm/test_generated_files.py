@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from exporter import __version__
 from helm import refresh
 from helm.refresh import CHART
 from testing.program import ROOT
@@ -111,6 +112,10 @@ def test_every_example_of_readme_installs() -> None:
         values = yaml.safe_load(block)
         least = {} if {"keys", "existingSecret"} & values.keys() else HOME
         assert release({**least, **values}).objects
+
+
+def test_readme_has_upgrade_note_of_this_version() -> None:
+    assert re.search(rf"(?m)^\| {re.escape(__version__)} \| .+ \|$", README), "see docs/contributing/releasing.md"
 
 
 def test_links_of_readme_exist() -> None:
