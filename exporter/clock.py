@@ -1,4 +1,7 @@
-"""Clocks. Everything that waits or compares times gets a clock as a parameter, so that tests can control the time."""
+"""Clocks, and durations as text.
+
+Everything that waits or compares times gets a clock as a parameter, so that tests can control the time.
+"""
 
 import time
 import uuid
@@ -33,6 +36,17 @@ def boottime() -> float:
     Doors move while a laptop is suspended. On Linux CLOCK_BOOTTIME counts that time, CLOCK_MONOTONIC does not.
     """
     return time.clock_gettime(_BOOTTIME)
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration for log lines, such as `0.21s`, `20s`, `5m3s` or `2h0m`."""
+    if seconds < 9.995:  # noqa: PLR2004  (below, two decimals are of interest)
+        return f"{round(max(0.0, seconds), 2):g}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 class SystemClock:

@@ -26,10 +26,12 @@ def configure(level: str, log_format: Format) -> None:
     """
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
+        _name_level_as_flag,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
+        _order,
     ]
     render: structlog.types.Processor = structlog.processors.JSONRenderer(_json) if log_format == "json" else _logfmt
     structlog.configure(
@@ -51,7 +53,7 @@ def configure(level: str, log_format: Format) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(getattr(logging, {"warn": "WARNING"}.get(level, level.upper())))
+    root.setLevel(level.upper())  # WARN is a second name of WARNING
     # Tracebacks about lines that cannot be formatted would bypass the queue, and may block.
     logging.raiseExceptions = False
     # It logs response headers that it cannot parse. A gateway may have put the key there.
@@ -74,10 +76,22 @@ def _log_unhandled(kind: type[BaseException], error: BaseException | None, trace
     log.error("unhandled exception; please report this", exc_info=(kind, error, traceback))
 
 
+def _name_level_as_flag(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Write `warn` as in --log.level, and as other exporters do, instead of Python's `warning`."""
+    event["level"] = {"warning": "warn", "critical": "error"}.get(event["level"], event["level"])
+    return event
+
+
+def _order(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Move time, level and message to the front, and the logger to the end."""
+    first, last = ("ts", "level", "msg"), "logger"
+    rest = [key for key in event if key not in first and key != last]
+    return {key: event[key] for key in (*first, *rest, last) if key in event}
+
+
 def _logfmt(_logger: object, _method: str, event: structlog.types.EventDict) -> str:
     # structlog's renderer does not escape carriage returns and terminal control sequences.
-    first = {key: event.pop(key) for key in ("ts", "level", "msg") if key in event}
-    return " ".join(f"{key}={_logfmt_value(value)}" for key, value in {**first, **event}.items())
+    return " ".join(f"{key}={_logfmt_value(value)}" for key, value in event.items())
 
 
 def _logfmt_value(value: object) -> str:

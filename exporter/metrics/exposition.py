@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, NamedTuple
 from zlib import Z_FINISH
 
+import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -27,6 +29,8 @@ from .collector import FamilyCollector, build_families, empty_family, sample_lin
 from .compression import CompressedBlock, GzipBody
 from .devices import RenderedDevices
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
+
+log = structlog.get_logger(__name__)
 
 PROCESS_PART_MAX_AGE = 1.0
 """Seconds for which the process part is served before it is rendered again."""
@@ -114,6 +118,7 @@ class Exposition:
         self._last_other_devices: Sequence[object] = ()
         """The rendered devices other than locks, by account and resource."""
         self._account_lines: dict[str, _AccountLines] = {}
+        self._stale_accounts: set[str] = set()
         self._metadata: dict[str, dict[AnyMetric, CompressedBlock]] = {
             media_type: {
                 metric: CompressedBlock.of(_metadata(metric, media_type))
@@ -152,6 +157,7 @@ class Exposition:
         now = self._clock.monotonic()
         statuses = self._registry.statuses()
         served = [status.as_of(now) for status in statuses]
+        self._log_stale(served)
         self._update_devices(served)
         self._account_lines = {
             each.account: self._lines_of(each, status) for each, status in zip(served, statuses, strict=True)
@@ -161,6 +167,19 @@ class Exposition:
             for media_type in _ENCODERS
         }
         return _AccountPart(statuses, bodies, min((each.fresh_until for each in served), default=inf))
+
+    def _log_stale(self, statuses: Sequence[AccountStatus]) -> None:
+        """Log once for each account that its locks are no longer served."""
+        stale = {each.account: each.snapshot for each in statuses if each.is_stale and each.snapshot}
+        for account, snapshot in stale.items():
+            if account not in self._stale_accounts:
+                last_success = datetime.fromtimestamp(snapshot.at, UTC).isoformat(timespec="seconds")
+                log.error(
+                    "the last successful sync is too old; its locks are no longer served",
+                    account=account,
+                    last_success=last_success,
+                )
+        self._stale_accounts = set(stale)
 
     def _update_devices(self, statuses: Sequence[AccountStatus]) -> None:
         others = [(each.account, resource.devices) for each in statuses for resource in each.other_resources]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from exporter.clock import Clock, Instant
+from exporter.clock import Clock, Instant, format_duration
 from exporter.tedee.client import LOW_PRIORITY_TIMEOUT, Limiter, Observer, TedeeClient
 from exporter.tedee.endpoint import Endpoint, Priority
 from exporter.tedee.errors import CallError, Forbidden, Unauthorized
@@ -55,6 +55,17 @@ class Options:
     resources: ResourceOptions
 
 
+@dataclass
+class Outage:
+    """Consecutive failures of one resource, for log lines."""
+
+    since: float
+    """Monotonic time of the first failure in this process."""
+    failures: int = 0
+    last: type[CallError] | None = None
+    """Kind of the last failure. Its advice is not logged again."""
+
+
 class AccountSync:
     """Fetches the resources of one account and publishes a status after each run.
 
@@ -97,6 +108,10 @@ class AccountSync:
         """Time of the last successful response of each resource."""
         self._failures: dict[Endpoint, Failure] = {}
         """Failure of the last fetch of each resource; absent if it succeeded."""
+        self._outages: dict[Endpoint, Outage] = {}
+        """Failures of this process since the last success of each resource."""
+        self._has_synced = False
+        """True if this process has made a sync for the present user that succeeded."""
         self._client = self._create_client()
         self._fingerprint = self._client.fingerprint()
         """Fingerprint of the credential that received the served data."""
@@ -268,10 +283,12 @@ class AccountSync:
         self._resources = self._create_resources()
         self._received_at.clear()
         self._failures.clear()
+        self._outages.clear()
+        self._has_synced = False
 
     def _forget_result(self, resource: Resource) -> None:
-        self._received_at.pop(resource.endpoint, None)
-        self._failures.pop(resource.endpoint, None)
+        for known in (self._received_at, self._failures, self._outages):
+            known.pop(resource.endpoint, None)
 
     def _credential_is_refused(self) -> bool:
         """Return True if the account fails because of its credential."""
@@ -308,7 +325,7 @@ class AccountSync:
         except CallError as error:
             self._record_failure(resource, error)
         else:
-            self._record_success(fetched, response)
+            self._record_success(fetched, response, started)
         now = self._clock.monotonic()
         if is_sync:
             self._counters.durations = self._counters.durations.observe(now - started)
@@ -330,11 +347,13 @@ class AccountSync:
         is_awaited = resource.endpoint.priority < Priority.LOWEST or is_first
         return is_awaited and resource.time_until_due(now.monotonic) <= 0
 
-    def _record_success(self, resource: Resource, response: CachedResponse | None) -> None:
-        if self._failures.pop(resource.endpoint, None) and response:
-            self._log(log.info, f"{resource.title} succeeds again")
+    def _record_success(self, resource: Resource, response: CachedResponse | None, started: float) -> None:
+        duration = self._clock.monotonic() - started
+        has_failed = self._failures.pop(resource.endpoint, None) is not None
+        outage = self._outages.pop(resource.endpoint, None)
         if resource is self._sync:
             self._lead()
+            self._log_sync(duration, outage, has_failed=has_failed)
             if self._user not in ("", self._client.last_user):
                 self._forget_devices()
             self._use_fingerprint(self._client.last_fingerprint)
@@ -343,6 +362,25 @@ class AccountSync:
             self._received_at[resource.endpoint] = at = Instant.now(self._clock)
             # Stored before it is published, so that a restart never serves older data than an earlier scrape.
             self._store_response(resource, replace(response, at=at))
+            if has_failed and resource is not self._sync:
+                self._log(log.info, f"{resource.title} succeeds again", **self._describe(outage))
+
+    def _log_sync(self, duration: float, outage: Outage | None, *, has_failed: bool) -> None:
+        """Log a sync that succeeded: each one for debugging, and the first and each recovery for everybody."""
+        values = {"locks": self._sync.count, "duration": format_duration(duration)}
+        if not self._has_synced:
+            self._has_synced = True
+            self._log(log.info, "first sync succeeded", **values, **self._describe(outage))
+        elif has_failed:
+            self._log(log.info, "sync succeeds again", **values, **self._describe(outage))
+        next_in = format_duration(self._wait_of(self._sync))
+        self._log(log.debug, "synced", **values, changed=self._sync.changed, next_in=next_in)
+
+    def _describe(self, outage: Outage | None) -> dict[str, object]:
+        """Return what log lines about a recovery have in addition."""
+        if outage is None:
+            return {}
+        return {"failures": outage.failures, "failed_for": format_duration(self._clock.monotonic() - outage.since)}
 
     def _use_fingerprint(self, fingerprint: str) -> None:
         """Store the responses for another fingerprint of the same user's credential."""
@@ -384,14 +422,26 @@ class AccountSync:
             self._counters.failures[error.reason] += 1
         failure = Failure(error.reason, error.message(), self._clock.wall())
         self._failures[resource.endpoint] = failure
-        self._log(log.warning, f"{resource.title} failed", reason=error.reason, error=error.message())
         if error.reason in CREDENTIAL_REASONS:
             self._refused_fingerprint = self._client.fingerprint()
         if self._limiter.wait(resource.endpoint) <= 0:
             # The call failed before a request was sent.
             self._limiter.record_failure(resource.endpoint, error.retry_after)
+        self._log_failure(resource, error)
         stored = self._cached_response(resource, self._fingerprint) or CachedResponse()
         self._store_response(resource, replace(stored, failure=failure))
+
+    def _log_failure(self, resource: Resource, error: CallError) -> None:
+        """Log a failure, with the advice unless the previous failure had the same."""
+        outage = self._outages.setdefault(resource.endpoint, Outage(self._clock.monotonic()))
+        is_repeated = outage.last is type(error)
+        outage.failures, outage.last = outage.failures + 1, type(error)
+        values: dict[str, object] = {"error": error.summary() if is_repeated else error.message()}
+        if outage.failures > 1:
+            values["failures"] = outage.failures
+        if (wait := self._wait_of(resource)) < inf:
+            values["retry_in"] = format_duration(wait)
+        self._log(log.warning, f"{resource.title} failed", reason=error.reason, **values)
 
     def _log(self, write: Callable[..., object], event: str, **values: object) -> None:
         write(event, account=self.name, **values)

@@ -51,6 +51,8 @@ class LockStates(Resource):
         self._synced: tuple[SyncedLock, ...] = ()
         self._requested_ids: tuple[int, ...] = ()
         """The ids that the locks were requested by; empty for all locks."""
+        self.changed = 0
+        """Number of locks whose rows in the last sync were new or had changed."""
 
     def time_until_due(self, now: float) -> float:  # noqa: ARG002
         """Return 0.0: the rate limit alone determines the interval."""
@@ -98,6 +100,11 @@ class LockStates(Resource):
         """Selected locks that the account does not have, by id or serial number as configured."""
         return self._details.missing
 
+    @property
+    def count(self) -> int:
+        """Number of the selected locks in the last sync."""
+        return len(self._synced)
+
     def locks(self) -> tuple[Lock, ...]:
         """Return the locks, with their details, devices, state changes and events."""
         details, changes, connected = self._details.locks, self._state_changes.counts, self._connected_devices()
@@ -121,6 +128,8 @@ class LockStates(Resource):
         return known
 
     def _update(self, synced: tuple[SyncedLock, ...], requested_ids: tuple[int, ...]) -> None:
+        known = {each.id: each for each in self._synced}
+        self.changed = sum(known.get(each.id) != each for each in synced)
         self._synced, self._requested_ids = synced, requested_ids
         self._state_changes.update(synced)
         self._details.sync_succeeded(synced)

@@ -46,10 +46,14 @@ class CallError(Exception):
         super().__init__(f"account {account!r}: {self.message()}")
 
     def message(self) -> str:
-        """Return the text without the name of the account."""
+        """Return what happened and the advice, without the name of the account."""
+        return f"{self.summary()}: {self.advice}"
+
+    def summary(self) -> str:
+        """Return what happened, without the name of the account and the advice."""
         messages = f' (message from Tedee: "{"; ".join(self.messages)}")' if self.messages else ""
         trace = f" [X-Correlation-ID {self.correlation_id}]" if self.correlation_id else ""
-        return f"{self.endpoint}: {self.problem}{messages}{trace}: {self.advice}"
+        return f"{self.endpoint}: {self.problem}{messages}{trace}"
 
 
 class Unauthorized(CallError):
@@ -92,28 +96,28 @@ class RateLimited(CallError):
     """HTTP 429: all apps of the user together have used up the 700 requests an hour."""
 
     reason = "rate_limited"
-    advice = "other apps of the same user share Tedee's hourly limit; the exporter continues when the limit allows it"
+    advice = "other apps of the same user share Tedee's hourly limit"
 
 
 class ServerFailed(CallError):
     """HTTP 5xx."""
 
     reason = "server"
-    advice = "Tedee or a gateway in front of it has a problem; the exporter retries automatically"
+    advice = "Tedee or a gateway in front of it has a problem"
 
 
 class TimedOut(CallError):
     """No complete response within `api.timeout`."""
 
     reason = "timeout"
-    advice = "check the network, and api.timeout in the configuration; the exporter retries automatically"
+    advice = "check the network, and api.timeout in the configuration"
 
 
 class ConnectionFailed(CallError):
     """The connection could not be opened or was lost."""
 
     reason = "connection"
-    advice = "check the network, DNS, proxy and api.url; the exporter retries automatically"
+    advice = "check the network, DNS, proxy and api.url"
 
 
 class TlsFailed(CallError):

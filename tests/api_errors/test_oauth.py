@@ -629,7 +629,7 @@ FAILURES: list[tuple[str, Fault, type[CallError], str]] = [
     ("invalid_scope", oauth_error("invalid_scope"), Unauthorized, r"invalid_scope: check oauth\.scope"),
     ("unknown error code", oauth_error("SECRET", "SECRET"), Unauthorized, r"unknown OAuth error code: check"),
     ("error code that is not text", oauth_error(["SECRET"], {"SECRET": 1}), Unauthorized, r"unknown OAuth error code"),
-    ("temporarily_unavailable", oauth_error("temporarily_unavailable"), ServerFailed, r"retries automatically"),
+    ("temporarily_unavailable", oauth_error("temporarily_unavailable"), ServerFailed, r"has a problem"),
     (
         "400 without a code",
         Fault.error(400, "SECRET"),

@@ -80,7 +80,7 @@ def test_line_has_time_level_message_and_values(logged: Logged) -> None:
     (line,) = logged(lambda: log.warning("sync failed", account="home", reason="timeout"))
     assert before <= datetime.fromisoformat(line.pop("ts")) <= datetime.now(UTC)
     assert line == {
-        "level": "warning",
+        "level": "warn",
         "msg": "sync failed",
         "account": "home",
         "reason": "timeout",
@@ -95,6 +95,15 @@ def test_time_level_and_message_come_first_in_logfmt(capsys: pytest.CaptureFixtu
     assert re.sub(r"ts=\S+", "ts=T", capsys.readouterr().err) == (
         "ts=T level=info msg=listening port=10333 tls=true host= logger=exporter\n"
     )
+
+
+def test_time_level_and_message_come_first_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("exporter").warning("sync failed", account="home")
+    OUTPUT.flush()
+    event = json.loads(capsys.readouterr().err)
+    assert list(event) == ["ts", "level", "msg", "account", "logger"]
+    assert event["level"] == "warn"
 
 
 def test_umlaut_and_emoji_are_not_escaped(log_format: logs.Format, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +167,7 @@ def test_value_cannot_forge_a_line(logged: Logged, name: str) -> None:
 def test_value_in_a_library_message_cannot_forge_a_line(logged: Logged) -> None:
     log = logging.getLogger("urllib3.connectionpool")
     (line,) = logged(lambda: log.warning("Retrying %s", FORGED_NAME))
-    assert (line["msg"], line["level"]) == (f"Retrying {FORGED_NAME}", "warning")
+    assert (line["msg"], line["level"]) == (f"Retrying {FORGED_NAME}", "warn")
 
 
 @pytest.mark.parametrize("log", [structlog.get_logger("exporter"), logging.getLogger("uvicorn.error")])
@@ -178,9 +187,9 @@ def test_exception_is_logged_as_one_line(logged: Logged, log: logging.Logger) ->
 @pytest.mark.parametrize(
     ("level", "written"),
     [
-        ("debug", ["debug", "info", "warning", "error"]),
-        ("info", ["info", "warning", "error"]),
-        ("warn", ["warning", "error"]),
+        ("debug", ["debug", "info", "warn", "error"]),
+        ("info", ["info", "warn", "error"]),
+        ("warn", ["warn", "error"]),
         ("error", ["error"]),
     ],
 )

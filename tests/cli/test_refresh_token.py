@@ -173,7 +173,7 @@ def test_start_warns_and_other_accounts_are_synced(site: Site) -> None:
         assert exporter.value("tedee_refresh_token_stored", account="home") is None
         before = exporter.log[: next(n for n, line in enumerate(exporter.log) if "msg=listening" in line)]
         (warning,) = [line for line in before if NEITHER in line and "sync failed" not in line]
-        assert "level=warning" in warning
+        assert "level=warn" in warning
         assert exporter.stop() == 0
     finally:
         exporter.kill()

@@ -467,7 +467,7 @@ def test_lowest_file_limit_is_enough(address: Address, tmp_path: Path) -> None:
         for method, page in (("GET", "/"), ("GET", "/docs"), ("POST", "/-/reload")):
             assert requests.request(method, url + page, verify=trusted, timeout=TIMEOUT).ok
         assert exporter.stop() == 0
-        assert not [line for line in exporter.log if "level=error" in line or "level=warning" in line]
+        assert not [line for line in exporter.log if "level=error" in line or "level=warn" in line]
 
 
 def test_exhausted_file_limit_does_not_stop_the_exporter(address: Address, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_start_and_reload_log_each_open_file_once(path: Path) -> None:
         assert exporter.get("/-/healthy").ok
         lines = [line for line in exporter.log if "chmod" in line]
         assert reported("".join(lines)) == ["tedee-exporter.yml", "hotel.key", "client", "refresh", "state.db"]
-        assert all("level=warning" in line for line in lines)
+        assert all("level=warn" in line for line in lines)
         for file in path.parent.iterdir():
             file.chmod(0o664 if file.name == "client" else 0o640)
         before = len(exporter.log)

@@ -159,7 +159,7 @@ def test_any_user_and_umask_without_home_writes_only_state(shared: Path, address
         assert files_open_for_writing(exporter) <= files.keys()
         assert exporter.stop() == 0
     assert files_of_user() == folders | {f"{shared}/own/deep/er/state.db": "600"} | refresh
-    assert not [line for line in exporter.log if "level=warning" in line or "Traceback" in line]
+    assert not [line for line in exporter.log if "level=warn" in line or "Traceback" in line]
 
 
 @as_root

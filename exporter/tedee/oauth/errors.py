@@ -42,7 +42,7 @@ class TokenRequestInvalid(Unauthorized):
 class TokenEndpointUnreachable(ConnectionFailed):
     """The connection to the token endpoint could not be opened or was lost."""
 
-    advice = "check the network, DNS, proxy and oauth.token_url; the exporter retries automatically"
+    advice = "check the network, DNS, proxy and oauth.token_url"
 
 
 class Stopping(ConnectionFailed):
