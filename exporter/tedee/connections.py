@@ -138,8 +138,8 @@ class HTTPSConnection(_DeadlineMixin, urllib3.connection.HTTPSConnection):
 
     def connect(self) -> None:
         """Connect, and complete the TLS handshake."""
-        self.ssl_context = tls_context(str(self.ca_certs))
-        # With these, the context would load the certificates again.
+        self.ssl_context = tls_context()
+        # With these, the context would load those of requests as well.
         self.ca_certs = self.ca_cert_dir = None
         if self.proxy_config:
             self.proxy_config = self.proxy_config._replace(ssl_context=self.ssl_context)

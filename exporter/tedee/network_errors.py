@@ -8,7 +8,7 @@ import requests
 import urllib3
 from requests.exceptions import InvalidProxyURL
 
-from .certificates import custom_ca_note
+from .certificates import trusted_certificates
 from .deadline import Deadline
 from .errors import CallError, ConnectionFailed, InvalidResponse, TimedOut, TlsFailed, TransportError
 
@@ -31,7 +31,7 @@ def classify(error: Exception, deadline: Deadline) -> TransportError:
         case _ if deadline.expired:
             kind, problem = TimedOut, deadline.problem
         case _ if isinstance(error, _TLS_ERRORS) or isinstance(_innermost(error), ssl.SSLError):
-            kind, problem = TlsFailed, f"TLS failed: {_describe_cause(error)}{custom_ca_note()}"
+            kind, problem = TlsFailed, f"TLS failed: {_describe_cause(error)}{trusted_certificates().note()}"
         case requests.exceptions.Timeout() | urllib3.exceptions.TimeoutError():
             kind, problem = TimedOut, deadline.problem
         case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():

@@ -15,7 +15,6 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidProxyURL
 from requests.utils import select_proxy
 
-from .certificates import ca_bundle
 from .connections import HTTPConnection, HTTPSConnection, is_loopback
 
 ENCODINGS = ("gzip", "deflate")
@@ -60,8 +59,7 @@ class _Adapter(HTTPAdapter):
         request.headers["Connection"] = "close"
 
     def cert_verify(self, conn: Any, _url: str, _verify: Any, _cert: Any) -> None:
-        conn.cert_reqs = "CERT_REQUIRED"
-        conn.ca_certs = ca_bundle()
+        conn.cert_reqs = "CERT_REQUIRED"  # see HTTPSConnection for the CA certificates
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import tracemalloc
 import warnings
@@ -41,7 +42,7 @@ from exporter.tedee.errors import REASONS, CallError
 from exporter.tedee.oauth import SCOPE
 from exporter.tedee.oauth.token_endpoint import TokenEndpoint
 from exporter.tedee.session import session
-from testing.program import TIMEOUT, run, running
+from testing.program import TIMEOUT, environment, run, running
 from tests.security.listeners import Reply, Server, listening
 from tests.tcp import tcp_server
 
@@ -137,7 +138,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    for name in (*CA_VARIABLES, "NETRC", "SSLKEYLOGFILE"):
+    for name in (*CA_VARIABLES, "SSL_CERT_DIR", "NETRC", "SSLKEYLOGFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -294,11 +295,117 @@ def test_changed_ca_certificates_are_loaded_again(
 def test_folder_of_ca_certificates_is_trusted(tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file.parent))
     assert failure(sync, tedee.url()).reason == "tls"
-    # OpenSSL looks a CA up by the hash of its name.
+    rename_to_hash(ca_file)
+    assert sync(tedee.url())
+
+
+def rename_to_hash(ca_file: Path) -> Path:
+    """Rename a certificate, as `openssl rehash` does, because OpenSSL looks it up by the hash of its name."""
     command = ["openssl", "x509", "-noout", "-hash", "-in", str(ca_file)]
     name = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    ca_file.rename(ca_file.with_name(f"{name}.0"))
+    return ca_file.rename(ca_file.with_name(f"{name}.0"))
+
+
+@both
+def test_folders_of_ssl_cert_dir_are_trusted(
+    call: Call, tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'absent'}:{ca_file.parent}")
+    error = failure(call, tedee.url())
+    assert f"(trusted CA certificates: {ca_file.parent}, from SSL_CERT_DIR)" in str(error)
+    rename_to_hash(ca_file)
+    assert call(tedee.url())
+
+
+def test_absent_folder_of_ssl_cert_dir_is_named(tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "absent"))
+    error = failure(sync, tedee.url())
+    assert f"the CA certificates in {tmp_path / 'absent'} cannot be read: No such file or directory" in str(error)
+    assert tedee.received == []
+
+
+def test_file_and_folder_of_environment_are_trusted_together(
+    tedee: Server, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    monkeypatch.setenv("SSL_CERT_DIR", str(ca_file.parent))
+    assert "from SSL_CERT_FILE and SSL_CERT_DIR)" in str(failure(sync, tedee.url()))
+    rename_to_hash(ca_file)
     assert sync(tedee.url())
+
+
+def use_system(monkeypatch: pytest.MonkeyPatch, file: Path, folder: Path) -> None:
+    """Let these be the default file and folder of OpenSSL."""
+    paths = ssl.get_default_verify_paths()._replace(openssl_cafile=str(file), openssl_capath=str(folder))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+
+
+@both
+def test_ca_in_folder_of_system_is_trusted(
+    call: Call, tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_system(monkeypatch, tmp_path / "absent", ca_file.parent)
+    # Without certificates that OpenSSL finds, the folder is not used.
+    error = failure(call, tedee.url())
+    assert f"(trusted CA certificates: {certifi.where()}, those of certifi, because the system has none)" in str(error)
+    rename_to_hash(ca_file)
+    assert call(tedee.url())
+
+
+def test_ca_in_file_of_system_is_trusted(
+    tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = ca_file.read_bytes()
+    trustme.CA().cert_pem.write_to_path(str(ca_file))
+    use_system(monkeypatch, ca_file, tmp_path / "absent")
+    assert f"(trusted CA certificates: {ca_file}, those of the system)" in str(failure(sync, tedee.url()))
+    ca_file.write_bytes(content)
+    assert sync(tedee.url())
+
+
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_environment_takes_precedence_over_system(
+    variable: str, tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_system(monkeypatch, ca_file, tmp_path / "absent")
+    assert sync(tedee.url())
+    monkeypatch.setenv(variable, certifi.where())
+    assert f"{certifi.where()}, from {variable})" in str(failure(sync, tedee.url()))
+
+
+def test_removed_ca_of_system_is_no_longer_trusted(
+    tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_system(monkeypatch, tmp_path / "absent", ca_file.parent)
+    (ca_file.parent / "0123abcd.0").write_text("the CA certificate of another name")
+    renamed = rename_to_hash(ca_file)
+    assert sync(tedee.url())
+    renamed.unlink()
+    assert failure(sync, tedee.url()).reason == "tls"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount file systems")
+def test_program_trusts_the_certificates_of_the_system(tedee: Server, ca_file: Path) -> None:
+    """With a folder that is mounted in place of the system's, as an image would have it after update-ca-certificates."""
+    folder = Path(ssl.get_default_verify_paths().openssl_capath).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"the system has no folder {folder}")
+
+    def returncode() -> int:
+        mounted = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", mounted, "sh", str(ca_file.parent), str(folder)]
+        return subprocess.run(
+            [*command, sys.executable, "-m", "exporter", "--sync.once"],
+            env=environment(TEDEE_PERSONAL_KEY=KEY, TEDEE_API_URL=tedee.url()),
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        ).returncode
+
+    assert returncode() == 1
+    assert tedee.received == []
+    rename_to_hash(ca_file)
+    assert returncode() == 0
 
 
 @both
