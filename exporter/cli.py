@@ -21,7 +21,7 @@ import structlog
 
 from . import __version__, logs
 from .accounts import CALL_GRACE, Accounts
-from .clock import Clock, SystemClock
+from .clock import Clock, SystemClock, format_duration
 from .config import (
     ENVIRONMENT,
     BadShard,
@@ -56,6 +56,9 @@ from .web.server import WebServer
 log = structlog.get_logger(__name__)
 
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
+
+SYNC_LOGGER = "exporter.sync.account"
+"""Logger of the syncs and their failures."""
 
 DEFAULT_ADDRESS = ":10333"
 DEMO_ADDRESS = "127.0.0.1:10333"
@@ -156,6 +159,14 @@ def serve(
         Connections(Limits.of_this_process(), lambda: web_configuration.security_policy),
     )
 
+    log.info(
+        "starting",
+        version=__version__,
+        accounts=len(settings.accounts),
+        interval=format_duration(settings.sync.interval),
+        api_version=settings.api.version,
+        state=store.states.name,
+    )
     renderer.start()
     web.start()
     scheduler.start()
@@ -167,8 +178,6 @@ def serve(
             port=listener.getsockname()[1],
             tls=web_configuration.security_policy.tls is not None,
             users=len(web_configuration.security_policy.users),
-            accounts=len(settings.accounts),
-            version=__version__,
         )
     if options.demo:
         scheme = "https" if web_configuration.security_policy.tls else "http"
@@ -231,6 +240,9 @@ def sync_once(settings: Settings, commands: Commands, options: argparse.Namespac
     if problem := _database_problem(settings):
         print_err(problem)
         return FAILED
+    if options.log_level != "debug":
+        # The failures are printed after the syncs.
+        logs.silence(SYNC_LOGGER)
     clock = SystemClock()
     started = clock.wall()
     store = _open_store(settings, clock, options)

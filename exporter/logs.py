@@ -65,6 +65,11 @@ def configure(level: str, log_format: Format) -> None:
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
+def silence(logger: str) -> None:
+    """Write only the errors of a logger, because its other lines would repeat what the program prints."""
+    logging.getLogger(logger).setLevel(logging.ERROR)
+
+
 def capture_unhandled() -> None:
     """Log warnings, and unhandled exceptions in threads and finalizers. By default Python prints them."""
     logging.captureWarnings(True)

@@ -47,6 +47,11 @@ class StateCache:
         """True if no other exporter that uses the store has called Tedee. If no store can be created, its absence does
         not mean that this is the first start."""
 
+    @property
+    def name(self) -> str:
+        """Where the states are stored, for log lines: a path, or the address of a database without its password."""
+        return self._store.name if self._store else "memory"
+
     def last_known(self, key: str) -> RateLimitState | None:
         """Return the state that this process last read or wrote, None if it did neither. Does not use the store."""
         return self._states.get(key)

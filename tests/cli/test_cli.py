@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import ExitStack, suppress
 from itertools import takewhile
+from pathlib import Path
 
 import pytest
 import requests
@@ -306,6 +307,17 @@ def test_program_listens_on_each_address_and_logs_it() -> None:
             url = f"http://{address.rpartition(':')[0]}:{port}/-/healthy"
             assert requests.get(url, timeout=TIMEOUT).ok
         assert exporter.stop() == 0
+    (starting,) = [line for line in exporter.log if "msg=starting" in line]
+    assert f" version={__version__} accounts=5 interval=20s api_version=v37 state=memory " in starting
+
+
+def test_start_names_the_state_file(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    with running(TEDEE_PERSONAL_KEY=SECRET, TEDEE_API_URL="http://127.0.0.1:1", TEDEE_STATE_FILE=str(file)) as exporter:
+        assert exporter.port
+        assert exporter.stop() == 0
+    (starting,) = [line for line in exporter.log if "msg=starting" in line]
+    assert f" accounts=1 interval=20s api_version=v37 state={file} " in starting
 
 
 def test_second_address_in_use_is_reported(program: Program) -> None:

@@ -131,12 +131,16 @@ def test_sync_once_prints_a_table_and_exits_with_0(cloud: FaultyCloud, address: 
     assert [call.endpoint for call in cloud.calls] == ["sync", "details", "door_sensors"]
 
 
-def test_failed_sync_once_prints_reason_and_exits_with_1(address: Address, tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_failed_sync_once_prints_reason_once_and_exits_with_1(address: Address, tmp_path: Path, level: str) -> None:
     accounts = [HOME, {"name": "wrong", "personal_key": "no-such-key"}]
-    result = run(f"--config.file={configuration(tmp_path, address.url, accounts)}", "--sync.once", "--log.level=error")
+    path = configuration(tmp_path, address.url, accounts)
+    result = run(f"--config.file={path}", "--sync.once", f"--log.level={level}")
     assert result.returncode == 1
     assert "Front door" in result.stdout
-    assert "wrong: my/lock/sync: HTTP 401" in result.stderr
+    assert result.stderr.startswith("wrong: my/lock/sync: HTTP 401")
+    assert result.stderr.count("\n") == 1
+    assert "retr" not in result.stderr
     assert "no-such-key" not in result.stdout + result.stderr
 
 
