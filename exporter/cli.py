@@ -7,6 +7,7 @@ import argparse
 import os
 import platform
 import re
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,15 @@ from .web.app import create_app
 from .web.configuration import WebConfiguration
 from .web.connections import Connections
 from .web.limits import Limits
-from .web.listeners import BadAddress, CannotListen, is_socket_activated, listen, parse_address
+from .web.listeners import (
+    BadAddress,
+    CannotListen,
+    format_address,
+    is_socket_activated,
+    listen,
+    parse_address,
+    systemd_listeners,
+)
 from .web.server import WebServer
 
 log = structlog.get_logger(__name__)
@@ -65,7 +74,7 @@ DEMO_ADDRESS = "127.0.0.1:10333"
 """Default address of the demo, which is for the users of this machine."""
 REPEATABLE = frozenset({"--web.listen-address"})
 """Flags that may be repeated."""
-SOCKET_UNIT = "socket activation by systemd (LISTEN_FDS) is not supported; disable the .socket unit of this service"
+SOCKET_UNIT = "systemd passes sockets (LISTEN_FDS), which are used only with --web.systemd-socket"
 
 HOW_TO_START = """\
 tedee-exporter: no account is configured. Set TEDEE_PERSONAL_KEY to a Tedee personal access key,
@@ -88,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--demo cannot be combined with --config.file or --config.check")
     if options.config_check and options.sync_once:
         parser.error("--config.check and --sync.once cannot be combined")
+    if options.web_systemd_socket and options.web_listen_addresses:
+        parser.error("--web.systemd-socket and --web.listen-address cannot be combined")
     logs.configure(options.log_level, options.log_format)
     return supervise(partial(_run, options), serves=not (options.config_check or options.sync_once))
 
@@ -120,15 +131,12 @@ def serve(
     options: argparse.Namespace,
 ) -> int:
     """Sync and serve until a signal stops the program."""
-    addresses = options.web_listen_addresses or [DEMO_ADDRESS if options.demo else DEFAULT_ADDRESS]
     try:
-        listeners = listen(addresses)
+        listeners = _open_listeners(options)
     except CannotListen as error:
         hint = f"; {SOCKET_UNIT}" if is_socket_activated(os.environ) else ""
         print_err(f"tedee-exporter: {error}; choose another address with --web.listen-address{hint}")
         return FAILED
-    if is_socket_activated(os.environ):
-        log.warning(SOCKET_UNIT)
     clock = SystemClock()
     store = _open_store(settings, clock, options)
     registry, scheduler = StatusRegistry(), Scheduler(clock)
@@ -155,7 +163,7 @@ def serve(
             reload=None if options.demo else reload.request,
             security_policy=lambda: web_configuration.security_policy,
         ),
-        listeners,
+        [listener for _, listener in listeners],
         Connections(Limits.of_this_process(), lambda: web_configuration.security_policy),
     )
 
@@ -171,7 +179,7 @@ def serve(
     web.start()
     scheduler.start()
     reload.start()
-    for address, listener in zip(addresses, listeners, strict=True):
+    for address, listener in listeners:
         log.info(
             "listening",
             address=address,
@@ -181,9 +189,10 @@ def serve(
         )
     if options.demo:
         scheme = "https" if web_configuration.security_policy.tls else "http"
-        host, port = listeners[0].getsockname()[:2]
+        address, listener = listeners[0]
+        host, port = listener.getsockname()[:2]
         is_open = ip_address(host).is_unspecified
-        url = f"{scheme}://{'localhost' if is_open else addresses[0].rpartition(':')[0]}:{port}"
+        url = f"{scheme}://{'localhost' if is_open else address.rpartition(':')[0]}:{port}"
         names = [account.name for account in settings.accounts]
         _print_demo_guide(url, options.web_telemetry_path, names, on_all_addresses=is_open)
     code = FAILED
@@ -203,6 +212,25 @@ def serve(
     store.close()
     log.info("stopped")
     return code
+
+
+def _open_listeners(options: argparse.Namespace) -> list[tuple[str, socket.socket]]:
+    """Return the listening sockets of the flags, each with its address.
+
+    Raises:
+        CannotListen: An address cannot be used.
+        ConfigurationError: systemd passed no suitable sockets.
+    """
+    if options.web_systemd_socket:
+        try:
+            return [(format_address(each), each) for each in systemd_listeners(os.environ)]
+        except CannotListen as error:
+            raise ConfigurationError([f"--web.systemd-socket: {error}"]) from None
+    addresses = options.web_listen_addresses or [DEMO_ADDRESS if options.demo else DEFAULT_ADDRESS]
+    listeners = listen(addresses)
+    if is_socket_activated(os.environ):
+        log.warning(SOCKET_UNIT)
+    return list(zip(addresses, listeners, strict=True))
 
 
 def _open_store(settings: Settings, clock: Clock, options: argparse.Namespace) -> OpenStore:
@@ -390,6 +418,12 @@ def _create_parser() -> _Parser:
         action="append",
         metavar="[HOST]:PORT",
         help=f"address to listen on; may be repeated (default {DEFAULT_ADDRESS}, with --demo {DEMO_ADDRESS})",
+    )
+    add(
+        "--web.systemd-socket",
+        dest="web_systemd_socket",
+        action="store_true",
+        help="use the sockets of a systemd .socket unit instead of listen addresses",
     )
     add(
         "--web.telemetry-path",

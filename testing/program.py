@@ -148,18 +148,21 @@ class Exporter:
 
 
 def _with_address(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """Add a free port of the loopback interface, unless the arguments have an address."""
-    has_address = any(each.startswith("--web.listen-address") for each in arguments)
+    """Add a free port of the loopback interface, unless the arguments have an address or use systemd's sockets."""
+    has_address = any(each.startswith(("--web.listen-address", "--web.systemd-socket")) for each in arguments)
     return arguments if has_address else (*arguments, "--web.listen-address=127.0.0.1:0")
 
 
 @contextlib.contextmanager
-def running(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> Iterator[Exporter]:
+def running(
+    *arguments: str, prefix: Sequence[str] = (), pass_fds: Sequence[int] = (), **variables: str
+) -> Iterator[Exporter]:
     """Run the program on a free port of the loopback interface inside the context.
 
     Args:
         arguments: arguments of the program.
         prefix: command that runs the program.
+        pass_fds: file descriptors that the command inherits.
         variables: additional environment variables.
     """
     process = subprocess.Popen(
@@ -168,6 +171,7 @@ def running(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> It
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        pass_fds=pass_fds,
     )
     exporter = Exporter(process)
     try:

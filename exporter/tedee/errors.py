@@ -124,9 +124,7 @@ class TlsFailed(CallError):
     """TLS failed, for instance because the certificate of the server is not valid."""
 
     reason = "tls"
-    advice = (
-        "check api.url, this machine's clock and its CA certificates (SSL_CERT_FILE names a file with a private CA)"
-    )
+    advice = "check api.url, this machine's clock and CA certificates (SSL_CERT_FILE names a private CA)"
 
 
 class InvalidResponse(CallError):

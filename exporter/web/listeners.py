@@ -16,7 +16,11 @@ class BadAddress(ValueError):
 
 
 class CannotListen(Exception):
-    """An address that cannot be listened on. The message has the address and the reason."""
+    """An address or socket that cannot be listened on. The message has the address and the reason."""
+
+
+FIRST_SYSTEMD_SOCKET = 3
+"""File descriptor of the first socket that systemd passes (sd_listen_fds(3)); the others follow."""
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -63,15 +67,50 @@ def listen(addresses: Iterable[str]) -> list[socket.socket]:
             # Python appends the address as a tuple: "Address already in use (while attempting to bind on …)".
             why = str(getattr(error, "strerror", None) or "not a host name").partition(" (while")[0]
             raise CannotListen(f"cannot listen on {address}: {why}") from None
-        # Accepted sockets inherit this. Without it, head and body reach a client with keep-alive 40 ms apart.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listeners.append(listener)
+        listeners.append(_without_delay(listener))
     return listeners
+
+
+def systemd_listeners(environ: Mapping[str, str]) -> list[socket.socket]:
+    """Return the listening sockets that systemd passes to this process.
+
+    Raises:
+        CannotListen: There are none, or one is not a listening TCP socket.
+    """
+    if not is_socket_activated(environ):
+        raise CannotListen("systemd passed no sockets (LISTEN_FDS); start the exporter by its .socket unit")
+    listeners = []
+    for number in range(FIRST_SYSTEMD_SOCKET, FIRST_SYSTEMD_SOCKET + int(environ["LISTEN_FDS"])):
+        problem = f"socket {number} of systemd is not a listening TCP socket; the .socket unit needs ListenStream=PORT"
+        try:
+            listener = socket.socket(fileno=number)
+            is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError:
+            raise CannotListen(problem) from None
+        is_tcp = listener.family in {socket.AF_INET, socket.AF_INET6} and listener.type == socket.SOCK_STREAM
+        if not (is_tcp and is_listening):
+            raise CannotListen(f"{problem} and no Accept=yes")
+        listener.set_inheritable(False)
+        listeners.append(_without_delay(listener))
+    return listeners
+
+
+def format_address(listener: socket.socket) -> str:
+    """Return the address of a listening socket, such as `127.0.0.1:10333` or `[::]:10333`."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _without_delay(listener: socket.socket) -> socket.socket:
+    # Accepted sockets inherit this. Without it, head and body reach a client with keep-alive 40 ms apart.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def is_socket_activated(environ: Mapping[str, str]) -> bool:
     """Return whether systemd passes sockets to this process, as it does under a socket unit."""
-    return bool(environ.get("LISTEN_FDS")) and environ.get("LISTEN_PID") == str(os.getpid())
+    number = environ.get("LISTEN_FDS", "")
+    return number.isdecimal() and int(number) > 0 and environ.get("LISTEN_PID") == str(os.getpid())
 
 
 def _listener(host: str, port: int) -> socket.socket:

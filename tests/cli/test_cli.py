@@ -32,6 +32,7 @@ FLAGS = {
     "--version": "",
     "--web.config.file": "web.yml",
     "--web.listen-address": ":10333",
+    "--web.systemd-socket": "",
     "--web.telemetry-path": "/metrics",
 }
 """All flags, each with a value if it takes one."""
@@ -294,6 +295,87 @@ def test_socket_activation_is_named_if_the_port_is_in_use() -> None:
         f"tedee-exporter: cannot listen on {address}: Address already in use; "
         f"choose another address with --web.listen-address; {SOCKET_UNIT}\n"
     )
+
+
+ACTIVATE = """
+import fcntl, os, sys
+sockets = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 50) for number in sys.argv[1].split(",")]
+for number, each in enumerate(sockets, 3):
+    os.dup2(each, number)
+os.environ.update(LISTEN_FDS=str(len(sockets)), LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Passes file descriptors to a program as systemd does: as number 3 and the next ones."""
+
+
+def activate(*numbers: int) -> list[str]:
+    return [sys.executable, "-c", ACTIVATE, ",".join(map(str, numbers))]
+
+
+def test_program_serves_on_the_sockets_of_systemd() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ipv4, ipv6_server() as ipv6:
+        numbers = [ipv4.fileno(), ipv6.fileno()]
+        urls = [f"http://127.0.0.1:{ipv4.getsockname()[1]}", f"http://[::1]:{ipv6.getsockname()[1]}"]
+        with running("--demo", "--web.systemd-socket", prefix=activate(*numbers), pass_fds=numbers) as exporter:
+            exporter.wait_until_ready()
+            for url in urls:
+                assert requests.get(f"{url}/-/healthy", timeout=TIMEOUT).ok
+            assert exporter.stop() == 0
+        # systemd keeps the sockets open, so that clients wait while the service restarts.
+        with running("--demo", "--web.systemd-socket", prefix=activate(*numbers), pass_fds=numbers) as exporter:
+            assert requests.get(f"{urls[0]}/-/healthy", timeout=TIMEOUT).ok
+            assert exporter.stop() == 0
+    logged = [re.search(r"msg=listening address=(\S+)", line) for line in exporter.log]
+    assert ["http://" + each[1].strip('"') for each in logged if each] == urls
+    assert not [line for line in exporter.log if "level=warn" in line or "Traceback" in line]
+
+
+def ipv6_server() -> socket.socket:
+    return socket.create_server(("::1", 0), family=socket.AF_INET6)
+
+
+@pytest.mark.parametrize("number", ["", "0"])
+def test_systemd_socket_flag_without_sockets_is_refused(program: Program, number: str) -> None:
+    ended = program("--web.systemd-socket", TEDEE_PERSONAL_KEY=SECRET, LISTEN_FDS=number)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        "--web.systemd-socket: systemd passed no sockets (LISTEN_FDS); start the exporter by its .socket unit\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["connected", "datagram", "Unix", "file"])
+def test_unsuitable_socket_of_systemd_is_refused(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        if kind == "connected":
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            number = stack.enter_context(socket.create_connection(server.getsockname())).fileno()
+        elif kind == "datagram":
+            number = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).fileno()
+        elif kind == "Unix":
+            unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+            unix.bind(str(tmp_path / "socket"))
+            unix.listen()
+            number = unix.fileno()
+        else:
+            number = stack.enter_context((tmp_path / "file").open("w")).fileno()
+        ended = subprocess.run(
+            [*activate(number), sys.executable, "-m", "exporter", "--demo", "--web.systemd-socket"],
+            env=environment(),
+            pass_fds=[number],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "--web.systemd-socket: socket 3 of systemd is not a listening TCP socket; the .socket unit needs "
+    )
+
+
+def test_systemd_socket_and_listen_address_cannot_be_combined(capsys: pytest.CaptureFixture[str]) -> None:
+    message = usage_error(capsys, "--web.systemd-socket", "--web.listen-address=:10333")
+    assert message == ("tedee-exporter: error: --web.systemd-socket and --web.listen-address cannot be combined")
 
 
 def test_program_listens_on_each_address_and_logs_it() -> None:

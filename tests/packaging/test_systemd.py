@@ -9,6 +9,7 @@ from testing.program import ROOT, TOOL_SECONDS
 from tests.conftest import require_program
 
 UNIT = ROOT / "packaging" / "systemd" / "tedee-exporter.service"
+SOCKET = UNIT.with_suffix(".socket")
 PROGRAM = "/opt/tedee-exporter/bin/tedee-exporter"
 
 
@@ -24,6 +25,17 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     verified = analyze("verify", "--man=no", "--recursive-errors=no", unit)
     assert verified.returncode == 0, verified.stderr
     assert UNIT.name not in verified.stderr
+
+
+def test_systemd_accepts_the_socket(tmp_path: Path) -> None:
+    service = tmp_path / UNIT.name
+    service.write_text(UNIT.read_text("utf-8").replace(f"ExecStart={PROGRAM}", f"ExecStart={shutil.which('true')}"))
+    unit = tmp_path / SOCKET.name
+    unit.write_text(SOCKET.read_text("utf-8"))
+    verified = analyze("verify", "--man=no", "--recursive-errors=no", unit)
+    assert verified.returncode == 0, verified.stderr
+    assert UNIT.stem not in verified.stderr
+    assert f"ExecStart={PROGRAM} --web.systemd-socket\n" in SOCKET.read_text("utf-8")
 
 
 def test_systemd_rates_the_unit_as_safe() -> None:
