@@ -17,7 +17,11 @@ from .store import StoreBusy, StoreUnavailable
 log = structlog.get_logger(__name__)
 
 FORMAT_VERSION = 2
-"""`user_version` of the file. A file of an older version is replaced, one of a newer version is not touched."""
+"""`user_version` of the file. A file of an older version is replaced, one of a newer version is not touched.
+
+New fields with defaults need no new version: `StoredState` and `CachedResponse` are read without them. No release wrote
+version 1; a version that one wrote needs a migration of its states, so that the hourly limit is still counted.
+"""
 APPLICATION_ID = 0x7EDEE
 """`application_id` of the file. The database of another program is not touched."""
 BUSY_TIMEOUT = 2.0
@@ -194,6 +198,13 @@ class SQLiteFile:
                 database.execute(f'DROP TABLE "{table}"')
             for statement in _SCHEMA:
                 database.execute(statement)
+            if version:
+                log.info(
+                    "the state file had an older format and was replaced; stored responses and requests are forgotten",
+                    path=str(self.path),
+                    old_format=version,
+                    new_format=FORMAT_VERSION,
+                )
         if database.execute("SELECT typeof(secret), length(secret) FROM store").fetchall() != [("blob", 32)]:
             database.execute("DELETE FROM store")
             database.execute("INSERT INTO store VALUES (?, NULL, NULL)", (secrets.token_bytes(32),))

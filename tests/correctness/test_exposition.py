@@ -18,6 +18,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
+from structlog.testing import capture_logs
 
 from exporter.metrics import devices as module
 from exporter.metrics.catalogue import ACCOUNT_METRICS, CATALOGUE, DEVICE_METRICS, LOCK_METRICS
@@ -254,6 +255,35 @@ def test_snapshot_is_served_until_it_is_stale(clock: FakeClock) -> None:
     assert not [name for name, _ in exposed if name.startswith("lock_") or name == "tedee_locks"]
     assert exposed["tedee_last_sync_timestamp_seconds", (("account", "home"),)] == 1_800_000_000
     assert exposed["tedee_up", (("account", "home"),)] == 0.0
+
+
+def test_stale_account_is_logged_once(clock: FakeClock) -> None:
+    with capture_logs() as logs:
+        statuses = registry(status(clock))
+        exposition = expose(statuses, clock)
+        clock.advance(299)
+        assert len(series(exposition, "lock_state")) == 2
+        assert logs == []
+        clock.advance(1)
+        for _ in range(3):
+            assert not series(exposition, "lock_state")
+            clock.advance(20)
+            exposition.render()
+    (line,) = logs
+    assert (line["log_level"], line["account"]) == ("error", "home")
+    assert line["last_success"] == "2027-01-15T08:00:00+00:00"
+
+
+def test_account_that_is_stale_again_is_logged_again(clock: FakeClock) -> None:
+    statuses = registry(status(clock))
+    exposition = expose(statuses, clock)
+    with capture_logs() as logs:
+        for _ in range(2):
+            clock.advance(300)
+            exposition.render()
+            statuses.publish(status(clock))
+            exposition.render()
+    assert [line["account"] for line in logs] == ["home", "home"]
 
 
 def test_stale_account_does_not_affect_others(clock: FakeClock) -> None:

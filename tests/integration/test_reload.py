@@ -30,6 +30,16 @@ def test_sighup_reloads_the_configuration(exporter: Exporter, address: Address, 
     assert successful(exporter) == 1
 
 
+def test_first_sync_of_each_account_is_logged(exporter: Exporter, address: Address, tmp_path: Path) -> None:
+    def logged() -> list[str]:
+        return [line.partition("account=")[2].split()[0] for line in exporter.log if "first sync succeeded" in line]
+
+    eventually(lambda: logged() == ["home"], "the first sync")
+    configuration(tmp_path, address.url, [HOME, HOTEL], state_file=str(tmp_path / "state.db"))
+    exporter.process.send_signal(signal.SIGHUP)
+    eventually(lambda: logged() == ["home", "hotel"], "the first sync of the new account")
+
+
 def test_sighup_does_not_add_environment_account_to_demo() -> None:
     with running("--demo", TEDEE_PERSONAL_KEY="a-key-that-opens-doors", TEDEE_ACCOUNT="mine") as exporter:
         exporter.wait_until_ready()

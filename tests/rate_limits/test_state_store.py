@@ -1,5 +1,6 @@
 """The state store: limits after restarts, crashes, full disks and clock jumps, and with several processes."""
 
+import json
 import os
 import sqlite3
 import stat
@@ -21,6 +22,7 @@ from exporter.sync import sqlite_file as module
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
 from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.responses import CachedResponse, Failure
+from exporter.sync.sqlite_file import SQLiteFile
 from exporter.sync.stores import OpenStore
 from exporter.tedee.endpoint import DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
@@ -292,23 +294,66 @@ def test_empty_file_is_not_a_first_start(path: Path, clock: FakeClock) -> None:
     assert start(path, clock).wait(SYNC) == UNKNOWN
 
 
+FORMAT_1 = """
+CREATE TABLE page (account TEXT PRIMARY KEY, boot TEXT, monotonic REAL, wall REAL, page TEXT) WITHOUT ROWID;
+CREATE TABLE kept (account TEXT, endpoint TEXT, kept BLOB, PRIMARY KEY (account, endpoint)) WITHOUT ROWID;
+CREATE TABLE ended (well INTEGER NOT NULL);
+INSERT INTO ended VALUES (1);
+INSERT INTO page VALUES ('home', 'boot-1', 990.0, 1799999990.0, '{"user":"1f","paces":{"my/lock/sync":[1010.0,0]},\
+"closed_until":0.0,"sent":[[989.9,"my/lock/sync"]]}');
+INSERT INTO kept VALUES ('home', 'my/lock/sync', x'789c');
+"""
+"""A state file as version 1 wrote it, in WAL mode."""
+
+
 def test_file_of_an_older_format_is_replaced(path: Path, clock: FakeClock) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("CREATE TABLE page (account TEXT PRIMARY KEY, page TEXT)")
-        database.execute("INSERT INTO page VALUES ('home', '{}')")
+        database.executescript(FORMAT_1)
         database.execute(f"PRAGMA application_id = {module.APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {module.FORMAT_VERSION - 1}")
+        database.execute("PRAGMA user_version = 1")
     database.close()
-    store = open_store(path, clock)
-    limiter = limiter_of(store, clock)
-    assert limiter.wait(SYNC) == UNKNOWN
-    clock.advance(UNKNOWN)
-    call(limiter, clock)
+    with capture_logs() as logs:
+        store = open_store(path, clock)
+        limiter = limiter_of(store, clock)
+        assert limiter.wait(SYNC) == UNKNOWN
+        clock.advance(UNKNOWN)
+        call(limiter, clock)
+        assert limiter.wait(SYNC) == 20.0
+    replaced, waiting = logs
+    assert replaced["event"].startswith("the state file had an older format and was replaced")
+    assert (replaced["log_level"], replaced["path"], replaced["old_format"]) == ("info", str(path), 1)
+    assert waiting["event"].startswith("the state file does not prove when Tedee was last called")
     assert store.states.is_usable()
     store.close()
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
+    # The next start trusts the new file.
+    clock.advance(5)
+    assert start(path, clock).wait(SYNC) == 15.0
+
+
+def test_states_without_newer_fields_are_trusted(path: Path, clock: FakeClock) -> None:
+    """Earlier programs of the same format wrote the states of endpoints without `reservation`."""
+    store = open_store(path, clock)
+    call(limiter_of(store, clock), clock)
+    store.close()
+    with sqlite3.connect(path) as database:
+        (secret,) = database.execute("SELECT secret FROM store").fetchone()
+        file = SQLiteFile(path, clock.monotonic)
+        file._secret = secret
+        for key in store.states._states:
+            row_key = file.checksum(key)
+            (content,) = database.execute("SELECT state FROM states WHERE key = ?", (row_key,)).fetchone()
+            stored = json.loads(content)
+            assert len(stored["state"]["endpoints"][SYNC.path]) == 4
+            del stored["state"]["endpoints"][SYNC.path][3:]
+            older = json.dumps(stored).encode()
+            values = (older, file.checksum(key, older), row_key)
+            database.execute("UPDATE states SET state = ?, checksum = ? WHERE key = ?", values)
+    database.close()
+    clock.advance(5)
+    assert start(path, clock).wait(SYNC) == 15.0
 
 
 def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> None:
