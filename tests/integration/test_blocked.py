@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import resource
 import signal
 import subprocess
@@ -144,6 +145,36 @@ def test_full_pipe_blocks_no_syncs_and_signals(address: Address, tmp_path: Path,
         assert metrics.text.count('tedee_up{account="wrong-') == len(WRONG)
         assert process.writes_to_a_pipe()
         assert process.stop(number) == 0
+
+
+def test_dropped_log_lines_are_counted(address: Address, tmp_path: Path, pipe: Pipe) -> None:
+    path = configuration(tmp_path, address.url, [*WRONG, HOME])
+    port = free_port()
+    # A queue of two or three lines, instead of about 5,000.
+    program = (
+        "from exporter.console import OUTPUT; OUTPUT._max_pending = 1_000; from exporter.__main__ import main; main()"
+    )
+    arguments = [f"--config.file={path}", f"--web.listen-address=127.0.0.1:{port}"]
+    popen = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment(), stderr=pipe.writing
+    )
+    try:
+        process = Process(popen, port)
+        process.wait_until_ready()
+
+        def dropped() -> bool:
+            metrics = process.get("/metrics")
+            found = metrics and re.search(r"^tedee_exporter_log_lines_dropped_total (\S+)", metrics.text, re.MULTILINE)
+            return isinstance(found, re.Match) and float(found[1]) >= len(WRONG) - 3
+
+        eventually(dropped, "the number of dropped lines")
+        assert 'tedee_up{account="home"} 1.0' in requests.get(f"{process.url}/metrics", timeout=TIMEOUT).text
+        pipe.read()
+        assert process.stop(signal.SIGTERM) == 0
+    finally:
+        popen.kill()
+        popen.wait()
+    assert any("log lines were dropped because standard error was blocked" in line for line in pipe.rest())
 
 
 @pytest.mark.parametrize("number", SIGNALS)

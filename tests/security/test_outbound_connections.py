@@ -386,7 +386,7 @@ def test_removed_ca_of_system_is_no_longer_trusted(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount file systems")
 def test_program_trusts_the_certificates_of_the_system(tedee: Server, ca_file: Path) -> None:
-    """The folder is mounted in place of the system's, which is what update-ca-certificates changes in an image."""
+    """The folder is mounted instead of the system's, which is what update-ca-certificates changes in an image."""
     folder = Path(ssl.get_default_verify_paths().openssl_capath).resolve()
     if not folder.is_dir():
         pytest.skip(f"the system has no folder {folder}")
