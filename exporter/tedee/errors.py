@@ -47,13 +47,13 @@ class CallError(Exception):
 
     def message(self) -> str:
         """Return what happened and the advice, without the name of the account."""
-        return f"{self.summary()}: {self.advice}"
+        trace = f" [X-Correlation-ID {self.correlation_id}]" if self.correlation_id else ""
+        return f"{self.summary()}{trace}: {self.advice}"
 
     def summary(self) -> str:
-        """Return what happened, without the name of the account and the advice."""
+        """Return what happened, without the name of the account, the `X-Correlation-ID` and the advice."""
         messages = f' (message from Tedee: "{"; ".join(self.messages)}")' if self.messages else ""
-        trace = f" [X-Correlation-ID {self.correlation_id}]" if self.correlation_id else ""
-        return f"{self.endpoint}: {self.problem}{messages}{trace}"
+        return f"{self.endpoint}: {self.problem}{messages}"
 
 
 class Unauthorized(CallError):

@@ -72,3 +72,7 @@ def restore_logging() -> Iterator[None]:
         logger.setLevel(level)
         logger.handlers = handlers
     structlog.reset_defaults()
+    # A logger caches its configuration at its first use, which `capture_logs` in later tests could not replace.
+    for name, module in list(sys.modules.items()):
+        if name.startswith("exporter.") and hasattr(module, "log"):
+            vars(module.log).pop("bind", None)

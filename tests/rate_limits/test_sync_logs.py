@@ -63,9 +63,20 @@ def test_repeated_failure_has_its_advice_once(tedee: Tedee, clock: FakeClock, li
         ("home", 3, "1m20s"),
         ("hotel", None, "20s"),
     ]
-    advice = ": Tedee or a gateway in front of it has a problem"
-    assert [advice in each["error"] for each in failed] == [True, False, False, True]
-    assert failed[1]["error"] == failed[0]["error"].removesuffix(advice)
+    advice = "Tedee or a gateway in front of it has a problem"
+    assert [each.get("advice") for each in failed] == [advice, None, None, advice]
+    assert {each["error"] for each in failed[:3]} == {"my/lock/sync: HTTP 500 Internal Server Error"}
+
+
+def test_failure_has_the_correlation_id_of_tedee(tedee: Tedee, clock: FakeClock, lines: list[Line]) -> None:
+    published = Recorder()
+    tedee.sync_status, tedee.sync_headers = 500, {"X-Correlation-ID": "c0ffee"}
+    run_for(account_sync(clock, published), clock, 1)
+    (failed,) = without(lines, "debug")
+    assert (failed["correlation_id"], "c0ffee" in failed["error"]) == ("c0ffee", False)
+    failure = published.last.failure
+    assert failure
+    assert "[X-Correlation-ID c0ffee]" in failure.message
 
 
 def test_another_failure_has_its_advice(tedee: Tedee, clock: FakeClock, lines: list[Line]) -> None:
@@ -74,7 +85,11 @@ def test_another_failure_has_its_advice(tedee: Tedee, clock: FakeClock, lines: l
         tedee.sync_status = status
         run_for(account, clock, 25)
     failed = [line for line in lines if line["event"] == "sync failed"]
-    assert [(each["reason"], ": give the key" in each["error"]) for each in failed][-1] == ("forbidden", True)
+    assert [(each["reason"], "advice" in each) for each in failed] == [
+        ("server", True),
+        ("server", False),
+        ("forbidden", True),
+    ]
 
 
 def test_recovery_is_logged_with_its_duration_and_failures(tedee: Tedee, clock: FakeClock, lines: list[Line]) -> None:
