@@ -102,7 +102,8 @@ class Source:
             ]
             for part in (keys, present)
         )
-        return f"needs one of {', '.join(names[:-1])} or {names[-1]}; it has {' and '.join(set_names) or 'none'}"
+        how_many = "exactly one" if set_names else "one"
+        return f"needs {how_many} of {', '.join(names[:-1])} or {names[-1]}; it has {' and '.join(set_names) or 'none'}"
 
 
 def _format_key(path: KeyPath) -> str:

@@ -11,6 +11,8 @@ def format_type_error(value: object, expected: Type) -> str:  # noqa: PLR0911  (
         case DictType():
             return "must be a mapping of keys to values"
         case ListType():
+            if isinstance(value, dict):
+                return "must be a list; write a dash and a space before each entry"
             return "must not be empty" if value == [] else "must be a list"
         case BoolType():
             return "must be true or false"

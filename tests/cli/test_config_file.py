@@ -32,7 +32,7 @@ NOT_SUPPORTED = "anchors, aliases and tags are not supported; put text that begi
 # All errors of each file in testdata/bad, without the path of the file.
 BAD: dict[str, list[str]] = {
     "access-token-and-key": [
-        f":2: accounts[0]: needs one of {CREDENTIALS}; it has personal_key and access_token",
+        f":2: accounts[0]: needs exactly one of {CREDENTIALS}; it has personal_key and access_token",
     ],
     "account-is-text": [
         ":2: accounts[0]: must be a mapping of keys to values",
@@ -44,7 +44,7 @@ BAD: dict[str, list[str]] = {
         ":2: accounts[0].name: is missing",
     ],
     "accounts-are-a-mapping": [
-        ":1: accounts: must be a list",
+        ":1: accounts: must be a list; write a dash and a space before each entry",
     ],
     "accounts-have-no-value": [
         ":1: accounts: has no value",
@@ -93,7 +93,7 @@ BAD: dict[str, list[str]] = {
         f":11: accounts[0]: needs one of {CREDENTIALS}; it has none",
         ":11: accounts[0].personal_keyfile: unknown key; did you mean 'personal_key_file'?",
         ":12: accounts[0].locks: needs one of ids or serial_numbers; it has none",
-        f":13: accounts[1]: needs one of {CREDENTIALS}; it has personal_key and access_token_file",
+        f":13: accounts[1]: needs exactly one of {CREDENTIALS}; it has personal_key and access_token_file",
         ":16: accounts[2].name: is also the name of accounts[1]",
         f":17: accounts[2].personal_key: is also the key of accounts[1]; {ONE_USER}",
         f":19: accounts[2].locks.ids[0]: {NOT_A_NUMBER}",
@@ -199,7 +199,7 @@ BAD: dict[str, list[str]] = {
         ":1: must be a mapping of keys to values",
     ],
     "locks-both-ways": [
-        ":4: accounts[0].locks: needs one of ids or serial_numbers; it has ids and serial_numbers",
+        ":4: accounts[0].locks: needs exactly one of ids or serial_numbers; it has ids and serial_numbers",
     ],
     "locks-empty": [
         ":5: accounts[0].locks.ids: must not be empty",

@@ -161,7 +161,8 @@ def test_expiry_is_only_for_personal_keys() -> None:
 
 def test_several_credentials_are_reported_by_variable() -> None:
     messages = problems(TEDEE_PERSONAL_KEY=SECRET, TEDEE_ACCESS_TOKEN="another")
-    assert messages == [f"environment: needs one of {CREDENTIALS}; it has TEDEE_PERSONAL_KEY and TEDEE_ACCESS_TOKEN"]
+    present = "TEDEE_PERSONAL_KEY and TEDEE_ACCESS_TOKEN"
+    assert messages == [f"environment: needs exactly one of {CREDENTIALS}; it has {present}"]
 
 
 def test_all_errors_of_variables_are_reported_at_once() -> None:

@@ -251,7 +251,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "two certificates": (
         tls(cert="-----BEGIN"),
-        ["web.yml:1: tls_server_config: needs one of cert or cert_file; it has cert and cert_file"],
+        ["web.yml:1: tls_server_config: needs exactly one of cert or cert_file; it has cert and cert_file"],
     ),
     "a missing certificate": (
         tls(cert_file="gone.pem"),
