@@ -110,8 +110,8 @@ class AccountSync:
         """Failure of the last fetch of each resource; absent if it succeeded."""
         self._outages: dict[Endpoint, Outage] = {}
         """Failures of this process since the last success of each resource."""
-        self._has_synced = False
-        """True if this process has made a sync for the present user that succeeded."""
+        self._success_logged = False
+        """True if a successful sync of the present user was logged."""
         self._client = self._create_client()
         self._fingerprint = self._client.fingerprint()
         """Fingerprint of the credential that received the served data."""
@@ -154,7 +154,7 @@ class AccountSync:
         changed = self._retry_credential() or changed
         if self._has_news:
             self._has_news = False
-            if self._load_from_store():
+            if self._follow():
                 if not self._is_leader:
                     self._leader_due_at = self._clock.monotonic() + self._options.policy.interval
                 self._publish()
@@ -163,14 +163,14 @@ class AccountSync:
             urgent = min(self._resources, key=lambda each: (self._wait_of(each) > 0, each.endpoint.priority))
             if self._wait_of(urgent) <= 0:
                 self._fetch(urgent)
-            elif not self._load_from_store() and not changed:
+            elif not self._follow() and not changed:
                 return
         except NotAllowedYet as error:
             log.debug("request not allowed yet", account=self.name, reason=str(error))
             if error.by_another:
                 self._follows_until = self._clock.monotonic() + FOLLOWER_TTL
                 self._retry_at = self._clock.monotonic() + STORE_RETRY_DELAY
-            self._load_from_store()
+            self._follow()
         self._publish()
 
     def configure(self, options: Options) -> None:
@@ -284,7 +284,7 @@ class AccountSync:
         self._received_at.clear()
         self._failures.clear()
         self._outages.clear()
-        self._has_synced = False
+        self._success_logged = False
 
     def _forget_result(self, resource: Resource) -> None:
         for known in (self._received_at, self._failures, self._outages):
@@ -368,8 +368,8 @@ class AccountSync:
     def _log_sync(self, duration: float, outage: Outage | None, *, has_failed: bool) -> None:
         """Log a sync that succeeded: each one for debugging, and the first and each recovery for everybody."""
         values = {"locks": self._sync.count, "duration": format_duration(duration)}
-        if not self._has_synced:
-            self._has_synced = True
+        if not self._success_logged:
+            self._success_logged = True
             self._log(log.info, "first sync succeeded", **values, **self._describe(outage))
         elif has_failed:
             self._log(log.info, "sync succeeds again", **values, **self._describe(outage))
@@ -451,6 +451,14 @@ class AccountSync:
         write(event, account=self.name, **values)
 
     # Responses that a previous run or another process stored
+
+    def _follow(self) -> bool:
+        """Load responses of other processes, and log the first sync. Returns True if there are some."""
+        loaded = self._load_from_store()
+        if loaded and self._is_up() and not self._success_logged:
+            self._success_logged = True
+            self._log(log.info, "first sync of another process is served", locks=self._sync.count)
+        return loaded
 
     def _load_from_store(self) -> bool:
         """Load responses that are newer than the present ones. Returns True if there are some."""

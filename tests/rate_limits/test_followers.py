@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import responses
+from structlog.testing import capture_logs
 
 from exporter.secrets import Secret
 from exporter.sync.lock_filter import LockFilter
@@ -69,6 +70,20 @@ def test_restart_serves_last_result_with_true_age(tedee: Tedee, start: Start, cl
     assert status.up is True
     assert status.next_sync == clock.wall() + 8
     assert tedee.endpoints().count("sync") == 1
+
+
+def test_first_sync_of_another_process_is_logged_once(tedee: Tedee, start: Start, clock: FakeClock) -> None:
+    leader, follower = start(), start()
+    leader.run_due()
+    with capture_logs() as logs:
+        for _ in range(3):
+            clock.advance(2)
+            follower.run_due()
+            clock.advance(18)
+            leader.run_due()
+    lines = [(line["event"], line.get("locks")) for line in logs if line["log_level"] == "info"]
+    assert lines == [("first sync of another process is served", 2)]
+    assert tedee.endpoints().count("sync") == 4
 
 
 def test_restart_does_not_fetch_devices(tedee: Tedee, start: Start, clock: FakeClock) -> None:
