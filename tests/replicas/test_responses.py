@@ -220,8 +220,10 @@ def test_failing_second_connection_is_reported_once(
 
 def test_watching_ends_with_the_store(open_store: Open) -> None:
     store = open_store()
+    # Stores of earlier tests may be open in this process.
+    others = threading.enumerate()
     store.subscribe(lambda _account: None)
-    watchers = [thread for thread in threading.enumerate() if thread.name == "state database"]
+    watchers = [each for each in threading.enumerate() if each.name == "state database" and each not in others]
     assert watchers
     store.close()
     for each in watchers:
