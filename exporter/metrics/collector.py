@@ -21,6 +21,18 @@ _FAMILIES: Mapping[str, Callable[..., Any]] = {
     "info": InfoMetricFamily,
 }
 
+_SUFFIXES: Mapping[str, Sequence[str]] = {
+    "counter": ("_total", "_created"),
+    "histogram": ("_bucket", "_count", "_sum", "_created"),
+    "info": ("_info",),
+}
+"""What prometheus_client appends to the names of families in the names of their samples."""
+
+
+def names_of(family: Family) -> frozenset[str]:
+    """Return the name of a family, and the names that its samples may have."""
+    return frozenset([family.name, *(family.name + suffix for suffix in _SUFFIXES.get(family.type, ()))])
+
 
 def empty_family(metric: AnyMetric) -> Any:
     """Return a family of a metric without samples."""

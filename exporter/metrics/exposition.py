@@ -7,7 +7,7 @@ prometheus_client writes every line of both.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -25,7 +25,7 @@ from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
 
 from .catalogue import ACCOUNT_METRICS, DEVICE_METRICS, LOCK_METRICS, AnyMetric
-from .collector import FamilyCollector, build_families, empty_family, sample_lines
+from .collector import Family, FamilyCollector, build_families, empty_family, names_of, sample_lines
 from .compression import CompressedBlock, GzipBody
 from .devices import RenderedDevices
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
@@ -70,19 +70,27 @@ class Scrape:
         return b"".join(self.parts)
 
 
+DeviceFamilies = Sequence[tuple[AnyMetric, Sequence[CompressedBlock]]]
+"""The metrics of devices that have samples, each with the blocks of its lines, which are the same in both formats."""
+
+
 @dataclass(frozen=True, slots=True)
 class _AccountPart:
-    """The account part in each format, and the time (monotonic seconds) at which a snapshot in it becomes stale."""
+    """The account part in each format, and what it was assembled from."""
 
     statuses: tuple[AccountStatus, ...]
+    devices: DeviceFamilies
+    accounts: Sequence["_AccountLines"]
     bodies: dict[str, GzipBody]
     fresh_until: float
+    """Time in monotonic seconds at which a snapshot becomes stale."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ProcessPart:
-    """The process part in each format."""
+    """The process part in each format, and its families."""
 
+    families: Sequence[Family]
     blocks: dict[str, CompressedBlock]
     rendered_at: float
 
@@ -119,6 +127,9 @@ class Exposition:
         """The rendered devices other than locks, by account and resource."""
         self._account_lines: dict[str, _AccountLines] = {}
         self._stale_accounts: set[str] = set()
+        self._names = {
+            metric: names_of(empty_family(metric)) for metric in LOCK_METRICS + DEVICE_METRICS + ACCOUNT_METRICS
+        }
         self._metadata: dict[str, dict[AnyMetric, CompressedBlock]] = {
             media_type: {
                 metric: CompressedBlock.of(_metadata(metric, media_type))
@@ -139,8 +150,14 @@ class Exposition:
         """Return the statuses in the rendered account part, which may be older than those of the registry."""
         return self._account_part.statuses
 
-    def scrape(self, accept: str, accept_encoding: str) -> Scrape:
-        """Return the exposition in the format and encoding that the headers prefer. Not thread-safe."""
+    def scrape(self, accept: str, accept_encoding: str, names: Collection[str] = ()) -> Scrape:
+        """Return the exposition in the format and encoding that the headers prefer. Not thread-safe.
+
+        Args:
+            accept: The header of this name.
+            accept_encoding: The header of this name.
+            names: Names of metrics or of their samples. If there are any, only these metrics are returned.
+        """
         now = self._clock.monotonic()
         if now >= self._account_part.fresh_until:
             # Rare: a snapshot has become stale since the last rendering. No scrape may contain it.
@@ -151,7 +168,18 @@ class Exposition:
         gzipped = prefers_gzip(accept_encoding)
         media_type = preferred.partition(";")[0]
         body, last = self._account_part.bodies[media_type], self._process_part.blocks[media_type]
+        if names:
+            body, last = self._restricted(media_type, frozenset(names))
         return Scrape(body.with_last_block(last, gzipped=gzipped), preferred, gzipped)
+
+    def _restricted(self, media_type: str, names: frozenset[str]) -> tuple[GzipBody, CompressedBlock]:
+        """Assemble a body and a last block of the metrics with these names. The blocks of devices are not copied."""
+        part, process = self._account_part, self._process_part
+        devices = [each for each in part.devices if not names.isdisjoint(self._names[each[0]])]
+        metrics = [metric for metric in ACCOUNT_METRICS if not names.isdisjoint(self._names[metric])]
+        families = [family for family in process.families if not names.isdisjoint(names_of(family))]
+        last = CompressedBlock.of(_ENCODERS[media_type](FamilyCollector(families)), Z_FINISH)
+        return self._assemble(media_type, devices, part.accounts, metrics), last
 
     def _render_account_part(self) -> _AccountPart:
         now = self._clock.monotonic()
@@ -162,11 +190,13 @@ class Exposition:
         self._account_lines = {
             each.account: self._lines_of(each, status) for each, status in zip(served, statuses, strict=True)
         }
+        devices = [family for rendered in self._devices.values() for family in rendered.families()]
+        accounts = [*self._account_lines.values()]
         bodies = {
-            media_type: GzipBody.of([*self._device_blocks(media_type), self._account_block(media_type)])
-            for media_type in _ENCODERS
+            media_type: self._assemble(media_type, devices, accounts, ACCOUNT_METRICS) for media_type in _ENCODERS
         }
-        return _AccountPart(statuses, bodies, min((each.fresh_until for each in served), default=inf))
+        fresh_until = min((each.fresh_until for each in served), default=inf)
+        return _AccountPart(statuses, devices, accounts, bodies, fresh_until)
 
     def _log_stale(self, statuses: Sequence[AccountStatus]) -> None:
         """Log once for each account that its locks are no longer served."""
@@ -192,23 +222,24 @@ class Exposition:
                 rendered.update([(each.account, device) for each in statuses for device in each.devices(kind)])
         self._last_other_devices = others
 
-    def _device_blocks(self, media_type: str) -> Iterator[CompressedBlock]:
-        for rendered in self._devices.values():
-            for metric, blocks in rendered.families():
-                yield self._metadata[media_type][metric]
-                yield from blocks
-
-    def _account_block(self, media_type: str) -> CompressedBlock:
+    def _assemble(
+        self,
+        media_type: str,
+        devices: DeviceFamilies,
+        accounts: Sequence["_AccountLines"],
+        account_metrics: Collection[AnyMetric],
+    ) -> GzipBody:
+        """Return the body of these metrics of devices and accounts in a format."""
         metadata = self._metadata[media_type]
-        families = zip(*(each.lines for each in self._account_lines.values()), strict=True)
-        return CompressedBlock.of(
-            b"".join(
-                part
-                for metric, lines in zip(ACCOUNT_METRICS, families, strict=False)  # no families without accounts
-                if any(lines)
-                for part in (metadata[metric].plain, *lines)
-            )
+        blocks = [block for metric, lines in devices for block in (metadata[metric], *lines)]
+        families = zip(*(each.lines for each in accounts), strict=True)
+        account_block = b"".join(
+            part
+            for metric, lines in zip(ACCOUNT_METRICS, families, strict=False)  # no families without accounts
+            if metric in account_metrics and any(lines)
+            for part in (metadata[metric].plain, *lines)
         )
+        return GzipBody.of([*blocks, CompressedBlock.of(account_block)])
 
     def _lines_of(self, served: AccountStatus, status: AccountStatus) -> _AccountLines:
         """Return the lines of an account. They are rendered again if its status changed."""
@@ -220,11 +251,12 @@ class Exposition:
         return _AccountLines(status, lines)
 
     def _render_process_part(self) -> _ProcessPart:
+        families = [*self._process_registry.collect()]
         blocks = {
-            media_type: CompressedBlock.of(encode(self._process_registry), Z_FINISH)
+            media_type: CompressedBlock.of(encode(FamilyCollector(families)), Z_FINISH)
             for media_type, encode in _ENCODERS.items()
         }
-        return _ProcessPart(blocks, self._clock.monotonic())
+        return _ProcessPart(families, blocks, self._clock.monotonic())
 
 
 class Renderer:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 import structlog
 from starlette.applications import Starlette
@@ -131,7 +132,9 @@ class Metrics:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send the response to a scrape."""
-        scrape = self._exposition.scrape(_header(scope, b"accept"), _header(scope, b"accept-encoding"))
+        query = scope["query_string"]
+        names = parse_qs(query.decode("latin-1")).get("name[]", ()) if query else ()
+        scrape = self._exposition.scrape(_header(scope, b"accept"), _header(scope, b"accept-encoding"), names)
         headers = [
             (b"content-type", scrape.content_type.encode()),
             (b"content-length", b"%d" % sum(map(len, scrape.parts))),

@@ -1,6 +1,7 @@
 """The exposition has exactly the current values, in every format and encoding."""
 
 import gzip
+import re
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -787,6 +788,74 @@ def test_gzip_is_one_member_with_the_same_bytes(clock: FakeClock, accept: str) -
         assert gzip.decompress(packed.body) == plain.body
         assert packed.gzipped
         assert not plain.gzipped
+
+
+# Selection of metrics by name
+
+
+def families_of(text: str) -> dict[str, str]:
+    """Return the lines of each family by the name in its HELP line."""
+    blocks = re.split(r"(?m)^(?=# HELP )", text.removesuffix("# EOF\n"))[1:]
+    return {block.split(" ", 3)[2]: block for block in blocks}
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+@pytest.mark.parametrize("accept_encoding", ["", "gzip"])
+def test_name_restricts_the_exposition_to_its_family(clock: FakeClock, accept: str, accept_encoding: str) -> None:
+    statuses = registry(status(clock, other_resources=device_statuses(clock)), status(clock, account="hotel"))
+    exposition = expose(statuses, clock)
+    complete = families_of(exposition.scrape(accept, "").body.decode())
+    assert len(complete) > 40
+    for name, lines in complete.items():
+        if name.startswith("process_"):
+            continue  # its values change
+        scrape = exposition.scrape(accept, accept_encoding, [name])
+        assert scrape.gzipped == bool(accept_encoding)
+        text = (gzip.decompress(scrape.body) if scrape.gzipped else scrape.body).decode()
+        assert text == lines + ("# EOF\n" if accept else "")
+
+
+def test_several_names_keep_the_order_of_the_exposition(clock: FakeClock) -> None:
+    exposition = expose(registry(status(clock)), clock)
+    text = exposition.scrape("", "", ["python_info", "tedee_up", "lock_state", "no_such_metric", "lock_info"]).body
+    assert [*families_of(text.decode())] == ["lock_state", "lock_info", "tedee_up", "python_info"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tedee_sync_duration_seconds", "tedee_sync_duration_seconds_bucket", "tedee_sync_duration_seconds_sum"),
+        *("lock_info", "tedee_sync_failures", "tedee_sync_failures_total", "process_cpu_seconds_total"),
+    ],
+)
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_name_may_be_that_of_family_or_sample(clock: FakeClock, accept: str, name: str) -> None:
+    text = expose(registry(status(clock)), clock).scrape(accept, "", [name]).body.decode()
+    (family,) = families_of(text)
+    assert name.startswith(family.removesuffix("_total"))
+
+
+@pytest.mark.parametrize(("accept", "text"), [("", b""), (OPENMETRICS, b"# EOF\n")])
+def test_unknown_name_has_no_metrics(clock: FakeClock, accept: str, text: bytes) -> None:
+    exposition = expose(registry(status(clock)), clock)
+    assert exposition.scrape(accept, "", ["lock_"]).body == text
+    assert gzip.decompress(exposition.scrape(accept, "gzip", ["lock_"]).body) == text
+
+
+def test_stale_locks_are_absent_with_a_name(clock: FakeClock) -> None:
+    exposition = expose(registry(status(clock)), clock)
+    assert exposition.scrape("", "", ["lock_state"]).body
+    clock.advance(300)
+    assert not exposition.scrape("", "", ["lock_state"]).body
+
+
+def test_name_does_not_change_the_next_scrape(clock: FakeClock) -> None:
+    exposition = expose(registry(status(clock)), clock)
+    before = exposition.scrape("", "gzip")
+    exposition.scrape("", "gzip", ["lock_state"])
+    after = exposition.scrape("", "gzip")
+    assert after.parts[0] is before.parts[0]
+    assert after.parts[1] is before.parts[1] or after.parts == before.parts
 
 
 # Costs

@@ -11,7 +11,7 @@ from dataclasses import replace
 from html import unescape
 from threading import Barrier
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import pytest
 from starlette.testclient import TestClient
@@ -87,6 +87,20 @@ def test_telemetry_path_is_configurable(clock: FakeClock) -> None:
     assert client.get("/metrics").status_code == 404
     assert 'href="tedee/metrics"' in client.get("/").text
     assert "metrics_path: /tedee/metrics" in client.get("/docs").text
+
+
+@pytest.mark.parametrize("query", ["name[]=lock_state&name[]=tedee_up", "name%5B%5D=tedee_up&x=1&name[]=lock_state"])
+def test_metrics_are_restricted_to_names(clock: FakeClock, query: str) -> None:
+    response = browse(registry(status(clock)), clock).get(f"/metrics?{query}")
+    assert response.status_code == 200
+    assert int(response.headers["content-length"]) < 1_000
+    assert re.findall(r"(?m)^# TYPE (\w+)", response.text) == ["lock_state", "tedee_up"]
+
+
+@pytest.mark.parametrize("query", ["", "name=lock_state", "name[]=", "names[]=lock_state", "%", "&&=&", "x=\udcff"])
+def test_other_queries_do_not_restrict_metrics(clock: FakeClock, query: str) -> None:
+    text = browse(registry(status(clock)), clock).get(f"/metrics?{quote(query, errors='surrogateescape')}").text
+    assert {"lock_state", "lock_info", "tedee_up"} <= set(re.findall(r"(?m)^# TYPE (\w+)", text))
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
