@@ -6,7 +6,6 @@ Exit codes: 0 success (also after SIGTERM and SIGINT), 1 failure, 2 invalid flag
 import argparse
 import os
 import platform
-import re
 import socket
 import sys
 from collections import Counter
@@ -61,6 +60,14 @@ from .web.listeners import (
     systemd_listeners,
 )
 from .web.server import WebServer
+from .web.urls import (
+    DEFAULT_TELEMETRY_PATH,
+    BadUrl,
+    Urls,
+    parse_external_url,
+    parse_route_prefix,
+    parse_telemetry_path,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -153,13 +160,14 @@ def serve(
     exposition = Exposition(registry, collector, clock)
     renderer = Renderer(exposition)
     registry.on_change(renderer.wake)
+    urls = Urls.of(options.web_telemetry_path, options.web_external_url, options.web_route_prefix)
     web = WebServer(
         create_app(
             registry,
             exposition,
             clock,
             version=__version__,
-            telemetry_path=options.web_telemetry_path,
+            urls=urls,
             reload=None if options.demo else reload.request,
             security_policy=lambda: web_configuration.security_policy,
         ),
@@ -194,7 +202,7 @@ def serve(
         is_open = ip_address(host).is_unspecified
         url = f"{scheme}://{'localhost' if is_open else address.rpartition(':')[0]}:{port}"
         names = [account.name for account in settings.accounts]
-        _print_demo_guide(url, options.web_telemetry_path, names, on_all_addresses=is_open)
+        _print_demo_guide(url + urls.prefix, urls.telemetry_path, names, on_all_addresses=is_open)
     code = FAILED
     while web.alive():
         received = _receive(commands)
@@ -428,10 +436,26 @@ def _create_parser() -> _Parser:
     add(
         "--web.telemetry-path",
         dest="web_telemetry_path",
-        type=_telemetry_path,
-        default="/metrics",
+        type=_checked(parse_telemetry_path),
+        default=DEFAULT_TELEMETRY_PATH,
         metavar="PATH",
         help="path of the metrics (default %(default)s)",
+    )
+    add(
+        "--web.external-url",
+        dest="web_external_url",
+        type=_checked(parse_external_url),
+        default="",
+        metavar="URL",
+        help="URL of the status page for clients, for example behind a proxy; its path is the default route prefix",
+    )
+    add(
+        "--web.route-prefix",
+        dest="web_route_prefix",
+        type=_checked(parse_route_prefix),
+        default="",
+        metavar="PATH",
+        help="path below which all endpoints are (default: the path of --web.external-url)",
     )
     add(
         "--web.config.file",
@@ -506,12 +530,16 @@ def _shard(text: str) -> Shard:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _telemetry_path(path: str) -> str:
-    segments = path.split("/")[1:]
-    reserved = {"", ".", "..", "-"} & set(segments)
-    if not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII) or reserved or path == "/docs":
-        raise argparse.ArgumentTypeError(f"{path!r} cannot be the path of the metrics; choose one such as /metrics")
-    return path
+def _checked(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """Return a type of arguments that reports BadUrl."""
+
+    def parse_argument(text: str) -> str:
+        try:
+            return parse(text)
+        except BadUrl as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_argument
 
 
 def _table_row(account: str, lock: Lock) -> dict[str, str]:

@@ -50,6 +50,18 @@ _DOOR_SEVERITIES: Mapping[int, str] = {
 }
 
 
+def describe_codes() -> Sequence[tuple[str, Sequence[tuple[int, Display]]]]:
+    """Return the metrics whose values are codes, each with its codes and their texts."""
+    return (
+        ("lock_state", [(code, _display(LockState, code, _STATE_SEVERITIES)) for code in LockState]),
+        ("lock_door_state", [(code, _display(DoorState, code, _DOOR_SEVERITIES)) for code in DoorState]),
+        (
+            "lock_state_change_result",
+            [(code, Display(code.text, "bad" if code else "good")) for code in StateChangeResult],
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class LockRow:
     """A lock as a row of a table."""

@@ -16,6 +16,7 @@ from zlib import Z_FINISH
 
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -25,7 +26,7 @@ from exporter.clock import Clock
 from exporter.sync.snapshot import AccountStatus, Lock, StatusRegistry
 
 from .catalogue import ACCOUNT_METRICS, DEVICE_METRICS, LOCK_METRICS, AnyMetric
-from .collector import Family, FamilyCollector, build_families, empty_family, names_of, sample_lines
+from .collector import FamilyCollector, build_families, empty_family, names_of, sample_lines
 from .compression import CompressedBlock, GzipBody
 from .devices import RenderedDevices
 from .negotiation import OPENMETRICS, TEXT, content_type, prefers_gzip
@@ -127,7 +128,7 @@ class Exposition:
         """The rendered devices other than locks, by account and resource."""
         self._account_lines: dict[str, _AccountLines] = {}
         self._stale_accounts: set[str] = set()
-        self._names = {
+        self._names: dict[AnyMetric, frozenset[str]] = {
             metric: names_of(empty_family(metric)) for metric in LOCK_METRICS + DEVICE_METRICS + ACCOUNT_METRICS
         }
         self._metadata: dict[str, dict[AnyMetric, CompressedBlock]] = {

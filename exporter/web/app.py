@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
@@ -11,7 +10,7 @@ from urllib.parse import parse_qs
 
 import structlog
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -23,6 +22,7 @@ from exporter.sync.snapshot import StatusRegistry
 
 from .middleware import BasicAuthMiddleware, HeadersMiddleware, RateLimitMiddleware, RequestCheckMiddleware
 from .policy import SecurityPolicy
+from .urls import DEFAULT_URLS, ScrapeTarget, Urls
 
 if TYPE_CHECKING:
     from .pages import Pages
@@ -42,7 +42,7 @@ def create_app(
     clock: Clock,
     *,
     version: str,
-    telemetry_path: str = "/metrics",
+    urls: Urls = DEFAULT_URLS,
     reload: Callable[[], Future[list[str]]] | None = None,
     security_policy: Callable[[], SecurityPolicy] = SecurityPolicy,
 ) -> ASGIApp:
@@ -53,7 +53,7 @@ def create_app(
         exposition: For the metrics and readiness.
         clock: For ages on the status page.
         version: Version of the exporter, shown on the pages.
-        telemetry_path: Path of the metrics.
+        urls: Paths of the endpoints, and the external URL.
         reload: Starts a reload of the configuration, which returns its errors; None if there is no configuration.
         security_policy: Returns the current security policy.
     """
@@ -63,14 +63,15 @@ def create_app(
         # Imported when a page is first requested: the import takes a twentieth of the start time and of the memory.
         from .pages import Pages  # noqa: PLC0415
 
-        return Pages(registry, clock, version=version, telemetry_path=telemetry_path)
+        return Pages(registry, clock, version=version, telemetry_path=urls.telemetry_path)
 
     def status(_request: Request) -> Response:
         # Not async: rendering a page with thousands of locks would block the event loop, which serves scrapes.
         return HTMLResponse(pages().status(), headers=pages().headers)
 
     def docs(request: Request) -> Response:
-        return HTMLResponse(pages().docs(_host(request.headers)), headers=pages().headers)
+        target = ScrapeTarget.of(urls, security_policy(), request.headers.get("host", ""))
+        return HTMLResponse(pages().docs(target), headers=pages().headers)
 
     async def healthy(_request: Request) -> Response:
         return PlainTextResponse("tedee-exporter is healthy.\n")
@@ -107,19 +108,31 @@ def create_app(
         log.warning("page cannot be rendered", path=request.url.path, error=error.strerror)
         return PlainTextResponse(f"temporarily unavailable: {error.strerror}\n", 503)
 
+    async def handle_http_error(_request: Request, error: Exception) -> Response:
+        # Starlette's own response does not end with a newline.
+        assert isinstance(error, HTTPException)  # noqa: S101 - this is what the handler is registered for
+        return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+
+    prefix = urls.prefix
+    probes = [Route(f"{prefix}/-/healthy", healthy), Route(f"{prefix}/-/ready", ready)]
     routes: list[BaseRoute] = [
-        Route(telemetry_path, Metrics(exposition), methods=["GET"]),
-        Route("/-/healthy", healthy),
-        Route("/-/ready", ready),
-        Route("/-/reload", reload_configuration, methods=["POST"]),
-        Route("/", status),
-        Route("/docs", docs),
+        Route(prefix + urls.telemetry_path, Metrics(exposition), methods=["GET"]),
+        *probes,
+        Route(f"{prefix}/-/reload", reload_configuration, methods=["POST"]),
+        Route(f"{prefix}/", status),
+        Route(f"{prefix}/docs", docs),
     ]
-    starlette = Starlette(routes=routes, exception_handlers={OSError: handle_os_error})
+    if prefix:
+        # The targets are relative, so that they are right behind a proxy that adds or removes a part of the path.
+        routes += [redirect("/", f"{prefix[1:]}/"), redirect(prefix, f"{prefix.rpartition('/')[2]}/")]
+    starlette = Starlette(
+        routes=routes, exception_handlers={OSError: handle_os_error, HTTPException: handle_http_error}
+    )
     starlette.router.redirect_slashes = False  # a redirect would go to the host that the request names
+    open_paths = frozenset(probe.path for probe in probes)
     # Not Starlette's `middleware`, which does not process the responses to unhandled exceptions.
-    app: ASGIApp = BasicAuthMiddleware(starlette, security_policy)
-    app = RateLimitMiddleware(app, security_policy, clock)
+    app: ASGIApp = BasicAuthMiddleware(starlette, security_policy, open_paths)
+    app = RateLimitMiddleware(app, security_policy, clock, open_paths)
     app = RequestCheckMiddleware(app)
     return HeadersMiddleware(app, security_policy)
 
@@ -154,11 +167,10 @@ def _header(scope: Scope, name: bytes) -> str:
     return b",".join([value for each, value in scope["headers"] if each == name]).decode("latin-1")
 
 
-def _host(headers: Headers) -> str:
-    """Return the Host header if it is a valid host, otherwise the default address."""
-    host = headers.get("host", "")
-    return (
-        host
-        if re.fullmatch(r"[\w.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", host)
-        else "localhost:10333"
-    )
+def redirect(path: str, target: str) -> Route:
+    """Return a route that redirects a path to a relative target."""
+
+    async def respond(_request: Request) -> Response:
+        return PlainTextResponse(f"{target}\n", 302, {"Location": target})
+
+    return Route(path, respond)

@@ -5,7 +5,7 @@ are used: Starlette's Headers would take ten times as long.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -16,9 +16,6 @@ from exporter.secrets import Secret
 
 from .basic_auth import BasicAuth, TooManyAttempts
 from .policy import RateLimit, SecurityPolicy
-
-PROBES = frozenset({"/-/healthy", "/-/ready"})
-"""Paths without rate limit and password, because probes have none. The responses contain nothing about locks."""
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 CLOSE = {"Connection": "close"}
@@ -73,17 +70,28 @@ class RequestCheckMiddleware:
 class RateLimitMiddleware:
     """Limits the requests of all clients together. The limit is a token bucket, which is full at first."""
 
-    def __init__(self, app: ASGIApp, security_policy: Callable[[], SecurityPolicy], clock: Clock) -> None:
+    def __init__(
+        self, app: ASGIApp, security_policy: Callable[[], SecurityPolicy], clock: Clock, open_paths: Collection[str]
+    ) -> None:
+        """Create the middleware.
+
+        Args:
+            app: The next application.
+            security_policy: Returns the current security policy.
+            clock: For the time between requests.
+            open_paths: Paths without a limit: those of probes. The responses contain nothing about locks.
+        """
         self._app = app
         self._security_policy = security_policy
         self._clock = clock
+        self._open_paths = open_paths
         self._used = 0.0
         self._updated_at = clock.monotonic()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Process a request."""
         app, limit = self._app, self._security_policy().rate_limit
-        if limit.interval and scope["path"] not in PROBES and not self._take(limit):
+        if limit.interval and scope["path"] not in self._open_paths and not self._take(limit):
             app = PlainTextResponse(
                 "Too many requests: see rate_limit in the web configuration.\n",
                 429,
@@ -103,15 +111,25 @@ class RateLimitMiddleware:
 class BasicAuthMiddleware:
     """Requires the name and the password of a user, if the web configuration has users."""
 
-    def __init__(self, app: ASGIApp, security_policy: Callable[[], SecurityPolicy]) -> None:
+    def __init__(
+        self, app: ASGIApp, security_policy: Callable[[], SecurityPolicy], open_paths: Collection[str]
+    ) -> None:
+        """Create the middleware.
+
+        Args:
+            app: The next application.
+            security_policy: Returns the current security policy.
+            open_paths: Paths without a password, because probes have none. The responses contain nothing about locks.
+        """
         self._app = app
         self._security_policy = security_policy
+        self._open_paths = open_paths
         self._basic_auth = BasicAuth()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Process a request."""
         app, users = self._app, self._security_policy().users
-        if users and scope["path"] not in PROBES:
+        if users and scope["path"] not in self._open_paths:
             try:
                 if not await self._is_authenticated(users, scope):
                     app = PlainTextResponse("Unauthorized\n", 401, CHALLENGE)

@@ -12,10 +12,13 @@ from markupsafe import Markup
 
 from exporter.clock import Clock
 from exporter.metrics.catalogue import CATALOGUE
-from exporter.presentation import LOW_ACCESSORY_BATTERY, LOW_BATTERY, format_time
+from exporter.presentation import LOW_ACCESSORY_BATTERY, LOW_BATTERY, describe_codes, format_time
 from exporter.sync.snapshot import StatusRegistry
 
 from .status import account_views, attention_first
+from .urls import ScrapeTarget
+
+PROJECT = "https://github.com/tedee-exporter/tedee-exporter"
 
 REFRESH_SECONDS = 10
 """Seconds after which the status page reloads. Its data changes at most every 20 seconds."""
@@ -70,6 +73,7 @@ class Pages:
         self._environment.globals |= {
             "style": Markup(_STYLE),  # noqa: S704  (a file of this package)
             "version": version,
+            "project": PROJECT,
             "telemetry_path": telemetry_path,
             "refresh": REFRESH_SECONDS,
             "catalogue": CATALOGUE,
@@ -86,9 +90,9 @@ class Pages:
                 self._status = _RenderedPage(html, self._clock.monotonic())
             return self._status.html
 
-    def docs(self, host: str) -> str:
-        """Return the documentation of the metrics, with a scrape configuration for `host`."""
-        return self._environment.get_template("docs.html").render(host=host)
+    def docs(self, target: ScrapeTarget) -> str:
+        """Return the documentation of the metrics, with a scrape configuration for the exporter."""
+        return self._environment.get_template("docs.html").render(target=target, codes=describe_codes())
 
     def _render_status(self) -> bytes:
         views = account_views(self._registry, self._clock)

@@ -31,7 +31,9 @@ FLAGS = {
     "--sync.once": "",
     "--version": "",
     "--web.config.file": "web.yml",
+    "--web.external-url": "https://example.org/tedee",
     "--web.listen-address": ":10333",
+    "--web.route-prefix": "/tedee",
     "--web.systemd-socket": "",
     "--web.telemetry-path": "/metrics",
 }

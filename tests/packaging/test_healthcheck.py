@@ -40,6 +40,21 @@ def test_health_check_uses_first_of_several_addresses(port: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [
+        ["--web.route-prefix=locks/"],
+        ["--web.external-url=https://example.org/locks/"],
+        ["--web.external-url=https://example.org/", "--web.route-prefix", "/locks"],
+        ["--web.external-url=https://example.org/locks", "--web.route-prefix=/"],
+    ],
+)
+def test_health_check_uses_the_route_prefix(flags: list[str], port: int) -> None:
+    with running("--demo", f"--web.listen-address=127.0.0.1:{port}", *flags) as exporter:
+        assert exporter.port == port
+        assert check(Path(f"/proc/{exporter.process.pid}/cmdline")).returncode == 0
+
+
+@pytest.mark.parametrize(
     "web_configuration",
     [
         {"tls_server_config": PAIR},

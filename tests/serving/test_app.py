@@ -4,35 +4,54 @@ import errno
 import gzip
 import os
 import re
+import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from html import unescape
+from http import HTTPStatus
 from threading import Barrier
 from typing import Any
 from urllib.parse import quote, urljoin
 
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
+from exporter.secrets import Secret
 from exporter.sync.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Lock, RecentEvent, ResourceStatus, StatusRegistry
 from exporter.tedee.endpoint import ACTIVITIES, DEVICES
+from exporter.tedee.models import DoorState, LockState, StateChangeResult
 from exporter.web.app import create_app
-from exporter.web.pages import Pages
+from exporter.web.pages import PROJECT, Pages
+from exporter.web.policy import SecurityPolicy
+from exporter.web.urls import BadUrl, Urls, parse_external_url, parse_route_prefix
 from testing.clock import FakeClock
 from testing.factories import device_statuses, locks_of, registry, snapshot, status
+from testing.program import ROOT
 from tests.cloud import detailed, synced
+from tests.security.web_files import HASH, PASSWORD
 
 
-def browse(status_registry: StatusRegistry, clock: FakeClock, telemetry_path: str = "/metrics") -> TestClient:
+def browse(
+    status_registry: StatusRegistry,
+    clock: FakeClock,
+    telemetry_path: str = "/metrics",
+    *,
+    external_url: str = "",
+    route_prefix: str = "",
+    policy: SecurityPolicy = SecurityPolicy(),  # noqa: B008 - it is immutable
+) -> TestClient:
     exposition = Exposition(status_registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
     status_registry.on_change(exposition.render)
-    return TestClient(create_app(status_registry, exposition, clock, version="1.2.3", telemetry_path=telemetry_path))
+    urls = Urls.of(telemetry_path, external_url, route_prefix)
+    app = create_app(status_registry, exposition, clock, version="1.2.3", urls=urls, security_policy=lambda: policy)
+    return TestClient(app)
 
 
 def text(html: str) -> str:
@@ -111,6 +130,113 @@ def test_other_methods_are_not_allowed(clock: FakeClock, method: str, path: str)
 
 def test_unknown_path_is_not_found(clock: FakeClock) -> None:
     assert browse(registry(status(clock)), clock).get("/favicon.ico").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"), [("GET", "/nowhere", 404), ("PUT", "/metrics", 405), ("PUT", "/", 405)]
+)
+def test_errors_end_with_a_newline(clock: FakeClock, method: str, path: str, code: int) -> None:
+    response = browse(registry(status(clock)), clock).request(method, path)
+    assert (response.status_code, response.text) == (code, f"{HTTPStatus(code).phrase}\n")
+    assert response.headers.get("allow") in ({None} if code == 404 else {"GET", "GET, HEAD", "HEAD, GET"})
+
+
+# The route prefix
+
+ENDPOINTS = ("/", "/docs", "/metrics", "/-/healthy", "/-/ready")
+
+
+@pytest.mark.parametrize(
+    ("external_url", "route_prefix", "prefix"),
+    [
+        ("", "", ""),
+        ("https://example.org", "", ""),
+        ("https://example.org/locks/home", "", "/locks/home"),
+        ("https://example.org/locks", "/", ""),
+        ("https://example.org/locks", "/other", "/other"),
+        ("", "/locks", "/locks"),
+    ],
+)
+def test_all_endpoints_are_below_the_prefix(
+    clock: FakeClock, external_url: str, route_prefix: str, prefix: str
+) -> None:
+    client = browse(registry(status(clock)), clock, external_url=external_url, route_prefix=route_prefix)
+    responses = {path: client.get(prefix + path, follow_redirects=False).status_code for path in ENDPOINTS}
+    assert responses == dict.fromkeys(ENDPOINTS, 200)
+    assert client.post(f"{prefix}/-/reload").status_code == 500
+    assert client.get(f"{prefix}/-/reload").status_code == 405
+    if prefix:
+        assert {client.get(path).status_code for path in ENDPOINTS[1:]} == {404}
+        assert client.get(f"{prefix}x/metrics").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/locks/home"])
+@pytest.mark.parametrize("proxy", ["", "/of/proxy"])
+def test_paths_outside_redirect_to_the_prefix(clock: FakeClock, path: str, proxy: str) -> None:
+    client = browse(registry(status(clock)), clock, route_prefix="/locks/home")
+    response = client.get(path, follow_redirects=False)
+    assert response.status_code == 302
+    # A proxy may add a path before the one that the exporter sees.
+    target = urljoin(f"http://client{proxy}{path}", response.headers["location"])
+    assert target == f"http://client{proxy}/locks/home/"
+
+
+@pytest.mark.parametrize("page", ["", "docs"])
+def test_links_stay_below_the_route_prefix(clock: FakeClock, page: str) -> None:
+    client = browse(registry(status(clock)), clock, route_prefix="/locks")
+    links = re.findall(r'<a href="([^"#]+)"', client.get(f"/locks/{page}").text)
+    targets = {urljoin(f"/locks/{page}", link) for link in links}
+    assert {client.get(target).status_code for target in targets} == {200}
+    assert all(target.startswith("/locks/") for target in targets)
+
+
+def test_only_probes_below_the_prefix_need_no_password(clock: FakeClock) -> None:
+    policy = SecurityPolicy(users={"alice": Secret(HASH)})
+    client = browse(registry(status(clock)), clock, route_prefix="/locks", policy=policy)
+    codes = {path: client.get(f"/locks{path}").status_code for path in ENDPOINTS}
+    assert codes == {path: 200 if path.startswith("/-/") else 401 for path in ENDPOINTS}
+    assert {client.get(path, follow_redirects=False).status_code for path in (*ENDPOINTS, "/locks")} == {401}
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", ""),
+        ("https://example.org", "https://example.org"),
+        ("http://example.org:8080/", "http://example.org:8080"),
+        ("https://example.org/locks/", "https://example.org/locks"),
+        ("http://[::1]:10333/a/b", "http://[::1]:10333/a/b"),
+    ],
+)
+def test_external_url_has_no_slash_at_the_end(text: str, url: str) -> None:
+    assert parse_external_url(text) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("example.org/locks", "/locks", "ftp://example.org", "https://", "https://user:secret@example.org"),
+        *("https://example.org/?a", "https://example.org/#a", "https://example.org:99999", "https://[::1"),
+        *('"https://example.org"', "https://example.org/a b", "https://example.org/a/../b", "https://example.org/a//b"),
+    ],
+)
+def test_invalid_external_url_is_rejected(text: str) -> None:
+    with pytest.raises(BadUrl) as raised:
+        parse_external_url(text)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"), [("", ""), ("/", "/"), ("locks", "/locks"), ("/locks/", "/locks"), ("/a/b", "/a/b")]
+)
+def test_route_prefix_begins_with_a_slash(text: str, prefix: str) -> None:
+    assert parse_route_prefix(text) == prefix
+
+
+@pytest.mark.parametrize("text", ["/a b", "/a/../b", "/a//b", "/ä", "/a?b", "/a%20b", "https://example.org/locks"])
+def test_invalid_route_prefix_is_rejected(text: str) -> None:
+    with pytest.raises(BadUrl):
+        parse_route_prefix(text)
 
 
 # Probes
@@ -531,6 +657,67 @@ def test_documentation_lists_every_metric(clock: FakeClock) -> None:
     for metric in CATALOGUE:
         assert metric.name in shown
         assert metric.help in shown
+
+
+def scrape_configuration(client: TestClient, page: str = "/docs", **headers: str) -> dict[str, Any]:
+    """Return the scrape configuration on the page."""
+    found = re.search(r"(?s)<pre[^>]*>(.*?)</pre>", client.get(page, headers=headers).text)
+    assert found
+    (job,) = yaml.safe_load(unescape(found[1]))["scrape_configs"]
+    return dict(job)
+
+
+BASE = {"job_name": "tedee", "scrape_interval": "20s"}
+
+
+def test_documented_scrape_uses_the_requested_host(clock: FakeClock) -> None:
+    client = browse(registry(status(clock)), clock)
+    for host, target in [("[::1]:8080", "[::1]:8080"), ("exporter", "exporter"), ("a b", "localhost:10333")]:
+        assert scrape_configuration(client, host=host) == BASE | {
+            "metrics_path": "/metrics",
+            "static_configs": [{"targets": [target]}],
+        }
+
+
+def test_documented_scrape_fits_tls_passwords_and_prefix(clock: FakeClock) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    policy = SecurityPolicy(tls=context)
+    client = browse(registry(status(clock)), clock, route_prefix="/locks", policy=policy)
+    expected = BASE | {"scheme": "https", "metrics_path": "/locks/metrics", "static_configs": [{"targets": ["e:1"]}]}
+    assert scrape_configuration(client, "/locks/docs", host="e:1") == expected
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert scrape_configuration(client, "/locks/docs", host="e:1")["tls_config"].keys() == {"cert_file", "key_file"}
+
+
+def test_documented_scrape_has_basic_auth_if_required(clock: FakeClock) -> None:
+    users = {"alice": Secret(HASH)}
+    client = browse(registry(status(clock)), clock, policy=SecurityPolicy(users=users))
+    client.auth = ("alice", PASSWORD)
+    assert scrape_configuration(client)["basic_auth"].keys() == {"username", "password_file"}
+    assert "alice" not in client.get("/docs").text
+
+
+def test_documented_scrape_uses_the_external_url(clock: FakeClock) -> None:
+    client = browse(registry(status(clock)), clock, external_url="https://example.org:8443/locks", route_prefix="/")
+    assert scrape_configuration(client, host="inside:10333") == BASE | {
+        "scheme": "https",
+        "metrics_path": "/locks/metrics",
+        "static_configs": [{"targets": ["example.org:8443"]}],
+    }
+
+
+def test_documentation_lists_every_code(clock: FakeClock) -> None:
+    shown = text(browse(registry(status(clock)), clock).get("/docs").text)
+    for codes in (LockState, DoorState, StateChangeResult):
+        assert " ".join(f"{code.value} {code.text}" for code in codes) in shown
+
+
+def test_documentation_links_to_existing_files(clock: FakeClock) -> None:
+    html = browse(registry(status(clock)), clock).get("/docs").text
+    links = re.findall(r'rel="external" href="([^"]+)"', html)
+    assert PROJECT in links
+    for link in set(links) - {PROJECT}:
+        assert (ROOT / link.removeprefix(f"{PROJECT}/blob/main/")).is_file()
 
 
 # Reloads
