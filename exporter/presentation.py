@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 
 from exporter.sync.snapshot import AccountStatus, Lock
 from exporter.tedee.devices import Accessory, Bridge, Device, DoorSensor, DryContact, Gate, Keypad
@@ -10,6 +11,9 @@ from exporter.tedee.models import Code, DeviceState, DoorState, LockState, State
 
 LOW_BATTERY = 20
 """Percent up to which a battery is low, as in Tedee's app."""
+
+CRITICAL_BATTERY = 10
+"""Percent up to which a battery is almost empty, as in the alerts."""
 
 LOW_ACCESSORY_BATTERY = 15
 """Percent up to which the battery of a keypad or door sensor is low, as in Tedee's app."""
@@ -27,6 +31,7 @@ class Display:
 
 
 NO_VALUE = Display("–")  # noqa: RUF001
+NO_BRIDGE = Display("no bridge")
 CONNECTIONS: Mapping[bool, Display] = {True: Display("connected", "good"), False: Display("offline", "bad")}
 
 _STATE_SEVERITIES: Mapping[int, str] = {
@@ -63,6 +68,29 @@ def describe_codes() -> Sequence[tuple[str, Sequence[tuple[int, Display]]]]:
 
 
 @dataclass(frozen=True)
+class MissingValue:
+    """What is shown instead of a value that is missing."""
+
+    text: str
+    reason: str
+
+
+OFFLINE_VALUE = MissingValue("unknown", "not known while the lock is offline")
+NO_BRIDGE_VALUE = MissingValue("unknown", "not known without a bridge")
+REJECTED_VALUE = MissingValue("not reported", "Tedee reported no value that can be used")
+
+
+class Attention(IntEnum):
+    """How much attention a lock needs, as in the table of the dashboards."""
+
+    NONE = 0
+    LOW_BATTERY = 1
+    OFFLINE = 2
+    NOT_SECURED = 3
+    PROBLEM = 4
+
+
+@dataclass(frozen=True)
 class LockRow:
     """A lock as a row of a table."""
 
@@ -78,23 +106,50 @@ class LockRow:
     charging: bool
     changed: float | None
     """Unix time of the last state change."""
+    missing: MissingValue
+    """What is shown instead of values that are missing."""
+    is_door_secured: bool
+    """False if the door has a sensor that does not report that it is closed."""
+    time_zone: str | None
+    """Name of the time zone in which the lock is."""
+    last_known: str
+    """The last known state of a lock that is offline, and of its door; empty if unknown."""
+    last_seen: float | None
+    """Time in monotonic seconds at which a lock that is offline was last seen connected; None if unknown."""
 
     @classmethod
     def of(cls, lock: Lock) -> "LockRow":
         """Return the row of a lock. Values that Tedee did not report are NO_VALUE or None."""
         state = lock.synced.device_state or DeviceState()
-        level, charging = state.battery_level, bool(state.is_charging)
+        level, charging, connection = state.battery_level, bool(state.is_charging), _connection(lock)
         return cls(
             name=lock.label,
             description=_description(lock),
             state=_state(state),
             door=_display(DoorState, state.door_state, _DOOR_SEVERITIES),
-            connection=_connection(lock),
+            connection=connection,
             battery=level,
             battery_low=level is not None and level <= LOW_BATTERY and not charging,
             charging=charging,
             changed=state.last_state_changed_date,
+            missing=_missing(connection),
+            is_door_secured=state.door_state in {None, DoorState.NOT_PAIRED, DoorState.CLOSED},
+            time_zone=lock.details.time_zone if lock.details else None,
+            last_known=_describe(lock.last_known.state) if lock.last_known else "",
+            last_seen=lock.last_known.seen_at if lock.last_known else None,
         )
+
+    @property
+    def attention(self) -> Attention:
+        """How much attention the lock needs: the highest level that applies."""
+        is_connected = self.connection == CONNECTIONS[True]
+        if self.state.severity == "bad" or (is_connected and self.state == NO_VALUE):
+            return Attention.PROBLEM
+        if self.state.severity in {"warn", "busy"} or not self.is_door_secured:
+            return Attention.NOT_SECURED
+        if self.connection == CONNECTIONS[False]:
+            return Attention.OFFLINE
+        return Attention.LOW_BATTERY if self.battery_low else Attention.NONE
 
 
 def _state(state: DeviceState) -> Display:
@@ -112,7 +167,20 @@ def _connection(lock: Lock) -> Display:
     if lock.synced.is_connected is not None:
         return CONNECTIONS[lock.synced.is_connected]
     # The value may also have been rejected: only the details show whether there is a bridge.
-    return Display("no bridge") if lock.details and lock.details.connected_to_id is None else NO_VALUE
+    return NO_BRIDGE if lock.details and lock.details.connected_to_id is None else NO_VALUE
+
+
+def _missing(connection: Display) -> MissingValue:
+    if connection == CONNECTIONS[False]:
+        return OFFLINE_VALUE
+    return NO_BRIDGE_VALUE if connection == NO_BRIDGE else REJECTED_VALUE
+
+
+def _describe(state: DeviceState) -> str:
+    """Return a state and that of the door: `locked, door closed`."""
+    lock, door = _state(state), _display(DoorState, state.door_state, _DOOR_SEVERITIES)
+    has_door = state.door_state in {DoorState.OPENED, DoorState.CLOSED}
+    return ", ".join([*([] if lock == NO_VALUE else [lock.text]), *([f"door {door.text}"] if has_door else [])])
 
 
 def _description(lock: Lock) -> str:

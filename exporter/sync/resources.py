@@ -1,6 +1,7 @@
 """The resources of an account: the states of its locks from Tedee's sync endpoint, and the other resources."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from exporter.clock import Clock
 from exporter.tedee.client import TedeeClient
@@ -13,7 +14,7 @@ from .event_log import EventLog
 from .events import LockEvents
 from .resource import Resource, ResourceOptions
 from .responses import CachedResponse
-from .snapshot import NO_CONNECTIONS, Connections, Lock
+from .snapshot import NO_CONNECTIONS, Connections, LastKnownState, Lock
 from .state_changes import StateChanges
 
 
@@ -49,6 +50,10 @@ class LockStates(Resource):
         """Devices of each lock, and the two mappings of devices from which they were determined."""
         self._state_changes = state_changes
         self._synced: tuple[SyncedLock, ...] = ()
+        self._received_at = 0.0
+        """Time of the last response in monotonic seconds."""
+        self._last_known: dict[int, LastKnownState] = {}
+        """Last known states of locks that are not connected."""
         self._requested_ids: tuple[int, ...] = ()
         """The ids that the locks were requested by; empty for all locks."""
         self.changed = 0
@@ -62,7 +67,7 @@ class LockStates(Resource):
         """Return the lock details if they must resolve serial numbers to ids first."""
         return self._details if self._details.is_unresolved() else None
 
-    def fetch(self, client: TedeeClient, now: float) -> CachedResponse:  # noqa: ARG002
+    def fetch(self, client: TedeeClient, now: float) -> CachedResponse:
         """Make a sync."""
         ids = self._details.ids
         try:
@@ -70,14 +75,14 @@ class LockStates(Resource):
         except CallError as error:
             self._details.sync_failed(has_unknown_id=bool(ids) and isinstance(error, NotFound))
             raise
-        self._update(tuple(parsed.rows.values()), ids)
+        self._update(tuple(parsed.rows.values()), ids, now)
         return CachedResponse(parsed.raw_rows, requested_ids=ids)
 
-    def restore(self, response: CachedResponse, received_at: float) -> bool:  # noqa: ARG002
+    def restore(self, response: CachedResponse, received_at: float) -> bool:
         """Use a stored sync, unless it lacks a selected lock."""
         if response.rows is None or not self._details.is_covered_by(response.requested_ids):
             return False
-        self._update(self._details.select(read_sync(response.rows).rows.values()), response.requested_ids)
+        self._update(self._details.select(read_sync(response.rows).rows.values()), response.requested_ids, received_at)
         if response.failure:
             self._details.sync_failed(has_unknown_id=False)
         return True
@@ -115,6 +120,7 @@ class LockStates(Resource):
                 changes.get(synced.id),
                 connected.get(synced.id, NO_CONNECTIONS),
                 self._events.counts(synced.id),
+                self._last_known.get(synced.id),
             )
             for synced in self._synced
         )
@@ -127,13 +133,26 @@ class LockStates(Resource):
             self._connections = (*fetched, known)
         return known
 
-    def _update(self, synced: tuple[SyncedLock, ...], requested_ids: tuple[int, ...]) -> None:
+    def _update(self, synced: tuple[SyncedLock, ...], requested_ids: tuple[int, ...], received_at: float) -> None:
         known = {each.id: each for each in self._synced}
         self.changed = sum(known.get(each.id) != each for each in synced)
-        self._synced, self._requested_ids = synced, requested_ids
+        self._last_known = self._last_known_states(synced)
+        self._synced, self._requested_ids, self._received_at = synced, requested_ids, received_at
         self._state_changes.update(synced)
         self._details.sync_succeeded(synced)
         self._events.sync_succeeded(synced)
+
+    def _last_known_states(self, synced: tuple[SyncedLock, ...]) -> dict[int, LastKnownState]:
+        """Return the last known states of the locks in a response that are not connected."""
+        offline = {lock.id for lock in synced if lock.is_connected is False}
+        known = {lock_id: state for lock_id, state in self._last_known.items() if lock_id in offline}
+        if offline and self._received_at > -inf:
+            known |= {
+                lock.id: LastKnownState(lock.device_state, self._received_at)
+                for lock in self._synced
+                if lock.device_state and lock.id in offline
+            }
+        return known
 
 
 def create_resources(

@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple, TypeVar
 
 from exporter.tedee.devices import AnyDevice, Device, LockDetails
-from exporter.tedee.models import SyncedLock
+from exporter.tedee.models import DeviceState, SyncedLock
 
 from .responses import Failure
 
@@ -35,6 +35,15 @@ NO_CONNECTIONS = Connections()
 
 
 @dataclass(frozen=True, slots=True)
+class LastKnownState:
+    """The last state of a lock that is no longer connected. It is old, and may have changed since."""
+
+    state: DeviceState
+    seen_at: float
+    """Time in monotonic seconds of the last response in which the lock was connected."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
     """One lock: its row of the last sync, its details, the devices that belong to it, and what was counted."""
 
@@ -45,6 +54,8 @@ class Lock:
     connections: Connections = NO_CONNECTIONS
     events: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     """Number of events by event and source."""
+    last_known: LastKnownState | None = None
+    """None if the lock is connected, and if it was not connected since the start of the exporter."""
 
     @property
     def id(self) -> int:

@@ -65,9 +65,9 @@ def create_app(
 
         return Pages(registry, clock, version=version, telemetry_path=urls.telemetry_path)
 
-    def status(_request: Request) -> Response:
+    def status(request: Request) -> Response:
         # Not async: rendering a page with thousands of locks would block the event loop, which serves scrapes.
-        return HTMLResponse(pages().status(), headers=pages().headers)
+        return HTMLResponse(pages().status(request.query_params.get("refresh")), headers=pages().headers)
 
     def docs(request: Request) -> Response:
         target = ScrapeTarget.of(urls, security_policy(), request.headers.get("host", ""))

@@ -1,15 +1,47 @@
 """The content of the status page: the accounts and their locks as text."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.clock import Clock
-from exporter.presentation import DeviceRow, Display, LockRow, device_rows, event_text
+from exporter.presentation import (
+    CONNECTIONS,
+    NO_BRIDGE,
+    NO_VALUE,
+    DeviceRow,
+    Display,
+    LockRow,
+    device_rows,
+    event_text,
+)
 from exporter.sync.snapshot import AccountStatus, ResourceStatus, StatusRegistry
-from exporter.tedee.models import LockState
 
 MIN_REPORTED_WAIT = 60.0
 """Seconds. If rate limits delay a fetch for less, the page does not mention it."""
+
+Count = tuple[int, str, str]
+"""Number, text and severity."""
+
+_GROUPS: Mapping[str, tuple[str, str, bool]] = {
+    "good": ("of {total} locked", "good", True),
+    "warn": ("not locked", "warn", True),
+    "bad": ("jammed or unknown", "bad", True),
+    "offline": ("offline", "bad", True),
+    "busy": ("moving or updating", "busy", False),
+    "no bridge": ("without a bridge", "busy", False),
+    "no state": ("without a state", "bad", False),
+}
+"""Text and severity of each group of locks, and whether it is shown if it is empty."""
+
+
+def _group(row: LockRow) -> str:
+    """Return the group of a lock."""
+    if row.connection == CONNECTIONS[False]:
+        return "offline"
+    if row.state != NO_VALUE:
+        return row.state.severity
+    return "no bridge" if row.connection == NO_BRIDGE else "no state"
 
 
 @dataclass(frozen=True)
@@ -20,7 +52,7 @@ class AccountView:
     """The HTML id of the account's part of the page."""
     status: AccountStatus
     rows: tuple[LockRow, ...] | None
-    """None if there is no data, or only stale data."""
+    """Those that need most attention first, and then those that changed last; None without data that is fresh."""
     devices: tuple[DeviceRow, ...] = ()
     """Devices other than locks."""
     delayed: tuple[ResourceStatus, ...] = ()
@@ -38,9 +70,8 @@ class AccountView:
         reported = clock.wall() + MIN_REPORTED_WAIT
         delayed = tuple(each for each in status.other_resources if (each.delayed_until or 0.0) > reported)
         unnamed = sum(lock.details is None for lock in current.locks)
-        return cls(
-            anchor, status, tuple(map(LockRow.of, current.locks)), device_rows(status, current.locks), delayed, unnamed
-        )
+        rows = sorted(map(LockRow.of, current.locks), key=lambda row: (-row.attention, -(row.changed or 0.0)))
+        return cls(anchor, status, tuple(rows), device_rows(status, current.locks), delayed, unnamed)
 
     @property
     def sync_state(self) -> Display:
@@ -49,7 +80,7 @@ class AccountView:
             return Display("failing", "bad")
         if self.is_stale:
             return Display("stale", "bad")
-        return Display("first sync pending", "busy") if self.status.up is None else Display("up", "good")
+        return Display("first sync pending", "busy") if self.status.up is None else Display("up to date", "good")
 
     @property
     def is_stale(self) -> bool:
@@ -62,22 +93,29 @@ class AccountView:
         return self.sync_state.severity == "bad" or bool(self.status.missing)
 
     @property
-    def problems(self) -> tuple[tuple[int, str, str], ...]:
+    def problems(self) -> tuple[Count, ...]:
         """(number, text, severity) of each kind of problem, worst first."""
         missing = (len(self.status.missing), "missing", "bad" if self.status.missing else "quiet")
-        counts = (missing, *self.summary)
+        counts = (missing, *self.states, *self.other_counts)
         return tuple(count for severity in ("bad", "warn") for count in counts if count[2] == severity)
 
     @property
-    def summary(self) -> tuple[tuple[int, str, str], ...]:
-        """(number, text, severity) of locks by state."""
+    def states(self) -> tuple[Count, ...]:
+        """(number, text, severity) of locks by state. Each lock is counted once."""
+        rows = self.rows or ()
+        counted = Counter(map(_group, rows))
+        return tuple(
+            (counted[group], text.format(total=len(rows)), severity if counted[group] else "quiet")
+            for group, (text, severity, is_always_shown) in _GROUPS.items()
+            if counted[group] or is_always_shown
+        )
+
+    @property
+    def other_counts(self) -> tuple[Count, ...]:
+        """(number, text, severity) of open doors and low batteries, and of other devices with problems."""
         rows = self.rows or ()
         counts = (
-            (sum(row.state.text == LockState.LOCKED.text for row in rows), "locked", "good"),
-            (sum(row.state.severity == "warn" for row in rows), "not locked", "warn"),
             (sum(row.door.severity == "warn" for row in rows), "with door open", "warn"),
-            (sum(row.state.severity == "bad" for row in rows), "jammed or unknown", "bad"),
-            (sum(row.connection.severity == "bad" for row in rows), "offline", "bad"),
             (sum(row.battery_low for row in rows), "with low battery", "warn"),
             (sum(each.connection.severity == "bad" for each in self.devices), "offline (bridges, gates)", "bad"),
             (sum(each.battery_low for each in self.devices), "with low battery (keypads, sensors)", "warn"),

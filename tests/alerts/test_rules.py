@@ -11,6 +11,7 @@ import yaml
 
 from alerts.__main__ import PAGE, page
 from exporter.metrics.catalogue import CATALOGUE, LOCK_LOCKED
+from exporter.presentation import CRITICAL_BATTERY, LOW_ACCESSORY_BATTERY, LOW_BATTERY
 from testing.factories import lock_with_state
 from testing.program import ROOT
 from tests.alerts.rules import ALERTMANAGER, ALL_ALERTS, NIGHT, RULES, UNIT_TESTS, load, rules
@@ -112,6 +113,19 @@ def test_not_locked_rule_agrees_with_lock_locked(tmp_path: Path) -> None:
     groups = ["tedee-limits", "tedee-held"]
     path.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "group_eval_order": groups, "tests": [test]}), "utf-8")
     assert "SUCCESS" in run("promtool", "test", "rules", path)
+
+
+@pytest.mark.parametrize(
+    ("rule", "limit"),
+    [
+        ("tedee:battery_percent:low", LOW_BATTERY),
+        ("tedee:battery_percent:critical", CRITICAL_BATTERY),
+        ("tedee:accessory_battery_percent:low", LOW_ACCESSORY_BATTERY),
+    ],
+)
+def test_limits_are_those_of_the_status_page(rule: str, limit: int) -> None:
+    (found,) = [each for each in rules(RULES) if each.get("record") == rule]
+    assert found["expr"] == str(limit)
 
 
 # Texts and runbooks

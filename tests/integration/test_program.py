@@ -170,6 +170,22 @@ def test_demo_serves_simulated_locks() -> None:
         assert exporter.stop() == 0
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--web.external-url=https://example.org/locks/"],
+        ["--web.external-url=https://example.org/", "--web.route-prefix=locks"],
+        ["--web.route-prefix=/locks/", "--web.telemetry-path=/metrics"],
+    ],
+)
+def test_flags_set_the_prefix_of_all_endpoints(address: Address, tmp_path: Path, flags: list[str]) -> None:
+    with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}", *flags) as exporter:
+        eventually(lambda: exporter.get("/locks/-/ready").status_code == 200, "readiness")
+        assert "lock_state{" in exporter.get("/locks/metrics").text
+        assert "<h1>Tedee exporter</h1>" in exporter.get("/").text  # after a redirect
+        assert exporter.get("/metrics").status_code == 404
+
+
 def test_slow_clients_do_not_delay_others(address: Address, tmp_path: Path) -> None:
     with running(f"--config.file={configuration(tmp_path, address.url, [HOME])}") as exporter:
         exporter.wait_until_ready()

@@ -2,11 +2,12 @@
 
 import errno
 import gzip
+import itertools
 import os
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from html import unescape
@@ -24,9 +25,9 @@ from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.secrets import Secret
 from exporter.sync.responses import Failure
-from exporter.sync.snapshot import AccountStatus, Lock, RecentEvent, ResourceStatus, StatusRegistry
+from exporter.sync.snapshot import AccountStatus, LastKnownState, Lock, RecentEvent, ResourceStatus, StatusRegistry
 from exporter.tedee.endpoint import ACTIVITIES, DEVICES
-from exporter.tedee.models import DoorState, LockState, StateChangeResult
+from exporter.tedee.models import DeviceState, DoorState, LockState, StateChangeResult
 from exporter.web.app import create_app
 from exporter.web.pages import PROJECT, Pages
 from exporter.web.policy import SecurityPolicy
@@ -36,6 +37,16 @@ from testing.factories import device_statuses, locks_of, registry, snapshot, sta
 from testing.program import ROOT
 from tests.cloud import detailed, synced
 from tests.security.web_files import HASH, PASSWORD
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Set the time zone of this process."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def browse(
@@ -272,23 +283,36 @@ def test_lock_is_shown_with_all_values(clock: FakeClock) -> None:
     shown = text(page(registry(status(clock, locks_of(rows, [detailed(1, "Front door")]))), clock))
     assert (
         "Front door Lock PRO · 111111-00001 · firmware 2.4.22125 · update available "
-        "state locked door closed 54 % ⚡ connection connected 3 minutes ago"
+        "state locked door closed 54 % ⚡ connection connected 3 minutes ago 08:57 CET"
     ) in shown
 
 
-def test_missing_value_is_a_dash(clock: FakeClock) -> None:
-    rows = [synced(1, connected=False), {"id": 2, "isConnected": None}]
-    shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
-    assert "1 id 1 state – door – battery – connection offline –" in shown  # noqa: RUF001
-    assert "2 id 2 state – door – battery – connection – –" in shown  # noqa: RUF001
+def reasons(html: str) -> list[tuple[str, str]]:
+    """Return the texts instead of missing values, and their reasons."""
+    found = re.findall(r'<span class="chip quiet" title="([^"]+)">(.*?)</span>(?=<)', html)
+    return [(text(f"<body>{words}"), reason) for reason, words in found]
+
+
+def test_missing_values_have_a_reason(clock: FakeClock) -> None:
+    rows = [synced(1, connected=False), {"id": 2, "isConnected": None}, synced(3, batteryLevel=255)]
+    html = page(
+        registry(status(clock, locks_of(rows, [detailed(1, "a"), detailed(2, "b", connectedToId=None)]))), clock
+    )
+    offline, no_bridge = "not known while the lock is offline", "not known without a bridge"
+    assert reasons(html) == [
+        *((words, offline) for words in ("state unknown", "door unknown", "battery unknown", "unknown")),
+        ("battery not reported", "Tedee reported no value that can be used"),
+        *((words, no_bridge) for words in ("state unknown", "door unknown", "battery unknown", "unknown")),
+    ]
+    assert "–" not in text(html)  # noqa: RUF001
 
 
 @pytest.mark.parametrize(
     ("connected", "bridge", "shown"),
     [
         (None, None, "no bridge"),
-        (None, 2, "–"),  # noqa: RUF001
-        ("yes", 2, "–"),  # noqa: RUF001
+        (None, 2, "not reported"),
+        ("yes", 2, "not reported"),
         (False, None, "offline"),
         (True, None, "connected"),
     ],
@@ -297,7 +321,76 @@ def test_missing_bridge_is_taken_from_details(
     clock: FakeClock, connected: bool | str | None, bridge: int | None, shown: str
 ) -> None:
     locks = locks_of([{"id": 1, "isConnected": connected}], [detailed(1, "Shed", connectedToId=bridge)])
-    assert f"battery – connection {shown} –" in text(page(registry(status(clock, locks)), clock))  # noqa: RUF001
+    ((*_, connection, _),) = table_rows(page(registry(status(clock, locks)), clock), "lock")
+    assert connection == f"connection {shown}"
+
+
+def offline_lock(clock: FakeClock, **last_known: Any) -> Lock:
+    """Return a lock that is offline and was last seen with this state two hours ago."""
+    (lock,) = locks_of([synced(1, connected=False)], [detailed(1, "Shed")])
+    return replace(lock, last_known=LastKnownState(DeviceState(**last_known), clock.monotonic() - 7_200))
+
+
+@pytest.mark.parametrize(
+    ("last_known", "words"),
+    [
+        ({"state": 6, "door_state": 3}, "state unknown last known 2 hours ago: locked, door closed"),
+        ({"state": 2, "door_state": 2}, "state unknown last known 2 hours ago: unlocked, door opened"),
+        ({"state": 6, "door_state": 0}, "state unknown last known 2 hours ago: locked"),
+        ({"state": 3, "state_change_result": 1}, "state unknown last known 2 hours ago: jammed"),
+        ({}, "state unknown"),
+    ],
+)
+def test_last_known_state_is_shown_as_old(clock: FakeClock, last_known: dict[str, int], words: str) -> None:
+    html = page(registry(status(clock, (offline_lock(clock, **last_known),))), clock)
+    ((_, state, *_, connection, _),) = table_rows(html, "lock")
+    assert state == words
+    assert connection == "connection offline last seen 2 hours ago (06:00 UTC)"
+    assert re.findall(r"<b>(\d+)</b> (\w+)", html)[:4] == [("0", "of"), ("0", "not"), ("0", "jammed"), ("1", "offline")]
+
+
+@pytest.mark.parametrize(
+    ("zone", "date", "shown"),
+    [
+        ("Europe/Warsaw", "2027-01-15T07:00:00Z", "08:00 CET"),
+        ("America/Sao_Paulo", "2027-01-15T07:00:00Z", "04:00 UTC-03"),
+        ("Europe/Warsaw", "2027-01-14T22:30:00Z", "14 Jan 23:30 CET"),
+        ("Europe/Warsaw", "2027-01-14T23:30:00Z", "00:30 CET"),
+        ("Europe/Warsaw", "2026-07-01T10:00:00Z", "2026-07-01 12:00 CEST"),
+        (None, "2027-01-15T07:00:00Z", "07:00 UTC"),
+        *(
+            (zone, "2027-01-15T07:00:00Z", "07:00 UTC")
+            for zone in ("Mars/Base", "Europe", "../../etc/passwd", "\0", "x" * 999)
+        ),
+    ],
+)
+def test_time_of_change_is_in_the_zone_of_the_lock(clock: FakeClock, zone: str | None, date: str, shown: str) -> None:
+    locks = locks_of([synced(1, lastStateChangedDate=date)], [detailed(1, "Shed", timeZone=zone)])
+    ((*_, changed),) = table_rows(page(registry(status(clock, locks)), clock), "lock")
+    assert changed.endswith(f"ago {shown}")
+
+
+def test_locks_that_need_attention_are_first(clock: FakeClock) -> None:
+    """The order is that of the table in the dashboards."""
+
+    def change(minute: int) -> str:
+        return f"2027-01-15T07:{minute:02}:00Z"
+
+    rows = [
+        synced(1, lastStateChangedDate=change(1)),
+        synced(2, batteryLevel=9),
+        synced(3, connected=False),
+        synced(4, doorState=2, lastStateChangedDate=change(4)),
+        synced(5, state=4, lastStateChangedDate=change(5)),
+        synced(6, state=2, lastStateChangedDate=change(3)),
+        synced(7, stateChangeResult=1, lastStateChangedDate=change(7)),
+        synced(8, state="broken", lastStateChangedDate=change(8)),
+        synced(9, doorState=1, lastStateChangedDate=change(2)),
+        synced(10, lastStateChangedDate=change(10)),
+        synced(11, doorState=0, batteryLevel=9, isCharging=True, lastStateChangedDate=change(0)),
+    ]
+    shown = table_rows(page(registry(status(clock, locks_of(rows, []))), clock), "lock")
+    assert [int(row[0].split()[0]) for row in shown] == [8, 7, 5, 4, 6, 9, 3, 2, 10, 1, 11]
 
 
 def test_jam_and_error_are_shown(clock: FakeClock) -> None:
@@ -323,13 +416,35 @@ def test_summary_counts_locks_by_state(clock: FakeClock) -> None:
         synced(6, batteryLevel=9, isCharging=True),
     ]
     shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
-    assert "3 locked 1 not locked 1 with door open 1 jammed or unknown 1 offline 1 with low battery" in shown
+    assert "3 of 6 locked 1 not locked 1 jammed or unknown 1 offline 1 with door open 1 with low battery Locks" in shown
+
+
+def test_each_lock_is_counted_once_by_state(clock: FakeClock) -> None:
+    values = [None, True, False, "yes"], [*LockState, 42, None, "x"], [0, 1, 7]
+    rows = [
+        {"id": number, "isConnected": connected, "deviceState": {"state": state, "stateChangeResult": result}}
+        for number, (connected, state, result) in enumerate(itertools.product(*values), start=1)
+    ]
+    locks = locks_of(rows, [detailed(number, "x", connectedToId=number % 2 or None) for number in range(1, 999)])
+    html = page(registry(status(clock, locks)), clock)
+    (states,) = re.findall(r'(?s)<ul class="summary" aria-label="Locks by state">(.*?)</ul>', html)
+    counts = {name: int(count) for count, name in re.findall(r"<b>(\d+)</b> ([^<]+)", states)}
+    assert sum(counts.values()) == len(locks) == len(rows)
+    assert counts == {
+        f"of {len(rows)} locked": 2,
+        "not locked": 4,
+        "jammed or unknown": counts["jammed or unknown"],
+        "offline": len(rows) // 4,
+        "moving or updating": 12,
+        "without a bridge": counts["without a bridge"],
+        "without a state": counts["without a state"],
+    }
 
 
 def test_data_age_and_next_sync_are_shown(clock: FakeClock) -> None:
     status_registry = registry(status(clock))
     clock.advance(7)
-    assert "data from 7 seconds ago , next sync in 13 seconds, 347 requests left this hour" in text(
+    assert "data from 7 seconds ago (08:00 UTC) , next sync in 13 seconds, 347 requests left this hour" in text(
         page(status_registry, clock)
     )
 
@@ -339,7 +454,7 @@ def test_last_failure_is_shown(clock: FakeClock) -> None:
     status_registry = registry(status(clock, up=False, failure=failure))
     clock.advance(65)
     shown = text(page(status_registry, clock))
-    assert "Last sync failed a minute ago: account 'home': my/lock/sync: HTTP 401 Unauthorized: make a new key" in shown
+    assert f"Last sync failed a minute ago (08:00 UTC) : {failure.message}" in shown
 
 
 def test_stale_locks_are_not_shown(clock: FakeClock) -> None:
@@ -347,7 +462,7 @@ def test_stale_locks_are_not_shown(clock: FakeClock) -> None:
     clock.advance(300)
     shown = text(page(status_registry, clock))
     assert "Room 6" not in shown
-    assert "home stale data from 5 minutes ago" in shown
+    assert "home stale data from 5 minutes ago (08:00 UTC)" in shown
     assert "stale and therefore not shown" in shown
 
 
@@ -372,7 +487,7 @@ def test_missing_locks_and_other_problems_are_shown(clock: FakeClock) -> None:
     shown_status = replace(with_details(clock, failure=failure), missing=("7", "8"), version_supported=False)
     shown = text(page(registry(shown_status), clock))
     assert "Selected locks that are not in this account: 7, 8." in shown
-    assert "Last fetch of devices failed just now: names broke" in shown
+    assert "Last fetch of devices failed just now (08:00 UTC) : names broke" in shown
     assert "no longer lists API version v37" in shown
 
 
@@ -411,7 +526,7 @@ def test_short_wait_for_names_is_not_shown(
 def table_rows(html: str, kind: str) -> list[list[str]]:
     """Return the texts of the cells of each row of a kind."""
     rows = re.findall(rf'(?s)<tr class="{kind}">(.*?)</tr>', html)
-    return [[text(f"<body>{cell}") for cell in re.findall(r"(?s)<td.*?>(.*?)</td>", row)] for row in rows]
+    return [[text(f"<body>{cell}") for cell in re.findall(r"(?s)<(?:td|th).*?>(.*?)</(?:td|th)>", row)] for row in rows]
 
 
 def home_with_devices(clock: FakeClock, **changes: Any) -> AccountStatus:
@@ -482,9 +597,9 @@ def test_last_events_are_shown(clock: FakeClock) -> None:
         RecentEvent(clock.wall() - 86_400, 9, "code_95", "unknown"),
     )
     assert table_rows(page(registry(events_of(clock, newest, *others)), clock), "event") == [
-        ["Room 6", "unlocked (access link)", "a minute ago"],
-        ['Garage "north"', "door open too long", "2 minutes ago"],
-        ["9", "code 95", "a day ago"],
+        ["Room 6", "unlocked (access link)", "a minute ago 07:59 UTC"],
+        ['Garage "north"', "door open too long", "2 minutes ago 07:58 UTC"],
+        ["9", "code 95", "a day ago 14 Jan 08:00 UTC"],
     ]
 
 
@@ -509,9 +624,35 @@ def test_markup_in_names_is_escaped(clock: FakeClock) -> None:
     assert unescape(evil.replace("&amp;", "&amp;amp;")) in unescape(html)
 
 
-def test_status_page_reloads_and_is_self_contained(clock: FakeClock) -> None:
+@pytest.mark.parametrize("query", ["", "?refresh=off", "?refresh=1", "?refresh=10x", "?refresh="])
+def test_status_page_does_not_reload_by_default(clock: FakeClock, query: str) -> None:
+    html = browse(registry(status(clock)), clock).get(f"/{query}").text
+    assert "http-equiv" not in html
+    assert 'href="?refresh=10"' in html
+
+
+def test_status_page_reloads_if_requested(clock: FakeClock) -> None:
+    client = browse(registry(status(clock)), clock)
+    for _ in range(2):
+        html = client.get("/?refresh=10").text
+        assert '<meta http-equiv="refresh" content="10">' in html
+        assert '<a href="./">Stop reloading</a>' in html
+        assert "http-equiv" not in client.get("/").text
+
+
+def test_tables_have_captions_and_headers(clock: FakeClock) -> None:
+    html = page(registry(replace(home_with_devices(clock), account="home")), clock)
+    html += browse(registry(status(clock)), clock).get("/docs").text
+    tables = re.findall(r"(?s)<table.*?</table>", html)
+    assert len(tables) == 6
+    for table in tables:
+        assert re.search(r"(?s)<caption>.+?</caption>", table)
+        assert "<th>" not in table
+    assert len(re.findall('<th scope="row"', html)) == len(re.findall('<tr class="(?:lock|device)"', html))
+
+
+def test_status_page_is_self_contained(clock: FakeClock) -> None:
     response = browse(registry(status(clock)), clock).get("/")
-    assert '<meta http-equiv="refresh" content="10">' in response.text
     assert "<script" not in response.text
     assert not re.findall(r"""(?:src|href|url|@import)\s*[=(:]\s*["']?(?:https?:)?//""", response.text)
     policy = response.headers["content-security-policy"]
@@ -573,9 +714,9 @@ def test_overview_starts_with_accounts_with_problems(clock: FakeClock) -> None:
     assert overview(html) == [
         "broken failing",
         "old stale",
-        "short up 2 missing",
-        "ok up",
-        "open up 1 offline 1 not locked 1 with door open 1 with low battery",
+        "short up to date 2 missing",
+        "ok up to date",
+        "open up to date 1 offline 1 not locked 1 with door open 1 with low battery",
         "new first sync pending",
     ]
     assert re.findall(r'data-account="(\w+)"', html) == ["ok", "open", "new", "broken", "old", "short"]
@@ -635,7 +776,7 @@ def test_status_page_is_at_most_a_second_old(clock: FakeClock) -> None:
     client = browse(status_registry, clock)
     client.get("/")
     status_registry.publish(status(clock, up=False))
-    assert "home up" in text(client.get("/").text)
+    assert "home up to date" in text(client.get("/").text)
     clock.advance(1)
     assert "home failing" in text(client.get("/").text)
 
@@ -758,7 +899,7 @@ def test_request_does_not_wait_for_hanging_reload(clock: FakeClock, monkeypatch:
 def test_page_is_unavailable_without_file_descriptors(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     client = browse(registry(status(clock)), clock)
 
-    def fail(_pages: Pages) -> bytes:
+    def fail(_pages: Pages, _refresh: str | None) -> bytes:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
@@ -769,7 +910,7 @@ def test_page_is_unavailable_without_file_descriptors(clock: FakeClock, monkeypa
 
 
 def test_other_os_errors_are_raised(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_pages: Pages) -> bytes:
+    def fail(_pages: Pages, _refresh: str | None) -> bytes:
         raise FileNotFoundError(errno.ENOENT, "a template")
 
     monkeypatch.setattr(Pages, "status", fail)

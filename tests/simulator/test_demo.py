@@ -121,10 +121,10 @@ def test_one_account_fails_and_one_is_stale_at_times(seen: list[Seen]) -> None:
         # Between two moments the exporter did not run: without a response, its last data is older than `stale_after`.
         is_stale = each.minute > 2 and OUTAGE[0] <= each.minute % 30 < OUTAGE[1]
         assert each.accounts == {
-            "home": "up",
-            "hotel": "up",
-            "flats": "up",
-            "cabin": "stale" if is_stale else "up",
+            "home": "up to date",
+            "hotel": "up to date",
+            "flats": "up to date",
+            "cabin": "stale" if is_stale else "up to date",
             "office": "failing",
         }
 
