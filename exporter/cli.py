@@ -169,6 +169,7 @@ def serve(
             version=__version__,
             urls=urls,
             reload=None if options.demo else reload.request,
+            state_problem=store.states.problem,
             security_policy=lambda: web_configuration.security_policy,
         ),
         [listener for _, listener in listeners],

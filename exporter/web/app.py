@@ -44,6 +44,7 @@ def create_app(
     version: str,
     urls: Urls = DEFAULT_URLS,
     reload: Callable[[], Future[list[str]]] | None = None,
+    state_problem: Callable[[], str | None] = lambda: None,
     security_policy: Callable[[], SecurityPolicy] = SecurityPolicy,
 ) -> ASGIApp:
     """Create the web application. No request causes a call to Tedee or waits for one.
@@ -55,6 +56,7 @@ def create_app(
         version: Version of the exporter, shown on the pages.
         urls: Paths of the endpoints, and the external URL.
         reload: Starts a reload of the configuration, which returns its errors; None if there is no configuration.
+        state_problem: Returns why the state file or database cannot be used; None if it can.
         security_policy: Returns the current security policy.
     """
 
@@ -63,7 +65,7 @@ def create_app(
         # Imported when a page is first requested: the import takes a twentieth of the start time and of the memory.
         from .pages import Pages  # noqa: PLC0415
 
-        return Pages(registry, clock, version=version, telemetry_path=urls.telemetry_path)
+        return Pages(registry, clock, version=version, telemetry_path=urls.telemetry_path, state_problem=state_problem)
 
     def status(request: Request) -> Response:
         # Not async: rendering a page with thousands of locks would block the event loop, which serves scrapes.

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
@@ -70,7 +71,15 @@ class Pages:
     need as well. It is therefore rendered by one thread at a time and at most once a second, for all clients.
     """
 
-    def __init__(self, registry: StatusRegistry, clock: Clock, *, version: str, telemetry_path: str) -> None:
+    def __init__(
+        self,
+        registry: StatusRegistry,
+        clock: Clock,
+        *,
+        version: str,
+        telemetry_path: str,
+        state_problem: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.headers = _PAGE_HEADERS
         """Headers of responses with a page."""
         self._registry = registry
@@ -96,6 +105,7 @@ class Pages:
             "version": version,
             "project": PROJECT,
             "telemetry_path": telemetry_path,
+            "state_problem": state_problem,
             "refresh": REFRESH_SECONDS,
             "catalogue": CATALOGUE,
             "not_reported": REJECTED_VALUE,

@@ -83,7 +83,9 @@ class Process:
         self.logs: dict[int, EventLog] = {}
         self.events = self.create(INTERVAL)
         if stored:
-            assert self.events.restore(unpack(pack(stored)), 0.0)
+            read = unpack(pack(stored))
+            assert read
+            assert self.events.restore(read, 0.0)
 
     def create(self, interval: float | None) -> LockEvents:
         return LockEvents(self.logs, ResourceOptions(300.0, events_interval=interval), self.clock)

@@ -57,11 +57,20 @@ def browse(
     external_url: str = "",
     route_prefix: str = "",
     policy: SecurityPolicy = SecurityPolicy(),  # noqa: B008 - it is immutable
+    state_problem: Callable[[], str | None] = lambda: None,
 ) -> TestClient:
     exposition = Exposition(status_registry, ExporterCollector("1.2.3", lambda: (True, 0.0), lambda: True), clock)
     status_registry.on_change(exposition.render)
     urls = Urls.of(telemetry_path, external_url, route_prefix)
-    app = create_app(status_registry, exposition, clock, version="1.2.3", urls=urls, security_policy=lambda: policy)
+    app = create_app(
+        status_registry,
+        exposition,
+        clock,
+        version="1.2.3",
+        urls=urls,
+        state_problem=state_problem,
+        security_policy=lambda: policy,
+    )
     return TestClient(app)
 
 
@@ -649,6 +658,16 @@ def test_tables_have_captions_and_headers(clock: FakeClock) -> None:
         assert re.search(r"(?s)<caption>.+?</caption>", table)
         assert "<th>" not in table
     assert len(re.findall('<th scope="row"', html)) == len(re.findall('<tr class="(?:lock|device)"', html))
+
+
+def test_status_page_shows_problem_of_the_store(clock: FakeClock) -> None:
+    problems = [None, "connection refused <at> db"]
+    client = browse(registry(), clock, state_problem=lambda: problems[-1])
+    shown = "The state file or database cannot be used: connection refused <at> db"
+    assert shown in text(client.get("/").text)
+    problems.pop()
+    clock.advance(2)
+    assert "cannot be used" not in client.get("/").text
 
 
 def test_status_page_is_self_contained(clock: FakeClock) -> None:
