@@ -1,4 +1,5 @@
-"""compose.yaml provides the locks to Grafana, and compose.replicas.yaml runs two exporters.
+"""compose.yaml provides the locks to Grafana, a release has files that need no checkout, and compose.replicas.yaml runs
+two exporters.
 
 Grafana is not run. Prometheus and Alertmanager of this machine use the files that compose.yaml mounts, with local
 addresses instead of the names of services.
@@ -6,6 +7,7 @@ addresses instead of the names of services.
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import requests
 import yaml
 from psycopg.conninfo import conninfo_to_dict
 
+from exporter.config.environment import ENVIRONMENT
 from exporter.simulator import Cloud, World, serve
 from testing.postgresql import running_server
 from testing.program import ROOT, TIMEOUT, Exporter, eventually, free_port, running
@@ -29,13 +32,15 @@ from .command import run_checked
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 REPLICAS: dict[str, Any] = yaml.safe_load((ROOT / "compose.replicas.yaml").read_text("utf-8"))["services"]
+EXPORTER: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose/exporter.yaml").read_text("utf-8"))
+IMAGE = "ghcr.io/tedee-exporter/tedee-exporter:${TAG:-latest}"
 PORTS = {"exporter": 10333, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
 
 
 def mounts(service: str) -> dict[PurePosixPath, Path]:
-    """Return the files and folders of this repository that a service mounts, by path in its container."""
-    volumes = [volume.split(":") for volume in SERVICES[service]["volumes"]]
-    return {PurePosixPath(there): ROOT / here for here, there, *_ in volumes if here.startswith(".")}
+    """Return the files of this repository that a service mounts, by path in its container."""
+    files = {name: ROOT / config["file"] for name, config in COMPOSE["configs"].items()}
+    return {PurePosixPath(each["target"]): files[each["source"]] for each in SERVICES[service].get("configs", [])}
 
 
 def read(service: str, path: str) -> Any:
@@ -108,20 +113,37 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, exporter: Exporter, ale
         yield Prometheus(url)
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.replicas.yaml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.replicas.yaml", "deploy/compose/exporter.yaml"])
 def test_compose_file_matches_schema(name: str) -> None:
     run_checked(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", ROOT / name)
 
 
 def test_mounted_files_exist() -> None:
-    assert {str(here) for service in SERVICES if service != "exporter" for here in mounts(service).values()}
-    assert [str(here) for service in SERVICES for here in mounts(service).values() if not here.exists()] == []
+    mounted = {here for service in SERVICES for here in mounts(service).values()}
+    assert mounted == {ROOT / config["file"] for config in COMPOSE["configs"].values()}
+    assert [here for here in mounted if not here.is_file()] == []
 
 
-def test_all_ports_are_bound_to_loopback() -> None:
+def test_ports_are_bound_to_loopback_by_default() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items()} == {
-        name: [f"127.0.0.1:{port}:{port}"] for name, port in PORTS.items()
+        name: [f"${{BIND_ADDRESS:-127.0.0.1}}:{port}:{port}"] for name, port in PORTS.items()
     }
+    assert EXPORTER["services"]["exporter"]["ports"] == SERVICES["exporter"]["ports"]
+
+
+@pytest.mark.parametrize("service", [SERVICES["exporter"], EXPORTER["services"]["exporter"]], ids=["all", "alone"])
+def test_every_variable_is_passed(service: dict[str, Any]) -> None:
+    # A name without a value is passed only if it is set.
+    assert sorted(service["environment"]) == sorted(ENVIRONMENT)
+
+
+def test_exporter_alone_runs_as_in_compose_yaml() -> None:
+    alone = EXPORTER["services"]["exporter"]
+    assert alone == {key: SERVICES["exporter"][key] for key in alone}
+    assert alone["image"] == IMAGE
+    # It calls Tedee or fails, and has no bind mount of a file that a web editor lacks.
+    assert not {"entrypoint", "command", "build"} & alone.keys()
+    assert EXPORTER["volumes"] == {"state": None}
 
 
 def test_exporter_can_be_reached_from_other_containers() -> None:
@@ -129,7 +151,7 @@ def test_exporter_can_be_reached_from_other_containers() -> None:
 
 
 def test_images_have_a_version() -> None:
-    images = {service["image"] for service in SERVICES.values() if "image" in service}
+    images = {service["image"] for service in SERVICES.values()} - {IMAGE}
     assert len(images) == 3
     assert [image for image in images if not re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", image)] == []
 
@@ -185,12 +207,71 @@ def test_grafana_data_source_has_scrape_interval() -> None:
 
 def test_grafana_loads_dashboards_and_home_dashboard() -> None:
     (provider,) = read("grafana", "/etc/grafana/provisioning/dashboards/tedee.yml")["providers"]
-    folder = mounts("grafana")[PurePosixPath(provider["options"]["path"])]
+    files = [here for there, here in mounts("grafana").items() if str(there.parent) == provider["options"]["path"]]
     home = PurePosixPath(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
-    dashboards = {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    dashboards = {path.name: json.loads(path.read_text("utf-8")) for path in files}
+    assert set(files) == set((ROOT / "dashboards").glob("*.json"))
     assert str(home.parent) == provider["options"]["path"]
     assert home.name in dashboards
     assert len({dashboard["uid"] for dashboard in dashboards.values()}) == len(dashboards)
+
+
+@pytest.mark.parametrize("password", ["", "secret"])
+def test_grafana_requires_sign_in_only_with_a_password(tmp_path: Path, password: str) -> None:
+    service = SERVICES["grafana"]
+    assert service["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+    run = tmp_path / "run.sh"
+    run.write_text('#!/bin/sh\necho "$@"\nenv\n')
+    run.chmod(0o755)
+    entrypoint = [part.replace("$$", "$").replace("/run.sh", str(run)) for part in service["entrypoint"]]
+    environment = service["environment"] | {"GF_SECURITY_ADMIN_PASSWORD": password, "PATH": os.environ["PATH"]}
+    result = subprocess.run([*entrypoint, "one", "two"], env=environment, capture_output=True, text=True, check=True)
+    arguments, *lines = result.stdout.splitlines()
+    assert arguments == "one two"
+    without_sign_in = {
+        "GF_AUTH_ANONYMOUS_ENABLED=true",
+        "GF_AUTH_DISABLE_LOGIN_FORM=true",
+        "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION=true",
+    }
+    assert without_sign_in & set(lines) == (set() if password else without_sign_in)
+    assert f"GF_SECURITY_ADMIN_PASSWORD={password}" in lines
+
+
+# The files of a release
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release") / "files"
+    run_checked(sys.executable, ROOT / "deploy" / "compose" / "standalone.py", "1.2.3", folder)
+    return folder
+
+
+def test_released_files_need_no_other_file(released: Path) -> None:
+    assert {path.name for path in released.iterdir()} == {"compose.yaml", "exporter.yaml"}
+    for path, original in ((released / "compose.yaml", COMPOSE), (released / "exporter.yaml", EXPORTER)):
+        run_checked(sys.executable, "-m", "check_jsonschema", "--builtin-schema=vendor.compose-spec", path)
+        text = path.read_text("utf-8")
+        compose = yaml.safe_load(text)
+        expected = {name: dict(service) for name, service in original["services"].items()}
+        expected["exporter"].pop("build", None)
+        expected["exporter"]["image"] = IMAGE.replace("latest", "1.2.3")
+        assert compose["services"] == expected
+        used = [volume.split(":")[0] for service in expected.values() for volume in service["volumes"]]
+        assert set(used) == set(compose["volumes"])
+        assert "--build" not in text
+
+
+def test_released_file_contains_the_files(released: Path) -> None:
+    configs = yaml.safe_load((released / "compose.yaml").read_text("utf-8"))["configs"]
+    assert configs.keys() == COMPOSE["configs"].keys()
+    for name, config in configs.items():
+        assert config.keys() == {"content"}
+        # Compose reads $$ as $, and anything else after $ as the name of a variable.
+        assert "$" not in config["content"].replace("$$", "")
+        path = ROOT / COMPOSE["configs"][name]["file"]
+        load = json.loads if path.suffix == ".json" else yaml.safe_load
+        assert load(config["content"].replace("$$", "$")) == load(path.read_text("utf-8"))
 
 
 # compose.replicas.yaml
@@ -199,15 +280,20 @@ def test_grafana_loads_dashboards_and_home_dashboard() -> None:
 def test_replicas_differ_only_in_their_port() -> None:
     first, second = (dict(REPLICAS[name]) for name in ("exporter-1", "exporter-2"))
     ports = first.pop("ports") + second.pop("ports")
-    assert ports == ["127.0.0.1:10333:10333", "127.0.0.1:10334:10333"]
+    assert ports == ["${BIND_ADDRESS:-127.0.0.1}:10333:10333", "${BIND_ADDRESS:-127.0.0.1}:10334:10333"]
     assert first == second
+    assert first["image"] == IMAGE
     assert "ports" not in REPLICAS["postgres"]
     assert re.fullmatch(r"postgres:\d+\.\d+", REPLICAS["postgres"]["image"])
 
 
 def test_replicas_use_the_database() -> None:
     created = REPLICAS["postgres"]["environment"]
-    given = REPLICAS["exporter-1"]["environment"]
+    environment = REPLICAS["exporter-1"]["environment"]
+    of_other_setups = {"TEDEE_PERSONAL_KEY_FILE", "TEDEE_ACCESS_TOKEN", "TEDEE_ACCESS_TOKEN_FILE"}
+    of_other_setups |= {"TEDEE_STATE_FILE", "TEDEE_STATE_URL_FILE"}
+    assert environment.keys() - {"PGPASSWORD"} == ENVIRONMENT.keys() - of_other_setups
+    given = {name: value for name, value in environment.items() if value is not None}
     assert given["PGPASSWORD"] == created["POSTGRES_PASSWORD"]
     with running_server() as server, serve(Cloud(World.demo(), strict=True)) as cloud:
         # The server of the tests has the same user and, by default of the image, a database with its name.

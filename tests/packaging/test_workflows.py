@@ -87,6 +87,55 @@ def test_release_needs_matching_tag_version_and_changelog(
     assert not released or output.read_text() == f"version={__version__}\n"
 
 
+def test_release_signs_the_pushed_image() -> None:
+    job = load(GITHUB / "workflows" / "release.yml")["jobs"]["image"]
+    assert job["permissions"]["id-token"] == "write"  # for the certificate of the signature
+    uses = [step.get("uses", "").split("@")[0] for step in job["steps"]]
+    push = uses.index("docker/build-push-action")
+    sign = next(number for number, step in enumerate(job["steps"]) if "cosign sign" in step.get("run", ""))
+    assert push < uses.index("sigstore/cosign-installer") < sign
+    assert {"push": True, "provenance": "mode=max", "sbom": True}.items() <= job["steps"][push]["with"].items()
+    # A tag can be moved between the push and the signature.
+    assert job["steps"][sign]["env"] == {"DIGEST": f"${{{{ steps.{job['steps'][push]['id']}.outputs.digest }}}}"}
+    assert '"$IMAGE@$DIGEST"' in job["steps"][sign]["run"]
+
+
+def test_documented_verification_matches_the_workflow() -> None:
+    workflow = GITHUB / "workflows" / "release.yml"
+    (sign,) = [step["run"] for step in load(workflow)["jobs"]["image"]["steps"] if "cosign sign" in step.get("run", "")]
+    text = (ROOT / "docs" / "installation.md").read_text("utf-8").replace("\\\n", " ")
+    (command,) = re.findall(r"(?m)^cosign verify .*$", text)
+    image = re.escape(load(workflow)["env"]["IMAGE"])
+    repository = "https://github.com/tedee-exporter/tedee-exporter"
+    identity = re.escape(f"{repository}/{workflow.relative_to(ROOT)}@refs/tags/v")
+    assert re.search(rf" {image}:(\S+) .*--certificate-identity={identity}\1 ", command)
+    assert '--certificate-identity="$GITHUB_SERVER_URL/$GITHUB_WORKFLOW_REF"' in sign
+    assert set(re.findall(r"--certificate-oidc-issuer=\S+", sign)) == set(re.findall(r"--certificate-oidc\S+", command))
+
+
+def test_github_release_has_changes_packages_and_compose_files(tmp_path: Path) -> None:
+    (command,) = [
+        step["run"]
+        for step in load(GITHUB / "workflows" / "release.yml")["jobs"]["github"]["steps"]
+        if "gh release" in step.get("run", "")
+    ]
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "wheel").touch()
+    (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n\n## [1.2.3] - 2027-01-31\nnew\n\n## [1.2.2]\nold\n")
+    for name in ("compose.yaml", "deploy", "alerts", "dashboards"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gh"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "GITHUB_REF_NAME": "v1.2.3", "VERSION": "1.2.3"}
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command]
+    result = subprocess.run(shell, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-3:] == ["dist/wheel", "compose/compose.yaml", "compose/exporter.yaml"]
+    assert (tmp_path / "notes.md").read_text().split() == ["new"]
+    assert "${TAG:-1.2.3}" in (tmp_path / "compose" / "exporter.yaml").read_text("utf-8")
+
+
 def test_chart_uses_released_image() -> None:
     values = load(ROOT / "helm" / "tedee-exporter" / "values.yaml")
     assert load(GITHUB / "workflows" / "release.yml")["env"]["IMAGE"] == values["image"]["repository"]
