@@ -1,7 +1,7 @@
 """Write the Compose files of a release, which need no checkout: python3 deploy/compose/standalone.py VERSION FOLDER
 
-In compose.yaml, the contents of its `configs` replace the names of their files, because a web editor such as Portainer's
-has no other files. Needs only Python's standard library.
+In compose.yaml, the contents of its `configs` replace the names of their files, because a web editor, such as that of
+Portainer, has no other files. Needs only Python's standard library.
 """
 
 import json

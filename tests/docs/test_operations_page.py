@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import config
+from exporter import __version__, config
 from testing.program import ROOT
 
 from .pages import page, section
@@ -34,3 +34,11 @@ def test_default_state_files_are_in_their_order() -> None:
         expected = text.replace(f"${name}", environ[name]).replace("~", environ["HOME"])
         assert config.default_state_file(environ) == Path(expected)
         del environ[name]
+
+
+def test_upgrades_have_a_row_for_this_version() -> None:
+    upgrades = section(TEXT, "## Upgrades")
+    rows = re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \| .+ \|$", upgrades)
+    assert __version__ in rows, "see docs/contributing/releasing.md"
+    released = re.findall(r"(?m)^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    assert set(released) <= set(rows)
