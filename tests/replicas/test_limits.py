@@ -61,10 +61,10 @@ class Replica:
 
     running: ClassVar[list["Replica"]] = []
 
-    def __init__(self, server: PostgreSQL, database: DatabaseClock, url: str | None = None) -> None:
+    def __init__(self, server: PostgreSQL, database: DatabaseClock, url: str | None = None, shard: str = "0/1") -> None:
         self.clock = MachineClock(database)
         self.store: OpenStore = open_store(
-            lambda: url or server.url, self.clock, longest_call=LONGEST_CALL, shard="0/1"
+            lambda: url or server.url, self.clock, longest_call=LONGEST_CALL, shard=shard
         )
         self.limiter = RateLimiter("home", self.store.states, self.clock, POLICY, jitter=lambda: 1.0)
         self.limiter.set_user(USER)
@@ -107,6 +107,19 @@ def test_call_of_one_replica_is_the_limit_of_all(database: PostgreSQL, clock: Da
     assert [each.wait() for each in (third, second, first)] == [pytest.approx(0.1)] * 3
     clock.advance(0.2)
     assert [each.wait() for each in (third, second, first)] == [0, 20, 20]
+
+
+def test_number_of_shards_may_change_at_any_time(database: PostgreSQL, clock: DatabaseClock) -> None:
+    (first,) = started(database, clock, 1)
+    assert first.wait() == 0
+    # The account moves to a process that is started next to the first one, and back.
+    second = Replica(database, clock, shard="1/3")
+    assert [second.wait(), first.wait()] == [20, 20]
+    clock.advance(20)
+    assert [second.wait(), first.wait()] == [0, 20]
+    third = Replica(database, clock, shard="0/2")
+    clock.advance(20)
+    assert [third.wait(), second.wait(), first.wait()] == [0, 20, 20]
 
 
 def test_killed_call_blocks_until_it_must_have_ended(database: PostgreSQL, clock: DatabaseClock) -> None:
