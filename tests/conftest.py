@@ -1,12 +1,15 @@
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import responses
 from hypothesis import settings
 
 from testing.clock import FakeClock
+from tests.cloud import Recorder, Tedee
 
 # Hypothesis' limit for one example fails on a busy machine.
 settings.register_profile("without a limit of time", deadline=None)
@@ -45,6 +48,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def tedee() -> Iterator[Tedee]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield Tedee(mock)
+
+
+@pytest.fixture
+def published() -> Recorder:
+    return Recorder()
 
 
 def require_program(program: str) -> str:

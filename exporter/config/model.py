@@ -122,12 +122,11 @@ def parse_database_url(value: object, context: Context) -> Secret:
         given = conninfo_to_dict(url)
     except (ProgrammingError, UnicodeError):
         # The message of libpq may contain the password.
-        hint = "in a URL, write @ as %40, : as %3A, / as %2F, % as %25"
-        raise ValueError(f"is not a valid connection string of PostgreSQL; {hint}") from None
+        raise ValueError(f"is not a valid connection string of PostgreSQL; in a URL, {ESCAPES}") from None
     ports = str(given.get("port") or "").split(",")
     if "@" in f"{given.get('host')}{given.get('dbname')}" or not all(re.fullmatch("[0-9]*", port) for port in ports):
         # Otherwise a part of the password would be used, and logged, as a host.
-        raise ValueError("has special characters in its user or password; write @ as %40, : as %3A, / as %2F, % as %25")
+        raise ValueError(f"has special characters in its user or password; {ESCAPES}")
     return secret
 
 
@@ -170,6 +169,8 @@ def check_not_blank(text: str) -> str:
     return text
 
 
+ESCAPES = "write @ as %40, : as %3A, / as %2F, % as %25"
+"""How special characters are written in a URL."""
 MAX_URL_BYTES = 10_000
 """Limit of the file with the URL of a database."""
 BEGINS_WITH_TILDE = "begins with ~, which only a shell expands; write the full path, or ./~ if the name begins with ~"

@@ -1,11 +1,7 @@
 """The last known state of a lock that is offline is that of the last response in which it was connected."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
-import responses
 
 from exporter.secrets import Secret
 from exporter.sync.account import AccountSync
@@ -14,17 +10,6 @@ from exporter.tedee.models import LockState
 from testing.clock import FakeClock
 from testing.stores import open_store
 from tests.cloud import Recorder, Tedee, account_sync, client, run_for, synced
-
-
-@pytest.fixture
-def tedee() -> Iterator[Tedee]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield Tedee(mock)
-
-
-@pytest.fixture
-def published() -> Recorder:
-    return Recorder()
 
 
 def last_known(status: AccountStatus, clock: FakeClock) -> dict[int, tuple[int | None, int] | None]:

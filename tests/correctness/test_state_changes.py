@@ -1,11 +1,10 @@
 """State changes of locks are counted once each, over failures, reloads, restarts and in several processes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import responses
 
 from exporter.secrets import Secret
 from exporter.sync import state_changes as module
@@ -95,17 +94,6 @@ def test_new_locks_in_each_response_use_bounded_memory(monkeypatch: pytest.Monke
 
 
 # The counts of an account
-
-
-@pytest.fixture
-def tedee() -> Iterator[Tedee]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield Tedee(mock)
-
-
-@pytest.fixture
-def published() -> Recorder:
-    return Recorder()
 
 
 def counts(status: AccountStatus) -> dict[int, int | None] | None:

@@ -251,6 +251,7 @@ def test_composed_replicas_share_a_database(engine: Engine, address: Address) ->
         for each in replicas:
             eventually(partial(is_up, each), "both replicas to serve the locks")
             assert each.value("tedee_exporter_state_usable") == 1
+        assert database.execute("SELECT count(*) > 0 FROM tedee_exporter.responses") == [(True,)]
 
 
 # The chart

@@ -1,25 +1,11 @@
 """Syncs of one account: when they and the devices are requested, which locks, and the published status."""
 
-from collections.abc import Iterator
-
 import pytest
-import responses
 
 from exporter.sync.counters import MAX_LOGGED_REJECTIONS
 from exporter.sync.lock_filter import LockFilter
 from testing.clock import FakeClock
 from tests.cloud import KEY, Recorder, Tedee, account_sync, detailed, envelope, run_for, synced
-
-
-@pytest.fixture
-def tedee() -> Iterator[Tedee]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield Tedee(mock)
-
-
-@pytest.fixture
-def published() -> Recorder:
-    return Recorder()
 
 
 def names(published: Recorder) -> list[str]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 import pytest
-import responses
 from structlog.testing import capture_logs
 
 from exporter.clock import format_duration
@@ -12,12 +11,6 @@ from testing.clock import FakeClock
 from tests.cloud import KEY, Recorder, Tedee, account_sync, run_for, synced
 
 Line = MutableMapping[str, Any]
-
-
-@pytest.fixture
-def tedee() -> Iterator[Tedee]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield Tedee(mock)
 
 
 @pytest.fixture
