@@ -436,11 +436,9 @@ class AccountSync:
         outage = self._outages.setdefault(resource.endpoint, Outage(self._clock.monotonic()))
         is_repeated = outage.last is type(error)
         outage.failures, outage.last = outage.failures + 1, type(error)
-        values: dict[str, object] = {"error": error.summary()}
+        values = error.log_values()
         if not is_repeated:
             values["advice"] = error.advice
-        if error.correlation_id:
-            values["correlation_id"] = error.correlation_id
         if outage.failures > 1:
             values["failures"] = outage.failures
         if (wait := self._wait_of(resource)) < inf:

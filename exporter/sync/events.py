@@ -221,8 +221,8 @@ class LockEvents(Resource):
         if self._is_permitted and isinstance(error, Forbidden) and self._refusals < MAX_REFUSALS:
             return
         if self._is_permitted is not False:
-            hint = "events need a key with the scope DeviceActivity.Read"
-            log.warning("events are not permitted", account=account, error=error.message(), hint=hint)
+            advice = "events need a key with the scope DeviceActivity.Read"
+            log.warning("events are not permitted", account=account, **error.log_values(), advice=advice)
         self._is_permitted, self._refused_until = False, now + RETRY_REFUSED
 
     def _end_pass(self, now: float) -> None:

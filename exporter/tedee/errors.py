@@ -50,6 +50,11 @@ class CallError(Exception):
         trace = f" [X-Correlation-ID {self.correlation_id}]" if self.correlation_id else ""
         return f"{self.summary()}{trace}: {self.advice}"
 
+    def log_values(self) -> dict[str, object]:
+        """Return what happened, without the advice, as values of a log line."""
+        correlation = {"correlation_id": self.correlation_id} if self.correlation_id else {}
+        return {"error": self.summary(), **correlation}
+
     def summary(self) -> str:
         """Return what happened, without the name of the account, the `X-Correlation-ID` and the advice."""
         messages = f' (message from Tedee: "{"; ".join(self.messages)}")' if self.messages else ""

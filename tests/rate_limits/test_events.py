@@ -107,6 +107,8 @@ def test_forbidden_events_stop_for_one_account(tedee: Tedee, start: Start, log: 
         process.run(2800)
     lines = [each for each in logs if each["log_level"] == "warning"]
     assert [(each["event"], each["account"]) for each in lines] == [("events are not permitted", "home")]
+    assert lines[0]["error"] == "my/deviceactivity: HTTP 403 Forbidden"
+    assert lines[0]["advice"] == "events need a key with the scope DeviceActivity.Read"
     assert (process.permitted("home"), process.permitted("hotel")) == (0, 1)
     assert (process.unlocked("home"), process.unlocked("hotel")) == (None, 1)
     assert process.value("lock_events_total", account="home") is None

@@ -101,7 +101,8 @@ class OAuthCredentials:
                     "refreshing the access token failed; the current token is still valid",
                     account=self._account,
                     reason=error.reason,
-                    error=error.message(),
+                    **error.log_values(),
+                    advice=error.advice,
                 )
         if self._owners and (other := self._owners.claim(self._account, access.user, self.user)):
             raise CredentialInUse(f"the {REFRESH_TOKEN} of {self._file} belongs to the user of account {other}")
