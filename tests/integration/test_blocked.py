@@ -338,9 +338,12 @@ def hanging() -> Iterator[Path]:
 
 
 def hangs(process: "subprocess.Popen[Any]") -> bool:
-    """Return True if a thread is in an uninterruptible system call."""
-    tasks = Path(f"/proc/{process.pid}/task").glob("*/stat")
-    return any(task.read_text().rpartition(")")[2].split()[0] == "D" for task in tasks)
+    """Return True if a thread waits for the file system that never responds.
+
+    Its state would not be enough: a program that starts also waits for the disk.
+    """
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/wchan")
+    return any("fuse" in name or name.startswith("request_wait") for name in (task.read_text() for task in tasks))
 
 
 @as_root
