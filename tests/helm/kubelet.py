@@ -121,12 +121,12 @@ class Pod:
     def helm_test(self, port: int) -> "subprocess.CompletedProcess[str]":
         """Run the pod of `helm test`, with one attempt, for an exporter on a port of this machine."""
         (container,) = self.release.one("Pod")["spec"]["containers"]
-        program, option, code, scheme, host, service_port, _ = container["command"]
+        program, option, code, scheme, host, service_port, path, _ = container["command"]
         service = self.release.one("Service")
         assert program == "python3"
         assert host == f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
         assert service_port == str(service["spec"]["ports"][0]["port"])
-        command = [sys.executable, option, code, scheme, "127.0.0.1", str(port), "1"]
+        command = [sys.executable, option, code, scheme, "127.0.0.1", str(port), path, "1"]
         return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False)
 
     def probe(self, which: str, exporter: Exporter) -> int:

@@ -61,7 +61,7 @@ def release_of_home(url: str, **more: Any) -> Release:
 
 # The exporter starts
 
-READ = {"config", "keys", "existingSecret", "webConfig", "extraArgs"}
+READ = {"config", "keys", "existingSecret", "web", "webConfig", "extraArgs"}
 """The values that are part of the exporter's configuration."""
 CONFIGURATIONS = {
     str({key: value for key, value in values_of(path).items() if key in READ}): path
@@ -148,6 +148,31 @@ def test_probes_and_monitors_use_scheme_of_port(values: Values, scheme: str, tmp
     assert with_pods.one("PodMonitor")["spec"]["podMetricsEndpoints"] == [endpoint]
 
 
+@pytest.mark.parametrize(
+    ("web", "prefix"),
+    [
+        ({"externalUrl": "https://example.org/locks/"}, "/locks"),
+        ({"externalUrl": "https://example.org/locks", "routePrefix": "/"}, ""),
+        ({"externalUrl": "https://example.org"}, ""),
+        ({"routePrefix": "/of/the/hotel"}, "/of/the/hotel"),
+        ({"routePrefix": "locks/"}, "/locks"),
+    ],
+)
+def test_probes_and_monitors_use_route_prefix(web: Values, prefix: str, tmp_path: Path) -> None:
+    pod = Pod(release({"demo": True, "web": web, "serviceMonitor": {"enabled": True}}), tmp_path)
+    with pod.running() as exporter:
+        assert pod.probe("liveness", exporter) == 200
+        eventually(lambda: pod.probe("readiness", exporter) == 200, "the pod to be ready")
+        tested = pod.helm_test(exporter.port)
+        assert tested.returncode == 0, tested.stderr
+        (endpoint,) = pod.release.one("ServiceMonitor")["spec"]["endpoints"]
+        assert exporter.get(endpoint["path"]).status_code == 200
+    assert endpoint["path"] == f"{prefix}/metrics"
+    with_pods = release({"demo": True, "web": web, "podMonitor": {"enabled": True}})
+    assert with_pods.one("PodMonitor")["spec"]["podMetricsEndpoints"] == [endpoint]
+    assert f"open http://localhost:10333{prefix}/" in pod.release.notes
+
+
 def test_helm_test_fails_if_exporter_is_not_ready(tmp_path: Path, url: str) -> None:
     pod = Pod(release_of_home(url), tmp_path)
     pod.refresh()
@@ -161,7 +186,7 @@ def test_helm_test_fails_if_exporter_is_not_ready(tmp_path: Path, url: str) -> N
 
 def test_helm_test_of_headless_service_uses_port_of_pod() -> None:
     made = release({**HOME, "service": {"clusterIP": "None", "port": 80}})
-    assert made.one("Pod")["spec"]["containers"][0]["command"][-2] == str(made.container["ports"][0]["containerPort"])
+    assert made.one("Pod")["spec"]["containers"][0]["command"][-3] == str(made.container["ports"][0]["containerPort"])
 
 
 # Rate limits

@@ -4,7 +4,7 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.web.settings import ALLOWED_HEADERS, BCRYPT_HASH, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS
+from exporter.web.urls import BadUrl, parse_external_url, parse_route_prefix
 from helm.refresh import CHART, documented_values
 
 from .release import CI, HOME, Object, Values, chart, release, values_of
@@ -394,6 +395,31 @@ def accounts(**account: Any) -> dict[str, Any]:
 def test_values_that_break_the_pod_are_refused(values: Values, message: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=message):
         release({**HOME, **values})
+
+
+@pytest.mark.parametrize(
+    ("value", "parse", "texts"),
+    [
+        (
+            "externalUrl",
+            parse_external_url,
+            (
+                "https://a.example http://a:80/ https://[::1]:8443/b/c/ https://a/b~.c a.example https:// ftp://a "
+                "https://u@a https://a?b https://a#b https://a/../b https://a/b%20c https://a:0 https://a//b"
+            ),
+        ),
+        ("routePrefix", parse_route_prefix, "/ /a a a/ /a/b/ /a-b_c~d.e /a//b /a/../b /a?b /%61 /ä"),
+    ],
+)
+def test_urls_are_accepted_as_in_the_exporter(value: str, parse: Callable[[str], str], texts: str) -> None:
+    for text in ["", *texts.split()]:
+        try:
+            parse(text)
+        except BadUrl:
+            with pytest.raises(helm_python.HelmValuesError, match=f"{value}.*does not match"):
+                release({**HOME, "web": {value: text}})
+        else:
+            release({**HOME, "web": {value: text}})
 
 
 def test_resources_can_be_any_kind() -> None:

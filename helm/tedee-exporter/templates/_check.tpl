@@ -61,7 +61,7 @@ networkPolicy.ingress: is called networkPolicy.from here
 persistence.accessMode: is called persistence.accessModes here
 persistence.storageClassName: is called persistence.storageClass here
 podMonitor.additionalLabels: is called podMonitor.labels here
-podMonitor.path: is not a value of this chart; the path is always /metrics
+podMonitor.path: is not a value of this chart; the path is /metrics, below web.routePrefix
 podMonitor.selector: is called podMonitor.labels here
 prometheusRule.additionalLabels: is called prometheusRule.labels here
 prometheusRule.additionalRules: is called prometheusRule.additionalGroups here
@@ -73,7 +73,7 @@ service.targetPort: is not a value of this chart; the exporter listens on port 1
 serviceMonitor.additionalLabels: is called serviceMonitor.labels here
 serviceMonitor.additionalMetricsRelabels: is called serviceMonitor.metricRelabelings here
 serviceMonitor.additionalRelabeling: is called serviceMonitor.relabelings here
-serviceMonitor.path: is not a value of this chart; the path is always /metrics
+serviceMonitor.path: is not a value of this chart; the path is /metrics, below web.routePrefix
 serviceMonitor.selector: is called serviceMonitor.labels here
 serviceMonitor.selfMonitor: is not a value of this chart; set serviceMonitor.enabled
 {{- end -}}
@@ -297,7 +297,9 @@ serviceMonitor.selfMonitor: is not a value of this chart; set serviceMonitor.ena
 {{- end -}}
 
 {{- range .Values.extraArgs -}}
-{{- if regexMatch "^--(config\\.|sync\\.|web\\.|demo|version|help)" . -}}
+{{- if regexMatch "^--web\\.(external-url|route-prefix)" . -}}
+{{- $problems = append $problems (printf "extraArgs: %s is set by the chart; set web.externalUrl or web.routePrefix" .) -}}
+{{- else if regexMatch "^--(config\\.|sync\\.|web\\.|demo|version|help)" . -}}
 {{- $problems = append $problems (printf "extraArgs: %s is set by the chart, or conflicts with a flag of the chart" .) -}}
 {{- else if regexMatch "^--log\\." . -}}
 {{- $problems = append $problems (printf "extraArgs: %s is set by the chart; set log.level or log.format" .) -}}

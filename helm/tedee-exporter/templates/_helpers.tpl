@@ -257,6 +257,11 @@ and can be used only once. */ -}}
 {{- if or $declared $config.tls_server_config -}}https{{- else -}}http{{- end -}}
 {{- end -}}
 
+{{- /* The path below which all endpoints are, without a slash at the end. Empty if there is none. */ -}}
+{{- define "tedee-exporter.routePrefix" -}}
+{{- with default (urlParse .Values.web.externalUrl).path .Values.web.routePrefix | trimAll "/" -}}/{{ . }}{{- end -}}
+{{- end -}}
+
 {{- define "tedee-exporter.requiresClientCertificates" -}}
 {{- $config := include "tedee-exporter.webConfig" . | fromYaml -}}
 {{- $type := dig "tls_server_config" "client_auth_type" "" $config -}}
@@ -271,7 +276,7 @@ tcpSocket:
   port: metrics
 {{- else -}}
 httpGet:
-  path: {{ index . 1 }}
+  path: {{ include "tedee-exporter.routePrefix" $ }}{{ index . 1 }}
   port: metrics
   scheme: {{ include "tedee-exporter.scheme" $ | upper }}
 {{- end }}
@@ -282,7 +287,7 @@ httpGet:
 {{- $ := index . 0 -}}
 {{- $monitor := index . 1 -}}
 port: metrics
-path: /metrics
+path: {{ include "tedee-exporter.routePrefix" $ }}/metrics
 scheme: {{ default (include "tedee-exporter.scheme" $) $monitor.scheme }}
 {{- with include "tedee-exporter.fields" (list $monitor "interval" "scrapeTimeout" "honorLabels" "params" "proxyUrl" "tlsConfig" "basicAuth" "relabelings" "metricRelabelings") }}
 {{ . }}
