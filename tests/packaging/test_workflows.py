@@ -100,10 +100,47 @@ def test_release_signs_the_pushed_image() -> None:
     assert '"$IMAGE@$DIGEST"' in job["steps"][sign]["run"]
 
 
-def test_documented_verification_matches_the_workflow() -> None:
+def test_release_signs_the_pushed_chart(tmp_path: Path) -> None:
+    workflow = load(GITHUB / "workflows" / "release.yml")
+    job = workflow["jobs"]["chart"]
+    assert job["permissions"]["id-token"] == "write"
+    (push,) = [step for step in job["steps"] if "helm push" in step.get("run", "")]
+    (sign,) = [step for step in job["steps"] if "cosign sign" in step.get("run", "")]
+    assert sign["env"]["DIGEST"] == f"${{{{ steps.{push['id']}.outputs.digest }}}}"
+    digest = f"sha256:{'0a' * 32}"
+    for program, script in {
+        # The output of `helm push`, on standard error.
+        "helm": f'[ "$1" != push ] || printf "Pushed: ghcr.io/charts/tedee-exporter:1.2.3\\nDigest: {digest}\\n" >&2',
+        "cosign": 'echo "$*" >> cosign.log',
+    }.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    output = tmp_path / "output"
+    environment = {
+        **workflow["env"],
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "GITHUB_OUTPUT": str(output),
+        "DIGEST": digest,
+        "TOKEN": "ghs_0123456789",
+    }
+    for step in (push, sign):
+        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert output.read_text() == f"digest={digest}\n"
+    chart = f"{workflow['env']['CHARTS'].removeprefix('oci://')}/tedee-exporter@{digest}"
+    calls = (tmp_path / "cosign.log").read_text()
+    assert f"sign --yes {chart}\n" in calls
+    assert f"verify {chart} --certificate-identity=" in calls
+    assert environment["TOKEN"] not in calls  # arguments are in the list of processes
+
+
+@pytest.mark.parametrize("artefact", ["image", "chart"])
+def test_documented_verification_matches_the_workflow(artefact: str) -> None:
     workflow = GITHUB / "workflows" / "release.yml"
-    (sign,) = [step["run"] for step in load(workflow)["jobs"]["image"]["steps"] if "cosign sign" in step.get("run", "")]
+    steps = load(workflow)["jobs"][artefact]["steps"]
+    (sign,) = [step["run"] for step in steps if "cosign sign" in step.get("run", "")]
     text = (ROOT / "docs" / "installation.md").read_text("utf-8").replace("\\\n", " ")
+    assert f"`{load(workflow)['env']['CHARTS'].removeprefix('oci://')}/tedee-exporter:1.2.3`" in text
     (command,) = re.findall(r"(?m)^cosign verify .*$", text)
     image = re.escape(load(workflow)["env"]["IMAGE"])
     repository = "https://github.com/tedee-exporter/tedee-exporter"
