@@ -9,14 +9,14 @@ import structlog
 from . import __version__
 from .clock import Clock
 from .config import AccessToken, Account, Api, Devices, Events, LockSelection, OAuth, PersonalKey, Settings, Sync
+from .state.rate_limits import RateLimitPolicy
+from .state.stores import OpenStore
 from .sync.account import AccountSync, Options
 from .sync.limiter import RateLimiter
 from .sync.lock_filter import LockFilter
-from .sync.rate_limits import RateLimitPolicy
 from .sync.resource import ResourceOptions
 from .sync.scheduler import Scheduler
 from .sync.snapshot import StatusRegistry
-from .sync.stores import OpenStore
 from .tedee.client import TedeeClient
 from .tedee.credentials import CredentialOwners, Credentials, access_token, personal_key
 from .tedee.oauth import MIN_TIMEOUT

@@ -42,9 +42,9 @@ from .presentation import NO_VALUE, DeviceRow, LockRow, device_rows, format_time
 from .reload import Reload
 from .secrets import hide_arguments
 from .signals import Command, Commands, supervise
+from .state.stores import OpenStore, open_store
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Lock, StatusRegistry
-from .sync.stores import OpenStore, open_store
 from .typos import close_match
 from .web.app import create_app
 from .web.configuration import WebConfiguration
@@ -255,7 +255,7 @@ def _database_problem(settings: Settings) -> str | None:
     if not settings.database_url:
         return None
     url = settings.database_url()
-    from .sync.postgresql_database import describe, find_problem  # noqa: PLC0415  (the driver is optional)
+    from .state.postgresql_database import describe, find_problem  # noqa: PLC0415  (the driver is optional)
 
     problem = find_problem(url)
     return problem and f"the state database {describe(url)} cannot be used: {problem}"

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 from exporter.clock import Clock
-from exporter.sync.sqlite import SQLiteStateStore
-from exporter.sync.state_cache import StateCache
-from exporter.sync.stores import OpenStore
+from exporter.state.cache import StateCache
+from exporter.state.sqlite import SQLiteStateStore
+from exporter.state.stores import OpenStore
 
 LONGEST_CALL = 11.0
 """Seconds: the default time-out and its grace."""

@@ -8,13 +8,13 @@ from typing import Any
 import responses
 
 from exporter.secrets import Secret
+from exporter.state.rate_limits import RateLimitPolicy
+from exporter.state.stores import OpenStore
 from exporter.sync.account import AccountSync, Options
 from exporter.sync.limiter import RateLimiter
 from exporter.sync.lock_filter import LockFilter
-from exporter.sync.rate_limits import RateLimitPolicy
 from exporter.sync.resource import ResourceOptions
 from exporter.sync.snapshot import AccountStatus
-from exporter.sync.stores import OpenStore
 from exporter.tedee import client as tedee_client
 from exporter.tedee.client import Observer, TedeeClient
 from exporter.tedee.credentials import personal_key

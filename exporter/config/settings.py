@@ -13,7 +13,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from exporter.secrets import Secret
-from exporter.sync.rate_limits import RateLimitPolicy
+from exporter.state.rate_limits import RateLimitPolicy
 from exporter.tedee.connections import is_loopback
 from exporter.tedee.oauth import CLIENT_SECRET, REFRESH_TOKEN, SCOPE, TOKEN_URL
 from exporter.tedee.secret_source import CredentialsUnavailable, SecretSource, read_secret

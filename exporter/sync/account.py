@@ -9,16 +9,16 @@ from typing import Protocol
 import structlog
 
 from exporter.clock import Clock, Instant, format_duration
+from exporter.state.rate_limits import RateLimitPolicy
+from exporter.state.responses import CachedResponse, Failure, ResponseStore
 from exporter.tedee.client import LOW_PRIORITY_TIMEOUT, Limiter, Observer, TedeeClient
 from exporter.tedee.endpoint import Endpoint, Priority
 from exporter.tedee.errors import CallError, Forbidden, Unauthorized
 
 from .counters import Counters
 from .limiter import NotAllowedYet, RateLimiter
-from .rate_limits import RateLimitPolicy
 from .resource import Resource, ResourceOptions
 from .resources import LockStates, create_resources
-from .responses import CachedResponse, Failure, ResponseStore
 from .snapshot import AccountStatus, ResourceStatus, Snapshot
 
 log = structlog.get_logger(__name__)

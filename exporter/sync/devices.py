@@ -6,6 +6,7 @@ from math import inf
 import structlog
 from msgspec import MsgspecError
 
+from exporter.state.responses import CachedResponse
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.devices import (
     Accessory,
@@ -22,7 +23,6 @@ from exporter.tedee.errors import NotFound
 from exporter.tedee.models import SyncedLock
 
 from .resource import Resource, ResourceOptions
-from .responses import CachedResponse
 from .snapshot import NO_CONNECTIONS, Connections
 
 log = structlog.get_logger(__name__)

@@ -9,6 +9,7 @@ import structlog
 from msgspec import MsgspecError
 
 from exporter.clock import Clock
+from exporter.state.responses import CachedResponse
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.endpoint import ACTIVITIES
 from exporter.tedee.errors import CallError, Forbidden, NotFound, Unauthorized
@@ -17,7 +18,6 @@ from exporter.tedee.models import DeviceState, SyncedLock
 
 from .event_log import MAX_PAGES, EventLog, Pass
 from .resource import Resource, ResourceOptions
-from .responses import CachedResponse
 from .snapshot import RecentEvent
 
 log = structlog.get_logger(__name__)

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from math import inf
 
 from exporter.clock import Clock, boottime
+from exporter.state.cache import StateCache
+from exporter.state.rate_limits import HOUR, RateLimitPolicy, RateLimitState
+from exporter.state.store import States, StoreBusy
 from exporter.tedee.endpoint import Endpoint
 from exporter.tedee.errors import CallError
-
-from .rate_limits import HOUR, RateLimitPolicy, RateLimitState
-from .state_cache import StateCache
-from .store import States, StoreBusy
 
 
 class NotAllowedYet(Exception):

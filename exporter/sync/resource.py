@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from exporter.state.responses import CachedResponse
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.devices import AnyDevice
 from exporter.tedee.endpoint import Endpoint
 
 from .lock_filter import LockFilter
-from .responses import CachedResponse
 from .snapshot import RecentEvent
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from exporter.clock import Clock
+from exporter.state.responses import CachedResponse
 from exporter.tedee.client import TedeeClient
 from exporter.tedee.endpoint import SYNC
 from exporter.tedee.errors import CallError, NotFound
@@ -13,7 +14,6 @@ from .devices import DeviceDetails, DoorSensors, connections
 from .event_log import EventLog
 from .events import LockEvents
 from .resource import Resource, ResourceOptions
-from .responses import CachedResponse
 from .snapshot import NO_CONNECTIONS, Connections, LastKnownState, Lock
 from .state_changes import StateChanges
 

@@ -8,10 +8,9 @@ from itertools import accumulate
 from math import inf
 from typing import NamedTuple, TypeVar
 
+from exporter.state.responses import Failure
 from exporter.tedee.devices import AnyDevice, Device, LockDetails
 from exporter.tedee.models import DeviceState, SyncedLock
-
-from .responses import Failure
 
 DeviceT = TypeVar("DeviceT", bound=Device)
 

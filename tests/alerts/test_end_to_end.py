@@ -25,8 +25,8 @@ import requests
 from exporter.clock import SystemClock
 from exporter.simulator import TOKEN_PATH, Account, Bridge, Lock, PersonalKey, RefreshToken, Token, World, serve
 from exporter.simulator.response import Response
-from exporter.sync.rate_limits import RateLimitState
-from exporter.sync.store import States
+from exporter.state.rate_limits import RateLimitState
+from exporter.state.store import States
 from exporter.tedee.endpoint import SYNC
 from testing.faults import Fault, FaultyCloud
 from testing.program import LONG_TEST, TIMEOUT, TOOL_SECONDS, Exporter, configuration, eventually, free_port, running

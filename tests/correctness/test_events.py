@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from structlog.testing import capture_logs
 
+from exporter.state.responses import CachedResponse, pack, unpack
 from exporter.sync import event_log
 from exporter.sync import events as module
 from exporter.sync.event_log import OVERLAP, PRESET, EventLog, Pass
 from exporter.sync.events import MAX_REFUSALS, RETRY_REFUSED, LockEvents
 from exporter.sync.resource import ResourceOptions
-from exporter.sync.responses import CachedResponse, pack, unpack
 from exporter.tedee.errors import CallError, Forbidden, NotFound, ServerFailed, TimedOut, Unauthorized
 from exporter.tedee.events import Activity, EventKind
 from exporter.tedee.models import DeviceState, SyncedLock

@@ -27,7 +27,7 @@ from exporter.metrics.collector import ExporterCollector, build_families
 from exporter.metrics.compression import CompressedBlock
 from exporter.metrics.exposition import Exposition, Renderer
 from exporter.presentation import LockRow
-from exporter.sync.responses import Failure
+from exporter.state.responses import Failure
 from exporter.sync.snapshot import AccountStatus, Connections, Lock, ResourceStatus, StatusRegistry
 from exporter.tedee.devices import (
     AccessoryState,

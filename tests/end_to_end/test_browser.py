@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from exporter.simulator import Cloud
-from exporter.sync.responses import Failure
+from exporter.state.responses import Failure
 from exporter.sync.snapshot import LastKnownState, ResourceStatus, StatusRegistry
 from exporter.tedee.endpoint import ACTIVITIES
 from exporter.tedee.models import DeviceState, DoorState, LockState

@@ -18,7 +18,7 @@ from msgspec import Struct
 from exporter import __version__
 from exporter.config import load
 from exporter.config.settings import Account, Api, Devices, Events, LockSelection, OAuth, Settings, Sync
-from exporter.sync.rate_limits import RateLimitPolicy
+from exporter.state.rate_limits import RateLimitPolicy
 from exporter.web.settings import ALLOWED_HEADERS, BCRYPT_HASH, HttpServer, RateLimit, TlsServer, WebSettings
 from exporter.web.tls import CIPHER_SUITES, CLIENT_AUTH, DEPRECATED_VERSIONS, TLS13_SUITES
 from exporter.web.tls import VERSIONS as VERSIONS_OF_TLS

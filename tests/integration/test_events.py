@@ -23,7 +23,7 @@ from exporter.config.settings import Settings
 from exporter.config.source import Source
 from exporter.simulator import Account, Bridge, Call, Keypad, Lock, Outages, PersonalKey, World
 from exporter.simulator.usage_profile import FAMILY, FREQUENT
-from exporter.sync.rate_limits import HOUR
+from exporter.state.rate_limits import HOUR
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import StatusRegistry
 from exporter.tedee.events import EventKind

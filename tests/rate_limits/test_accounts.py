@@ -10,9 +10,9 @@ import responses
 from exporter.accounts import Accounts
 from exporter.config.settings import Settings
 from exporter.config.source import Source
+from exporter.state.stores import OpenStore
 from exporter.sync.scheduler import Scheduler
 from exporter.sync.snapshot import AccountStatus, StatusRegistry
-from exporter.sync.stores import OpenStore
 from testing.clock import FakeClock
 from testing.stores import memory_store
 from tests.cloud import URL, Tedee, detailed, synced

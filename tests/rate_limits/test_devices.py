@@ -9,9 +9,9 @@ import pytest
 import responses
 
 from exporter.secrets import Secret
+from exporter.state.stores import OpenStore
 from exporter.sync.lock_filter import LockFilter
 from exporter.sync.snapshot import Connections, ResourceStatus, StatusRegistry
-from exporter.sync.stores import OpenStore
 from exporter.tedee.devices import Bridge, DoorSensor, Keypad
 from exporter.tedee.endpoint import DEVICES, DOOR_SENSORS
 from testing.clock import FakeClock

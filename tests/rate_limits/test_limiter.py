@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from exporter.state.cache import Change, StateCache
+from exporter.state.rate_limits import RateLimitPolicy, RateLimitState
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
-from exporter.sync.rate_limits import RateLimitPolicy, RateLimitState
-from exporter.sync.state_cache import Change, StateCache
 from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed, Unauthorized
 from testing.clock import FakeClock

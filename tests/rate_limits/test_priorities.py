@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from exporter.sync.rate_limits import HOUR, LOW_PRIORITY_RESERVE, RateLimitPolicy, RateLimitState
+from exporter.state.rate_limits import HOUR, LOW_PRIORITY_RESERVE, RateLimitPolicy, RateLimitState
 from exporter.tedee.endpoint import ACTIVITIES, DEVICES, DOOR_SENSORS, SYNC, Endpoint
 
 HOURS = 4

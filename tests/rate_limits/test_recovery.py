@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from exporter.clock import Instant
-from exporter.sync.rate_limits import EndpointState, RateLimitState
-from exporter.sync.recovery import (
+from exporter.state.rate_limits import EndpointState, RateLimitState
+from exporter.state.recovery import (
     INCOMPLETE_MTIME,
     MAX_RESERVATION,
     FileTimes,

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from exporter.clock import Instant
+from exporter.state.rate_limits import RateLimitPolicy
+from exporter.state.responses import CachedResponse
+from exporter.state.stores import OpenStore
 from exporter.sync.limiter import RateLimiter
-from exporter.sync.rate_limits import RateLimitPolicy
-from exporter.sync.responses import CachedResponse
-from exporter.sync.stores import OpenStore
 from exporter.tedee.endpoint import SYNC
 from testing.clock import FakeClock
 from testing.stores import LONGEST_CALL, open_store

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from exporter.clock import Instant
-from exporter.sync import sqlite_file as module
+from exporter.state import sqlite_file as module
+from exporter.state.rate_limits import RateLimitPolicy
+from exporter.state.responses import CachedResponse, Failure
+from exporter.state.sqlite_file import SQLiteFile
+from exporter.state.stores import OpenStore
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
-from exporter.sync.rate_limits import RateLimitPolicy
-from exporter.sync.responses import CachedResponse, Failure
-from exporter.sync.sqlite_file import SQLiteFile
-from exporter.sync.stores import OpenStore
 from exporter.tedee.endpoint import DEVICES, DOOR_SENSORS, SYNC, Endpoint
 from exporter.tedee.errors import CallError, RateLimited, ServerFailed
 from testing.clock import FakeClock
@@ -879,8 +879,8 @@ CLOSED_DURING_TRANSACTIONS = """
 import sys, threading, time
 from pathlib import Path
 from exporter.clock import SystemClock
-from exporter.sync.responses import CachedResponse
-from exporter.sync.sqlite import SQLiteStateStore
+from exporter.state.responses import CachedResponse
+from exporter.state.sqlite import SQLiteStateStore
 
 sys.setswitchinterval(1e-5)
 response = CachedResponse(rows=[b'{"id": 1}' * 50] * 200)

@@ -9,10 +9,10 @@ from typing import Protocol
 import pytest
 
 from exporter.clock import Instant
-from exporter.sync.rate_limits import RateLimitState
-from exporter.sync.responses import CachedResponse, Failure, ResponseStore
-from exporter.sync.sqlite import SQLiteStateStore
-from exporter.sync.store import StateStore
+from exporter.state.rate_limits import RateLimitState
+from exporter.state.responses import CachedResponse, Failure, ResponseStore
+from exporter.state.sqlite import SQLiteStateStore
+from exporter.state.store import StateStore
 from testing.clock import FakeClock
 from testing.stores import LONGEST_CALL
 

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.sync import postgresql
+from exporter.state import postgresql
 from testing.clock import FakeClock
 from testing.postgresql import PostgreSQL, running_server
 

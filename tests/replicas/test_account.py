@@ -3,7 +3,7 @@
 import responses
 from structlog.testing import capture_logs
 
-from exporter.sync.stores import open_store
+from exporter.state.stores import open_store
 from testing.clock import FakeClock
 from testing.stores import LONGEST_CALL
 from tests.cloud import Recorder, Tedee, account_sync, run_for

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.sync import postgresql_database
-from exporter.sync.postgresql import PostgreSQLStore
-from exporter.sync.postgresql_database import DAMAGED, Connection, find_problem
-from exporter.sync.store import StoreBusy, StoreUnavailable
+from exporter.state import postgresql_database
+from exporter.state.postgresql import PostgreSQLStore
+from exporter.state.postgresql_database import DAMAGED, Connection, find_problem
+from exporter.state.store import StoreBusy, StoreUnavailable
 from testing.clock import FakeClock
 from testing.postgresql import PostgreSQL
 from testing.stores import LONGEST_CALL

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.sync import postgresql
+from exporter.state import postgresql
+from exporter.state.rate_limits import RateLimitPolicy
+from exporter.state.stores import OpenStore, open_store
 from exporter.sync.limiter import NotAllowedYet, RateLimiter
-from exporter.sync.rate_limits import RateLimitPolicy
-from exporter.sync.stores import OpenStore, open_store
 from exporter.tedee.endpoint import DEVICES, SYNC
 from exporter.tedee.errors import RateLimited
 from testing.postgresql import PostgreSQL

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from exporter.sync.postgresql import PostgreSQLStore
-from exporter.sync.responses import CachedResponse
+from exporter.state.postgresql import PostgreSQLStore
+from exporter.state.responses import CachedResponse
 from exporter.tedee.endpoint import SYNC
 from testing.postgresql import PostgreSQL, unprivileged
 from testing.program import TIMEOUT, eventually, free_port

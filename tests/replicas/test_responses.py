@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.clock import Instant
-from exporter.sync import postgresql
-from exporter.sync.postgresql import PostgreSQLStore
-from exporter.sync.responses import MAX_UNPACKED_BYTES, CachedResponse, Failure
+from exporter.state import postgresql
+from exporter.state.postgresql import PostgreSQLStore
+from exporter.state.responses import MAX_UNPACKED_BYTES, CachedResponse, Failure
 from testing.postgresql import PostgreSQL
 from testing.program import eventually
 from testing.stores import LONGEST_CALL

@@ -24,7 +24,7 @@ from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.collector import ExporterCollector
 from exporter.metrics.exposition import Exposition
 from exporter.secrets import Secret
-from exporter.sync.responses import Failure
+from exporter.state.responses import Failure
 from exporter.sync.snapshot import AccountStatus, LastKnownState, Lock, RecentEvent, ResourceStatus, StatusRegistry
 from exporter.tedee.endpoint import ACTIVITIES, DEVICES
 from exporter.tedee.models import DeviceState, DoorState, LockState, StateChangeResult

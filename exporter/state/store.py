@@ -1,7 +1,7 @@
 """The store of rate-limit states, which outlives the process and may be shared with other processes.
 
 A state is immutable, and the policy in `rate_limits` maps one state to the next. A store only has to replace states
-atomically. What a store that cannot be used means for the calls is not its concern, but that of `state_cache`.
+atomically. What a store that cannot be used means for the calls is not its concern, but that of `cache`.
 """
 
 from collections.abc import Sequence

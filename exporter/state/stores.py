@@ -6,9 +6,9 @@ from pathlib import Path
 
 from exporter.clock import Clock
 
+from .cache import StateCache
 from .responses import NoResponses, ResponseStore
 from .sqlite import SQLiteStateStore
-from .state_cache import StateCache
 
 
 @dataclass(frozen=True)

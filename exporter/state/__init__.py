@@ -1,0 +1,1 @@
+"""Rate limits and responses, stored in memory, in a SQLite file, or in a PostgreSQL database."""
