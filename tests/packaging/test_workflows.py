@@ -84,7 +84,7 @@ def test_release_needs_matching_tag_version_and_changelog(
     shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command]
     result = subprocess.run(shell, cwd=tmp_path, env=environment, check=False)
     assert (result.returncode == 0) == released
-    assert not released or output.read_text() == f"version={__version__}\n"
+    assert not released or output.read_text() == f"version={__version__}\nminor={__version__.rpartition('.')[0]}\n"
 
 
 def test_release_signs_the_pushed_image() -> None:
