@@ -129,6 +129,13 @@ INVALID_SPACE = r"(?m)^[ -]*+(?:[\w.-]++:)?+([^\S \t\n\r\f\v]|[\u200b-\u200d\u20
 """A character that looks like a space but is none in YAML, in an indentation or after a key. Web pages contain them."""
 
 
+_ADVICE = {
+    "mapping values are not allowed here": "; check this line and the one above: a space is missing after ':' or '-', "
+    "the indentation differs, or text that contains ': ' needs quotes"
+}
+"""What to do, by texts of errors that do not say it."""
+
+
 def _format_yaml_error(error: yaml.MarkedYAMLError) -> str:
     """Return position and text of an error, and where the construct with the error begins.
 
@@ -142,7 +149,7 @@ def _format_yaml_error(error: yaml.MarkedYAMLError) -> str:
         case yaml.scanner.ScannerError() | yaml.parser.ParserError() | yaml.composer.ComposerError():
             begin = _format_mark(error.context_mark, " (line {}, column {})")
             context = f"{error.context}{begin}: " if error.context else ""
-            return f"{position}is not valid YAML: {context}{error.problem}"
+            return f"{position}is not valid YAML: {context}{error.problem}{_ADVICE.get(error.problem or '', '')}"
         case _:
             return f"{position}is not valid YAML"
 

@@ -47,7 +47,7 @@ def _connect(host: str, port: int, deadline: Deadline, *, is_proxy: bool) -> soc
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # UnicodeError for an invalid name
-        name = "the proxy's name" if is_proxy else f"the name {host}"
+        name = "the name of the proxy in HTTPS_PROXY or ALL_PROXY" if is_proxy else f"the name {host}"
         reason = getattr(error, "strerror", None) or "it is not a valid host name"
         raise TransportError(ConnectionFailed, f"{name} cannot be resolved: {reason}") from None
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))

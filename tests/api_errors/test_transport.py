@@ -298,7 +298,10 @@ def test_unresolvable_proxy_is_named_as_proxy(call: Call, host: str, monkeypatch
         call("https://tedee.test")
     assert "the proxy" in caught.value.problem
     assert PASSWORD not in caught.value.problem
-    assert host != "proxy.invalid" or "the proxy's name cannot be resolved: " in caught.value.problem
+    assert (
+        host != "proxy.invalid"
+        or "the name of the proxy in HTTPS_PROXY or ALL_PROXY cannot be resolved: " in caught.value.problem
+    )
 
 
 @both

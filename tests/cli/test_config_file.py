@@ -53,7 +53,10 @@ BAD: dict[str, list[str]] = {
         ":1: accounts: is missing",
     ],
     "account-name-without-a-space": [
-        ":3:17: is not valid YAML: mapping values are not allowed here",
+        (
+            ":3:17: is not valid YAML: mapping values are not allowed here; check this line and the one above: a "
+            "space is missing after ':' or '-', the indentation differs, or text that contains ': ' needs quotes"
+        ),
     ],
     "alias": [
         f":3:19: {NOT_SUPPORTED}",
