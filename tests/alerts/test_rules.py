@@ -110,9 +110,14 @@ def test_not_locked_rule_agrees_with_lock_locked(tmp_path: Path) -> None:
         ],
     }
     path = tmp_path / "states.yml"
-    groups = ["tedee-limits", "tedee-held"]
+    groups = ["tedee-limits", "tedee-held", "tedee-held-devices"]
     path.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "group_eval_order": groups, "tests": [test]}), "utf-8")
     assert "SUCCESS" in run("promtool", "test", "rules", path)
+
+
+def test_groups_are_within_the_limit_of_grafana_cloud() -> None:
+    """Mimir rejects a group with more than 20 rules by default (`ruler_max_rules_per_rule_group`)."""
+    assert max(len(group["rules"]) for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"]) <= 20
 
 
 @pytest.mark.parametrize(
