@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import structlog
@@ -46,6 +47,10 @@ _DAMAGE_CODES = {
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
 }
+
+
+FIRST_PAGE_BYTES = 512
+"""The smallest page of SQLite. The first page of a database has NUL bytes."""
 
 
 class Damaged(Exception):
@@ -112,6 +117,8 @@ class SQLiteFile:
                     self._busy_until = self._monotonic() + BUSY_TIMEOUT
                     raise StoreBusy(_BUSY) from error
                 self.close()
+                if self._is_text():
+                    raise StoreUnavailable(f"it is a text file and not a state file; {_REMEDY}") from error
                 if isinstance(error, Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGE_CODES:
                     self._set_aside()
                 raise StoreUnavailable(getattr(error, "strerror", None) or str(error)) from error
@@ -210,10 +217,18 @@ class SQLiteFile:
             database.execute("INSERT INTO store VALUES (?, NULL, NULL)", (secrets.token_bytes(32),))
         database.execute("COMMIT")
 
+    def _is_text(self) -> bool:
+        """Return True for a file without a NUL byte, such as a configuration. A database has them in its first page."""
+        with suppress(OSError), self.path.open("rb") as file:
+            start = file.read(FIRST_PAGE_BYTES)
+            return bool(start) and b"\0" not in start
+        return False
+
     def _set_aside(self) -> None:
-        """Rename a damaged file, so that a new one can be created."""
-        aside = self.path.with_name(f"{self.path.name}.broken")
+        """Rename a damaged file, so that a new one can be created. An existing file is not overwritten."""
         with suppress(OSError):
+            names = (f"{self.path.name}.broken{number or ''}" for number in count())
+            aside = next(path for path in map(self.path.with_name, names) if not os.path.lexists(path))
             for suffix in ("", "-journal"):
                 old = self.path.with_name(self.path.name + suffix)
                 if old.exists():

@@ -404,11 +404,27 @@ def test_unusable_path_is_not_a_first_start(tmp_path: Path, clock: FakeClock, na
 
 def test_damaged_file_is_set_aside(path: Path, clock: FakeClock) -> None:
     path.parent.mkdir()
-    path.write_bytes(b"this is no database, although it is long enough to be taken for one at first sight" * 100)
+    path.write_bytes(b"this is no database\0" * 500)
+    path.with_name("state.db.broken").write_text("of an earlier damage")
     store = open_store(path, clock)
     assert limiter_of(store, clock).wait(SYNC) == UNKNOWN
-    assert path.with_name("state.db.broken").read_bytes().startswith(b"this is no database")
+    assert path.with_name("state.db.broken").read_text() == "of an earlier damage"
+    assert path.with_name("state.db.broken1").read_bytes().startswith(b"this is no database")
     assert store.states.is_usable()
+
+
+def test_text_file_is_left_unchanged(path: Path, clock: FakeClock) -> None:
+    """A configuration or a key whose name was given as that of the state file."""
+    path.parent.mkdir()
+    path.write_text("accounts:\n  - name: home\n" * 100)
+    store = open_store(path, clock)
+    limiter = limiter_of(store, clock)
+    assert limiter.wait(SYNC) == UNKNOWN
+    clock.advance(UNKNOWN)
+    call(limiter, clock)
+    assert not store.states.is_usable()
+    assert path.read_text() == "accounts:\n  - name: home\n" * 100
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM store", "UPDATE store SET secret = 'text'", "DROP TABLE states"])
