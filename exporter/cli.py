@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -45,6 +46,8 @@ from .signals import Command, Commands, supervise
 from .state.stores import OpenStore, open_store
 from .sync.scheduler import Scheduler
 from .sync.snapshot import AccountStatus, Lock, StatusRegistry
+from .tedee.certificates import tls_context
+from .tedee.errors import TransportError
 from .typos import close_match
 from .web.app import create_app
 from .web.configuration import WebConfiguration
@@ -114,8 +117,8 @@ def _run(options: argparse.Namespace, commands: Commands) -> int:
     try:
         with _load_configuration(options) as (settings, web):
             if options.config_check:
-                if problem := _database_problem(settings):
-                    print_err(problem)
+                if problems := list(filter(None, [_database_problem(settings), _certificates_problem()])):
+                    print_err("\n".join(problems))
                     return INVALID
                 names = ", ".join(printable(account.name) for account in settings.accounts)
                 accounts = f"accounts: {names}" if names else f"shard {options.shard} has none of its accounts"
@@ -261,6 +264,15 @@ def _database_problem(settings: Settings) -> str | None:
     return problem and f"the state database {describe(url)} cannot be used: {problem}"
 
 
+def _certificates_problem() -> str | None:
+    """Return why connections to Tedee cannot verify its certificate; None if they can."""
+    try:
+        tls_context()
+    except TransportError as error:
+        return error.problem
+    return None
+
+
 def _shard_count(options: argparse.Namespace) -> int:
     """Return the number of processes that share the accounts. The demo has its own accounts."""
     return 1 if options.demo else options.shard.count
@@ -379,6 +391,16 @@ def _load_settings(options: argparse.Namespace) -> Iterator[Settings]:
         ).validated(Settings)
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Formatter that does not break URLs and flags at a hyphen."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.indent("\n".join(self._split_lines(text, width - len(indent))), indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """Parser that rejects repeated flags and hides possible secrets in its errors, which may be logged."""
 
@@ -391,15 +413,16 @@ class _Parser(argparse.ArgumentParser):
         counts = Counter(each.partition("=")[0] for each in arguments if each.startswith("--"))
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
-            close = close_match(unknown[0].partition("=")[0], known)
-            hint = f"; did you mean {close}?" if close else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            close = [close_match(each.partition("=")[0], known) for each in unknown if each.startswith("-")]
+            names = " and ".join(dict.fromkeys(filter(None, close)))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{names and f'; did you mean {names}?'}")
         for flag, times in counts.items():
             if times > 1 and flag not in REPEATABLE:
                 self.error(f"argument {flag}: given {times} times; give it once")
         return options
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace("ignored explicit argument", "takes no value, but has")
         super().error(hide_arguments(message, self._arguments, known=self._option_string_actions))
 
 
@@ -411,6 +434,7 @@ def _create_parser() -> _Parser:
         + ", ".join(ENVIRONMENT)
         + ". See https://github.com/tedee-exporter/tedee-exporter/blob/main/docs/configuration.md.",
         allow_abbrev=False,
+        formatter_class=_HelpFormatter,
     )
     add = parser.add_argument
     add("--config.file", dest="config_file", type=_file, metavar="FILE", help="YAML file with the accounts")
@@ -587,6 +611,7 @@ def _print_demo_guide(url: str, telemetry_path: str, accounts: Sequence[str], *,
     world = simulator.World.demo()
     separator = "\n" + " " * 12
     guide = "\n".join(f"    {name:8}{separator.join(world.account(name).highlights)}" for name in accounts)
+    width = max(len("/docs"), len(telemetry_path))
     from_others = (
         "\n  The demo listens on all addresses. Machines that can reach the port use this machine's name in the URL.\n"
         if on_all_addresses
@@ -596,13 +621,14 @@ def _print_demo_guide(url: str, telemetry_path: str, accounts: Sequence[str], *,
         f"""
   The exporter is polling a simulated Tedee cloud, where the time of day is {simulator.START_HOUR}:00 at the start. Open
 
-    {url}/{" " * len(telemetry_path)}for the status page
-    {url}{telemetry_path} for the metrics
+    {url}{"/":{width}} for the status page
+    {url}{telemetry_path:{width}} for the metrics
+    {url}{"/docs":{width}} for a scrape configuration and the meaning of the codes
 {from_others}
   Accounts, and what to look at:
 
 {guide}
 
-  Press Ctrl+C to stop.
+  For your own locks, set TEDEE_PERSONAL_KEY_FILE=FILE and omit --demo. Press Ctrl+C to stop.
 """
     )

@@ -41,10 +41,11 @@ def trusted_certificates() -> CaCertificates:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if path := os.environ.get(name):
             return CaCertificates((path,), f"from {name}")
-    file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    file = os.environ.get("SSL_CERT_FILE")
+    folders = [folder for folder in os.environ.get("SSL_CERT_DIR", "").split(os.pathsep) if folder]
     if file or folders:
         names = [name for name, value in (("SSL_CERT_FILE", file), ("SSL_CERT_DIR", folders)) if value]
-        paths = (*([file] if file else []), *_existing(folders.split(os.pathsep) if folders else []))
+        paths = (*([file] if file else []), *_existing(folders))
         return CaCertificates(paths, f"from {' and '.join(names)}")
     defaults = ssl.get_default_verify_paths()
     system = [path for path in (defaults.openssl_cafile, defaults.openssl_capath) if _has_certificates(Path(path))]
@@ -94,7 +95,9 @@ def _version(path: str) -> tuple[int, ...]:
 
 
 def _unreadable(path: str, reason: str) -> TransportError:
-    problem = f"the CA certificates in {safe_path(Path(path))} cannot be read: {reason}"
+    problem = (
+        f"the CA certificates in {safe_path(Path(path))}, {trusted_certificates().source}, cannot be read: {reason}"
+    )
     return TransportError(TlsFailed, f"TLS failed: {problem}")
 
 
@@ -121,6 +124,8 @@ def _create_context(paths: Iterable[str]) -> ssl.SSLContext:
         folder = Path(path).is_dir()
         try:
             context.load_verify_locations(cafile=None if folder else path, capath=path if folder else None)
-        except OSError as error:  # ssl.SSLError is one
+        except ssl.SSLError:
+            raise _unreadable(path, "it contains no certificate in PEM format, or an invalid one") from None
+        except OSError as error:
             raise _unreadable(path, str(error.strerror)) from None
     return context

@@ -106,7 +106,7 @@ def demo_guide(address: str) -> list[str]:
 def test_demo_prints_that_other_machines_can_open_it(address: str) -> None:
     lines = demo_guide(address)
     printed = "".join(lines)
-    assert re.findall(r"http://localhost:[1-9]\d+(/\S*)", printed) == ["/", "/metrics"]
+    assert re.findall(r"http://localhost:[1-9]\d+(/\S*)", printed) == ["/", "/metrics", "/docs"]
     assert "The demo listens on all addresses." in printed
     assert max(map(len, lines)) <= 120
 
@@ -114,7 +114,7 @@ def test_demo_prints_that_other_machines_can_open_it(address: str) -> None:
 def test_demo_prints_urls_and_what_to_look_at() -> None:
     lines = demo_guide("127.0.0.1:0")
     printed = "".join(lines)
-    assert re.findall(r"http://127\.0\.0\.1:[1-9]\d+(/\S*)", printed) == ["/", "/metrics"]
+    assert re.findall(r"http://127\.0\.0\.1:[1-9]\d+(/\S*)", printed) == ["/", "/metrics", "/docs"]
     assert "all addresses" not in printed
     for account in World.demo().accounts:
         assert f"    {account.name} " in printed
@@ -175,6 +175,21 @@ def test_help_lists_every_flag_and_variable(
     }
 
 
+def test_each_unknown_flag_has_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    message = usage_error(capsys, "word", "--log.level2=debug", "--config.fil=x")
+    assert message.endswith("; did you mean --log.level and --config.file?")
+
+
+def test_value_of_a_switch_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage_error(capsys, "--demo=true").endswith("argument --demo: takes no value, but has 'true'")
+
+
+def test_url_in_help_is_not_broken(program: Program) -> None:
+    assert (
+        "See\nhttps://github.com/tedee-exporter/tedee-exporter/blob/main/docs/configuration.md" in program("-h").stdout
+    )
+
+
 @pytest.mark.parametrize(
     ("flag", "hint"),
     [
@@ -185,6 +200,8 @@ def test_help_lists_every_flag_and_variable(
         # An abbreviation of one flag becomes ambiguous when a flag is added.
         ("--config.che", "; did you mean --config.check?"),
         ("--unlike-any", ""),
+        ("--web.disable-exporter-metrics", ""),
+        ("--web.config=web.yml", "; did you mean --web.config.file?"),
         ("word", ""),
     ],
 )

@@ -129,6 +129,25 @@ def test_example_is_valid_except_for_keys(program: Program) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("variable", "name", "problem"),
+    [
+        ("SSL_CERT_FILE", "missing.pem", "No such file or directory"),
+        ("SSL_CERT_FILE", "empty.pem", "it contains no certificate in PEM format, or an invalid one"),
+        ("REQUESTS_CA_BUNDLE", "missing.pem", "No such file or directory"),
+    ],
+)
+def test_check_reports_unusable_certificates(
+    program: Program, tmp_path: Path, variable: str, name: str, problem: str
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    path = tmp_path / name
+    ended = program("--config.check", TEDEE_PERSONAL_KEY=SECRET, **{variable: str(path)})
+    assert ended.returncode == 2
+    message = f"TLS failed: the CA certificates in {path}, from {variable}, cannot be read: {problem}\n"
+    assert (ended.stdout, ended.stderr) == ("", message)
+
+
 def test_check_reports_an_invalid_flag(program: Program) -> None:
     ended = program("--config.check", "--web.listen-address=10333", TEDEE_PERSONAL_KEY=SECRET)
     assert ended.returncode == 2

@@ -320,8 +320,20 @@ def test_folders_of_ssl_cert_dir_are_trusted(
 def test_absent_folder_of_ssl_cert_dir_is_named(tedee: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "absent"))
     error = failure(sync, tedee.url())
-    assert f"the CA certificates in {tmp_path / 'absent'} cannot be read: No such file or directory" in str(error)
+    certificates = f"the CA certificates in {tmp_path / 'absent'}, from SSL_CERT_DIR,"
+    assert f"{certificates} cannot be read: No such file or directory" in str(error)
     assert tedee.received == []
+
+
+def test_empty_folder_names_are_ignored(
+    tedee: Server, ca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`FOLDER:$SSL_CERT_DIR` without a value of the variable."""
+    rename_to_hash(ca_file)
+    monkeypatch.setenv("SSL_CERT_DIR", f":{ca_file.parent}:")
+    assert sync(tedee.url())
+    monkeypatch.setenv("SSL_CERT_DIR", ":")
+    assert "SSL_CERT_DIR" not in str(failure(sync, tedee.url()))
 
 
 def test_file_and_folder_of_environment_are_trusted_together(
