@@ -122,20 +122,31 @@ def _unescaped(text: str) -> str:
 def safe_path(path: Path) -> str:
     """Return a path for messages.
 
-    A long name of a missing file may be a secret that was given instead of a path. It is hidden; only the existing
-    folders are repeated.
+    A long name of a missing file may be a secret that was given instead of a path. It is hidden, unless it looks like
+    the name of a file; only the existing folders are repeated.
     """
     try:
         existing = next(part for part in (path, *path.parents) if os.path.lexists(part))
     except StopIteration:  # the working directory was removed
         existing = Path()
     missing = str(path.relative_to(existing))
-    return str(existing / HIDDEN if len(missing) >= MIN_HIDDEN_LENGTH and existing != path else path)
+    is_hidden = len(missing) >= MIN_HIDDEN_LENGTH and existing != path and not _is_file_name(missing)
+    return str(existing / HIDDEN if is_hidden else path)
+
+
+def _is_file_name(text: str) -> bool:
+    """Return True for words of lower-case letters that name this program, or end as a file of it does."""
+    words = r"[a-z]{1,14}[0-9]{0,2}([./_-][a-z]{1,14}[0-9]{0,2})*"
+    return bool(re.fullmatch(words, text)) and bool(re.search(r"tedee|key$|\.(ya?ml|pem|crt|txt)$", text))
 
 
 def is_similar(word: str, known: Iterable[str]) -> bool:
     """Return True if a word is known, or looks like a typo of a known word, and therefore is no secret."""
     return close_match(word, known, cutoff=0.7) is not None
+
+
+FLAG_NAME = "-{0,2}[a-z]{1,14}([.-][a-z]{1,14})+"
+"""Words of lower-case letters, such as the flags of other exporters. A secret has other characters or no separators."""
 
 
 def hide_arguments(message: str, arguments: Iterable[str], known: Iterable[str]) -> str:
@@ -147,9 +158,10 @@ def hide_arguments(message: str, arguments: Iterable[str], known: Iterable[str])
         known: The existing flags. Arguments similar to one of them are not hidden.
     """
     # argparse splits arguments: a flag and its value, or a short flag and the value that follows it directly.
-    parts = {part for each in arguments for part in (each, each.lstrip("-"), each[2:], *each.split("=", 1))}
+    pieces = [piece for each in arguments for piece in each.split("=", 1)]
+    parts = {part for piece in pieces for part in (piece, piece.lstrip("-"), piece[2:])}
     for part in sorted(parts, key=len, reverse=True):
-        if len(part) >= MIN_HIDDEN_LENGTH and not is_similar(part, known):
+        if len(part) >= MIN_HIDDEN_LENGTH and not re.fullmatch(FLAG_NAME, part) and not is_similar(part, known):
             message = message.replace(repr(part)[1:-1], HIDDEN).replace(part, HIDDEN)
     return message
 

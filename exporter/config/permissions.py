@@ -1,5 +1,6 @@
 """Checks that files with secrets are not accessible to other users."""
 
+import os
 import shlex
 import stat
 from collections.abc import Mapping
@@ -45,4 +46,8 @@ def permission_warning(path: Path) -> str | None:
     if not stat.S_ISREG(mode) or not mode & FORBIDDEN_MODE:
         return None
     problem = "is accessible to all users" if mode & stat.S_IRWXO else "is writable by its group"
-    return f"{path} {problem} (mode {stat.S_IMODE(mode):04o}); run: chmod g-w,o= {shlex.quote(str(path))}"
+    remedy = f"run: chmod g-w,o= {shlex.quote(str(path))}"
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        # Secrets of containers are such files.
+        remedy = "its mount is read-only, so change the mode of its source"
+    return f"{path} {problem} (mode {stat.S_IMODE(mode):04o}); {remedy}"

@@ -9,7 +9,8 @@ def format_type_error(value: object, expected: Type) -> str:  # noqa: PLR0911  (
     """Return the message for a value that does not suit a type with its constraints."""
     match expected:
         case DictType():
-            return "must be a mapping of keys to values"
+            hint = "; write a space after each colon" if isinstance(value, str) and ":" in value else ""
+            return f"must be a mapping of keys to values{hint}"
         case ListType():
             if isinstance(value, dict):
                 return "must be a list; write a dash and a space before each entry"

@@ -129,7 +129,7 @@ class TlsFailed(CallError):
     """TLS failed, for instance because the certificate of the server is not valid."""
 
     reason = "tls"
-    advice = "check api.url, this machine's clock and CA certificates (SSL_CERT_FILE names a private CA)"
+    advice = "check api.url, this machine's clock and CA certificates (REQUESTS_CA_BUNDLE or SSL_CERT_FILE)"
 
 
 class InvalidResponse(CallError):

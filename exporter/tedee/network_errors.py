@@ -37,7 +37,10 @@ def classify(error: Exception, deadline: Deadline) -> TransportError:
         case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
             kind, problem = InvalidResponse, "the response cannot be decompressed"
         case InvalidProxyURL():
-            kind, problem = ConnectionFailed, "the connection failed: HTTPS_PROXY or ALL_PROXY must be http://host:port"
+            kind, problem = (
+                ConnectionFailed,
+                "HTTPS_PROXY or ALL_PROXY must be http://user:password@host:port, with special characters as %XX",
+            )
         case requests.exceptions.InvalidSchema() | requests.exceptions.InvalidURL():
             # The texts of these errors repeat the address, and that of a proxy may contain a password.
             kind, problem = (

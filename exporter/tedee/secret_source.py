@@ -19,9 +19,19 @@ MISTAKES = {
         "is a variable that was not expanded; write the {what} instead"
     ),
     r"(?i)(export )?\w*(key|token|secret) ?[=:] ?[^=].*": "is of the form NAME=value; write the value alone",
-    "(?i)replace-with-.*": "is the placeholder of the example; write the {what} instead",
+    r"(?i)(authorization: *)?(bearer|personalkey) .*": "begins with a word of a header; write the {what} alone",
+    "(?i)(replace-with|paste)-.*|your[-_ ].*|change-?me": "is a placeholder; write the {what} instead",
 }
 """Patterns of texts that are no secret, and the error messages about them."""
+
+KEY_MISTAKES = {
+    r"[\"'<`].*|.*[\"'>`]": "begins or ends with a quote or a bracket; write the {what} without it",
+    # In lower case, because a Base64 text may contain slashes.
+    r"/[a-z0-9._-]+(/[a-z0-9._-]+)+": (
+        "is the path of a file; write its content, or set the variable or setting that ends with file"
+    ),
+}
+"""The same for keys and access tokens. A client secret may have such a form."""
 
 
 class CredentialsUnavailable(Exception):
@@ -76,7 +86,7 @@ def validate_secret(text: str, location: str, what: str) -> Secret:
         raise CredentialsUnavailable(f"{location} is empty")
     if len(secret) > MAX_SECRET_BYTES:
         raise CredentialsUnavailable(f"{location} is too large to be a {what}")
-    for form, problem in MISTAKES.items():
+    for form, problem in (MISTAKES | KEY_MISTAKES if what == "key" else MISTAKES).items():
         if re.fullmatch(form, secret):
             raise CredentialsUnavailable(f"{location} {problem.format(what=what)}")
     if not secret.isascii() or not secret.isprintable() or " " in secret:

@@ -121,8 +121,30 @@ MISTAKES = {
     f"export TEDEE_PERSONAL_KEY={KEY}": "is of the form NAME=value; write the value alone",
     f'token="{KEY}"': "is of the form NAME=value; write the value alone",
     f"personal_key: {KEY}": "is of the form NAME=value; write the value alone",
-    "replace-with-the-key-of-the-office": "is the placeholder of the example; write the key instead",
+    f"Bearer {KEY}": "begins with a word of a header; write the key alone",
+    f"PersonalKey {KEY}": "begins with a word of a header; write the key alone",
+    f"Authorization: PersonalKey {KEY}": "begins with a word of a header; write the key alone",
+    f'"{KEY}': "begins or ends with a quote or a bracket; write the key without it",
+    f"{KEY}'": "begins or ends with a quote or a bracket; write the key without it",
+    f"`{KEY}`": "begins or ends with a quote or a bracket; write the key without it",
+    f"<{KEY}": "begins or ends with a quote or a bracket; write the key without it",
+    "/run/secrets/tedee-key": (
+        "is the path of a file; write its content, or set the variable or setting that ends with file"
+    ),
+    "replace-with-the-key-of-the-office": "is a placeholder; write the key instead",
+    "paste-the-key-here": "is a placeholder; write the key instead",
+    "YOUR_KEY": "is a placeholder; write the key instead",
 }
+
+
+@pytest.mark.parametrize("content", ["AbC+/d/ef=", "/aBc/dEf", "a<b>c", "a'b", "BearerOfKeys"])
+def test_unusual_key_is_accepted(content: str) -> None:
+    assert read_secret(Secret(content)) == Secret(content)
+
+
+@pytest.mark.parametrize("content", ["'abc", "abc>", "/abc/def"])
+def test_unusual_client_secret_is_accepted(content: str) -> None:
+    assert read_secret(Secret(content), "client secret") == Secret(content)
 
 
 @pytest.mark.parametrize("content", MISTAKES)

@@ -305,6 +305,9 @@ BAD: dict[str, list[str]] = {
     "expires-without-personal-key": [
         ":4: accounts[0].expires: is for personal keys; other credentials report their expiry themselves",
     ],
+    "section-without-a-space": [
+        ":1: sync: must be a mapping of keys to values; write a space after each colon",
+    ],
     "sections-are-text": [
         ":1: api: must be a mapping of keys to values",
         ":2: sync: must be a mapping of keys to values",
@@ -579,9 +582,7 @@ def test_inline_placeholder_is_refused_at_start(tmp_path: Path, key: str) -> Non
     path.write_text(f"accounts:\n  - name: home\n    {key}: replace-with-the-key\n")
     with pytest.raises(ConfigurationError) as caught:
         load(path)
-    assert caught.value.problems == [
-        f"{path}:3: accounts[0].{key}: the key is the placeholder of the example; write the key instead"
-    ]
+    assert caught.value.problems == [f"{path}:3: accounts[0].{key}: the key is a placeholder; write the key instead"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,14 @@ def test_file_accessible_to_all_is_reported_with_a_remedy(tmp_path: Path, mode: 
 def test_group_writable_file_is_reported(tmp_path: Path, mode: int) -> None:
     path = write_file(tmp_path / "key", mode)
     assert permission_warning(path) == f"{path} is writable by its group (mode {mode:04o}); run: chmod g-w,o= {path}"
+
+
+def test_file_on_read_only_mount_has_another_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "key", 0o444)
+    read_only = SimpleNamespace(f_flag=os.statvfs(path).f_flag | os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda _path: read_only)
+    remedy = "its mount is read-only, so change the mode of its source"
+    assert permission_warning(path) == f"{path} is accessible to all users (mode 0444); {remedy}"
 
 
 @pytest.mark.parametrize("name", ["key", "a key", "k'e'y", "-key", "$(key)"])

@@ -213,7 +213,7 @@ MISPLACED = [
 
 
 @pytest.mark.parametrize("word", MISPLACED)
-@pytest.mark.parametrize("argument", ["{}", "-{}", "--log.level={}"])
+@pytest.mark.parametrize("argument", ["{}", "-{}", "--log.level={}", "--personal-key-of-home={}"])
 def test_long_argument_is_hidden(word: str, argument: str) -> None:
     message = hide_arguments(f"{word!r}: no {word}", [argument.format(word)], ["--log.level"])
     assert HIDDEN in message
@@ -221,7 +221,11 @@ def test_long_argument_is_hidden(word: str, argument: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["--web.listen-addres", "--WEB.listen-address", "--demo2", "localhost", "tedee-home2"]
+    "argument",
+    [
+        *("--web.listen-addres", "--WEB.listen-address", "--demo2", "localhost", "tedee-home2"),
+        *("--web.max-connections=40", "--web.disable-exporter-metrics", "--config-file=/etc/x.yml"),
+    ],
 )
 def test_short_or_misspelt_argument_is_repeated(argument: str) -> None:
     message = f"unrecognized arguments: {argument}"
@@ -235,6 +239,17 @@ def test_path_of_an_existing_file_is_shown(tmp_path: Path, word: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     assert safe_path(path) == str(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tedee-exporter.yml", "secrets/tedee-home", "volume1/docker/tedee-exporter/key"),
+        *("tedee-exporter/personal-key", "credentials/tedee-exporter.service/home", "exporter/certificates/cert.pem"),
+    ],
+)
+def test_path_of_a_missing_file_with_a_usual_name_is_shown(tmp_path: Path, name: str) -> None:
+    assert safe_path(tmp_path / name) == f"{tmp_path}/{name}"
 
 
 def test_path_of_a_missing_file_shows_existing_folders(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Stopping(ConnectionFailed):
 class TokenEndpointUntrusted(TlsFailed):
     """TLS failed, for instance because the certificate of the token endpoint is not valid."""
 
-    advice = "check oauth.token_url, this machine's clock and CA certificates (SSL_CERT_FILE names a private CA)"
+    advice = "check oauth.token_url, this machine's clock and CA certificates (REQUESTS_CA_BUNDLE or SSL_CERT_FILE)"
 
 
 class TokenResponseInvalid(InvalidResponse):
