@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -126,7 +126,8 @@ def create_app(
     ]
     if prefix:
         # The targets are relative, so that they are right behind a proxy that adds or removes a part of the path.
-        routes += [redirect("/", f"{prefix[1:]}/"), redirect(prefix, f"{prefix.rpartition('/')[2]}/")]
+        last = (urlsplit(urls.external).path or prefix).rpartition("/")[2]
+        routes += [redirect("/", f"{prefix[1:]}/"), redirect(prefix, f"{last}/")]
     starlette = Starlette(
         routes=routes, exception_handlers={OSError: handle_os_error, HTTPException: handle_http_error}
     )
@@ -170,9 +171,11 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 def redirect(path: str, target: str) -> Route:
-    """Return a route that redirects a path to a relative target."""
+    """Return a route that redirects a path to a relative target, with the query of the request."""
 
-    async def respond(_request: Request) -> Response:
-        return PlainTextResponse(f"{target}\n", 302, {"Location": target})
+    async def respond(request: Request) -> Response:
+        query = request.url.query
+        location = f"{target}?{query}" if query else target
+        return PlainTextResponse(f"{location}\n", 302, {"Location": location})
 
     return Route(path, respond)

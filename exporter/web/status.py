@@ -26,7 +26,7 @@ Count = tuple[int, str, str]
 _GROUPS: Mapping[str, tuple[str, str, bool]] = {
     "good": ("of {total} locked", "good", True),
     "warn": ("not locked", "warn", True),
-    "bad": ("jammed or unknown", "bad", True),
+    "bad": ("jammed or unclear", "bad", True),
     "offline": ("offline", "bad", True),
     "busy": ("moving or updating", "busy", False),
     "no bridge": ("without a bridge", "busy", False),

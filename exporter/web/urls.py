@@ -109,7 +109,7 @@ def parse_telemetry_path(text: str) -> str:
 def _parse_path(path: str) -> str:
     path = path.rstrip("/")
     if path and not _is_path(path):
-        raise BadUrl("has a path with other characters than letters, digits, '.', '_', '~' and '-'")
+        raise BadUrl("must have a path of letters, digits, '.', '_', '~' and '-', without empty parts, '.' and '..'")
     return path
 
 

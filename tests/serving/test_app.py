@@ -201,6 +201,22 @@ def test_paths_outside_redirect_to_the_prefix(clock: FakeClock, path: str, proxy
     assert target == f"http://client{proxy}/locks/home/"
 
 
+@pytest.mark.parametrize(
+    ("external_url", "target"),
+    [
+        ("", "https://example.org/deep/?refresh=10"),
+        ("https://example.org/locks", "https://example.org/locks/?refresh=10"),
+    ],
+)
+def test_redirect_keeps_the_query_and_follows_the_external_url(
+    clock: FakeClock, external_url: str, target: str
+) -> None:
+    client = browse(registry(status(clock)), clock, external_url=external_url, route_prefix="/inner/deep")
+    response = client.get("/inner/deep?refresh=10", follow_redirects=False)
+    # The proxy replaces /locks by /inner/deep.
+    assert urljoin("https://example.org/locks", response.headers["location"]) == target
+
+
 @pytest.mark.parametrize("page", ["", "docs"])
 def test_links_stay_below_the_route_prefix(clock: FakeClock, page: str) -> None:
     client = browse(registry(status(clock)), clock, route_prefix="/locks")
@@ -412,7 +428,7 @@ def test_jam_and_error_are_shown(clock: FakeClock) -> None:
 def test_unknown_codes_are_shown_as_codes(clock: FakeClock) -> None:
     shown = text(page(registry(status(clock, locks_of([synced(1, state=42, doorState=7)], []))), clock))
     assert "state code 42 door code 7" in shown
-    assert "1 jammed or unknown" in shown
+    assert "1 jammed or unclear" in shown
 
 
 def test_summary_counts_locks_by_state(clock: FakeClock) -> None:
@@ -425,7 +441,7 @@ def test_summary_counts_locks_by_state(clock: FakeClock) -> None:
         synced(6, batteryLevel=9, isCharging=True),
     ]
     shown = text(page(registry(status(clock, locks_of(rows, []))), clock))
-    assert "3 of 6 locked 1 not locked 1 jammed or unknown 1 offline 1 with door open 1 with low battery Locks" in shown
+    assert "3 of 6 locked 1 not locked 1 jammed or unclear 1 offline 1 with door open 1 with low battery Locks" in shown
 
 
 def test_each_lock_is_counted_once_by_state(clock: FakeClock) -> None:
@@ -442,7 +458,7 @@ def test_each_lock_is_counted_once_by_state(clock: FakeClock) -> None:
     assert counts == {
         f"of {len(rows)} locked": 2,
         "not locked": 4,
-        "jammed or unknown": counts["jammed or unknown"],
+        "jammed or unclear": counts["jammed or unclear"],
         "offline": len(rows) // 4,
         "moving or updating": 12,
         "without a bridge": counts["without a bridge"],
