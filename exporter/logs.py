@@ -58,6 +58,9 @@ def configure(level: str, log_format: Format) -> None:
     logging.raiseExceptions = False
     # It logs response headers that it cannot parse. A gateway may have put the key there.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+    # Its info lines are about its own start and stop, and asyncio's debug lines about each call.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("asyncio").setLevel(max(logging.WARNING, root.level))
     if level != "debug":
         for library in ("asyncio", "urllib3"):
             logging.getLogger(library).setLevel(max(logging.WARNING, root.level))

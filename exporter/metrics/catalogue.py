@@ -243,14 +243,14 @@ LOCK_EVENTS = LockMetric(
     "lock_events_total",
     "counter",
     "Events in the activity log of the lock since events were enabled, by what happened and how the lock was operated. "
-    "An event that is not documented is shown as `code_95`. Absent if events are not enabled.",
+    "An event that is not documented is shown as code_95. Absent if events are not enabled.",
     lambda lock: lock.events,
     ("event", "source"),
 )
 LOCK_REVISION = LockMetric(
     "lock_revision",
     "gauge",
-    "Revision of the lock's configuration. It changes when a setting or the name changes.",
+    "Revision of the lock's configuration. It changes when a setting or the name changes. Dashboards list locks by it.",
     lambda lock: lock.synced.revision,
 )
 LOCK_INFO = LockMetric(

@@ -13,7 +13,11 @@ from .world import START_HOUR, World
 
 def main() -> None:
     """Serve a world until interrupted. Print its URL and the key of each account."""
-    parser = argparse.ArgumentParser(prog="python -m exporter.simulator", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m exporter.simulator",
+        description="Simulated Tedee cloud for development, and to try alerts. Point an exporter to it with "
+        "TEDEE_API_URL=URL and TEDEE_PERSONAL_KEY=KEY, which it prints.",
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     parser.add_argument("--seed", type=int, default=1, help="determines how the locks are used")
