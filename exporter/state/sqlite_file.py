@@ -13,6 +13,8 @@ from pathlib import Path
 
 import structlog
 
+from exporter.secrets import read_regular_file
+
 from .store import StoreBusy, StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -77,7 +79,7 @@ class SQLiteFile:
         self.path = path
         self.times_opened = 0
         self.is_foreign = False
-        """True if the file belongs to another program."""
+        """True if the file belongs to another program or is a text."""
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
@@ -117,8 +119,6 @@ class SQLiteFile:
                     self._busy_until = self._monotonic() + BUSY_TIMEOUT
                     raise StoreBusy(_BUSY) from error
                 self.close()
-                if self._is_text():
-                    raise StoreUnavailable(f"it is a text file and not a state file; {_REMEDY}") from error
                 if isinstance(error, Damaged | UnicodeDecodeError) or _primary_code(error) in _DAMAGE_CODES:
                     self._set_aside()
                 raise StoreUnavailable(getattr(error, "strerror", None) or str(error)) from error
@@ -162,6 +162,9 @@ class SQLiteFile:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        if self._is_text():
+            self.is_foreign = True
+            raise StoreUnavailable(f"it is a text file; {_REMEDY}")
         database = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             self._check_or_create(database)
@@ -173,6 +176,7 @@ class SQLiteFile:
             database.close()
             raise
         self._database = database
+        self.is_foreign = False
         self._identity = _identity(self.path)
         self.times_opened += 1
         return database
@@ -219,9 +223,9 @@ class SQLiteFile:
 
     def _is_text(self) -> bool:
         """Return True for a file without a NUL byte, such as a configuration. A database has them in its first page."""
-        with suppress(OSError), self.path.open("rb") as file:
-            start = file.read(FIRST_PAGE_BYTES)
-            return bool(start) and b"\0" not in start
+        with suppress(OSError):
+            start = read_regular_file(self.path, FIRST_PAGE_BYTES)
+            return start is not None and start != b"" and b"\0" not in start
         return False
 
     def _set_aside(self) -> None:

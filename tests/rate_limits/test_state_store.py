@@ -372,13 +372,8 @@ def test_file_of_a_newer_format_is_not_touched(path: Path, clock: FakeClock) -> 
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_database_of_another_program_is_not_touched(path: Path, clock: FakeClock, mode: str) -> None:
-    path.parent.mkdir()
-    with sqlite3.connect(path) as database:
-        database.execute(f"PRAGMA journal_mode = {mode}")
-        database.execute("CREATE TABLE photos (name)")
-    database.close()
+def assert_not_touched(path: Path, clock: FakeClock) -> None:
+    """Check that the limits are in memory, and that the only file of the folder is as before."""
     before, modified = path.read_bytes(), path.stat().st_mtime
     store = open_store(path, clock)
     limiter = limiter_of(store, clock)
@@ -387,6 +382,17 @@ def test_database_of_another_program_is_not_touched(path: Path, clock: FakeClock
     call(limiter, clock)
     assert not store.states.is_usable()
     assert (path.read_bytes(), path.stat().st_mtime) == (before, modified)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_database_of_another_program_is_not_touched(path: Path, clock: FakeClock, mode: str) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA journal_mode = {mode}")
+        database.execute("CREATE TABLE photos (name)")
+    database.close()
+    assert_not_touched(path, clock)
 
 
 @pytest.mark.parametrize("name", ["/proc/state.db", "/dev/null/state.db", "a-folder"])
@@ -417,14 +423,7 @@ def test_text_file_is_left_unchanged(path: Path, clock: FakeClock) -> None:
     """A configuration or a key whose name was given as that of the state file."""
     path.parent.mkdir()
     path.write_text("accounts:\n  - name: home\n" * 100)
-    store = open_store(path, clock)
-    limiter = limiter_of(store, clock)
-    assert limiter.wait(SYNC) == UNKNOWN
-    clock.advance(UNKNOWN)
-    call(limiter, clock)
-    assert not store.states.is_usable()
-    assert path.read_text() == "accounts:\n  - name: home\n" * 100
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert_not_touched(path, clock)
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM store", "UPDATE store SET secret = 'text'", "DROP TABLE states"])
