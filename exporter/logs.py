@@ -56,16 +56,18 @@ def configure(level: str, log_format: Format) -> None:
     root.setLevel(level.upper())  # WARN is a second name of WARNING
     # Tracebacks about lines that cannot be formatted would bypass the queue, and may block.
     logging.raiseExceptions = False
-    # It logs response headers that it cannot parse. A gateway may have put the key there.
-    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
-    # Its info lines are about its own start and stop, and asyncio's debug lines about each call.
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
-    logging.getLogger("asyncio").setLevel(max(logging.WARNING, root.level))
-    if level != "debug":
-        for library in ("asyncio", "urllib3"):
-            logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
-        # It logs a warning for each invalid request, which any client can send.
-        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    is_debug = level == "debug"
+    for library, least in {
+        # It logs response headers that it cannot parse. A gateway may have put the key there.
+        "urllib3.connection": logging.ERROR,
+        "urllib3": logging.DEBUG if is_debug else logging.WARNING,
+        # Its debug lines are about each call.
+        "asyncio": logging.WARNING,
+        # It logs a warning for each invalid request, which any client can send. Its info lines are about its start and
+        # stop, which the exporter logs itself.
+        "uvicorn": logging.WARNING if is_debug else logging.ERROR,
+    }.items():
+        logging.getLogger(library).setLevel(max(least, root.level))
 
 
 def silence(logger: str) -> None:
