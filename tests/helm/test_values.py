@@ -716,14 +716,16 @@ def test_upgrade_commands_in_notes_are_complete(path: Path) -> None:
     upgrades = [line for line in re.sub(r" \\\n +", " ", notes).splitlines() if "--set" in line]
     start = (
         f"    helm upgrade ours oci://ghcr.io/tedee-exporter/charts/tedee-exporter --version {__version__} "
-        "--namespace locks --reset-then-reuse-values --set "
+        "--namespace locks --reset-then-reuse-values --set"
     )
-    assert [line for line in upgrades if not line.startswith(start)] == []
+    assert [line for line in upgrades if not re.fullmatch(rf"{re.escape(start)}(-file)? \S+=\S+.*", line)] == []
     assert upgrades or "serviceMonitor" in values_of(path)
 
 
 def test_notes_list_accounts_and_explain_keys() -> None:
     assert "\n  - home\n" in release().notes
+    assert "--set-file keys.home=FILE\n" in release().notes
+    assert "--set-file keys.my\\.home=FILE\n" in release({"keys": {"my.home": "key"}}).notes
     assert "https://portal.tedee.com" in release({"demo": True}).notes
 
 
@@ -780,6 +782,12 @@ def test_notes_warn_of_missing_authentication(
     notes = release({**HOME, "webConfig": web_config, "networkPolicy": policy, **monitored}).notes
     notes = " ".join(notes.split())
     assert [each for each in WARNINGS if each.format(which) in notes] == expected
+
+
+@pytest.mark.parametrize("values", [{"service": {"type": "LoadBalancer"}}, {"hostNetwork": True}])
+def test_notes_warn_of_access_from_outside_of_the_cluster(values: Values) -> None:
+    notes = release({**HOME, **values}).notes
+    assert "Everyone who can reach the nodes or the load balancer can see the locks" in notes
 
 
 def test_notes_warn_of_ingress_without_authentication() -> None:
